@@ -93,18 +93,24 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def ends(self, direction: Direction) -> None:
-        """Record that the source's FIN or RST is announced, before its last bytes are read.
+        """Record whether another answer is due, before the last bytes of the source are read.
 
-        Called only if the client sent the last bytes.
+        Called once its FIN or RST is announced, if the client sent the last bytes.
         """
         raise NotImplementedError
 
     def direction_ended(self, direction: Direction) -> None:
-        """Pass on the FIN that was read; if the direction is broken, reset both sides."""
+        """Pass on the FIN that was read, the second one by closing both sockets.
+
+        If the direction is broken, reset both sides.
+        """
         raise NotImplementedError
 
     def abort(self, number: int) -> None:
-        """Reset both sides because of a failure with errno ``number``, 0 if unknown. Idempotent."""
+        """Reset both sides once the bytes sent before the failure have arrived. Idempotent.
+
+        ``number`` is the errno, 0 if it isn't known.
+        """
         raise NotImplementedError
 
 

@@ -29,9 +29,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
-from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
+from ..facts.connection_outcome import LATE, LOST, EndFacts
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
 from ..kernel.tcp_state import LOSS_S, is_connected, reset_as
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
@@ -39,14 +38,14 @@ from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
-from .client_address import ClientAddressDialer, may_be_source
+from .client_address import may_be_source
 from .endpoint_group import EndpointGroup
-from .engine import Dialer, Engine
+from .engine import Engine
 from .probes import Probes
 from .reactor import Reactor, Timeouts
 from .relay import Direction, PipePool
 from .sockets import dialled_at, is_self_connected
-from .tcp_accounts import Accounted, Announced, TcpAccounts, end_if_lost, end_if_reset, owes_answer
+from .tcp_accounts import Accounted, TcpAccounts, end_if_lost, end_if_reset, owes_answer
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
@@ -127,10 +126,6 @@ class ConnectionOwner:
     """The interface of ``TcpConnections`` for a connection."""
 
     engine: Engine
-    reactor: Reactor
-    pipes: PipePool
-    dialer: Dialer | None
-    client_dialer: ClientAddressDialer
     probes: Probes
     accounts: TcpAccounts
     held_acks: Timeouts
@@ -145,7 +140,7 @@ class ConnectionOwner:
         raise NotImplementedError
 
     def ended(self, connection: TcpConnection) -> None:
-        """Remove a closed connection."""
+        """Remove a closed connection; its deadlines have been stopped."""
         raise NotImplementedError
 
 
@@ -160,64 +155,43 @@ class TcpConnection(Accounted):
     """
 
     __slots__ = (
-        "_awaits_turn", "_is_counted", "_offset", "endpoint_fd", "holds_ack", "is_aborting",
-        "is_waiting", "may_preserve", "owner", "shows_local_client",
+        "_awaits_turn", "_is_counted", "endpoint_fd", "holds_ack", "is_aborting", "is_waiting",
+        "may_preserve", "owner", "shows_local_client",
     )  # fmt: skip
 
     def __init__(
         self, owner: ConnectionOwner, group: EndpointGroup, client: int, address: Any
     ) -> None:
         self.owner = owner
-        reactor = self.reactor = owner.reactor
+        reactor = self.reactor = owner.engine.reactor
         self.group = group
         self.client_fd = client
         self.address = address
-        self.announced: Announced | None = None
-        """The contents of the PROXY header that the address comes from; None without a header."""
+        self.announced = None
         self.is_closed = False
         self.may_preserve = True
         """Whether endpoints may see the client's address, unless routes rule that out."""
         self.started = reactor.now
-        """When the client was accepted."""
-        self.endpoint: SocketAddress | None = None
-        """The endpoint that is dialled, or that answered."""
+        self.endpoint = None
         self.endpoint_fd = -1
         """Descriptor of the socket towards the endpoint; -1 for none."""
-        self.tried: dict[SocketAddress, CauseCode] | None = None
-        """Endpoints that failed, and why; most connections need no dict."""
-        self.began_at: float | None = None
-        """When the last dial began; None before the first dial."""
+        self.tried = None
+        self.began_at = None
         self.holds_ack = False
         """Whether the ACK of the endpoint's answer waits for bytes to send (``HeldAcks``)."""
         self.is_preserved = False
-        """Whether the endpoint sees the client's own address."""
         self.shows_local_client = False
         """Whether the endpoint sees the address of a container of this node."""
         self.is_waiting = False
         """Whether the client has a place in the waiting room of its Service port."""
         self._offset = 0
-        """The distance of the dialled port from the Service port."""
         self._is_counted = False
         """Whether the load of the endpoint includes the dial."""
         self._awaits_turn = False
         """Whether ``_dial_again`` should dial; False once the waiting room resumes the client."""
-        self.up: Direction | None = None
-        """Client to endpoint; None before an endpoint has answered and after the end."""
-        self.down: Direction | None = None
-        """Endpoint to client."""
+        self.up = self.down = self.speaker = None
         self.is_aborting = False
-        self.exchange: ConnectionOutcome | None = None
-        """The facts by which the connection's end is judged; None before an endpoint answers."""
-        self.speaker: Direction | None = None
-
-    @property
-    def client_ip(self) -> str:
-        return str(self.address[0])
-
-    @property
-    def client(self) -> _socket.socket:
-        """The client's socket object, for infrequent calls."""
-        return self.reactor.calls.socket(self.client_fd)
+        self.exchange = None
 
     @property
     def _endpoint_socket(self) -> _socket.socket:
@@ -259,15 +233,7 @@ class TcpConnection(Accounted):
 
     @property
     def pipes(self) -> PipePool:
-        return self.owner.pipes
-
-    @property
-    def at(self) -> SocketAddress | None:
-        return None if self.endpoint is None else self.dialled(self.endpoint)
-
-    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
-        offset = self._offset
-        return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
+        return self.owner.engine.pipes
 
     def _choose_offset(self, dialled: SocketAddress) -> bool:
         """Set the dialled port's offset in its range; return False if it has just left the range.
@@ -280,11 +246,6 @@ class TcpConnection(Accounted):
                 return True
         left = self.group.lately_left(self.reactor.now)
         return not any(one.offset(*dialled) for one in left)
-
-    @property
-    def count(self) -> int:
-        tried, endpoint = self.tried or (), self.endpoint
-        return len(tried) + (endpoint is not None and endpoint not in tried)
 
     def try_next(self) -> None:
         """Dial the next endpoint; if none is left, let the client wait, or reset it."""
@@ -363,7 +324,7 @@ class TcpConnection(Accounted):
         self.owner.client_deadlines.stop(self)
         self.endpoint = None
         if not self.is_waiting:
-            self.note(ConnectionEvent.HELD)
+            self.owner.accounts.note(self, ConnectionEvent.HELD)
         self.tried = self.began_at = None
         self._awaits_turn = False
         if not self.is_waiting:
@@ -378,12 +339,10 @@ class TcpConnection(Accounted):
         self.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
-        """Dial for the waiting client; called by the waiting room."""
         self.reactor.unwatch(self.client_fd)
         self.try_next()
 
     def end_wait(self, cause: EndReason) -> None:
-        """Reset the waiting client; called by the waiting room."""
         self.group.counters.refused += 1
         self.finish(cause, as_reset=True)
 
@@ -409,12 +368,13 @@ class TcpConnection(Accounted):
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
         """Begin a dial; return the failure if it fails at once, else None."""
         owner, reactor, group, now = self.owner, self.reactor, self.group, self.reactor.now
+        engine = owner.engine
         at = self.dialled(endpoint) if self._offset else endpoint
-        if owner.dialer is not None:
-            owner.openings[self] = owner.dialer.dial(group.label, at, self._on_opened)
+        if engine.dialer is not None:
+            owner.openings[self] = engine.dialer.dial(group.label, at, self._on_opened)
         else:
             self.holds_ack = group.sends_at_once and self in owner.held_acks.due
-            dialer = owner.client_dialer
+            dialer = engine.client_dialer
             fd = dialer.dial_for(self, at, now, self.may_preserve, self.holds_ack)
             self.shows_local_client = self.is_preserved and dialer.locality.attaches(
                 self.address[0]
@@ -601,9 +561,6 @@ class TcpConnection(Accounted):
         up.pump()
         send_at_once(up.sink)
 
-    def frontend(self) -> SocketAddress | None:
-        return dialled_at(self.client) if self.announced is None else self.announced.frontend
-
     def _on_endpoint(self, events: int) -> None:
         """Handle the endpoint's events until its first byte."""
         up, down, exchange = self.up, self.down, self.exchange
@@ -624,7 +581,6 @@ class TcpConnection(Accounted):
             self.reactor.calls.set_option(up.sink_fd, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     def sink_is_full(self, direction: Direction) -> None:
-        """Flush the direction once its sink has room again."""
         up, down = self.up, self.down
         if up is None or down is None:
             return
@@ -637,13 +593,11 @@ class TcpConnection(Accounted):
         self.owner.engine.memory.note(direction.waiting_bytes)
 
     def room_in(self, fd: int) -> None:
-        """Flush the direction that waited for room in a socket."""
         direction = self.down if fd == self.client_fd else self.up
         if direction is not None:
             direction.flush()
 
     def ends(self, direction: Direction) -> None:
-        """Record whether another answer is due, before the last bytes of a side are read."""
         up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
         if up and exchange and is_first:
@@ -651,10 +605,6 @@ class TcpConnection(Accounted):
             exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
-        """Pass on the FIN of a direction; the second FIN is passed on by closing both sockets.
-
-        At the second FIN nothing is unread, so the kernel doesn't turn the close into a RST.
-        """
         up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
         if direction.spliced_error:
             # This isn't a clean end: a splice has taken the RST's error from the socket, so the
@@ -679,6 +629,7 @@ class TcpConnection(Accounted):
         if exchange.has_unanswered_request:
             exchange.note_owed()
         if is_second:
+            # Nothing is unread, so the kernel doesn't turn the close of both sockets into a RST.
             if exchange.code is not LOST:
                 exchange.counters.cuts.succeeded_at = now
             by = _BY_ENDPOINT if direction is up else _BY_CLIENT
@@ -693,10 +644,6 @@ class TcpConnection(Accounted):
             exchange.note_end(end, now)
 
     def abort(self, number: int) -> None:
-        """Reset both sides once the bytes sent before the error have arrived. Idempotent.
-
-        ``number`` is the errno; 0 if it isn't known.
-        """
         up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None or self.is_aborting:
             return
@@ -763,6 +710,3 @@ class TcpConnection(Accounted):
         # Break reference cycles, so that memory is freed now and not by the garbage collector.
         self.up = self.down = self.speaker = None
         self.owner.ended(self)
-
-    def note(self, event: ConnectionEvent) -> None:
-        self.owner.accounts.note(self, event)

@@ -11,6 +11,7 @@ cdef class Accounted(Relayed):
     cdef public object address, announced, began_at, endpoint, tried
     cdef public Direction down
     cdef public ConnectionOutcome exchange
+    cdef public int _offset
     cdef public bint is_preserved
     cdef public double started
     cpdef dialled(self, endpoint)

@@ -15,6 +15,7 @@ socket, its kernel answers with a RST, and acknowledges nothing.
 
 from __future__ import annotations
 
+import _socket
 import errno
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .probes import Probes
 from .relay import Direction, Relayed
+from .sockets import dialled_at
 
 LEFT_OPEN_S = 10.0
 """How long an endpoint must be silent to count as hung after its client left: longer than programs
@@ -62,41 +64,63 @@ class Announced(NamedTuple):
 
 
 class Accounted(Relayed):
-    """The interface of ``TcpConnection`` for its accounts."""
+    """One client's connection as its accounts see it; the base of ``TcpConnection``."""
 
     __slots__ = (
-        "address", "announced", "began_at", "down", "endpoint", "exchange", "group",
+        "_offset", "address", "announced", "began_at", "down", "endpoint", "exchange", "group",
         "is_preserved", "started", "tried",
     )  # fmt: skip
 
     group: EndpointGroup
     address: Any
+    """As ``accept`` returns it: IP address and port come first."""
     started: float
+    """When the client was accepted."""
     announced: Announced | None
+    """The contents of the PROXY header that the address comes from; None without a header."""
     endpoint: SocketAddress | None
+    """The endpoint that is dialled, or that answered."""
+    _offset: int
+    """The distance of the dialled port from the Service port."""
     tried: dict[SocketAddress, CauseCode] | None
+    """Endpoints that failed, and why; most connections need no dict."""
     began_at: float | None
+    """When the last dial began; None before the first dial."""
     is_preserved: bool
+    """Whether the endpoint sees the client's own address."""
     exchange: ConnectionOutcome | None
+    """The facts by which the connection's end is judged; None before an endpoint answers."""
     down: Direction | None
+    """Endpoint to client; None before an endpoint has answered and after the end, as ``up``."""
+
+    @property
+    def client_ip(self) -> str:
+        return str(self.address[0])
+
+    @property
+    def client(self) -> _socket.socket:
+        """The client's socket object, for infrequent calls."""
+        return self.reactor.calls.socket(self.client_fd)
 
     @property
     def at(self) -> SocketAddress | None:
         """The endpoint's address; in a range, with a port that depends on the dialled port."""
-        raise NotImplementedError
+        return None if self.endpoint is None else self.dialled(self.endpoint)
+
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
+        """Return an endpoint's address, with the port that corresponds to the dialled port."""
+        offset = self._offset
+        return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     @property
     def count(self) -> int:
         """The number of endpoints dialled since the client last waited."""
-        raise NotImplementedError
-
-    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
-        """Return an endpoint's address, with the port that corresponds to the dialled port."""
-        raise NotImplementedError
+        tried, endpoint = self.tried or (), self.endpoint
+        return len(tried) + (endpoint is not None and endpoint not in tried)
 
     def frontend(self) -> SocketAddress | None:
         """Return the address that the client dialled."""
-        raise NotImplementedError
+        return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
 
 class TcpAccounts:

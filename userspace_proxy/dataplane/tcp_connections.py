@@ -218,8 +218,6 @@ class TcpConnections(ConnectionOwner):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.reactor, self.pipes, self.dialer = engine.reactor, engine.pipes, engine.dialer
-        self.client_dialer = engine.client_dialer
         self._descriptors = engine.descriptors
         self.open: dict[TcpConnection, None] = {}
         """Connections in order of acceptance, so that ties are always broken in the same way."""
@@ -235,13 +233,13 @@ class TcpConnections(ConnectionOwner):
         )
         """Deadlines of clients that no endpoint has answered yet."""
         self.openings = {}
-        self.redials = Redials(self.reactor)
+        self.redials = Redials(engine.reactor)
         self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
         """Connections whose PROXY header is awaited; None if no peer is trusted to send one."""
-        self.ageing = Ageing(loop, clock, tuning, self.open, self.client_dialer)
+        self.ageing = Ageing(loop, clock, tuning, self.open, engine.client_dialer)
         self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
@@ -257,7 +255,6 @@ class TcpConnections(ConnectionOwner):
         self._descriptors.take(DESCRIPTORS)
 
     def ended(self, connection: TcpConnection) -> None:
-        """Remove a closed connection; its deadlines have been stopped."""
         self.open.pop(connection, None)
         self.held_acks.due.pop(connection, None)
         if self.late_resets.waiting:
@@ -269,7 +266,6 @@ class TcpConnections(ConnectionOwner):
             self.on_idle()
 
     def end_late(self, connection: TcpConnection) -> bool:
-        """End a connection once its sent bytes have arrived; return False if none are in flight."""
         return self.late_resets.begin(connection)
 
     def reset_all(self) -> int:
