@@ -22,7 +22,7 @@ from ..model import SocketAddress, contains
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
-from .reactor import Timeouts
+from .reactor import Callback, Timeouts
 from .tcp import READ_EVENTS, TcpConnection
 from .tcp_accounts import Announced
 
@@ -67,11 +67,8 @@ class AcceptedHeaders:
         """Dial an endpoint for a connection once its header has arrived."""
         if self._read(connection):
             return
-        try:
-            self._engine.reactor.register(
-                connection.client, READ_EVENTS, lambda _events: self._on_readable(connection)
-            )
-        except OSError:
+        handler = Callback(lambda _events: self._read(connection))
+        if self._engine.reactor.watch(connection.client_fd, READ_EVENTS, handler) < 0:
             connection.group.counters.shortages += 1
             connection.group.counters.refused += 1
             connection.finish(EndReason.UNANSWERED, as_reset=True)
@@ -84,10 +81,6 @@ class AcceptedHeaders:
 
     def close(self) -> None:
         self._deadlines.close()
-
-    def _on_readable(self, connection: TcpConnection) -> None:
-        if not connection.is_closed:
-            self._read(connection)
 
     def _read(self, connection: TcpConnection) -> bool:
         """Read the header, and dial or end; return False if the header is incomplete."""
@@ -112,14 +105,14 @@ class AcceptedHeaders:
             # Rule 3: this is a load balancer's port check, which isn't an error.
             connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
             return True
-        if _has_ended(sock):
+        if tcp_info(sock).state == CLOSE_WAIT:
             self._refuse(connection, "the connection ended before the header was complete")
             return True
         return False
 
     def _take(self, connection: TcpConnection, header: Header) -> None:
         self._deadlines.stop(connection)
-        self._engine.reactor.unregister(connection.client)
+        self._engine.reactor.unwatch(connection.client_fd)
         if header.source is not None and header.destination is not None:
             via = SocketAddress(connection.address[0], connection.address[1])
             connection.announced = Announced(via, header.destination)
@@ -144,8 +137,3 @@ class AcceptedHeaders:
                 },
             )
         connection.finish(EndReason.NO_HEADER, as_reset=True)
-
-
-def _has_ended(sock: _socket.socket) -> bool:
-    """Return whether the peer has sent its FIN: it will send no more bytes."""
-    return tcp_info(sock).state == CLOSE_WAIT

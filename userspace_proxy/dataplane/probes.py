@@ -19,6 +19,7 @@ import _socket
 import errno
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from ..balance.client_endpoint_pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..facts import EndpointCounters
@@ -29,7 +30,7 @@ from ..model.failures import dial_failure
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .reactor import Reactor, Timeouts
+from .reactor import Callback, Reactor, Timeouts
 from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -74,11 +75,9 @@ class ProbeDials:
         stay_unseen(sock)
         number = sock.connect_ex(endpoint)
         if number in (0, errno.EINPROGRESS):
-            try:
-                self._reactor.register(sock, epoll.OUT, partial(self._has_event, endpoint))
-            except OSError as exc:
-                number = exc.errno or errno.EIO
-            else:
+            handler = Callback(partial(self._has_event, endpoint))
+            number = -self._reactor.watch(sock.fileno(), epoll.OUT, handler)
+            if not number:
                 self._socks[endpoint] = sock
                 self._deadlines.start(endpoint, self._reactor.clock())
                 return None
@@ -159,8 +158,10 @@ class Probes:
                 # The probe failed at once: no permitted route to the endpoint, or no socket.
                 return
             self._engine.descriptors.take(1)
-            requests = self._under_way[endpoint] = _Requests()
-        requests.add(group, client)
+            requests = self._under_way[endpoint] = _Requests({}, {})
+        requests.groups.setdefault(group, client)
+        if len(requests.clients) < MAX_PAIRS:
+            requests.clients[client] = None
 
     def close(self) -> None:
         self._dials.close()
@@ -189,17 +190,10 @@ class Probes:
             self.denied(group, client, endpoint, dials.dial_failure)
 
 
-class _Requests:
+class _Requests(NamedTuple):
     """The requests waiting for the result of one dial."""
 
-    def __init__(self) -> None:
-        self.groups: dict[EndpointGroup, str] = {}
-        """Groups that have ejected the endpoint, each with its first client whose dial failed."""
-        self.clients: dict[str, None] = {}
-        """Clients in the order of their requests; at most as many as ``Pairs`` remembers."""
-
-    def add(self, group: EndpointGroup, client: str) -> None:
-        """Add a request. Idempotent."""
-        self.groups.setdefault(group, client)
-        if len(self.clients) < MAX_PAIRS:
-            self.clients[client] = None
+    groups: dict[EndpointGroup, str]
+    """Groups that have ejected the endpoint, each with its first client whose dial failed."""
+    clients: dict[str, None]
+    """Clients in the order of their requests; at most as many as ``Pairs`` remembers."""

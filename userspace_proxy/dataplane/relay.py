@@ -331,14 +331,10 @@ class Direction(Handler):
             if sent == _EMPTY:
                 self._wait_for_room()
                 return False
-            if sent < 0:
+            if sent <= 0:
+                # No known kernel returns 0; if one did, this loop would never end.
                 self.is_stuck = True
                 self.connection.abort(-sent)
-                return False
-            if not sent:
-                # No known kernel returns 0; if one did, this loop would never end, so abort.
-                self.is_stuck = True
-                self.connection.abort(0)
                 return False
             self._in_pipe -= sent
             self.bytes_moved += sent

@@ -126,7 +126,7 @@ class Removals:
         if endpoint is None or connection.is_closed:
             return
         left = self._ending.get((group, endpoint))
-        if left is None or not connection.had_begun_by(left.at):
+        if left is None or connection.began_at is None or connection.began_at > left.at:
             return
         if group.balancers.serves(connection.client_ip, endpoint):
             return

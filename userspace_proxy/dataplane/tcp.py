@@ -46,7 +46,6 @@ from .reactor import Reactor, Timeouts
 from .relay import Direction, PipePool
 from .sockets import dialled_at, is_self_connected
 from .tcp_accounts import Accounted, TcpAccounts, end_if_lost, end_if_reset, owes_answer
-from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _DIAL_EVENTS = READ_EVENTS | epoll.OUT
@@ -251,7 +250,10 @@ class TcpConnection(Accounted):
         """Dial the next endpoint; if none is left, let the client wait, or reset it."""
         group, now = self.group, self.reactor.now
         if self.began_at is None:
-            if group.waiting_room is not None and self._queues_up(group.waiting_room):
+            room = group.waiting_room
+            is_queueing = room is not None and room.is_queueing and not self.is_waiting
+            if is_queueing and self._wait(is_at_limit=True):
+                # A new client is behind others that wait for room.
                 return
             self.began_at = now
             self.owner.client_deadlines.start(self, now)
@@ -293,9 +295,6 @@ class TcpConnection(Accounted):
             room.left(self)
         self.owner.client_deadlines.stop(self)
 
-    def had_begun_by(self, moment: float) -> bool:
-        return self.began_at is not None and self.began_at <= moment
-
     def _dial_next(self, failed: DialFailure) -> None:
         """After a failed dial, dial the next endpoint on this Service port's turn."""
         self._dial_failed(failed)
@@ -305,10 +304,6 @@ class TcpConnection(Accounted):
             return
         self._awaits_turn = True
         self.owner.redials.add(self.group, self._dial_again)
-
-    def _queues_up(self, room: WaitingRoom) -> bool:
-        """Queue a new client behind others that wait for room; return whether it waits."""
-        return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
         """Let the client wait until an endpoint can take it; return False if it may not wait."""

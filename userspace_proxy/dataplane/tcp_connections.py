@@ -151,7 +151,7 @@ class LateResets:
         if not connection.is_aborting:
             # Ignore later events of the source: it has sent its FIN, so they don't affect the
             # client.
-            reactor.set_handler(direction.source_fd, _IGNORE)
+            reactor.set_handler(direction.source_fd, Handler())
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -187,18 +187,6 @@ class _Flush(Handler):
     def on(self, _fd: int, events: int) -> None:
         if events & epoll.OUT:
             self._direction.flush()
-
-
-class _Ignore(Handler):
-    """A handler that ignores all events."""
-
-    __slots__ = ()
-
-    def on(self, _fd: int, _events: int) -> None:
-        """Ignore the events."""
-
-
-_IGNORE = _Ignore()
 
 
 def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:
