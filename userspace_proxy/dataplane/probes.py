@@ -170,24 +170,21 @@ class Probes:
 
     def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         requests = self._under_way.pop(endpoint)
+        now = self._engine.reactor.now
         if failed is None:
-            self._answered(endpoint, requests)
+            for client in requests.clients:
+                self.pairs.note(client, endpoint, now)
+            for group, client in requests.groups.items():
+                _log.info(
+                    "%(service)s: endpoint %(endpoint)s answers this node, but did not answer "
+                    "%(client)s",
+                    extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
+                )
+                dials = group.outcomes.answered(endpoint, now).dials
+                self.denied(group, client, endpoint, dials.dial_failure)
         # Release the descriptor last: this may resume clients that wait for descriptors, and their
         # dials may request other probes at once.
         self._engine.descriptors.give(1)
-
-    def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
-        now = self._engine.reactor.now
-        for client in requests.clients:
-            self.pairs.note(client, endpoint, now)
-        for group, client in requests.groups.items():
-            _log.info(
-                "%(service)s: endpoint %(endpoint)s answers this node, but did not answer "
-                "%(client)s",
-                extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
-            )
-            dials = group.outcomes.answered(endpoint, now).dials
-            self.denied(group, client, endpoint, dials.dial_failure)
 
 
 class _Requests(NamedTuple):

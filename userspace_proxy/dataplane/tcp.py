@@ -122,17 +122,25 @@ class Redials:
 
 
 class ConnectionOwner:
-    """The interface of ``TcpConnections`` for a connection."""
+    """What all connections on one engine share; ``TcpConnections`` owns them."""
 
-    engine: Engine
-    probes: Probes
-    accounts: TcpAccounts
     held_acks: Timeouts
-    dial_deadlines: Timeouts
-    client_deadlines: Timeouts
-    redials: Redials
-    openings: dict[TcpConnection, Callable[[], None]]
-    """Functions that cancel a dialer's dials in progress; empty without a dialer."""
+
+    def __init__(self, engine: Engine) -> None:
+        loop, clock, tuning = engine.loop, engine.clock, engine.tuning
+        self.engine = engine
+        self.probes = Probes(engine)
+        self.accounts = TcpAccounts(engine, self.probes)
+        self.redials = Redials(engine.reactor)
+        self.dial_deadlines = Timeouts(
+            loop, clock, tuning.connect_timeout_s, TcpConnection.timed_out
+        )
+        self.client_deadlines = Timeouts(
+            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
+        )
+        """Deadlines of clients that no endpoint has answered yet."""
+        self.openings: dict[TcpConnection, Callable[[], None]] = {}
+        """Functions that cancel a dialer's dials in progress; empty without a dialer."""
 
     def end_late(self, connection: TcpConnection) -> bool:
         """End a connection once its sent bytes have arrived; return False if none are in flight."""

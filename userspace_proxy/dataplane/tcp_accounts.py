@@ -130,12 +130,10 @@ class TcpAccounts:
         self._probes = probes
         # Keep the engine and not its log, which is replaced while connections are watched.
         self._engine = engine
-        self._calls = engine.calls
-        self._client_dialer = engine.client_dialer
 
     def begun(self, connection: Accounted) -> None:
         """Count a connection that is about to dial."""
-        self._calls.add(connection.group, connection.address[0])
+        self._engine.calls.add(connection.group, connection.address[0])
 
     def answered(self, connection: Accounted) -> None:
         """Count the endpoint's answer, and set the facts by which the end is judged."""
@@ -153,7 +151,7 @@ class TcpAccounts:
         counters.active += 1
         if connection.is_preserved:
             counters.preserved += 1
-            self._client_dialer.open_connections.add(client, connection.dialled(endpoint))
+            self._engine.client_dialer.open_connections.add(client, connection.dialled(endpoint))
             if counters.denials.part.failures or self._probes.pairs.until:
                 self._probes.admitted(counters, client, endpoint, now)
         if connection.tried:
@@ -194,7 +192,7 @@ class TcpAccounts:
         self.settle(connection)
         exchange, group, client = connection.exchange, connection.group, connection.address[0]
         if cause in UNSERVED if exchange is None else exchange.is_failed:
-            self._calls.fail(group, client)
+            self._engine.calls.fail(group, client)
         log = self._engine.connection_log
         if log and log.takes_next(group.prefixes, client, is_plain=_is_plain(connection, cause)):
             event = ending(by, is_served=connection.up is not None)
@@ -209,7 +207,7 @@ class TcpAccounts:
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if connection.is_preserved:
-            dialer, at = self._client_dialer, connection.dialled(endpoint)
+            dialer, at = self._engine.client_dialer, connection.dialled(endpoint)
             dialer.open_connections.remove(client, at)
             dialer.ended_connections.note(client, at, connection.reactor.now)
 
