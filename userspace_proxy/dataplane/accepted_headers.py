@@ -44,8 +44,7 @@ class AcceptedHeaders:
         self._known: dict[str, bool] = {}
         """Whether each recent peer is trusted."""
         self._deadlines = Timeouts(
-            engine.loop,
-            engine.clock,
+            engine.reactor,
             HEADER_S,
             lambda connection: self._refuse(connection, f"none within {HEADER_S:g} s"),
         )

@@ -63,7 +63,7 @@ class DataPlane:
         listener: AnyListener = (
             TcpListener(self.connections, group, sock, at)
             if protocol is Protocol.TCP
-            else UdpListener(self.engine, self.flows, group, sock, at)
+            else UdpListener(self.flows, group, sock, at)
         )
         self._listeners[listener] = None
         self.engine.descriptors.take(1)

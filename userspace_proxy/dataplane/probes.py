@@ -59,9 +59,7 @@ class ProbeDials:
         self._reactor = reactor
         self._ended = ended
         self._socks: dict[SocketAddress, _socket.socket] = {}
-        self._deadlines = Timeouts(
-            reactor.loop, reactor.clock, deadline_s, partial(self._end, failed=_SILENT)
-        )
+        self._deadlines = Timeouts(reactor, deadline_s, partial(self._end, failed=_SILENT))
 
     def __len__(self) -> int:
         return len(self._socks)

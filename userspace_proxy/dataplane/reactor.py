@@ -215,15 +215,9 @@ class Timeouts:
     and one timer of the loop serves all.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        clock: Callable[[], float],
-        after_s: float,
-        expired: Callable[[Any], None],
-    ) -> None:
-        self._loop = loop
-        self._clock = clock
+    def __init__(self, reactor: Reactor, after_s: float, expired: Callable[[Any], None]) -> None:
+        self._loop = reactor.loop
+        self._clock = reactor.clock
         self._after_s = after_s
         self._expired = expired
         self.due: dict[Any, float] = {}

@@ -127,16 +127,14 @@ class ConnectionOwner:
     held_acks: Timeouts
 
     def __init__(self, engine: Engine) -> None:
-        loop, clock, tuning = engine.loop, engine.clock, engine.tuning
+        reactor, tuning = engine.reactor, engine.tuning
         self.engine = engine
         self.probes = Probes(engine)
         self.accounts = TcpAccounts(engine, self.probes)
-        self.redials = Redials(engine.reactor)
-        self.dial_deadlines = Timeouts(
-            loop, clock, tuning.connect_timeout_s, TcpConnection.timed_out
-        )
+        self.redials = Redials(reactor)
+        self.dial_deadlines = Timeouts(reactor, tuning.connect_timeout_s, TcpConnection.timed_out)
         self.client_deadlines = Timeouts(
-            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
+            reactor, tuning.client_timeout_s, TcpConnection.client_timed_out
         )
         """Deadlines of clients that no endpoint has answered yet."""
         self.openings: dict[TcpConnection, Callable[[], None]] = {}

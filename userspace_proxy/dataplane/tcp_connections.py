@@ -62,7 +62,7 @@ class HeldAcks(Timeouts):
     """
 
     def __init__(self, reactor: Reactor) -> None:
-        super().__init__(reactor.loop, reactor.clock, HELD_S, self._release)
+        super().__init__(reactor, HELD_S, self._release)
         self._reactor = reactor
 
     def _release(self, connection: TcpConnection) -> None:
@@ -104,12 +104,9 @@ class LateResets:
     until SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float
-    ) -> None:
-        self._loop = loop
-        self._clock = clock
-        self._wait_s = wait_s
+    def __init__(self, engine: Engine) -> None:
+        self._loop, self._clock = engine.loop, engine.clock
+        self._wait_s = engine.tuning.reset_wait_s
         self.waiting: dict[TcpConnection, _Waiting] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -192,15 +189,14 @@ class TcpConnections(ConnectionOwner):
         self._descriptors = engine.descriptors
         self.open: dict[TcpConnection, None] = {}
         """Connections in order of acceptance, so that ties are always broken in the same way."""
-        tuning, loop, clock = engine.tuning, engine.loop, engine.clock
-        self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.entries)
+        self.shedding = Shedding(engine, self.open)
         self.held_acks = HeldAcks(engine.reactor)
-        self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
-        trusted = tuning.proxy_protocol_from
+        self.late_resets = LateResets(engine)
+        trusted = engine.tuning.proxy_protocol_from
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
         """Connections whose PROXY header is awaited; None if no peer is trusted to send one."""
-        self.ageing = Ageing(loop, clock, tuning, self.open, engine.client_dialer)
-        self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
+        self.ageing = Ageing(engine, self.open)
+        self.removals = Removals(engine, self.open)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
 

@@ -47,7 +47,6 @@ from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
-from .engine import Engine
 from .reactor import Handler
 from .sockets import is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
@@ -73,13 +72,12 @@ class UdpListener(Handler):
 
     def __init__(
         self,
-        engine: Engine,
         flows: UdpFlows,
         group: EndpointGroup,
         sock: _socket.socket,
         at: SocketAddress,
     ) -> None:
-        self.engine = engine
+        engine = self.engine = flows.engine
         self.table = flows.table
         self._all_flows = flows
         self.group = group

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -291,7 +292,7 @@ def expired():
 
 @pytest.fixture
 def timeouts(loop, expired):
-    return Timeouts(loop, loop.clock, 1.0, expired.append)
+    return Timeouts(SimpleNamespace(loop=loop, clock=loop.clock), 1.0, expired.append)
 
 
 def test_an_item_expires_after_its_timeout(timeouts, loop, expired):
@@ -338,7 +339,7 @@ def test_a_failing_timeout_callback_does_not_delay_other_callbacks(loop):
             raise ValueError(item)
         expired.append(item)
 
-    timeouts = Timeouts(loop, loop.clock, 1.0, fail_for_alice)
+    timeouts = Timeouts(SimpleNamespace(loop=loop, clock=loop.clock), 1.0, fail_for_alice)
     timeouts.start(ALICE, loop.now)
     timeouts.start(BOB, loop.now)
     with pytest.raises(ValueError, match=ALICE):
@@ -365,7 +366,7 @@ def test_an_expiring_item_can_stop_and_start_timeouts(loop):
             timeouts.stop(CAROL)
             timeouts.start(CAROL, loop.now)
 
-    timeouts = Timeouts(loop, loop.clock, 1.0, expire)
+    timeouts = Timeouts(SimpleNamespace(loop=loop, clock=loop.clock), 1.0, expire)
     began = loop.now
     for item in (ALICE, BOB, CAROL):
         timeouts.start(item, began)
