@@ -116,7 +116,7 @@ class Memory:
         return self.state.limit_bytes // _SPARED_PART
 
     def watch(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
-        """Start watching the limits that ``find`` returns."""
+        """Shed load before a limit that ``find`` returns is reached."""
         self.close()
         self._find, self._find_at = find, 0.0
         self._watch()

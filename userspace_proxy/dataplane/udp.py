@@ -391,7 +391,10 @@ class UdpListener(Handler):
         ):
             event = ending(by, is_served=flow.endpoint is not None)
             log.write(self._facts(flow, event, cause, by), self._frontend)
-        flow.leave_room()
+        room = self.group.waiting_room
+        if room is not None and flow.waited is not None and flow.waited.is_on:
+            flow.waited.is_on = False
+            room.left(flow)
         self._leave_endpoint(flow)
         talk = flow.conversation
         is_silent = talk is not None and talk.is_unanswered and flow.first_byte_s is None

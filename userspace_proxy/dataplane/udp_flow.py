@@ -260,13 +260,6 @@ class UdpFlow(Handler):
         room.wait(self, since, is_at_limit=is_at_limit)
         return True
 
-    def leave_room(self) -> None:
-        """Give up the place in the waiting room, if there is one."""
-        room = self.group.waiting_room
-        if room is not None and self.waited is not None and self.waited.is_on:
-            self.waited.is_on = False
-            room.left(self)
-
     def resume(self) -> None:
         self.listener.resume(self)
 

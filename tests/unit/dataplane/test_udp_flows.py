@@ -46,7 +46,7 @@ async def test_during_a_memory_shortage_a_new_flow_replaces_another_flow(timed, 
     limit = Limit(0)
     # 1/64 of this is enough for two flows.
     limit.limit = 2 * MIB
-    timed.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.engine.memory.watch(lambda: [limit])
     limit.used_mib = 2
     timers.advance(0.25)
     for _ in range(4):
