@@ -12,7 +12,6 @@ Rule 3: a connection that ends without a byte counts as a load balancer's port c
 from __future__ import annotations
 
 import _socket
-from collections.abc import Sequence
 
 from ..facts import ClientMistake
 from ..kernel.tcp_state import CLOSE_WAIT, tcp_info
@@ -38,9 +37,8 @@ _MAX_KNOWN = 4096
 class AcceptedHeaders:
     """The connections of one data plane whose PROXY header hasn't arrived yet."""
 
-    def __init__(self, engine: Engine, trusted: Sequence[str]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._trusted = trusted
         self._known: dict[str, bool] = {}
         """Whether each recent peer is trusted."""
         self._deadlines = Timeouts(
@@ -50,16 +48,13 @@ class AcceptedHeaders:
         )
         self._log_limit = LogLimit()
 
-    def __len__(self) -> int:
-        return len(self._deadlines)
-
     def expects_one_from(self, ip: str) -> bool:
         """Return whether connections from an address must begin with a PROXY header."""
         is_trusted = self._known.get(ip)
         if is_trusted is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            is_trusted = self._known[ip] = contains(self._trusted, ip)
+            is_trusted = self._known[ip] = contains(self._engine.tuning.proxy_protocol_from, ip)
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:

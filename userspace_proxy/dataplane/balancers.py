@@ -161,9 +161,6 @@ class Balancers:
     def is_at_limit(self, client: str, now: float, tried: Collection[SocketAddress]) -> bool:
         return self.limit is not None and self.current.is_at_limit(client, now, tried=tried)
 
-    def serves(self, client: str, endpoint: SocketAddress) -> bool:
-        return self.current.serves(client, endpoint)
-
     def serves_everyone(self, endpoint: SocketAddress) -> bool:
         """Return whether new connections of all clients may use an endpoint."""
         balancer = self.current

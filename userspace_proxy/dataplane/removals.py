@@ -119,7 +119,7 @@ class Removals:
         left = self._ending.get((group, endpoint))
         if left is None or connection.began_at is None or connection.began_at > left.at:
             return
-        if group.balancers.serves(connection.client_ip, endpoint):
+        if group.balancers.current.serves(connection.client_ip, endpoint):
             return
         if connection.up is None:
             self._left.setdefault((group, endpoint), left._replace(due=self._clock() + _AGAIN_S))

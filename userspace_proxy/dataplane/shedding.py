@@ -71,7 +71,7 @@ class Shedding:
         self._log(eviction, now)
         if eviction.held > eviction.share:
             self._pressing, self.pressing_until = eviction[:2], now + _PRESSING_S
-        self._is_for_memory = self._engine.memory.is_short
+        self._is_for_memory = self._engine.memory.state.is_short
         for connection in eviction.victims:
             evict(connection, for_memory=self._is_for_memory)
         return True
@@ -113,7 +113,7 @@ class Shedding:
     def _log(self, eviction: Eviction[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
-        limit = "memory limit nearly" if self._engine.memory.is_short else "descriptor limit"
+        limit = "memory limit nearly" if self._engine.memory.state.is_short else "descriptor limit"
         service = eviction.victims[0].group.label if eviction.group is not None else ""
         holder = "%(client)s at %(service)s" if service else "%(client)s"
         text = f"{limit} reached, resetting idle connections of the largest holder: {holder}"

@@ -104,21 +104,18 @@ class Redials:
             for _ in range(REDIALS):
                 if not self._waiting:
                     return
-                self._take()()
+                port = next(iter(self._waiting))
+                dials = self._waiting.pop(port)
+                dial = dials.popleft()
+                if dials:
+                    self._waiting[port] = dials
+                dial()
                 if clock() >= until:
                     return
         finally:
             self._is_scheduled = False
             if self._waiting:
                 self._schedule()
-
-    def _take(self) -> Callable[[], None]:
-        port = next(iter(self._waiting))
-        dials = self._waiting.pop(port)
-        dial = dials.popleft()
-        if dials:
-            self._waiting[port] = dials
-        return dial
 
 
 class ConnectionOwner:
@@ -156,7 +153,6 @@ class TcpConnection(Accounted):
 
     Args:
         client: Descriptor of the client's socket, which the reactor's calls own; closed at the end.
-        address: As ``accept`` returns it: IP address and port come first.
     """
 
     __slots__ = (

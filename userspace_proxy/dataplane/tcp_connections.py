@@ -192,8 +192,7 @@ class TcpConnections(ConnectionOwner):
         self.shedding = Shedding(engine, self.open)
         self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(engine)
-        trusted = engine.tuning.proxy_protocol_from
-        self.headers = AcceptedHeaders(engine, trusted) if trusted else None
+        self.headers = AcceptedHeaders(engine) if engine.tuning.proxy_protocol_from else None
         """Connections whose PROXY header is awaited; None if no peer is trusted to send one."""
         self.ageing = Ageing(engine, self.open)
         self.removals = Removals(engine, self.open)

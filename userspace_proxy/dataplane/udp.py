@@ -430,7 +430,7 @@ class UdpListener(Handler):
         flow.endpoint = None
 
     def _endpoints_removed(self, removed: frozenset[SocketAddress], begun_by: float) -> None:
-        serves = self.group.balancers.serves
+        serves = self.group.balancers.current.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
                 # Keep the flow: the endpoint may still serve clients of the other side.

@@ -62,9 +62,6 @@ class SilentFlows:
         self._asked: dict[UdpFlow, float] = {}
         """When the kernel was last asked about flows, in this order."""
 
-    def __len__(self) -> int:
-        return len(self._began) + len(self._asked)
-
     def add(self, flow: UdpFlow, now: float) -> None:
         """Watch a flow that has just been connected to an endpoint."""
         self._began[flow] = now
@@ -125,10 +122,11 @@ class UdpFlows:
         if self._timer is None:
             self._timer = self.engine.loop.call_later(_SWEEP_S, self._sweep)
         is_full = self.table.is_full or (
-            self.engine.memory.is_short
+            self.engine.memory.state.is_short
             and len(self.table) >= self.engine.memory.spared_bytes // CONNECTION_BYTES
         )
-        if not is_full and self.engine.descriptors.has_room_for_flow():
+        descriptors = self.engine.descriptors
+        if not is_full and descriptors.in_use < descriptors.limit:
             return True
         return _evict(self.table.first_to_go())
 

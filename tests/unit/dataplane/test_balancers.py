@@ -182,7 +182,7 @@ def test_an_endpoint_serves_all_clients_if_both_sides_use_it(group):
     group.update(Serving((POD_A, POD_B), outside=(POD_B, POD_C), inside=CLUSTER))
     pods = (POD_A, POD_B, POD_C)
     assert [group.balancers.serves_everyone(pod) for pod in pods] == [False, True, False]
-    assert [group.balancers.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]
+    assert [group.balancers.current.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]
 
 
 STRATEGIES = {

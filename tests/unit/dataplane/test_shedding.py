@@ -187,7 +187,7 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     timed.dataplane.engine.memory.watch(lambda: [limit])
     limit.used_mib = 199
     timers.advance(0.25)
-    assert timed.engine.memory.is_short
+    assert timed.engine.memory.state.is_short
     # A connection that holds up to 1/64 of the limit is spared, so the last one may stay open.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
