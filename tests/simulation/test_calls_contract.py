@@ -59,13 +59,14 @@ def test_received_bytes_are_sent_from_the_buffer(system: System, calls: SystemCa
 
 
 def test_a_read_stops_at_the_buffer_size(system: System, calls: SystemCalls) -> None:
-    left, right = pair(system, calls)
-    calls.limit_buffer(3)
+    small = SystemCalls(3)
+    left, right = pair(system, small)
     right.send(b"question")
-    system.until(lambda: state_of(system, calls.socket(left)) & IN)
+    system.until(lambda: state_of(system, small.socket(left)) & IN)
     system.settle()
-    assert [calls.receive(left), calls.receive(left), calls.buffer_bytes] == [3, 3, 3]
-    assert bytes(calls.read_part(0, 3)) == b"sti"
+    assert [small.receive(left), small.receive(left), small.buffer_bytes] == [3, 3, 3]
+    assert bytes(small.read_part(0, 3)) == b"sti"
+    small.close_epoll()
 
 
 def test_a_fin_is_read_as_0_and_a_reset_as_an_errno(system: System, calls: SystemCalls) -> None:

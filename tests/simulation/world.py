@@ -206,7 +206,7 @@ class World:
         if node.is_preserving:
             self.dataplane.preserve((), LINKS, is_on=True)
         if "memory" in self.plan.features:
-            self.dataplane.watch_memory(lambda: list(self.memory_limits))
+            self.dataplane.engine.memory.watch(lambda: list(self.memory_limits))
         self.hosts = {
             endpoint: PodHost(self, endpoint, scripts)
             for endpoint, scripts in self.plan.scripts.items()

@@ -9,10 +9,10 @@ epoll, which is nested in the caller's event loop.
 """
 
 from .dataplane import AnyListener, DataPlane
-from .dialer import Dialer, Opened
 from .endpoint_group import EndpointGroup
+from .engine import Dialer, Opened
 from .memory_pressure import MemoryState
-from .port_reservation import get_nothing
+from .sockets import get_nothing
 from .tuning import Tuning
 from .udp import UdpListener
 from .waiting_room import Waiting

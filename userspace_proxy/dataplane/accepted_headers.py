@@ -12,7 +12,6 @@ Rule 3: a connection that ends without a byte counts as a load balancer's port c
 from __future__ import annotations
 
 import _socket
-from collections.abc import Sequence
 
 from ..facts import ClientMistake
 from ..kernel.tcp_state import CLOSE_WAIT, tcp_info
@@ -22,9 +21,9 @@ from ..model import SocketAddress, contains
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
-from .frontends import Announced
-from .reactor import Timeouts
+from .reactor import Callback, Timeouts
 from .tcp import READ_EVENTS, TcpConnection
+from .tcp_accounts import Announced
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -38,21 +37,16 @@ _MAX_KNOWN = 4096
 class AcceptedHeaders:
     """The connections of one data plane whose PROXY header hasn't arrived yet."""
 
-    def __init__(self, engine: Engine, trusted: Sequence[str]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._trusted = trusted
         self._known: dict[str, bool] = {}
         """Whether each recent peer is trusted."""
         self._deadlines = Timeouts(
-            engine.loop,
-            engine.clock,
+            engine.reactor,
             HEADER_S,
             lambda connection: self._refuse(connection, f"none within {HEADER_S:g} s"),
         )
         self._log_limit = LogLimit()
-
-    def __len__(self) -> int:
-        return len(self._deadlines)
 
     def expects_one_from(self, ip: str) -> bool:
         """Return whether connections from an address must begin with a PROXY header."""
@@ -60,18 +54,15 @@ class AcceptedHeaders:
         if is_trusted is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            is_trusted = self._known[ip] = contains(self._trusted, ip)
+            is_trusted = self._known[ip] = contains(self._engine.tuning.proxy_protocol_from, ip)
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:
         """Dial an endpoint for a connection once its header has arrived."""
         if self._read(connection):
             return
-        try:
-            self._engine.reactor.register(
-                connection.client, READ_EVENTS, lambda _events: self._on_readable(connection)
-            )
-        except OSError:
+        handler = Callback(lambda _events: self._read(connection))
+        if self._engine.reactor.watch(connection.client_fd, READ_EVENTS, handler) < 0:
             connection.group.counters.shortages += 1
             connection.group.counters.refused += 1
             connection.finish(EndReason.UNANSWERED, as_reset=True)
@@ -84,10 +75,6 @@ class AcceptedHeaders:
 
     def close(self) -> None:
         self._deadlines.close()
-
-    def _on_readable(self, connection: TcpConnection) -> None:
-        if not connection.is_closed:
-            self._read(connection)
 
     def _read(self, connection: TcpConnection) -> bool:
         """Read the header, and dial or end; return False if the header is incomplete."""
@@ -112,14 +99,14 @@ class AcceptedHeaders:
             # Rule 3: this is a load balancer's port check, which isn't an error.
             connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
             return True
-        if _has_ended(sock):
+        if tcp_info(sock).state == CLOSE_WAIT:
             self._refuse(connection, "the connection ended before the header was complete")
             return True
         return False
 
     def _take(self, connection: TcpConnection, header: Header) -> None:
         self._deadlines.stop(connection)
-        self._engine.reactor.unregister(connection.client)
+        self._engine.reactor.unwatch(connection.client_fd)
         if header.source is not None and header.destination is not None:
             via = SocketAddress(connection.address[0], connection.address[1])
             connection.announced = Announced(via, header.destination)
@@ -144,8 +131,3 @@ class AcceptedHeaders:
                 },
             )
         connection.finish(EndReason.NO_HEADER, as_reset=True)
-
-
-def _has_ended(sock: _socket.socket) -> bool:
-    """Return whether the peer has sent its FIN: it will send no more bytes."""
-    return tcp_info(sock).state == CLOSE_WAIT

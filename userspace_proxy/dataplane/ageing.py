@@ -23,16 +23,15 @@ import _socket
 import asyncio
 import contextlib
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ..kernel.tcp_state import is_lost_to, tcp_info
 from ..model import SocketAddress
 from ..model.connection_ends import EndReason
-from .client_address import ClientAddressDialer
+from .engine import Engine
 from .relay import Direction, Seen
 from .tcp import TcpConnection
 from .tcp_accounts import has_waited
-from .tuning import Tuning
 
 LOOK_S = 4.5
 # The maximum number of connections checked per iteration of the loop: about 0.3 ms.
@@ -82,19 +81,9 @@ _GONE_S = 13.0
 class Ageing:
     """The periodic checks of one data plane's open connections."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        clock: Callable[[], float],
-        tuning: Tuning,
-        connections: Collection[TcpConnection],
-        client_dialer: ClientAddressDialer,
-    ) -> None:
-        self._client_dialer = client_dialer
-        self._loop = loop
-        self._clock = clock
-        self._idle_s = tuning.tcp_idle_s
-        self._half_closed_s = tuning.tcp_half_closed_s
+    def __init__(self, engine: Engine, connections: Collection[TcpConnection]) -> None:
+        self._engine = engine
+        self._loop = engine.loop
         self._connections = connections
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._rest: Iterator[TcpConnection] = iter(())
@@ -121,7 +110,7 @@ class Ageing:
         seen = up.seen = up.seen or Seen(moved, now)
         was_known = connection.shows_local_client
         if not was_known and now - connection.started < _NEW_S:
-            attaches = self._client_dialer.locality.attaches
+            attaches = self._engine.client_dialer.locality.attaches
             connection.shows_local_client = connection.is_preserved and attaches(
                 connection.client_ip
             )
@@ -140,7 +129,8 @@ class Ageing:
             if up.is_ended and down.bytes_moved and not down.is_ended:
                 _note_left_open(connection, up, seen)
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
-            limit_s = self._half_closed_s if is_half_closed else self._idle_s
+            tuning = self._engine.tuning
+            limit_s = tuning.tcp_half_closed_s if is_half_closed else tuning.tcp_idle_s
             if now - seen.moving_at >= limit_s:
                 connection.group.counters.ended_idle += not is_half_closed
                 connection.finish(EndReason.IDLE, as_reset=True)
@@ -152,7 +142,7 @@ class Ageing:
         self._continue()
 
     def _continue(self) -> None:
-        now = self._clock()
+        now = self._engine.clock()
         for _ in range(_SLICE):
             connection = next(self._rest, None)
             if connection is None:

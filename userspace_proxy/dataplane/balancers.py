@@ -3,19 +3,24 @@
     Serving ──change──▶ Balancers ──current──▶ Balancer        all clients use the same endpoints
                           │               or ▶ SplitBalancer   one balancer for each side
                           ├─ Weights: shares of endpoints, which may start slowly
-                          └─ Loads: for strategies and limits
+                          └─ loads of endpoints: for strategies and limits
+
+    load = open connections (``CounterTable``) + dials in progress
+    limit = this worker's share of ``max-connections``
 
 Rule 1: a change keeps the round-robin position, and the affinity entries and ejections of remaining
 endpoints.
 Rule 2: each priority has its own round-robin position: dialling all endpoints of one priority
 doesn't advance the position of the next.
+Rule 3: dials are counted from their beginning only if a limit or a strategy depends on loads.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
-from typing import assert_never
+from types import MappingProxyType
+from typing import assert_never, cast
 
 from ..balance import (
     AffinityTables,
@@ -35,46 +40,64 @@ from ..balance import (
     WeightedRoundRobin,
     Weights,
 )
+from ..facts import CounterTable
 from ..model import Balance, SocketAddress
 from ..model.serving import Serving
-from .loads import Load, Loads
+
+Load = Callable[[SocketAddress], int]
+"""Returns how many connections an endpoint has, pending dials included."""
+# Cost: all Service ports whose dials aren't counted share this mapping.
+_NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
 
 class Balancers:
-    """The balancers of one Service port.
+    """The balancers of one Service port, and the loads of its endpoints in this worker.
 
     Args:
         serving: The initial value; :meth:`change` replaces it.
-        loads: The loads of the same endpoints; :meth:`change` updates their limit.
-        start: The initial round-robin position.
+        table: Counts the open connections.
+        start: The initial round-robin position, and the index of this process.
+        processes: How many processes share a limit.
         entries: The worker's affinity tables.
         service: The name of the Service, whose ports may share affinity entries.
     """
 
     __slots__ = (
+        "_dialling",
         "_entries",
-        "_loads",
+        "_processes",
         "_service",
         "_serving",
         "_start",
+        "_table",
         "_weights",
         "current",
+        "limit",
+        "tracks_loads",
     )
 
     def __init__(
         self,
         serving: Serving,
-        loads: Loads,
+        table: CounterTable,
         *,
         start: int = 0,
+        processes: int = 1,
         entries: AffinityTables | None = None,
         service: str = "",
     ) -> None:
         self._service = service
         self._serving = serving
-        self._loads = loads
+        self._table = table
         self._start = start
+        self._processes = processes
         self._entries = entries
+        self._dialling = _NONE_DIALLING
+        self.limit: int | None = None
+        """The maximum number of connections per endpoint; None: any number."""
+        self.tracks_loads = False
+        """Whether dials must be counted."""
+        self._set_limit()
         self._weights = Weights(dict(serving.weights), serving.handling.slow_start_s)
         self.current: Balancer | SplitBalancer = self._make(serving.endpoints)
         """The balancer that picks the next endpoint."""
@@ -95,7 +118,7 @@ class Balancers:
             or bool(self._weights) is not was_weighted
         )
         if is_other_strategy:
-            self._loads.change(serving.handling)
+            self._set_limit()
         self._update(inner, serving.endpoints, is_other_strategy=is_other_strategy)
         self.current = inner
         if serving.outside is not None:
@@ -116,11 +139,27 @@ class Balancers:
             others = frozenset(self._serving.all_endpoints) - {endpoint}
             self._weights.begin(self._serving.newcomers(others), now)
 
-    def is_at_limit(self, client: str, now: float, tried: Collection[SocketAddress]) -> bool:
-        return self._loads.limit is not None and self.current.is_at_limit(client, now, tried=tried)
+    def load_of(self, endpoint: SocketAddress) -> int:
+        """Return how many connections an endpoint has, including pending dials."""
+        return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
-    def serves(self, client: str, endpoint: SocketAddress) -> bool:
-        return self.current.serves(client, endpoint)
+    def is_full(self, endpoint: SocketAddress) -> bool:
+        return self.limit is not None and self.load_of(endpoint) >= self.limit
+
+    def dial_began(self, endpoint: SocketAddress) -> None:
+        """Count a dial; call only if ``tracks_loads``."""
+        if self._dialling is _NONE_DIALLING:
+            self._dialling = {}
+        self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
+
+    def dial_ended(self, endpoint: SocketAddress) -> None:
+        """Remove a counted dial; call this even if dials are no longer tracked."""
+        self._dialling[endpoint] -= 1
+        if not self._dialling[endpoint]:
+            del self._dialling[endpoint]
+
+    def is_at_limit(self, client: str, now: float, tried: Collection[SocketAddress]) -> bool:
+        return self.limit is not None and self.current.is_at_limit(client, now, tried=tried)
 
     def serves_everyone(self, endpoint: SocketAddress) -> bool:
         """Return whether new connections of all clients may use an endpoint."""
@@ -145,54 +184,52 @@ class Balancers:
         balancer.standby_strategies = tuple(Preferred(endpoint, each, end) for each in others)
 
     def _make(self, endpoints: Sequence[SocketAddress]) -> Balancer:
-        balancer = Balancer(
-            endpoints,
-            affinity_timeout_s=self._serving.affinity_timeout_s,
-            strategy=self._make_strategy(),
-            standbys=dict(self._serving.standbys),
-            weights=self._weights,
-            entries=self._entries,
-            shares_as=self._shares_as,
-        )
-        balancer.standby_strategies = self._make_standby_strategies(())
-        balancer.is_full = None if self._loads.limit is None else self._loads.is_full
+        balancer = Balancer(weights=self._weights, entries=self._entries)
+        self._update(balancer, endpoints, is_other_strategy=True)
         return balancer
 
     def _update(
         self, balancer: Balancer, endpoints: Sequence[SocketAddress], *, is_other_strategy: bool
     ) -> None:
+        serving, standbys = self._serving, dict(self._serving.standbys)
         if is_other_strategy:
             balancer.strategy = self._make_strategy()
-        kept = () if is_other_strategy else balancer.standby_strategies
-        balancer.standby_strategies = self._make_standby_strategies(kept)
-        balancer.is_full = None if self._loads.limit is None else self._loads.is_full
+        # Each priority after the first has a strategy of its own.
+        kept = balancer.standby_strategies if standbys and not is_other_strategy else ()
+        added = range(len(set(standbys.values())) - len(kept))
+        balancer.standby_strategies = (*kept, *(self._make_strategy() for _ in added))
+        balancer.is_full = None if self.limit is None else self.is_full
         balancer.update(
             endpoints,
-            affinity_timeout_s=self._serving.affinity_timeout_s,
-            standbys=dict(self._serving.standbys),
-            shares_as=self._shares_as,
+            affinity_timeout_s=serving.affinity_timeout_s,
+            standbys=standbys,
+            shares_as=self._service if serving.handling.shares_affinity else "",
         )
 
-    @property
-    def _shares_as(self) -> str:
-        return self._service if self._serving.handling.shares_affinity else ""
-
-    def _make_standby_strategies(self, kept: Sequence[Strategy]) -> Sequence[Strategy]:
-        """Return a strategy for each priority after the first; reuse ``kept``."""
-        if not self._serving.standbys:
-            return ()
-        count = len({priority for _, priority in self._serving.standbys})
-        return (*kept, *(self._make_strategy() for _ in range(count - len(kept))))
-
     def _make_strategy(self) -> Strategy:
-        handling, loads = self._serving.handling, self._loads
+        handling = self._serving.handling
         balance = handling.balance
-        if loads.limit is not None and balance is Balance.ROUND_ROBIN:
+        if self.limit is not None and balance is Balance.ROUND_ROBIN:
             # With limits, a new connection must go to the endpoint with the most room, which round
             # robin doesn't find.
             balance = Balance.LEAST_CONNECTIONS
-        strategy = make_strategy(balance, self._weights, loads.follow, self._start + handling.seed)
-        return strategy if loads.limit is None else Limited(strategy, loads.is_full)
+        start = self._start + handling.seed
+        strategy = make_strategy(balance, self._weights, self._follow_loads, start)
+        return strategy if self.limit is None else Limited(strategy, self.is_full)
+
+    def _follow_loads(self) -> Load:
+        """Return the loads for a strategy, and count dials from now on."""
+        self.tracks_loads = True
+        return self.load_of
+
+    def _set_limit(self) -> None:
+        """Set the limit to this worker's share, at least 1; without one, stop counting dials."""
+        limit = self._serving.handling.max_connections
+        if limit is not None:
+            share, rest = divmod(limit, self._processes)
+            limit = max(1, share + (self._start % self._processes < rest))
+        self.limit = limit
+        self.tracks_loads = limit is not None
 
 
 def make_strategy(

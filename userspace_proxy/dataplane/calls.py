@@ -45,11 +45,6 @@ class SystemCalls:
         self._epoll = select.epoll()
         self._socks: dict[int, _socket.socket] = {}
 
-    def limit_buffer(self, count: int) -> None:
-        """Limit the number of bytes per read."""
-        self.buffer_bytes = count
-        self.buffer = memoryview(bytearray(count))
-
     def adopt(self, sock: _socket.socket) -> int:
         """Adopt a non-blocking socket that other code has opened; return its descriptor."""
         fd = sock.fileno()

@@ -130,7 +130,11 @@ cdef class SystemCalls:
 
     def __init__(self, int buffer_bytes):
         self._socks = {}
-        self.limit_buffer(buffer_bytes)
+        store = bytearray(buffer_bytes)
+        self.buffer = memoryview(store)
+        # A bytearray with a view can't be resized, so the pointer stays valid.
+        self._data = store
+        self.buffer_bytes = buffer_bytes
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         if self._epoll < 0:
             raise OSError(errno, "cannot open an epoll")
@@ -138,13 +142,6 @@ cdef class SystemCalls:
     def __dealloc__(self):
         if self._epoll >= 0:
             c_close(self._epoll)
-
-    def limit_buffer(self, int count):
-        store = bytearray(count)
-        self.buffer = memoryview(store)
-        # A bytearray with a view can't be resized, so the pointer stays valid.
-        self._data = store
-        self.buffer_bytes = count
 
     cpdef int adopt(self, sock) except -1:
         cdef int fd = sock.fileno()

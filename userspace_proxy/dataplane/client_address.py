@@ -313,11 +313,15 @@ class ClientAddressDialer:
         sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
         try:
             set_transparent(sock)
-            return sock, self._connect_datagrams(sock, client, endpoint)
+            port = self._bind_datagrams(sock, client, endpoint)
+            number = sock.connect_ex(endpoint) if port else errno.EADDRNOTAVAIL
         except OSError as exc:
             sock.close()
             self._check_denial(client, exc.errno or 0)
             raise
+        if not number:
+            self._ports.take(client, port, endpoint)
+        return sock, number
 
     def release(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
         """Release the port of a datagram socket that is about to be closed."""
@@ -336,15 +340,6 @@ class ClientAddressDialer:
                 extra={"cause": cause},
             )
         raise NoClientAddress(f"cannot dial from {client}: {cause}")
-
-    def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        port = self._bind_datagrams(sock, client, endpoint)
-        if not port:
-            return errno.EADDRNOTAVAIL
-        number = sock.connect_ex(endpoint)
-        if not number:
-            self._ports.take(client, port, endpoint)
-        return number
 
     def _bind_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
         """Bind a free port, or a port of this process's other flows; return it, or 0 for none."""

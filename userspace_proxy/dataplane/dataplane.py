@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from ..clocks import Clocks
-from ..kernel.memory_limits import MemoryLimit
 from ..model import Protocol, SocketAddress
-from .dialer import Dialer
 from .endpoint_group import EndpointGroup
-from .engine import Engine
+from .engine import Dialer, Engine
 from .tcp_connections import TcpConnections, TcpListener
 from .tuning import Tuning
 from .udp import UdpListener
@@ -64,7 +62,7 @@ class DataPlane:
         listener: AnyListener = (
             TcpListener(self.connections, group, sock, at)
             if protocol is Protocol.TCP
-            else UdpListener(self.engine, self.flows, group, sock, at)
+            else UdpListener(self.flows, group, sock, at)
         )
         self._listeners[listener] = None
         self.engine.descriptors.take(1)
@@ -85,10 +83,6 @@ class DataPlane:
         client_dialer = self.engine.client_dialer
         client_dialer.is_on = is_on
         client_dialer.locality.change(removed, added)
-
-    def watch_memory(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
-        """Shed load before a memory limit from ``find`` is reached: see ``memory_pressure``."""
-        self.engine.memory.watch(find)
 
     def settle(self) -> Iterator[None]:
         """Update the counters; yield after each slice, because there may be many connections."""

@@ -85,9 +85,6 @@ class Descriptors:
         """Return whether ``count`` more descriptors are free for uses other than flows."""
         return self.in_use + count <= self.for_connections
 
-    def has_room_for_flow(self) -> bool:
-        return self.in_use < self.limit
-
     def is_stalled(self, now: float) -> bool:
         """Return whether callbacks have waited for _STALL_S, or connections were reset recently."""
         if now < self._shedding_until:

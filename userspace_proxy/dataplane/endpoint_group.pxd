@@ -2,7 +2,7 @@ from ..facts.counters cimport CounterTable
 from .outcomes cimport Outcomes
 
 cdef class EndpointGroup(CounterTable):
-    cdef public object key, label, reference, prefixes, serving, left_ranges, detours, left_at, loads
+    cdef public object key, label, reference, prefixes, serving, left_ranges, detours, left_at
     cdef public object balancers, waiting_room, on_removed
     cdef public Outcomes outcomes
     cdef public double _ranges_left_at

@@ -1,7 +1,6 @@
 """Owns one Service port's state on the data path: endpoints, their counters, and waiting clients.
 
-    EndpointGroup ─┬─ balancers: which endpoint the next connection uses
-                   ├─ loads: how many connections endpoints have, and may have
+    EndpointGroup ─┬─ balancers: which endpoint the next connection uses, and their loads
                    ├─ outcomes: results of dials; ejections and their log
                    ├─ waiting_room: clients that no endpoint can take
                    └─ counters (``CounterTable``)
@@ -25,7 +24,6 @@ from ..model import PortKey, SocketAddress
 from ..model.port_ranges import DialledRange
 from ..model.serving import Serving
 from .balancers import Balancers
-from .loads import Loads
 from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
@@ -61,7 +59,6 @@ class EndpointGroup(CounterTable):
         "label",
         "left_at",
         "left_ranges",
-        "loads",
         "on_removed",
         "outcomes",
         "prefixes",
@@ -97,9 +94,13 @@ class EndpointGroup(CounterTable):
         self.left_at = NONE_LEFT
         """When endpoints last left. Recorded even if the Service doesn't end their connections,
         because this setting may change later (:meth:`note_left`)."""
-        self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(
-            self.serving, self.loads, start=start, entries=entries, service=str(key.name.service)
+            self.serving,
+            self,
+            start=start,
+            processes=processes,
+            entries=entries,
+            service=str(key.name.service),
         )
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()

@@ -106,17 +106,12 @@ class Memory:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def is_short(self) -> bool:
-        """Whether load is being shed."""
-        return self.state.is_short
-
-    @property
     def spared_bytes(self) -> int:
         """Bytes that connections may always hold."""
         return self.state.limit_bytes // _SPARED_PART
 
     def watch(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
-        """Start watching the limits that ``find`` returns."""
+        """Shed load before a limit that ``find`` returns is reached."""
         self.close()
         self._find, self._find_at = find, 0.0
         self._watch()
@@ -171,7 +166,7 @@ class Memory:
         self.counts_sockets = limit.counts_sockets
         self._noted = 0
         self._look_after = max(_LEAST_BYTES, (limit.limit * HIGH - nearest) // _ROOM_PART)
-        mark = LOW if self.is_short else HIGH
+        mark = LOW if self.state.is_short else HIGH
         is_short = nearest >= limit.limit * mark
         if is_short:
             self._short_at = now
@@ -180,7 +175,7 @@ class Memory:
         if not state.is_short:
             self._end(state)
             return
-        if not self.is_short:
+        if not self.state.is_short:
             self._begin(state, now)
         self.state = state
         is_growing = nearest >= limit.limit * HIGH and nearest > self._shed_used
@@ -205,7 +200,7 @@ class Memory:
             )
 
     def _end(self, state: MemoryState) -> None:
-        was_short, self.state = self.is_short, state
+        was_short, self.state = self.state.is_short, state
         if not was_short:
             return
         self._descriptors.hold(None)

@@ -15,17 +15,94 @@ and from several Service ports that share the endpoint.
 
 from __future__ import annotations
 
+import _socket
+import errno
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 from ..balance.client_endpoint_pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..facts import EndpointCounters
+from ..kernel.socket_options import stay_unseen
 from ..log_fields import FieldLogger
-from ..model import DialFailure, SocketAddress
+from ..model import DialFailure, Failure, SocketAddress
+from ..model.failures import dial_failure
+from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .probe_dials import ProbeDials
+from .reactor import Callback, Reactor, Timeouts
+from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _MAX_UNDER_WAY = 64
+_SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+Ended = Callable[[SocketAddress, DialFailure | None], None]
+"""Takes the endpoint and the failure, or None if the endpoint answered."""
+
+
+class ProbeDials:
+    """The dials in progress, at most one per endpoint, unnoticed by the program that listens.
+
+        begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
+
+    The caller decides when to dial and what an answer means. ``explain.dial`` measures without an
+    event loop, for commands.
+
+    Args:
+        ended: Called once for each dial, unless it failed at once or was stopped.
+    """
+
+    def __init__(self, reactor: Reactor, deadline_s: float, ended: Ended) -> None:
+        self._reactor = reactor
+        self._ended = ended
+        self._socks: dict[SocketAddress, _socket.socket] = {}
+        self._deadlines = Timeouts(reactor, deadline_s, partial(self._end, failed=_SILENT))
+
+    def __len__(self) -> int:
+        return len(self._socks)
+
+    def begin(self, endpoint: SocketAddress) -> DialFailure | None:
+        """Dial an endpoint; return the failure if it fails at once, else None."""
+        try:
+            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
+        except OSError as exc:
+            return dial_failure(exc.errno or errno.EIO, endpoint.ip)
+        stay_unseen(sock)
+        number = sock.connect_ex(endpoint)
+        if number in (0, errno.EINPROGRESS):
+            handler = Callback(partial(self._has_event, endpoint))
+            number = -self._reactor.watch(sock.fileno(), epoll.OUT, handler)
+            if not number:
+                self._socks[endpoint] = sock
+                self._deadlines.start(endpoint, self._reactor.clock())
+                return None
+        sock.close()
+        return dial_failure(number, endpoint.ip)
+
+    def stop(self, endpoint: SocketAddress) -> None:
+        """Cancel a dial. Idempotent."""
+        sock = self._socks.pop(endpoint, None)
+        if sock is not None:
+            self._deadlines.stop(endpoint)
+            self._reactor.close_socket(sock)
+
+    def close(self) -> None:
+        for endpoint in list(self._socks):
+            self.stop(endpoint)
+        self._deadlines.close()
+
+    def _has_event(self, endpoint: SocketAddress, _events: int) -> None:
+        number = self._socks[endpoint].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        self._end(endpoint, dial_failure(number, endpoint.ip) if number else None)
+
+    def _end(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
+        sock = self._socks.pop(endpoint)
+        self._deadlines.stop(endpoint)
+        self._reactor.close_socket(sock)
+        self._ended(endpoint, failed)
 
 
 class Probes:
@@ -79,8 +156,10 @@ class Probes:
                 # The probe failed at once: no permitted route to the endpoint, or no socket.
                 return
             self._engine.descriptors.take(1)
-            requests = self._under_way[endpoint] = _Requests()
-        requests.add(group, client)
+            requests = self._under_way[endpoint] = _Requests({}, {})
+        requests.groups.setdefault(group, client)
+        if len(requests.clients) < MAX_PAIRS:
+            requests.clients[client] = None
 
     def close(self) -> None:
         self._dials.close()
@@ -89,37 +168,27 @@ class Probes:
 
     def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         requests = self._under_way.pop(endpoint)
+        now = self._engine.reactor.now
         if failed is None:
-            self._answered(endpoint, requests)
+            for client in requests.clients:
+                self.pairs.note(client, endpoint, now)
+            for group, client in requests.groups.items():
+                _log.info(
+                    "%(service)s: endpoint %(endpoint)s answers this node, but did not answer "
+                    "%(client)s",
+                    extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
+                )
+                dials = group.outcomes.answered(endpoint, now).dials
+                self.denied(group, client, endpoint, dials.dial_failure)
         # Release the descriptor last: this may resume clients that wait for descriptors, and their
         # dials may request other probes at once.
         self._engine.descriptors.give(1)
 
-    def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
-        now = self._engine.reactor.now
-        for client in requests.clients:
-            self.pairs.note(client, endpoint, now)
-        for group, client in requests.groups.items():
-            _log.info(
-                "%(service)s: endpoint %(endpoint)s answers this node, but did not answer "
-                "%(client)s",
-                extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
-            )
-            dials = group.outcomes.answered(endpoint, now).dials
-            self.denied(group, client, endpoint, dials.dial_failure)
 
-
-class _Requests:
+class _Requests(NamedTuple):
     """The requests waiting for the result of one dial."""
 
-    def __init__(self) -> None:
-        self.groups: dict[EndpointGroup, str] = {}
-        """Groups that have ejected the endpoint, each with its first client whose dial failed."""
-        self.clients: dict[str, None] = {}
-        """Clients in the order of their requests; at most as many as ``Pairs`` remembers."""
-
-    def add(self, group: EndpointGroup, client: str) -> None:
-        """Add a request. Idempotent."""
-        self.groups.setdefault(group, client)
-        if len(self.clients) < MAX_PAIRS:
-            self.clients[client] = None
+    groups: dict[EndpointGroup, str]
+    """Groups that have ejected the endpoint, each with its first client whose dial failed."""
+    clients: dict[str, None]
+    """Clients in the order of their requests; at most as many as ``Pairs`` remembers."""

@@ -18,7 +18,6 @@ cdef class Callback(Handler):
 cdef class Reactor:
     cdef public object loop, clock
     cdef public DurationsType iterations
-    cdef readonly object buffer
     cdef public SystemCalls calls
     cdef public double now, _behind_until
     cdef public long turn

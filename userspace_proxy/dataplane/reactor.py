@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-import os
 import select
 from collections.abc import Callable
 from typing import Any
@@ -29,13 +28,12 @@ from .tuning import BUFFER_BYTES
 
 
 class Handler:
-    """A handler of the epoll events of watched descriptors."""
+    """A handler of the epoll events of watched descriptors; this one ignores them."""
 
     __slots__ = ()
 
     def on(self, fd: int, events: int) -> None:
         """Handle the epoll events of one descriptor."""
-        raise NotImplementedError
 
 
 class Callback(Handler):
@@ -43,7 +41,7 @@ class Callback(Handler):
 
     __slots__ = ("_call",)
 
-    def __init__(self, call: Callable[[int], None]) -> None:
+    def __init__(self, call: Callable[[int], object]) -> None:
         self._call = call
 
     def __repr__(self) -> str:
@@ -89,8 +87,6 @@ class Reactor:
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """The durations of dispatches."""
         self.calls = SystemCalls(BUFFER_BYTES)
-        self.buffer = self.calls.buffer
-        """The buffer that handlers read into."""
         self._handlers: dict[int, Handler] = {}
         self._ready: list[Callable[[], None]] = []
         self._late: list[int] = []
@@ -134,16 +130,6 @@ class Reactor:
             self._late.append(fd)
         else:
             self.calls.close(fd)
-
-    def register(self, sock: _socket.socket, events: int, call: Callable[[int], None]) -> None:
-        """Deliver a socket's events, including current readiness, to a function; raises OSError."""
-        number = self.watch(sock.fileno(), events, Callback(call))
-        if number:
-            raise OSError(-number, os.strerror(-number))
-
-    def unregister(self, sock: _socket.socket) -> None:
-        """Stop delivering a socket's events; the socket stays open. Idempotent."""
-        self.unwatch(sock.fileno())
 
     def close_socket(self, sock: _socket.socket) -> None:
         """Stop delivering events and close the socket, which removes it from epoll."""
@@ -229,15 +215,9 @@ class Timeouts:
     and one timer of the loop serves all.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        clock: Callable[[], float],
-        after_s: float,
-        expired: Callable[[Any], None],
-    ) -> None:
-        self._loop = loop
-        self._clock = clock
+    def __init__(self, reactor: Reactor, after_s: float, expired: Callable[[Any], None]) -> None:
+        self._loop = reactor.loop
+        self._clock = reactor.clock
         self._after_s = after_s
         self._expired = expired
         self.due: dict[Any, float] = {}

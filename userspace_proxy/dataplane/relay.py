@@ -95,18 +95,24 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def ends(self, direction: Direction) -> None:
-        """Record that the source's FIN or RST is announced, before its last bytes are read.
+        """Record whether another answer is due, before the last bytes of the source are read.
 
-        Called only if the client sent the last bytes.
+        Called once its FIN or RST is announced, if the client sent the last bytes.
         """
         raise NotImplementedError
 
     def direction_ended(self, direction: Direction) -> None:
-        """Pass on the FIN that was read; if the direction is broken, reset both sides."""
+        """Pass on the FIN that was read, the second one by closing both sockets.
+
+        If the direction is broken, reset both sides.
+        """
         raise NotImplementedError
 
     def abort(self, number: int) -> None:
-        """Reset both sides because of a failure with errno ``number``, 0 if unknown. Idempotent."""
+        """Reset both sides once the bytes sent before the failure have arrived. Idempotent.
+
+        ``number`` is the errno, 0 if it isn't known.
+        """
         raise NotImplementedError
 
 
@@ -327,14 +333,10 @@ class Direction(Handler):
             if sent == _EMPTY:
                 self._wait_for_room()
                 return False
-            if sent < 0:
+            if sent <= 0:
+                # No known kernel returns 0; if one did, this loop would never end.
                 self.is_stuck = True
                 self.connection.abort(-sent)
-                return False
-            if not sent:
-                # No known kernel returns 0; if one did, this loop would never end, so abort.
-                self.is_stuck = True
-                self.connection.abort(0)
                 return False
             self._in_pipe -= sent
             self.bytes_moved += sent

@@ -16,13 +16,14 @@ aren't checked at all if no Service requests this.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import NamedTuple
 
 from ..model import SocketAddress
 from ..model.connection_ends import EndReason
 from .endpoint_group import NONE_LEFT, EndpointGroup
+from .engine import Engine
 from .tcp import TcpConnection
 
 # The maximum number of connections checked per iteration of the loop; a reset takes 20 µs.
@@ -39,22 +40,12 @@ class _Left(NamedTuple):
 
 
 class Removals:
-    """The endpoints that have left, and the times at which their connections end.
+    """The endpoints that have left, and the times at which their connections end."""
 
-    Args:
-        dials_s: The maximum duration of all dials for one client.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        clock: Callable[[], float],
-        connections: Collection[TcpConnection],
-        dials_s: float,
-    ) -> None:
-        self._loop = loop
-        self._dials_s = dials_s
-        self._clock = clock
+    def __init__(self, engine: Engine, connections: Collection[TcpConnection]) -> None:
+        self._loop, self._clock = engine.loop, engine.clock
+        self._dials_s = engine.tuning.client_timeout_s
+        """The maximum duration of all dials for one client."""
         self._connections = connections
         self._left: dict[_Pair, _Left] = {}
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -126,9 +117,9 @@ class Removals:
         if endpoint is None or connection.is_closed:
             return
         left = self._ending.get((group, endpoint))
-        if left is None or not connection.had_begun_by(left.at):
+        if left is None or connection.began_at is None or connection.began_at > left.at:
             return
-        if group.balancers.serves(connection.client_ip, endpoint):
+        if group.balancers.current.serves(connection.client_ip, endpoint):
             return
         if connection.up is None:
             self._left.setdefault((group, endpoint), left._replace(due=self._clock() + _AGAIN_S))

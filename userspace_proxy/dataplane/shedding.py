@@ -14,16 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Hashable
 
-from ..balance import AffinityTables
 from ..balance.affinity import ENTRY_BYTES
 from ..kernel.socket_options import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model.connection_ends import EndReason
 from ..policy.shares import CONNECTION_BYTES, Eviction, choose, choose_to_free
-from .descriptors import DESCRIPTORS, Descriptors
+from .descriptors import DESCRIPTORS
 from .endpoint_group import EndpointGroup
-from .memory_pressure import Memory
+from .engine import Engine
 from .tcp import TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
@@ -45,18 +44,10 @@ def held_bytes(connection: TcpConnection, *, counts_sockets: bool) -> int:
 class Shedding:
     """The policy that selects open connections of one data plane, and resets them to make room."""
 
-    def __init__(
-        self,
-        connections: Collection[TcpConnection],
-        descriptors: Descriptors,
-        memory: Memory,
-        entries: AffinityTables,
-    ) -> None:
+    def __init__(self, engine: Engine, connections: Collection[TcpConnection]) -> None:
         self._connections = connections
-        self._descriptors = descriptors
-        self._memory = memory
-        self._entries = entries
-        memory.shed = self.free_memory
+        self._engine = engine
+        engine.memory.shed = self.free_memory
         self._pressing: tuple[str, Hashable] = "", None
         """The client above its share whose connections were last reset, and the Service port (None
         for all)."""
@@ -71,16 +62,16 @@ class Shedding:
 
         Returns whether there will be room at the end of the dispatch.
         """
-        if not self._descriptors.is_stalled(now):
+        if not self._engine.descriptors.is_stalled(now):
             return False
         eviction = choose(self._connections, group, now)
         if eviction is None:
             return False
-        self._descriptors.shed(now)
+        self._engine.descriptors.shed(now)
         self._log(eviction, now)
         if eviction.held > eviction.share:
             self._pressing, self.pressing_until = eviction[:2], now + _PRESSING_S
-        self._is_for_memory = self._memory.is_short
+        self._is_for_memory = self._engine.memory.state.is_short
         for connection in eviction.victims:
             evict(connection, for_memory=self._is_for_memory)
         return True
@@ -91,11 +82,11 @@ class Shedding:
         Connections that are reset aren't replaced. Connections may keep ``spared`` bytes. Returns
         how many were reset.
         """
-        counts_sockets = self._memory.counts_sockets
+        counts_sockets = self._engine.memory.counts_sockets
         # Cap connections before resets, so that closing them admits no waiting clients.
-        self._descriptors.hold(0)
+        self._engine.descriptors.hold(0)
         # Remaining affinity entries count as freed, because the next calls drop them.
-        excess -= self._entries.free(excess) + len(self._entries) * ENTRY_BYTES
+        excess -= self._engine.entries.free(excess) + len(self._engine.entries) * ENTRY_BYTES
         victims = choose_to_free(
             self._connections,
             lambda connection: held_bytes(connection, counts_sockets=counts_sockets),
@@ -104,11 +95,11 @@ class Shedding:
             now=now,
         )
         if victims:
-            self._descriptors.shed(now)
+            self._engine.descriptors.shed(now)
         for connection in victims:
             evict(connection, for_memory=True)
         more = max(0, spared // CONNECTION_BYTES - len(self._connections))
-        self._descriptors.hold(more * DESCRIPTORS)
+        self._engine.descriptors.hold(more * DESCRIPTORS)
         return len(victims)
 
     def admit(self, connection: TcpConnection) -> bool:
@@ -122,7 +113,7 @@ class Shedding:
     def _log(self, eviction: Eviction[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
-        limit = "memory limit nearly" if self._memory.is_short else "descriptor limit"
+        limit = "memory limit nearly" if self._engine.memory.state.is_short else "descriptor limit"
         service = eviction.victims[0].group.label if eviction.group is not None else ""
         holder = "%(client)s at %(service)s" if service else "%(client)s"
         text = f"{limit} reached, resetting idle connections of the largest holder: {holder}"
@@ -133,7 +124,7 @@ class Shedding:
                 "service": service,
                 "connections": eviction.held,
                 "share": eviction.share,
-                "limit": self._descriptors.limit,
+                "limit": self._engine.descriptors.limit,
             },
         )
 

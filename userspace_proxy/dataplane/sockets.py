@@ -1,6 +1,7 @@
 """Opens, stops and restarts listening sockets, with the options that the data plane needs.
 
-They are plain ``_socket.socket`` objects: the wrapper class in ``socket`` creates enums and file
+It also reserves UDP ports, and finds the address that a client of an accepted socket dialled.
+Sockets are plain ``_socket.socket`` objects: the wrapper class in ``socket`` creates enums and file
 objects, which cost more than the system call (measured: about 3 µs per accept).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
+import struct
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
@@ -22,6 +24,16 @@ from .tuning import BACKLOG
 IPV6_RECVPKTINFO = 49
 IP_RECVTTL = 12
 IPV6_RECVHOPLIMIT = 51
+# From linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h: one number in both families.
+SO_ORIGINAL_DST = 80
+# From asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE this option doesn't check
+# whether there is such an interface.
+_SO_BINDTOIFINDEX = 62
+# An unused interface index: the highest, because the kernel assigns indexes from 1 upwards.
+_NO_INTERFACE = 0x7FFFFFFF
+# Struct sockaddr_in and sockaddr_in6 up to the address.
+_IPV4, _IPV4_BYTES = struct.Struct("!2xH4s"), 16
+_IPV6, _IPV6_BYTES = struct.Struct("!2xH4x16s"), 28
 
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
 
@@ -159,24 +171,82 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
         raise cannot_listen(at, Protocol.TCP, exc) from exc
 
 
+def get_nothing(sock: _socket.socket) -> None:
+    """Stop a bound UDP socket from receiving, keeping its port; undoing this requires CAP_NET_RAW.
+
+    A socket that is bound to an interface index receives datagrams of that interface only, and no
+    interface has the index used here. So the kernel answers a datagram with an ICMP port
+    unreachable, and other programs still can't bind the port without an interface. Bind the socket
+    first: binding then fails if a daemon has bound the port on one interface. Raises OSError if the
+    kernel is too old.
+
+    Source: net/ipv4/udp.c, udp_lib_lport_inuse() and compute_score(); net/core/sock.c,
+        sock_bindtoindex_locked(), which takes no capability since Linux 5.7.
+    """
+    sock.setsockopt(_socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+
+
+def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> _socket.socket | None:
+    """Return a socket that keeps a UDP port when its serving sockets close; None if impossible.
+
+    Only sockets of one user with SO_REUSEPORT can share a port, so the serving sockets (``beside``)
+    get that option, too, even if the result is None. The caller closes the returned socket.
+    """
+    with contextlib.ExitStack() as closing:
+        try:
+            for sock in beside:
+                share_port(sock, is_shared=True)
+            hold = open_listening(Protocol.UDP, at, freebind=True, share=True)
+            closing.callback(hold.close)
+            get_nothing(hold)
+        except (OSError, ListenError):
+            return None
+        closing.pop_all()
+    return hold
+
+
+def share_port(sock: _socket.socket, *, is_shared: bool) -> None:
+    """Allow or forbid other sockets of this user to bind a socket's port."""
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, is_shared)
+
+
+def dialled_at(client: _socket.socket) -> SocketAddress | None:
+    """Return the address that the client of an accepted TCP socket dialled.
+
+    A redirected connection has a conntrack entry, which contains the address; without an entry it
+    is the socket's own address. Returns None if the kernel reports neither.
+
+    Source: Linux's getorigdst() in net/netfilter/nf_conntrack_proto.c, which answers for TCP only.
+    """
+    try:
+        if client.family == _socket.AF_INET6:
+            raw = client.getsockopt(_socket.IPPROTO_IPV6, SO_ORIGINAL_DST, _IPV6_BYTES)
+            port, packed = _IPV6.unpack_from(raw)
+        else:
+            raw = client.getsockopt(_socket.IPPROTO_IP, SO_ORIGINAL_DST, _IPV4_BYTES)
+            port, packed = _IPV4.unpack_from(raw)
+    except OSError:
+        with contextlib.suppress(OSError):
+            return SocketAddress(*client.getsockname()[:2])
+        return None
+    return SocketAddress(_socket.inet_ntop(client.family, packed), port)
+
+
 def is_wildcard(ip: str) -> bool:
     """Return whether an address means all local addresses."""
     return ip in {"0.0.0.0", "::"}
 
 
-def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> bool:
+def is_self_connected(sock: _socket.socket, endpoint: SocketAddress) -> bool:
     """Return whether a socket has connected to itself.
 
     A dial to a local port without a listener, from that same ephemeral port, succeeds as TCP's
     simultaneous open; a UDP socket then receives its own datagrams.
     """
-    if endpoint is None:
-        return False
     try:
-        ip, port = sock.getsockname()[:2]
+        return bool(sock.getsockname()[:2] == endpoint)
     except OSError:
         return False
-    return bool(port == endpoint.port and ip == endpoint.ip)
 
 
 def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> ListenError:

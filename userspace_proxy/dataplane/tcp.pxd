@@ -14,12 +14,10 @@ cdef long _ONE_PACKET_BYTES
 
 cdef class ConnectionOwner:
     cdef public Engine engine
-    cdef public Reactor reactor
-    cdef public object pipes, probes, dialer
+    cdef public object probes, redials
     cdef public TcpAccounts accounts
     cdef public dict openings
     cdef public Timeouts held_acks, dial_deadlines, client_deadlines
-    cdef public ClientAddressDialer client_dialer
     cpdef bint end_late(self, TcpConnection connection)
     cpdef ended(self, TcpConnection connection)
 
@@ -27,13 +25,13 @@ cdef class ConnectionOwner:
 @cython.freelist(64)
 cdef class TcpConnection(Accounted):
     cdef public ConnectionOwner owner
-    cdef public int endpoint_fd, _offset
+    cdef public int endpoint_fd
     cdef public bint is_aborting, may_preserve, holds_ack, shows_local_client, is_waiting
     cdef public bint _is_counted, _awaits_turn
     cpdef begin(self)
     @cython.locals(group=EndpointGroup, now=double)
     cpdef try_next(self)
-    @cython.locals(owner=ConnectionOwner, reactor=Reactor, group=EndpointGroup, now=double, dialer=ClientAddressDialer, fd=int, number=int)
+    @cython.locals(owner=ConnectionOwner, reactor=Reactor, engine=Engine, group=EndpointGroup, now=double, dialer=ClientAddressDialer, fd=int, number=int)
     cpdef _connect(self, endpoint)
     cpdef _on_endpoint(self, unsigned int events)
     @cython.locals(number=int)

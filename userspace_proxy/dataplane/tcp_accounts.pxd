@@ -1,7 +1,5 @@
 cimport cython
 from ..facts.connection_outcome cimport ConnectionOutcome
-from ..facts.edges cimport CallCounts
-from .client_address cimport ClientAddressDialer
 from .endpoint_group cimport EndpointGroup
 from .engine cimport Engine
 from .relay cimport Direction, Relayed
@@ -11,6 +9,7 @@ cdef class Accounted(Relayed):
     cdef public object address, announced, began_at, endpoint, tried
     cdef public Direction down
     cdef public ConnectionOutcome exchange
+    cdef public int _offset
     cdef public bint is_preserved
     cdef public double started
     cpdef dialled(self, endpoint)
@@ -18,8 +17,6 @@ cdef class Accounted(Relayed):
 cdef class TcpAccounts:
     cdef public object _probes
     cdef public Engine _engine
-    cdef public CallCounts _calls
-    cdef public ClientAddressDialer _client_dialer
     cpdef begun(self, Accounted connection)
     @cython.locals(group=EndpointGroup, exchange=ConnectionOutcome, now=double, started=double)
     cpdef answered(self, Accounted connection)

@@ -15,8 +15,9 @@ socket, its kernel answers with a RST, and acknowledges nothing.
 
 from __future__ import annotations
 
+import _socket
 import errno
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
@@ -41,9 +42,9 @@ from ..model import SocketAddress
 from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .frontends import Announced
 from .probes import Probes
 from .relay import Direction, Relayed
+from .sockets import dialled_at
 
 LEFT_OPEN_S = 10.0
 """How long an endpoint must be silent to count as hung after its client left: longer than programs
@@ -53,42 +54,73 @@ _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
 
 
+class Announced(NamedTuple):
+    """The contents of a PROXY header besides the client's address."""
+
+    via: SocketAddress
+    """The peer that sent the header."""
+    frontend: SocketAddress
+    """The address that the client dialled at the peer."""
+
+
 class Accounted(Relayed):
-    """The interface of ``TcpConnection`` for its accounts."""
+    """One client's connection as its accounts see it; the base of ``TcpConnection``."""
 
     __slots__ = (
-        "address", "announced", "began_at", "down", "endpoint", "exchange", "group",
+        "_offset", "address", "announced", "began_at", "down", "endpoint", "exchange", "group",
         "is_preserved", "started", "tried",
     )  # fmt: skip
 
     group: EndpointGroup
     address: Any
+    """As ``accept`` returns it: IP address and port come first."""
     started: float
+    """When the client was accepted."""
     announced: Announced | None
+    """The contents of the PROXY header that the address comes from; None without a header."""
     endpoint: SocketAddress | None
+    """The endpoint that is dialled, or that answered."""
+    _offset: int
+    """The distance of the dialled port from the Service port."""
     tried: dict[SocketAddress, CauseCode] | None
+    """Endpoints that failed, and why; most connections need no dict."""
     began_at: float | None
+    """When the last dial began; None before the first dial."""
     is_preserved: bool
+    """Whether the endpoint sees the client's own address."""
     exchange: ConnectionOutcome | None
+    """The facts by which the connection's end is judged; None before an endpoint answers."""
     down: Direction | None
+    """Endpoint to client; None before an endpoint has answered and after the end, as ``up``."""
+
+    @property
+    def client_ip(self) -> str:
+        return str(self.address[0])
+
+    @property
+    def client(self) -> _socket.socket:
+        """The client's socket object, for infrequent calls."""
+        return self.reactor.calls.socket(self.client_fd)
 
     @property
     def at(self) -> SocketAddress | None:
         """The endpoint's address; in a range, with a port that depends on the dialled port."""
-        raise NotImplementedError
+        return None if self.endpoint is None else self.dialled(self.endpoint)
+
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
+        """Return an endpoint's address, with the port that corresponds to the dialled port."""
+        offset = self._offset
+        return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     @property
     def count(self) -> int:
         """The number of endpoints dialled since the client last waited."""
-        raise NotImplementedError
-
-    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
-        """Return an endpoint's address, with the port that corresponds to the dialled port."""
-        raise NotImplementedError
+        tried, endpoint = self.tried or (), self.endpoint
+        return len(tried) + (endpoint is not None and endpoint not in tried)
 
     def frontend(self) -> SocketAddress | None:
         """Return the address that the client dialled."""
-        raise NotImplementedError
+        return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
 
 class TcpAccounts:
@@ -98,12 +130,10 @@ class TcpAccounts:
         self._probes = probes
         # Keep the engine and not its log, which is replaced while connections are watched.
         self._engine = engine
-        self._calls = engine.calls
-        self._client_dialer = engine.client_dialer
 
     def begun(self, connection: Accounted) -> None:
         """Count a connection that is about to dial."""
-        self._calls.add(connection.group, connection.address[0])
+        self._engine.calls.add(connection.group, connection.address[0])
 
     def answered(self, connection: Accounted) -> None:
         """Count the endpoint's answer, and set the facts by which the end is judged."""
@@ -121,7 +151,7 @@ class TcpAccounts:
         counters.active += 1
         if connection.is_preserved:
             counters.preserved += 1
-            self._client_dialer.open_connections.add(client, connection.dialled(endpoint))
+            self._engine.client_dialer.open_connections.add(client, connection.dialled(endpoint))
             if counters.denials.part.failures or self._probes.pairs.until:
                 self._probes.admitted(counters, client, endpoint, now)
         if connection.tried:
@@ -162,7 +192,7 @@ class TcpAccounts:
         self.settle(connection)
         exchange, group, client = connection.exchange, connection.group, connection.address[0]
         if cause in UNSERVED if exchange is None else exchange.is_failed:
-            self._calls.fail(group, client)
+            self._engine.calls.fail(group, client)
         log = self._engine.connection_log
         if log and log.takes_next(group.prefixes, client, is_plain=_is_plain(connection, cause)):
             event = ending(by, is_served=connection.up is not None)
@@ -177,7 +207,7 @@ class TcpAccounts:
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if connection.is_preserved:
-            dialer, at = self._client_dialer, connection.dialled(endpoint)
+            dialer, at = self._engine.client_dialer, connection.dialled(endpoint)
             dialer.open_connections.remove(client, at)
             dialer.ended_connections.note(client, at, connection.reactor.now)
 

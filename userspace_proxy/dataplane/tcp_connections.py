@@ -25,13 +25,12 @@ from .ageing import Ageing
 from .descriptors import DESCRIPTORS
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .probes import Probes
-from .reactor import Handler, Reactor, Timeouts
+from .reactor import Callback, Handler, Reactor, Timeouts
 from .relay import Direction
 from .removals import Removals
 from .shedding import Shedding
 from .tcp import ConnectionOwner, TcpConnection
-from .tcp_accounts import TcpAccounts, has_arrived
+from .tcp_accounts import has_arrived
 from .tuning import BATCH
 
 # How long ACKs are held: most short connections between pods end within 1 ms, and uvloop's timers
@@ -63,7 +62,7 @@ class HeldAcks(Timeouts):
     """
 
     def __init__(self, reactor: Reactor) -> None:
-        super().__init__(reactor.loop, reactor.clock, HELD_S, self._release)
+        super().__init__(reactor, HELD_S, self._release)
         self._reactor = reactor
 
     def _release(self, connection: TcpConnection) -> None:
@@ -105,12 +104,9 @@ class LateResets:
     until SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float
-    ) -> None:
-        self._loop = loop
-        self._clock = clock
-        self._wait_s = wait_s
+    def __init__(self, engine: Engine) -> None:
+        self._loop, self._clock = engine.loop, engine.clock
+        self._wait_s = engine.tuning.reset_wait_s
         self.waiting: dict[TcpConnection, _Waiting] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -128,15 +124,11 @@ class LateResets:
                 continue
             left = _undelivered(direction)
             if left:
-                now = self._clock()
-                self.waiting[connection] = _Waiting(direction, now, now, _progress(direction, left))
+                now, progress = self._clock(), (direction.bytes_moved, left)
+                self.waiting[connection] = _Waiting(direction, now, now, progress)
                 self._watch(connection, direction)
                 return True
         return False
-
-    def forget(self, connection: TcpConnection) -> None:
-        """Stop waiting for a connection. Idempotent."""
-        self.waiting.pop(connection, None)
 
     def close(self) -> None:
         self.waiting.clear()
@@ -146,12 +138,17 @@ class LateResets:
 
     def _watch(self, connection: TcpConnection, direction: Direction) -> None:
         reactor = connection.reactor
-        reactor.set_handler(direction.sink_fd, _Flush(direction))
+
+        def flush(events: int) -> None:
+            if events & epoll.OUT:
+                direction.flush()
+
+        reactor.set_handler(direction.sink_fd, Callback(flush))
         reactor.calls.change_watch(direction.sink_fd, epoll.OUT | epoll.ET)
         if not connection.is_aborting:
             # Ignore later events of the source: it has sent its FIN, so they don't affect the
             # client.
-            reactor.set_handler(direction.source_fd, _IGNORE)
+            reactor.set_handler(direction.source_fd, Handler())
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -160,49 +157,20 @@ class LateResets:
         now = self._clock()
         for connection, waiting in list(self.waiting.items()):
             left = _undelivered(waiting.direction)
-            progress = _progress(waiting.direction, left)
+            progress = waiting.direction.bytes_moved, left
             if progress != waiting.progress:
                 waiting.progress, waiting.moved_at = progress, now
             is_over = now - waiting.moved_at >= self._wait_s or now - waiting.began >= LIMIT_S
             # A late answer is awaited only until its first byte is acknowledged.
             is_known = left and not connection.is_aborting and has_arrived(waiting.direction)
             if not left or is_over or is_known:
-                self.forget(connection)
+                self.waiting.pop(connection, None)
                 if connection.is_aborting:
                     connection.close()
                 else:
                     connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
         if self.waiting and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
-
-
-class _Flush(Handler):
-    """A handler that flushes a direction when its sink has room."""
-
-    __slots__ = ("_direction",)
-
-    def __init__(self, direction: Direction) -> None:
-        self._direction = direction
-
-    def on(self, _fd: int, events: int) -> None:
-        if events & epoll.OUT:
-            self._direction.flush()
-
-
-class _Ignore(Handler):
-    """A handler that ignores all events."""
-
-    __slots__ = ()
-
-    def on(self, _fd: int, _events: int) -> None:
-        """Ignore the events."""
-
-
-_IGNORE = _Ignore()
-
-
-def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:
-    return direction.bytes_moved, left_bytes
 
 
 def _undelivered(direction: Direction) -> int:
@@ -217,31 +185,17 @@ class TcpConnections(ConnectionOwner):
     """All open connections on one engine, with their deadlines."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.reactor, self.pipes, self.dialer = engine.reactor, engine.pipes, engine.dialer
-        self.client_dialer = engine.client_dialer
+        super().__init__(engine)
         self._descriptors = engine.descriptors
         self.open: dict[TcpConnection, None] = {}
         """Connections in order of acceptance, so that ties are always broken in the same way."""
-        tuning, loop, clock = engine.tuning, engine.loop, engine.clock
-        self.probes = Probes(engine)
-        self.accounts = TcpAccounts(engine, self.probes)
-        self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.entries)
-        self.dial_deadlines = Timeouts(
-            loop, clock, tuning.connect_timeout_s, TcpConnection.timed_out
-        )
-        self.client_deadlines = Timeouts(
-            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
-        )
-        """Deadlines of clients that no endpoint has answered yet."""
-        self.openings = {}
+        self.shedding = Shedding(engine, self.open)
         self.held_acks = HeldAcks(engine.reactor)
-        self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
-        trusted = tuning.proxy_protocol_from
-        self.headers = AcceptedHeaders(engine, trusted) if trusted else None
+        self.late_resets = LateResets(engine)
+        self.headers = AcceptedHeaders(engine) if engine.tuning.proxy_protocol_from else None
         """Connections whose PROXY header is awaited; None if no peer is trusted to send one."""
-        self.ageing = Ageing(loop, clock, tuning, self.open, self.client_dialer)
-        self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
+        self.ageing = Ageing(engine, self.open)
+        self.removals = Removals(engine, self.open)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
 
@@ -256,11 +210,10 @@ class TcpConnections(ConnectionOwner):
         self._descriptors.take(DESCRIPTORS)
 
     def ended(self, connection: TcpConnection) -> None:
-        """Remove a closed connection; its deadlines have been stopped."""
         self.open.pop(connection, None)
         self.held_acks.due.pop(connection, None)
         if self.late_resets.waiting:
-            self.late_resets.forget(connection)
+            self.late_resets.waiting.pop(connection, None)
         if self.headers is not None:
             self.headers.forget(connection)
         self._descriptors.give(DESCRIPTORS)
@@ -268,7 +221,6 @@ class TcpConnections(ConnectionOwner):
             self.on_idle()
 
     def end_late(self, connection: TcpConnection) -> bool:
-        """End a connection once its sent bytes have arrived; return False if none are in flight."""
         return self.late_resets.begin(connection)
 
     def reset_all(self) -> int:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import os
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -46,7 +47,7 @@ from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
-from .engine import Engine
+from .reactor import Handler
 from .sockets import is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import Kept, UdpFlow, refusal_of
@@ -66,18 +67,17 @@ _KEEP_S = 1.0
 _ONE_WAY_S = 4.0
 
 
-class UdpListener:
+class UdpListener(Handler):
     """One bound, non-blocking socket, which the caller closes, and its flows."""
 
     def __init__(
         self,
-        engine: Engine,
         flows: UdpFlows,
         group: EndpointGroup,
         sock: _socket.socket,
         at: SocketAddress,
     ) -> None:
-        self.engine = engine
+        engine = self.engine = flows.engine
         self.table = flows.table
         self._all_flows = flows
         self.group = group
@@ -93,17 +93,19 @@ class UdpListener:
         self._lost = packets_lost(sock)
         self._hop_log_limit = LogLimit()
         # Level-triggered: datagrams left after a batch are reported again.
-        engine.reactor.register(sock, epoll.IN, self._on_readable)
+        number = engine.reactor.watch(sock.fileno(), epoll.IN, self)
+        if number:
+            raise OSError(-number, os.strerror(-number))
         group.on_removed.append(self._endpoints_removed)
 
     def close(self) -> None:
         """End the flows and stop receiving; clients are refused once the socket is closed."""
         self._leave_group(EndReason.LISTENER_CLOSED)
-        self.engine.reactor.unregister(self.sock)
+        self.stop_receiving()
 
     def stop_receiving(self) -> None:
         """Stop receiving from clients; replies of endpoints still reach them."""
-        self.engine.reactor.unregister(self.sock)
+        self.engine.reactor.unwatch(self.sock.fileno())
 
     def hand_over(self, group: EndpointGroup) -> None:
         """End the flows and serve another group, which also receives the waiting datagrams."""
@@ -117,7 +119,7 @@ class UdpListener:
             self.end(flow, cause)
         self.group.on_removed.remove(self._endpoints_removed)
 
-    def _on_readable(self, _events: int) -> None:
+    def on(self, _fd: int, _events: int) -> None:
         # Most dispatches find one datagram: reading only one avoids a read that finds the socket
         # empty. A socket with more is reported again in the next dispatch, which reads a batch.
         reactor = self.engine.reactor
@@ -128,7 +130,7 @@ class UdpListener:
 
     def _receive(self, most: int) -> int:
         reactor = self.engine.reactor
-        buffer, receive, flows = reactor.buffer, self.sock.recvmsg_into, self._flows
+        buffer, receive, flows = reactor.calls.buffer, self.sock.recvmsg_into, self._flows
         buffers, known = [buffer], self._destinations.known
         fresh = reactor.now - GRAIN_S
         for number in range(most):
@@ -257,11 +259,8 @@ class UdpListener:
         ):
             number = errno.ECONNREFUSED
         if number == 0:
-            try:
-                self.engine.reactor.register(sock, epoll.IN, flow.on_endpoint)
-            except OSError as exc:
-                number = exc.errno or errno.ENOMEM
-            else:
+            number = -self.engine.reactor.watch(sock.fileno(), epoll.IN, flow)
+            if number == 0:
                 set_hop_limit(sock, hops_left(flow.hop_limit) - 1)
                 keep_icmp_errors(sock)
                 flow.sock = sock
@@ -392,7 +391,10 @@ class UdpListener:
         ):
             event = ending(by, is_served=flow.endpoint is not None)
             log.write(self._facts(flow, event, cause, by), self._frontend)
-        flow.leave_room()
+        room = self.group.waiting_room
+        if room is not None and flow.waited is not None and flow.waited.is_on:
+            flow.waited.is_on = False
+            room.left(flow)
         self._leave_endpoint(flow)
         talk = flow.conversation
         is_silent = talk is not None and talk.is_unanswered and flow.first_byte_s is None
@@ -428,7 +430,7 @@ class UdpListener:
         flow.endpoint = None
 
     def _endpoints_removed(self, removed: frozenset[SocketAddress], begun_by: float) -> None:
-        serves = self.group.balancers.serves
+        serves = self.group.balancers.current.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
                 # Keep the flow: the endpoint may still serve clients of the other side.

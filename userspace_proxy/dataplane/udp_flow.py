@@ -21,6 +21,7 @@ from ..policy.flow_table import GRAIN_S, FlowTable
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
+from .reactor import Handler
 from .tuning import BATCH
 
 # Errors that mean a refusal: by ICMP (icmp_err_convert in net/ipv4/icmp.c and its IPv6 equivalent),
@@ -84,7 +85,7 @@ class Wait:
     """Whether the flow has a place in the waiting room of its Service port."""
 
 
-class UdpFlow:
+class UdpFlow(Handler):
     """One client at one address of a listener, and its socket to an endpoint."""
 
     __slots__ = (
@@ -161,7 +162,7 @@ class UdpFlow:
         """When the flow's first datagram arrived."""
         return self.sent_since if self.waited is None else self.waited.started
 
-    def on_endpoint(self, events: int) -> None:
+    def on(self, _fd: int, events: int) -> None:
         """Send the endpoint's datagrams to the client; an error may mean that it refused.
 
         Most flows have one answer to read, so reading only one avoids a read that finds the socket
@@ -172,7 +173,7 @@ class UdpFlow:
         if sock is None:
             return
         reactor = listener.engine.reactor
-        buffer, now = reactor.buffer, reactor.now
+        buffer, now = reactor.calls.buffer, reactor.now
         left = BATCH if reactor.turn - self.turn == 1 else 1
         self.turn = reactor.turn
         refusal = 0
@@ -258,13 +259,6 @@ class UdpFlow:
         self.tried, waited.is_on = None, True
         room.wait(self, since, is_at_limit=is_at_limit)
         return True
-
-    def leave_room(self) -> None:
-        """Give up the place in the waiting room, if there is one."""
-        room = self.group.waiting_room
-        if room is not None and self.waited is not None and self.waited.is_on:
-            self.waited.is_on = False
-            room.left(self)
 
     def resume(self) -> None:
         self.listener.resume(self)

@@ -62,9 +62,6 @@ class SilentFlows:
         self._asked: dict[UdpFlow, float] = {}
         """When the kernel was last asked about flows, in this order."""
 
-    def __len__(self) -> int:
-        return len(self._began) + len(self._asked)
-
     def add(self, flow: UdpFlow, now: float) -> None:
         """Watch a flow that has just been connected to an endpoint."""
         self._began[flow] = now
@@ -109,7 +106,7 @@ class UdpFlows:
     """All UDP flows on one engine, within its limits of descriptors and memory."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         tuning = engine.tuning
         ports = EPHEMERAL.count(engine.clock()) // 2 // tuning.processes
         max_flows = tuning.max_flows or max(16, min(engine.descriptors.limit // 4, ports))
@@ -123,12 +120,13 @@ class UdpFlows:
     def make_room(self) -> bool:
         """Make room for a flow, if necessary by ending another; return whether there is room."""
         if self._timer is None:
-            self._timer = self._engine.loop.call_later(_SWEEP_S, self._sweep)
+            self._timer = self.engine.loop.call_later(_SWEEP_S, self._sweep)
         is_full = self.table.is_full or (
-            self._engine.memory.is_short
-            and len(self.table) >= self._engine.memory.spared_bytes // CONNECTION_BYTES
+            self.engine.memory.state.is_short
+            and len(self.table) >= self.engine.memory.spared_bytes // CONNECTION_BYTES
         )
-        if not is_full and self._engine.descriptors.has_room_for_flow():
+        descriptors = self.engine.descriptors
+        if not is_full and descriptors.in_use < descriptors.limit:
             return True
         return _evict(self.table.first_to_go())
 
@@ -149,15 +147,15 @@ class UdpFlows:
             self._timer = None
 
     def _sweep(self) -> None:
-        self._engine.reactor.tick()
+        self.engine.reactor.tick()
         for flow in self.silent.take_absent():
             flow.listener.endpoint_refused(flow, _NO_HOST)
-        for flow in self.table.expired(self._engine.clock()):
+        for flow in self.table.expired(self.engine.clock()):
             # A waiting flow ends at the deadline of its wait, not when it is idle.
             if not flow.is_waiting:
                 flow.listener.end(flow, EndReason.IDLE)
         self._timer = (
-            self._engine.loop.call_later(_SWEEP_S, self._sweep) if len(self.table) else None
+            self.engine.loop.call_later(_SWEEP_S, self._sweep) if len(self.table) else None
         )
 
 

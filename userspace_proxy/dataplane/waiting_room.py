@@ -267,12 +267,6 @@ class WaitingRoom:
                     return
         self._schedule()
 
-    def _drop_gone(self) -> None:
-        """Drop clients that no longer need a turn from the head of the pass."""
-        clients, rest = self._clients, self._pass.rest
-        while rest and (rest[0] not in clients or rest[0] in clients.dialled):
-            rest.popleft()
-
     def _go_on(self, waiter: Waiter) -> bool:
         """Return whether the pass continues after a client's turn; restore an unused allowance."""
         clients = self._clients
@@ -301,8 +295,11 @@ class WaitingRoom:
         self._reactor.tick()
         self._end_overdue()
         self._allowance = max(self._allowance, RETRIES)
-        self._drop_gone()
-        if not self._pass.rest:
+        clients, rest = self._clients, self._pass.rest
+        while rest and (rest[0] not in clients or rest[0] in clients.dialled):
+            # This client no longer needs a turn.
+            rest.popleft()
+        if not rest:
             self._begin_pass(is_hopeful=False)
         self._schedule()
         self._start_timer()

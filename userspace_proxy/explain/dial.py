@@ -3,7 +3,7 @@
 connect ──▶ answered after 0.4 ms
        └──▶ refused, no route, 3 s of silence
 
-A running proxy's own probes are in ``dataplane.probe_dials``; here there is no event loop, and the
+A running proxy's own probes are in ``dataplane.probes``; here there is no event loop, and the
 duration matters. Neither kind of dial is visible to the listening program.
 
     this process ── nsenter ──▶ a child in the namespace of a worker, which dials

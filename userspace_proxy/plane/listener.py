@@ -18,12 +18,14 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..dataplane.port_reservation import get_nothing, hold_port, share
 from ..dataplane.sockets import (
     cannot_listen,
     family_of,
+    get_nothing,
+    hold_port,
     listen_again,
     open_listening,
+    share_port,
     stop_listening,
 )
 from ..errors import ListenError
@@ -88,7 +90,7 @@ class ListeningSockets:
         self._admits = admits
         self.socks: tuple[socket.socket, ...] = ()
         """One socket per worker; none while a UDP port refuses."""
-        self._hold: socket.socket | None = None
+        self._hold: _socket.socket | None = None
         """The socket that reserves a refusing UDP port; None if the kernel can't do that, or
         otherwise."""
         self.at = at
@@ -177,7 +179,7 @@ class ListeningSockets:
     def _keep(self, sock: socket.socket) -> None:
         """Reserve a UDP port with one of its own sockets, which takes no further descriptor."""
         with contextlib.suppress(OSError):
-            share(sock, is_shared=True)
+            share_port(sock, is_shared=True)
             self._hold = sock
             self.socks = tuple(other for other in self.socks if other is not sock)
 
@@ -251,7 +253,7 @@ class ListeningSockets:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
                     # A UDP port that was about to refuse is still reserved by a socket: share it.
-                    share(sock, is_shared=is_shared)
+                    share_port(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)
                 admit(sock, self._admits)
@@ -266,7 +268,7 @@ class ListeningSockets:
         self._hold = None
         if len(self.workers) == 1:
             for sock in self.socks:
-                share(sock, is_shared=False)
+                share_port(sock, is_shared=False)
 
     def _choose(self) -> None:
         if len(self.socks) < 2:

@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Callable
 
-from ..dataplane.probe_dials import ProbeDials
+from ..dataplane.probes import ProbeDials
 from ..dataplane.reactor import Reactor
 from ..model import DialFailure, ServiceKey, SocketAddress
 from ..model.failures import SHORTAGES

@@ -280,7 +280,7 @@ class WorkerMain:
         # Imported objects live as long as the process: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
-        dataplane.watch_memory(find_memory_limits)
+        dataplane.engine.memory.watch(find_memory_limits)
         self._send(Running(os.getpid(), os.geteuid()))
         return Worker(message.worker, dataplane, self._send, has_process=True)
 

@@ -49,7 +49,7 @@ class Rest(Promise):
         left = {
             "flows": len(self.world.dataplane.flows),
             "waiting": sum(len(s.group.waiting_room or ()) for s in self.world.services),
-            "dials": sum(len(s.group.loads._dialling) for s in self.world.services),
+            "dials": sum(len(s.group.balancers._dialling) for s in self.world.services),
         }
         for name, count in left.items():
             self.check(not count, f"{count} {name}")

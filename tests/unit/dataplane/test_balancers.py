@@ -33,11 +33,11 @@ def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
     group.outcomes.failed(dead, dial_failure(errno.ECONNREFUSED, dead.ip), 0.0)
     lc = Serving([POD_A, POD_B, POD_C], 60, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(lc)
-    assert group.loads.is_tracked
+    assert group.balancers.tracks_loads
     assert picks(group, 2, BOB) == [pinned] * 2
     assert group.balancers.current.ejected(0.0) == {dead: 5.0}
     group.update(Serving([POD_A, POD_B, POD_C], 60))
-    assert not group.loads.is_tracked
+    assert not group.balancers.tracks_loads
 
 
 @pytest.mark.parametrize("balance", [one for one in Balance if one is not Balance.SOURCE_HASH])
@@ -112,12 +112,14 @@ def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_all_are_fu
     group.counters_of(POD_A).active = 1
     for expected in (POD_B, POD_A, POD_B):
         (picked,) = picks(group, 1)
-        group.loads.dial_began(picked)
-        assert picked == expected or group.loads.of(POD_A) == group.loads.of(POD_B)
+        group.balancers.dial_began(picked)
+        assert picked == expected or group.balancers.load_of(POD_A) == group.balancers.load_of(
+            POD_B
+        )
     assert picks(group, 1) == [None]
-    assert group.loads.is_full(POD_A)
+    assert group.balancers.is_full(POD_A)
     assert group.balancers.is_at_limit(ALICE, 0.0, ())
-    group.loads.dial_ended(POD_B)
+    group.balancers.dial_ended(POD_B)
     assert picks(group, 1) == [POD_B]
 
 
@@ -180,7 +182,7 @@ def test_an_endpoint_serves_all_clients_if_both_sides_use_it(group):
     group.update(Serving((POD_A, POD_B), outside=(POD_B, POD_C), inside=CLUSTER))
     pods = (POD_A, POD_B, POD_C)
     assert [group.balancers.serves_everyone(pod) for pod in pods] == [False, True, False]
-    assert [group.balancers.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]
+    assert [group.balancers.current.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]
 
 
 STRATEGIES = {
@@ -254,3 +256,61 @@ def test_new_endpoints_have_full_shares_if_no_previous_endpoint_remains():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     assert shares_of(group, POD_B, 100.0) == [55]
+
+
+@pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
+def test_load_based_strategies_count_connections_and_dials(balance):
+    group = EndpointGroup(
+        port_key("shop/web"), Serving([POD_A, POD_B], handling=Handling(balance=balance))
+    )
+    assert group.balancers.tracks_loads
+    group.counters_of(POD_A).active = 1
+    group.balancers.dial_began(POD_B)
+    group.balancers.dial_began(POD_B)
+    assert (group.balancers.load_of(POD_A), group.balancers.load_of(POD_B)) == (1, 2)
+    assert picks(group, 3) == [POD_A] * 3
+    group.balancers.dial_ended(POD_B)
+    group.balancers.dial_ended(POD_B)
+    assert picks(group, 3) == [POD_B] * 3
+
+
+def test_a_dial_counts_as_load_until_it_ends_even_if_the_strategy_changes(group):
+    by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+    group.update(by_load)
+    group.balancers.dial_began(POD_A)
+    group.update(Serving([POD_A, POD_B]))
+    group.update(by_load)
+    assert group.balancers.load_of(POD_A) == 1
+    group.balancers.dial_ended(POD_A)
+    assert group.balancers.load_of(POD_A) == 0
+
+
+def test_both_sides_of_a_split_share_the_load_counts(group):
+    pods = [POD_A, POD_B]
+    group.update(
+        Serving(
+            pods, outside=pods, inside=CLUSTER, handling=Handling(balance=Balance.LEAST_CONNECTIONS)
+        )
+    )
+    group.balancers.dial_began(POD_A)
+    assert [picks(group, 1, client)[0] for client in (POD_CLIENT, ALICE)] == [POD_B] * 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "processes", "shares"),
+    [
+        pytest.param(100, 1, [100], id="one-process"),
+        pytest.param(100, 3, [34, 33, 33], id="with-a-rest"),
+        pytest.param(2, 3, [1, 1, 1], id="at-least-one"),
+    ],
+)
+def test_worker_processes_share_the_connection_limit_of_an_endpoint(limit, processes, shares):
+    groups = [
+        EndpointGroup(port_key("shop/web"), limited(limit), start=index, processes=processes)
+        for index in range(processes)
+    ]
+    for group, share in zip(groups, shares, strict=True):
+        group.counters_of(POD_A).active = share - 1
+        assert not group.balancers.is_full(POD_A)
+        group.counters_of(POD_A).active = share
+        assert group.balancers.is_full(POD_A)

@@ -56,7 +56,7 @@ def test_below_the_memory_threshold_no_connections_are_shed():
 
 def test_at_90_percent_connections_are_reset_until_usage_falls_below_85_percent():
     watched = Watched(180, frees_mib=4)
-    assert watched.memory.is_short
+    assert watched.memory.state.is_short
     assert not watched.descriptors.has_room(1)
     watched.loop.advance(0.5)
     # The goal is 170 MiB; connections that hold up to 200 MiB / 64 are spared.
@@ -86,11 +86,11 @@ def test_connections_are_shed_immediately_if_usage_grows_and_later_if_it_is_stab
 def test_a_memory_shortage_ends_below_90_percent_if_connections_hold_little():
     watched = Watched(185)
     watched.use(182)
-    assert watched.memory.is_short
+    assert watched.memory.state.is_short
     watched.use(179)
-    assert not watched.memory.is_short
+    assert not watched.memory.state.is_short
     watched.use(179)
-    assert not watched.memory.is_short
+    assert not watched.memory.state.is_short
 
 
 def test_usage_is_read_early_if_stalled_readers_hold_a_quarter_of_the_headroom():
@@ -101,7 +101,7 @@ def test_usage_is_read_early_if_stalled_readers_hold_a_quarter_of_the_headroom()
     assert watched.limit.estimates == 0
     watched.limit.used_mib = 181
     watched.memory.note(MIB)
-    assert watched.memory.is_short
+    assert watched.memory.state.is_short
 
 
 def test_memory_usage_is_read_at_most_a_hundred_times_a_second():
@@ -132,7 +132,7 @@ def test_added_and_removed_memory_limits_are_detected():
     assert watched.limit.readings == readings
     watched.found = [watched.limit]
     watched.loop.advance(10.0)
-    assert watched.memory.is_short
+    assert watched.memory.state.is_short
 
 
 def test_the_tightest_of_several_memory_limits_applies():

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,18 +35,22 @@ def pairs():
         sock.close()
 
 
+def watch(reactor, sock, events, call):
+    assert reactor.watch(sock.fileno(), events, Callback(call)) == 0
+
+
 async def test_an_event_is_delivered_for_a_socket_ready_at_registration(reactor, pairs):
     ours, theirs = pairs()
     theirs.send(b"hello")
     heard = []
-    reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    watch(reactor, ours, epoll.IN | epoll.ET, heard.append)
     await until(lambda: heard == [epoll.IN])
 
 
 async def test_an_edge_triggered_event_is_delivered_once(reactor, pairs):
     ours, theirs = pairs()
     heard = []
-    reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    watch(reactor, ours, epoll.IN | epoll.ET, heard.append)
     theirs.send(b"hello")
     await until(lambda: heard)
     await turns(3)
@@ -55,7 +60,7 @@ async def test_an_edge_triggered_event_is_delivered_once(reactor, pairs):
 async def test_the_watched_events_can_be_changed(reactor, pairs):
     ours, _theirs = pairs()
     heard = []
-    reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    watch(reactor, ours, epoll.IN | epoll.ET, heard.append)
     await turns(3)
     assert heard == []
     reactor.calls.change_watch(ours.fileno(), epoll.IN | epoll.OUT | epoll.ET)
@@ -65,18 +70,18 @@ async def test_the_watched_events_can_be_changed(reactor, pairs):
 async def test_a_handler_can_be_replaced(reactor, pairs):
     ours, theirs = pairs()
     heard = []
-    reactor.register(ours, epoll.IN | epoll.ET, lambda _events: heard.append("old"))
+    watch(reactor, ours, epoll.IN | epoll.ET, lambda _events: heard.append("old"))
     reactor.set_handler(ours.fileno(), Callback(lambda _events: heard.append("new")))
     theirs.send(b"hello")
     await until(lambda: heard == ["new"])
 
 
-async def test_an_unregistered_socket_stays_open_and_receives_no_events(reactor, pairs):
+async def test_an_unwatched_socket_stays_open_and_receives_no_events(reactor, pairs):
     ours, theirs = pairs()
     heard = []
-    reactor.register(ours, epoll.IN, heard.append)
-    reactor.unregister(ours)
-    reactor.unregister(ours)
+    watch(reactor, ours, epoll.IN, heard.append)
+    reactor.unwatch(ours.fileno())
+    reactor.unwatch(ours.fileno())
     theirs.send(b"hello")
     await turns(3)
     assert heard == []
@@ -94,14 +99,14 @@ async def test_a_socket_closed_by_another_handler_receives_no_event_of_its_batch
             heard.append(sock)
             reactor.close_socket(other)
             new.append(socket.socket(type=socket.SOCK_DGRAM))
-            reactor.register(new[0], epoll.ET, lambda _events: None)
+            watch(reactor, new[0], epoll.ET, lambda _events: None)
             other_handler = Callback(lambda _events: heard.append("the other handler's"))
             reactor.set_handler(new[0].fileno(), other_handler)
 
         return handler
 
-    reactor.register(first, epoll.IN | epoll.ET, close_the_other(first, second))
-    reactor.register(second, epoll.IN | epoll.ET, close_the_other(second, first))
+    watch(reactor, first, epoll.IN | epoll.ET, close_the_other(first, second))
+    watch(reactor, second, epoll.IN | epoll.ET, close_the_other(second, first))
     theirs.send(b"hello")
     others.send(b"hello")
     await until(lambda: heard)
@@ -113,7 +118,7 @@ async def test_a_socket_closed_by_another_handler_receives_no_event_of_its_batch
 
 async def test_a_socket_closed_between_events_is_closed_immediately(reactor, pairs):
     ours, theirs = pairs()
-    reactor.register(ours, epoll.IN, print)
+    watch(reactor, ours, epoll.IN, print)
     reactor.close_socket(ours)
     assert ours.fileno() == -1
     assert theirs.recv(1) == b""
@@ -127,8 +132,8 @@ async def test_a_deferred_callback_runs_after_the_other_events(reactor, pairs):
         order.append("event")
         reactor.run_soon(lambda: order.append("go on"))
 
-    reactor.register(first, epoll.IN | epoll.ET, handler)
-    reactor.register(second, epoll.IN | epoll.ET, handler)
+    watch(reactor, first, epoll.IN | epoll.ET, handler)
+    watch(reactor, second, epoll.IN | epoll.ET, handler)
     theirs.send(b"hello")
     others.send(b"hello")
     await until(lambda: len(order) == 4)
@@ -138,7 +143,7 @@ async def test_a_deferred_callback_runs_after_the_other_events(reactor, pairs):
 async def test_a_callback_that_reschedules_itself_does_not_starve_the_loop(reactor, pairs):
     """Otherwise the embedder's own tasks would wait longer and longer."""
     ours, theirs = pairs()
-    reactor.register(ours, epoll.IN, lambda _events: None)
+    watch(reactor, ours, epoll.IN, lambda _events: None)
     theirs.send(b"never read, so the epoll is always readable")
     gone_on = []
 
@@ -167,8 +172,8 @@ async def test_a_failing_handler_is_reported_and_other_handlers_continue(reactor
     def fail_again():
         raise ValueError("turn")
 
-    reactor.register(first, epoll.IN | epoll.ET, fail)
-    reactor.register(second, epoll.IN | epoll.ET, fail)
+    watch(reactor, first, epoll.IN | epoll.ET, fail)
+    watch(reactor, second, epoll.IN | epoll.ET, fail)
     theirs.send(b"hello")
     others.send(b"hello")
     await until(lambda: len(reported) == 4)
@@ -181,7 +186,7 @@ async def test_events_carry_the_time_of_their_dispatch(pairs):
     reactor = Reactor(asyncio.get_running_loop(), clock=clock)
     ours, theirs = pairs()
     times = []
-    reactor.register(ours, epoll.IN | epoll.ET, lambda _events: times.append(reactor.now))
+    watch(reactor, ours, epoll.IN | epoll.ET, lambda _events: times.append(reactor.now))
     clock.now += 5
     theirs.send(b"hello")
     await until(lambda: times == [1005])
@@ -195,7 +200,7 @@ async def test_events_carry_the_time_of_their_dispatch(pairs):
 async def test_iterations_of_the_event_loop_are_counted(reactor, pairs):
     ours, theirs = pairs()
     turns_seen = []
-    reactor.register(ours, epoll.IN, lambda _events: turns_seen.append(reactor.turn))
+    watch(reactor, ours, epoll.IN, lambda _events: turns_seen.append(reactor.turn))
     theirs.send(b"never read")
     await until(lambda: len(turns_seen) >= 3)
     assert turns_seen == list(range(turns_seen[0], turns_seen[0] + len(turns_seen)))
@@ -209,7 +214,7 @@ async def test_a_loop_counts_as_behind_for_2_ms_after_a_dispatch_of_many_events(
     for _ in range(16):
         ours, other = pairs()
         theirs.append(other)
-        reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+        watch(reactor, ours, epoll.IN | epoll.ET, heard.append)
     behind = []
     for count in (15, 16, 1):
         heard.clear()
@@ -227,7 +232,7 @@ async def test_a_closed_reactor_delivers_no_events_and_closes_its_descriptor(pai
     reactor = Reactor(asyncio.get_running_loop())
     ours, theirs = pairs()
     heard = []
-    reactor.register(ours, epoll.IN, heard.append)
+    watch(reactor, ours, epoll.IN, heard.append)
     reactor.run_soon(lambda: heard.append("turn"))
     theirs.send(b"hello")
     reactor.close()
@@ -246,8 +251,8 @@ async def test_a_handler_can_close_the_reactor(reactor, pairs):
         heard.append(None)
         reactor.close()
 
-    reactor.register(first, epoll.IN, close)
-    reactor.register(second, epoll.IN, close)
+    watch(reactor, first, epoll.IN, close)
+    watch(reactor, second, epoll.IN, close)
     theirs.send(b"hello")
     others.send(b"hello")
     await until(lambda: heard)
@@ -265,7 +270,7 @@ async def test_the_duration_of_a_dispatch_is_counted(pairs):
         ours.recv(9)
         clock.now += 0.03
 
-    reactor.register(ours, epoll.IN | epoll.ET, be_slow)
+    watch(reactor, ours, epoll.IN | epoll.ET, be_slow)
     theirs.send(b"hello")
     await until(lambda: reactor.iterations.count > before)
     reactor.close()
@@ -287,7 +292,7 @@ def expired():
 
 @pytest.fixture
 def timeouts(loop, expired):
-    return Timeouts(loop, loop.clock, 1.0, expired.append)
+    return Timeouts(SimpleNamespace(loop=loop, clock=loop.clock), 1.0, expired.append)
 
 
 def test_an_item_expires_after_its_timeout(timeouts, loop, expired):
@@ -334,7 +339,7 @@ def test_a_failing_timeout_callback_does_not_delay_other_callbacks(loop):
             raise ValueError(item)
         expired.append(item)
 
-    timeouts = Timeouts(loop, loop.clock, 1.0, fail_for_alice)
+    timeouts = Timeouts(SimpleNamespace(loop=loop, clock=loop.clock), 1.0, fail_for_alice)
     timeouts.start(ALICE, loop.now)
     timeouts.start(BOB, loop.now)
     with pytest.raises(ValueError, match=ALICE):
@@ -361,7 +366,7 @@ def test_an_expiring_item_can_stop_and_start_timeouts(loop):
             timeouts.stop(CAROL)
             timeouts.start(CAROL, loop.now)
 
-    timeouts = Timeouts(loop, loop.clock, 1.0, expire)
+    timeouts = Timeouts(SimpleNamespace(loop=loop, clock=loop.clock), 1.0, expire)
     began = loop.now
     for item in (ALICE, BOB, CAROL):
         timeouts.start(item, began)

@@ -222,13 +222,15 @@ TURN_BYTES = ROUNDS * 4096
 
 
 @pytest.fixture
-def small_turns(rig, monkeypatch):
-    """Limit turns so that a socket's contents need many of them."""
-    rig.engine.reactor.calls.limit_buffer(TURN_BYTES // ROUNDS)
+async def small_turns(build, monkeypatch):
+    """A rig whose turns are so short that a socket's contents need many of them."""
+    monkeypatch.setattr(epoll, "BUFFER_BYTES", TURN_BYTES // ROUNDS)
+    return build()
 
 
 @SIDES
-async def test_a_bulk_transfer_does_not_starve_other_connections(rig, small_turns, first):
+async def test_a_bulk_transfer_does_not_starve_other_connections(small_turns, first):
+    rig = small_turns
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)
     bulk = sends.fill()
@@ -242,10 +244,10 @@ async def test_a_bulk_transfer_does_not_starve_other_connections(rig, small_turn
 
 
 @SIDES
-async def test_a_direction_waiting_for_its_turn_ignores_events(rig, small_turns, first):
-    sends, _ = await rig.both_ends(first)
+async def test_a_direction_waiting_for_its_turn_ignores_events(small_turns, first):
+    sends, _ = await small_turns.both_ends(first)
     sends.fill()
-    (connection,) = rig.connections.open
+    (connection,) = small_turns.connections.open
     direction = connection.up if first == "client" else connection.down
     for _ in range(3):
         direction.pump()
@@ -253,11 +255,13 @@ async def test_a_direction_waiting_for_its_turn_ignores_events(rig, small_turns,
 
 
 @SIDES
-async def test_more_data_than_a_turn_moves_arrives_before_a_reset(rig, small_turns, first):
+async def test_more_data_than_a_turn_moves_arrives_before_a_reset(small_turns, first):
     """The rest is read when a send reports the error, because no later turn reads it."""
-    resets, hears = await rig.both_ends(first)
+    resets, hears = await small_turns.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
-    await until(lambda: not hears.fill() and any(rig.pending()), "the other direction is stuck")
+    await until(
+        lambda: not hears.fill() and any(small_turns.pending()), "the other direction is stuck"
+    )
     assert resets.send_some(words) == len(words)
     resets.close()
     assert await hears.read_exactly(len(words)) == words

@@ -184,10 +184,10 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     idle, endpoint = await timed.pair(cart, pod)
     readers = [await stalled(timed, web, pod, source="127.0.0.2") for _ in range(3)]
     limit = Limit(100)
-    timed.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.engine.memory.watch(lambda: [limit])
     limit.used_mib = 199
     timers.advance(0.25)
-    assert timed.engine.memory.is_short
+    assert timed.engine.memory.state.is_short
     # A connection that holds up to 1/64 of the limit is spared, so the last one may stay open.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
@@ -212,7 +212,7 @@ async def pinned(rig):
         entries.remember(str(number), pod.address, 0.0)
     limit = Limit(0)
     limit.limit = 16 * MIB
-    rig.dataplane.watch_memory(lambda: [limit])
+    rig.dataplane.engine.memory.watch(lambda: [limit])
     limit.used_mib = 15
     return entries
 
@@ -242,7 +242,7 @@ async def test_during_a_memory_shortage_new_clients_replace_other_clients(timed,
     limit = Limit(100)
     limit.limit = 16 * 64 * 16 * 1024
     limit.used_mib = 0
-    timed.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.engine.memory.watch(lambda: [limit])
     pairs = [await timed.pair(web, pod) for _ in range(20)]
     timers.advance(10.0)
     limit.used_mib = 16
@@ -266,7 +266,7 @@ async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers
     pod, web = timed.served()
     limit = Limit(0)
     limit.limit = 32 * 64 * 16 * 1024
-    timed.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.engine.memory.watch(lambda: [limit])
     for _ in range(40):
         await timed.pair(web, pod)
     limit.used_mib = 32

@@ -1,14 +1,19 @@
 import _socket
+import contextlib
 import socket
 
 import pytest
 
+from tests.netns import Net
 from userspace_proxy.dataplane.sockets import (
+    dialled_at,
     family_of,
+    hold_port,
     is_self_connected,
     is_wildcard,
     listen_again,
     open_listening,
+    share_port,
     stop_listening,
 )
 from userspace_proxy.errors import ListenError
@@ -22,6 +27,17 @@ from userspace_proxy.model import Protocol, SocketAddress
 
 PROTOCOLS = pytest.mark.parametrize("protocol", list(Protocol))
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0", "::"])
+WAIT_S = 10.0
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+RULES = """
+table inet steering {
+  chain output {
+    type nat hook output priority -100
+    ip daddr 127.0.0.9 tcp dport 80 redirect to :17000
+    ip6 daddr ::9 tcp dport 80 redirect to :17000
+  }
+}
+"""
 
 
 @pytest.fixture
@@ -121,7 +137,7 @@ def test_a_datagram_to_a_wildcard_socket_reports_its_destination(opened):
 @pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0", "::1", "::"])
 def test_the_hop_limit_is_the_last_ancillary_item_of_a_datagram(opened, ip):
     sock = opened(Protocol.UDP, ip)
-    to = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
+    to = LOOPBACK.get(ip, ip)
     with socket.socket(family_of(ip), socket.SOCK_DGRAM) as client:
         set_hop_limit(client, 7)
         client.sendto(b"", (to, sock.getsockname()[1]))
@@ -143,6 +159,118 @@ def test_a_socket_connected_to_itself_is_detected(ip, kind):
         assert sock.connect_ex(address) == 0
         assert is_self_connected(sock, address)
         assert not is_self_connected(sock, SocketAddress(ip, address.port ^ 1))
-        assert not is_self_connected(sock, None)
     finally:
         sock.close()
+
+
+def new_socket(ip):
+    return socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+
+
+@pytest.fixture(params=["127.0.0.1", "0.0.0.0", "::1", "::"])
+def held(request):
+    """An address whose port only the reservation holds."""
+    ip = request.param
+    with new_socket(ip) as before:
+        before.bind((ip, 0))
+        at = SocketAddress(ip, before.getsockname()[1])
+        hold = hold_port(at, [before])
+    assert hold is not None
+    with contextlib.closing(hold):
+        yield at
+
+
+def test_a_reserved_port_refuses_clients(held):
+    at = (LOOPBACK.get(held.ip, held.ip), held.port)
+    for _ in range(3):
+        with new_socket(held.ip) as client:
+            client.settimeout(WAIT_S)
+            client.connect(at)
+            client.send(b"hello")
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(100)
+
+
+def test_another_program_cannot_bind_a_reserved_port(held):
+    for ip in (held.ip, LOOPBACK.get(held.ip, held.ip)):
+        with new_socket(ip) as thief, pytest.raises(OSError, match="in use"):
+            thief.bind((ip, held.port))
+
+
+def test_sockets_that_share_a_reserved_port_receive_all_datagrams(held):
+    at = (LOOPBACK.get(held.ip, held.ip), held.port)
+    with contextlib.ExitStack() as stack:
+        serving = [stack.enter_context(new_socket(held.ip)) for _ in range(2)]
+        for sock in serving:
+            sock.settimeout(WAIT_S)
+            share_port(sock, is_shared=True)
+            sock.bind(tuple(held))
+        clients = [stack.enter_context(new_socket(held.ip)) for _ in range(40)]
+        for client in clients:
+            client.sendto(b"hello", at)
+        got = dict.fromkeys(serving, 0)
+        for sock in serving:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while sock.recv(100):
+                    got[sock] += 1
+    assert sum(got.values()) == 40
+    assert all(got.values()), "the kernel spreads clients over both"
+
+
+def test_a_port_used_by_another_program_cannot_be_reserved():
+    with new_socket("127.0.0.1") as other:
+        other.bind(("127.0.0.1", 0))
+        assert hold_port(SocketAddress(*other.getsockname()), []) is None
+
+
+@pytest.fixture
+def net():
+    net = Net("sockets")
+    yield net
+    net.close()
+
+
+def accepted(net, family, bound, dialled):
+    """Return the accepted socket of a client that dialled this address."""
+    listening, client = net.tcp(family), net.tcp(family)
+    with listening, client:
+        listening.bind(bound)
+        listening.listen()
+        client.connect(dialled)
+        sock, _ = listening.accept()
+        return _socket.socket(family, _socket.SOCK_STREAM, 0, sock.detach())
+
+
+@pytest.mark.parametrize(
+    ("family", "any_ip", "ip"),
+    [
+        pytest.param(_socket.AF_INET, "0.0.0.0", "127.0.0.9", id="IPv4"),
+        pytest.param(_socket.AF_INET6, "::", "::9", id="IPv6"),
+    ],
+)
+def test_a_redirected_client_has_dialled_the_frontend(net, family, any_ip, ip):
+    net.run("ip -6 address replace ::9/128 dev lo")
+    net.run(f"nft '{RULES}'")
+    sock = accepted(net, family, (any_ip, 17000), (ip, 80))
+    assert dialled_at(sock) == SocketAddress(ip, 80)
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "ip"),
+    [
+        pytest.param(_socket.AF_INET, "127.0.0.1", id="IPv4"),
+        pytest.param(_socket.AF_INET6, "::1", id="IPv6"),
+    ],
+)
+def test_an_untranslated_socket_was_dialled_at_its_own_address(net, family, ip):
+    sock = accepted(net, family, (ip, 80), (ip, 80))
+    assert dialled_at(sock) == SocketAddress(ip, 80)
+    sock.close()
+
+
+def test_a_closed_socket_has_no_dialled_address():
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    sock.close()
+    assert dialled_at(sock) is None

@@ -729,4 +729,4 @@ async def test_a_failed_dial_does_not_count_as_load(build, dead):
     rig = build(Tuning(connect_timeout_s=0.02))
     web = rig.service(getattr(rig, dead)(), handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     assert await rig.resets_a_client(web)
-    assert web.group.loads._dialling == {}
+    assert web.group.balancers._dialling == {}

@@ -161,7 +161,7 @@ async def test_an_old_refusal_does_not_lose_a_datagram(rig, first, exchanges):
     back = await revived(rig, pod)
     client.send(b"good")
     if first == "datagram":
-        dns.carrier._on_readable(0)
+        dns.carrier.on(0, 0)
     assert await back.receive() == b"good"
 
 
@@ -244,7 +244,7 @@ def report(flow, number):
     """Make a flow's socket report an error."""
     sock = flow.sock
     failing = flow.sock = Failing(sock, number)
-    flow.on_endpoint(0)
+    flow.on(0, 0)
     if flow.sock is failing:
         flow.sock = sock
 
@@ -445,7 +445,7 @@ async def test_a_flow_that_ends_while_waiting_for_its_turn_is_ignored(rig):
     for _ in range(2 * BATCH):
         pod.send_to(b"answer", proxy)
     flow = rig.flow
-    flow.on_endpoint(0)
+    flow.on(0, 0)
     dns.close()
     await turns(5)
     assert rig.bugs == []

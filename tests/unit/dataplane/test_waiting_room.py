@@ -5,7 +5,7 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning, Waiting
-from userspace_proxy.dataplane.redials import REDIALS
+from userspace_proxy.dataplane.tcp import REDIALS
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.dataplane.waiting_room import (
     PASS_S,
@@ -370,10 +370,10 @@ async def test_an_earlier_turn_does_not_redial_a_client_served_after_a_wait(rig)
     connection, client = await rig.begun(group)
     passed = []
     for number in range(50 * REDIALS):
-        rig.engine.redials.add(group, lambda number=number: passed.append(number))
+        rig.connections.redials.add(group, lambda number=number: passed.append(number))
     connection.begin()
     connection.client_timed_out()
-    rig.engine.redials.add(group, lambda: passed.append("all"))
+    rig.connections.redials.add(group, lambda: passed.append("all"))
     pod = rig.endpoint()
     group.update(Serving([pod.address], **HOLD))
     server = await pod.accept()

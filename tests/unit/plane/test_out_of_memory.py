@@ -9,7 +9,7 @@ LOOPS = [pytest.param("asyncio", id="asyncio"), pytest.param("uvloop", id="uvloo
 
 SCRIPT = """\
 import asyncio, os, sys, {loop}
-from userspace_proxy.dataplane.reactor import Reactor, IN
+from userspace_proxy.dataplane.reactor import IN, Callback, Reactor
 from userspace_proxy.plane.out_of_memory import exit_on_memory_error
 
 def fail(*_):
@@ -30,7 +30,7 @@ SOCKET_EVENT = """\
 import socket
 one, other = socket.socketpair()
 other.send(b"x")
-Reactor(loop).register(one, IN, fail)
+Reactor(loop).watch(one.fileno(), IN, Callback(fail))
 loop.call_later(1, loop.stop)
 loop.run_forever()"""
 

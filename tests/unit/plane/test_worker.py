@@ -148,7 +148,7 @@ async def test_a_report_contains_only_counts_since_the_last_report(control, pod)
 
 async def test_a_report_contains_the_remaining_memory(control):
     limit = Limit(190)
-    control.main._worker._dataplane.watch_memory(lambda: [limit])
+    control.main._worker._dataplane.engine.memory.watch(lambda: [limit])
     status = await control.status()
     assert (status.memory_bytes, status.memory_limit_bytes) == (190 * MIB, 200 * MIB)
     assert status.is_short_of_memory

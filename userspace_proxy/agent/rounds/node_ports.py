@@ -7,7 +7,7 @@ therefore binds a socket to it:
 - TCP: the bound socket doesn't listen, so the kernel refuses clients that bypass the rules, as on
   an unused port.
 - UDP: a bound socket would swallow datagrams that bypass the rules, so it is bound to a missing
-  interface (``dataplane.port_reservation``), and the kernel refuses the clients.
+  interface (``dataplane.sockets``), and the kernel refuses the clients.
 
 Rule 1: a port counts as held if a process waits for clients on it, even on a single address.
 Rule 2: otherwise the proxy takes the port, even if binding fails because connections use or used
