@@ -32,7 +32,7 @@ from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
 from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
-from ..kernel.tcp_state import LOSS_S, is_connected, reset_as
+from ..kernel.tcp_state import LOSS_S, is_connected, reset_as, unread_bytes
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
@@ -587,7 +587,9 @@ class TcpConnection(Accounted):
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
         if up and exchange and is_first:
             lasted_s = self.reactor.now - exchange.answered_at
-            exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
+            is_owed = owes_answer(up, lasted_s, is_left=direction is up)
+            # Bytes that arrived together with the endpoint's FIN are the answer.
+            exchange.has_unanswered_request = is_owed and not unread_bytes(down.source)
 
     def direction_ended(self, direction: Direction) -> None:
         """Pass on the FIN of a direction; the second FIN is passed on by closing both sockets.

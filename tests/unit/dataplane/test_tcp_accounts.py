@@ -347,9 +347,18 @@ async def is_answered_first(client, server):
     await leaves(client, server)
 
 
+async def is_answered_at_the_end(client, server):
+    # Without a turn of the loop in between, so the answer and the FIN are read together.
+    server.sock.send(b"answer")
+    server.close()
+    assert await client.read() == b"answer"
+    client.close()
+
+
 @pytest.mark.parametrize(
     ("ends", "owed", "cut"),
     [
+        (is_answered_at_the_end, 0, 0),
         (leaves, 1, 0),
         (leaves_with_a_last_word, 1, 0),
         (resets, 1, 0),
