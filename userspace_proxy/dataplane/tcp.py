@@ -625,6 +625,7 @@ class TcpConnection(Accounted):
             by = _BY_ENDPOINT if direction is up else _BY_CLIENT
             if exchange.first_byte_s is None:
                 self.owner.accounts.first_byte(self)
+                self._note_no_byte(direction, up, exchange)
             # Delay the end until it is known whether a late answer has arrived.
             if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                 self.finish(_COMPLETE, as_reset=False, by=by)
@@ -632,6 +633,11 @@ class TcpConnection(Accounted):
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
             exchange.note_end(end, now)
+
+    def _note_no_byte(self, last: Direction, up: Direction, exchange: ConnectionOutcome) -> None:
+        """Note that the endpoint ended second, unless its first byte came with its FIN."""
+        if last is not up and up.bytes_moved and exchange.first_byte_s is None:
+            exchange.note_closed_after_client(self.reactor.now)
 
     def abort(self, number: int) -> None:
         """Reset both sides once the bytes sent before the error have arrived. Idempotent.

@@ -196,6 +196,11 @@ class ConnectionOutcome:
             abort_counters = self._abort_counters if is_left else counters
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
+    def note_closed_after_client(self, now: float) -> None:
+        """Count an endpoint that ended without a byte after the client's FIN, if it always does."""
+        if not self.code and self.counters.ended_after_client(now, self._client):
+            self.code, self.is_failed = end_code(Failure.CLOSED), True
+
     def note_owed(self) -> None:
         """Count the answer that was due when the first side ended. Idempotent.
 

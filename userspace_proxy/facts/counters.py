@@ -70,6 +70,8 @@ _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
+# If half of all clients leave at random, so many leave in a row once in a thousand times.
+_CLOSED_MAX = 10
 # The counts of the last minute that aren't counted per endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
@@ -100,7 +102,9 @@ class EndpointCounters(_EndpointSlots, Counters):
     """The counters and failure streaks of one endpoint of one Service port."""
 
     names = (*counted_names(Traffic), *_FAILURES.values(), *_UNANSWERED)
-    __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED, "_open", "_parts", "_succeeded_at")
+    __slots__ = (
+        *_FAILURES.values(), *STREAKS, *_UNANSWERED, "_closed", "_open", "_parts", "_succeeded_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         for name in (*counted_names(Traffic), *_FAILURES.values()):
@@ -130,6 +134,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.exclusions = Exclusions()
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
         answers others; an answer to one of these clients is a success."""
+        self._closed = -1.0, 0
+        """When the endpoint had last answered, and :meth:`ended_after_client` calls since."""
         self._open = _NOTHING_OPEN
         """The values of ``GAUGES`` at the last :meth:`take`."""
         self._succeeded_at: tuple[float, ...] = _NO_SUCCESS
@@ -183,6 +189,20 @@ class EndpointCounters(_EndpointSlots, Counters):
             if client:
                 self.exclusions.ended(client, now, failure, self.ends.succeeded_at)
         self.ends.failed(now, failure)
+
+    def ended_after_client(self, now: float, client: str) -> bool:
+        """Record a connection closed without a byte after the client's FIN.
+
+        Many clients only send, so return whether it counts as unanswered: the endpoint has
+        answered others before, and then closed ``_CLOSED_MAX`` such connections in a row.
+        """
+        answered_at, count = self._closed
+        count = count + 1 if answered_at == self.ends.succeeded_at else 1
+        self._closed = self.ends.succeeded_at, count
+        if self.ends.succeeded_at < 0 or count < _CLOSED_MAX:
+            return False
+        self.ended_unanswered(now, Failure.CLOSED, client)
+        return True
 
     def came_late(self) -> None:
         """Record the answer to a flow that was counted as unanswered."""
