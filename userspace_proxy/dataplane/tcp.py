@@ -637,7 +637,7 @@ class TcpConnection(Accounted):
     def _note_no_byte(self, last: Direction, up: Direction, exchange: ConnectionOutcome) -> None:
         """Note that the endpoint ended second, unless its first byte came with its FIN."""
         if last is not up and up.bytes_moved and exchange.first_byte_s is None:
-            exchange.note_closed_after_client(self.reactor.now)
+            exchange.note_closed_after_client(self.reactor.now, self.group.has_answered)
 
     def abort(self, number: int) -> None:
         """Reset both sides once the bytes sent before the error have arrived. Idempotent.

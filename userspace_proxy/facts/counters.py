@@ -70,8 +70,8 @@ _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# If half of all clients leave at random, so many leave in a row once in a thousand times.
-_CLOSED_MAX = 10
+# If half of all clients only send, so many do in a row once in a million times.
+_CLOSED_MAX = 20
 # The counts of the last minute that aren't counted per endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
@@ -190,19 +190,15 @@ class EndpointCounters(_EndpointSlots, Counters):
                 self.exclusions.ended(client, now, failure, self.ends.succeeded_at)
         self.ends.failed(now, failure)
 
-    def ended_after_client(self, now: float, client: str) -> bool:
+    def ended_after_client(self) -> bool:
         """Record a connection closed without a byte after the client's FIN.
 
-        Many clients only send, so return whether it counts as unanswered: the endpoint has
-        answered others before, and then closed ``_CLOSED_MAX`` such connections in a row.
+        Many clients only send, so return whether that can no longer be the reason.
         """
         answered_at, count = self._closed
         count = count + 1 if answered_at == self.ends.succeeded_at else 1
         self._closed = self.ends.succeeded_at, count
-        if self.ends.succeeded_at < 0 or count < _CLOSED_MAX:
-            return False
-        self.ended_unanswered(now, Failure.CLOSED, client)
-        return True
+        return count >= _CLOSED_MAX
 
     def came_late(self) -> None:
         """Record the answer to a flow that was counted as unanswered."""
@@ -399,6 +395,10 @@ class CounterTable:
         Cost: endpoints without counts share one object, so that a view creates none.
         """
         return self._per_endpoint.get(endpoint, _NOTHING_COUNTED)
+
+    def has_answered(self) -> bool:
+        """Return whether an endpoint has sent a byte, in this process."""
+        return any(one.ends.succeeded_at >= 0 for one in self._per_endpoint.values())
 
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
         return self._per_endpoint.items()

@@ -428,25 +428,26 @@ async def test_an_answer_that_never_ends_counts_as_unanswered_once_its_client_is
     assert (counters.unanswered_requests, counters.endpoint_aborts) == (owed, 0)
 
 
-@pytest.mark.parametrize(("has_answered", "failed"), [(True, 2), (False, 0)])
+@pytest.mark.parametrize(("answers", "failed"), [("none", 0), ("its", 1), ("of another", 2)])
 async def test_an_endpoint_that_always_closes_after_the_clients_fin_counts_as_unanswered(
-    rig, monkeypatch, has_answered, failed
+    rig, monkeypatch, answers, failed
 ):
     monkeypatch.setattr("userspace_proxy.facts.counters._CLOSED_MAX", 2)
-    pod = rig.endpoint()
+    pod, other = rig.endpoint(), rig.endpoint()
     web = rig.service(pod.address)
     counters = web.group.counters_of(pod.address)
-    for number in range(4):
+    web.group.counters_of(other.address).ends.succeeded_at = 1.0 if answers == "of another" else -1
+    for number in range(3):
         client, server = await rig.pair(web, pod)
         await client.send(b"question")
         client.finish()
         assert await server.read() == b"question"
-        if has_answered and number == 0:
+        if answers == "its" and number == 0:
             await server.send(b"answer")
         server.close()
         await ended(rig)
         client.close()
-    assert (counters.unanswered, counters.ends.is_on) == (failed, has_answered)
+    assert (counters.unanswered, counters.ends.is_on) == (failed, failed > 0)
 
 
 async def test_a_reset_reported_by_splice_is_attributed_to_the_endpoint(rig):
