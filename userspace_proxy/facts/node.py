@@ -567,8 +567,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     unserved: Sequence[UnservedFacts] = ()
     """Status addresses that can't be served."""
     unrouted: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Why this node's own programs can't dial Services, by a cluster IP of each such family: the
-    kernel has no route to it. Pods aren't affected."""
+    """Cluster IPs to which this node's programs, except pods, have no route, and why."""
     ports: Annotated[
         Sequence[PortFacts],
         gauge("service_ports", "ports", "Service ports that are served, by family and side"),
