@@ -585,7 +585,7 @@ class TcpConnection(Accounted):
         """Record whether another answer is due, before the last bytes of a side are read."""
         up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
-        if up and exchange and is_first:
+        if up and down and exchange and is_first:
             lasted_s = self.reactor.now - exchange.answered_at
             is_owed = owes_answer(up, lasted_s, is_left=direction is up)
             # Bytes that arrived together with the endpoint's FIN are the answer.
