@@ -32,7 +32,7 @@ from typing import Any
 from ..facts.connection import ConnectionEvent
 from ..facts.connection_outcome import LATE, LOST, EndFacts
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
-from ..kernel.tcp_state import LOSS_S, is_connected, reset_as
+from ..kernel.tcp_state import LOSS_S, is_connected, reset_as, unread_bytes
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
@@ -597,9 +597,11 @@ class TcpConnection(Accounted):
     def ends(self, direction: Direction) -> None:
         up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
-        if up and exchange and is_first:
+        if up and down and exchange and is_first:
             lasted_s = self.reactor.now - exchange.answered_at
-            exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
+            is_owed = owes_answer(up, lasted_s, is_left=direction is up)
+            # Bytes that arrived together with the endpoint's FIN are the answer.
+            exchange.has_unanswered_request = is_owed and not unread_bytes(down.source)
 
     def direction_ended(self, direction: Direction) -> None:
         up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
@@ -632,6 +634,7 @@ class TcpConnection(Accounted):
             by = _BY_ENDPOINT if direction is up else _BY_CLIENT
             if exchange.first_byte_s is None:
                 self.owner.accounts.first_byte(self)
+                self._note_no_byte(direction, up, exchange)
             # Delay the end until it is known whether a late answer has arrived.
             if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                 self.finish(_COMPLETE, as_reset=False, by=by)
@@ -639,6 +642,11 @@ class TcpConnection(Accounted):
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
             exchange.note_end(end, now)
+
+    def _note_no_byte(self, last: Direction, up: Direction, exchange: ConnectionOutcome) -> None:
+        """Note that the endpoint ended second, unless its first byte came with its FIN."""
+        if last is not up and up.bytes_moved and exchange.first_byte_s is None:
+            exchange.note_closed_after_client(self.reactor.now, self.group.has_answered)
 
     def abort(self, number: int) -> None:
         up, down, exchange = self.up, self.down, self.exchange

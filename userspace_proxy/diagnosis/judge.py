@@ -104,9 +104,10 @@ def diagnose(
     A port is copied if facts about other objects change its cause, notes or endpoints.
     """
     answered = _answered(ports)
-    notes = _notes(source.rejected, health_checks)
+    notes = _notes(source.rejected)
+    checks = _failed_checks(health_checks, ports) if health_checks else {}
     slices = _rejected_slices(source.rejected)
-    if not (notes or slices or answered):
+    if not (notes or checks or slices or answered):
         # Cost: this is the usual case, and nearly all ports are unchanged.
         return tuple(
             [
@@ -123,7 +124,8 @@ def diagnose(
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
         # Omit notes that the cause of the port contains.
-        own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
+        found = (*notes.pop(key, ()), *checks.pop((key, port.side), ()))
+        own = tuple(note for note in found if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
     return tuple(judged)
@@ -213,9 +215,19 @@ def _seen_as(cause: Cause, other: Cause) -> Cause:
     return cause.replace(**seen)
 
 
-def _notes(
-    items: Iterable[RejectedFacts], health_checks: Iterable[HealthCheckFacts]
-) -> dict[str, list[Cause]]:
+def _failed_checks(
+    checks: Iterable[HealthCheckFacts], ports: Iterable[PortFacts]
+) -> dict[tuple[str, str], list[Cause]]:
+    """Return the health checks that don't answer, by Service and the side of load balancers."""
+    sides = {f"{port.namespace}/{port.service}": port.side for port in ports if port.side}
+    return {
+        (check.service, sides.get(check.service, "")): [health_check_fails(check.problem)]
+        for check in checks
+        if check.problem
+    }
+
+
+def _notes(items: Iterable[RejectedFacts]) -> dict[str, list[Cause]]:
     """Return the mistakes of each Service, ``namespace/name``."""
     found: defaultdict[str, list[Cause]] = defaultdict(list)
     keepers: dict[str, RejectedFacts] = {}
@@ -226,9 +238,6 @@ def _notes(
             keepers.setdefault(service, item)
     for service, item in keepers.items():
         found[service].append(object_kept(item.place))
-    for check in health_checks:
-        if check.problem:
-            found[check.service].append(health_check_fails(check.problem))
     return found
 
 

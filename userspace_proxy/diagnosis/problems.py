@@ -8,7 +8,7 @@ Rule 1: the levels trouble, attention and OK mean the same as for Service ports 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ..causes.cause import CauseCode
@@ -98,6 +98,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
         *_steering(view),
         *problems_of_kernel(view),
         *_firewalls(view),
+        *problems_of_routes(view),
         *_sync(view, now),
         *_unserved(view),
         *_conflicts(view),
@@ -257,6 +258,24 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
             code=CauseCode.FIREWALL_DROPS,
             kind=f"chain {firewall.chain}",
         )
+
+
+def problems_of_routes(
+    view: StatusFacts, families: Collection[str] = ("IPv4", "IPv6")
+) -> Iterator[Problem]:
+    """Yield a problem for each family in which this node's programs can't dial Services."""
+    # Where connect() is translated, the kernel looks for an endpoint's route instead.
+    for address, why in () if view.socket_lb.is_attached else view.unrouted.items():
+        family, option = ("IPv6", "-6 ") if ":" in address else ("IPv4", "")
+        if family in families:
+            yield Problem(
+                Level.ATTENTION,
+                f"Programs on this node, except pods, can't dial Services ({address}): {why}",
+                "The kernel looks for a route before any rule applies: add a default route, or "
+                f"`ip {option}route add RANGE dev lo` with the range of cluster IPs",
+                code=CauseCode.NOT_LISTENING,
+                kind=f"no route {address}",
+            )
 
 
 def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:

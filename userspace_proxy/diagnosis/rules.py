@@ -530,6 +530,19 @@ def lacks_addresses(case: Case) -> PortVerdict | None:
     )
 
 
+def others_fail_inside(case: Case) -> PortVerdict | None:
+    """Report endpoints of other nodes that fail, which only clients inside the cluster get."""
+    failing = [
+        e
+        for e in case.port.endpoints
+        if e.code is CauseCode.NOT_LOCAL and e.cause is not None and not e.is_past
+    ]
+    if not failing:
+        return None
+    clauses = (*served_clauses(case.port), *_why(failing))
+    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses)
+
+
 def has_notes(case: Case) -> PortVerdict | None:
     """Report that a user's setting has no effect."""
     port = case.port
@@ -707,7 +720,14 @@ _OF_LAST_MINUTE: Sequence[Rule] = (
     answers_are_late,
     last_words_unanswered,
 )
-_SERVED: Sequence[Rule] = (none_admitted, lacks_addresses, has_notes, about_to_lose_all, served)
+_SERVED: Sequence[Rule] = (
+    none_admitted,
+    lacks_addresses,
+    others_fail_inside,
+    has_notes,
+    about_to_lose_all,
+    served,
+)
 # Cost: the rules of a group are skipped if none of them can fit.
 _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _OF_PLAN),

@@ -24,7 +24,7 @@ from ..diagnosis.clauses import and_standby, waiting_clients
 from ..diagnosis.dated import cause_at, sentence_at, times_of
 from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import format_counted, format_path, format_probes
-from ..diagnosis.problems import changed_again, changed_by_others
+from ..diagnosis.problems import changed_again, changed_by_others, problems_of_routes
 from ..diagnosis.rules import other_cause
 from ..facts import (
     LAST_MINUTE_S,
@@ -98,6 +98,8 @@ def node_steps(
         repairs = f", {plural(steering.repairs, 'repair')} so far" if steering.repairs else ""
         what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
         yield PathStep(Level.OK, "rules", what)
+    for one in problems_of_routes(node, {port.family for port in ports}):
+        yield PathStep(one.level, "routes", one.what, one.hint)
     yield from _firewalls(node, ports, client, subject.now)
 
 

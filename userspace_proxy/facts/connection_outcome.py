@@ -19,6 +19,7 @@ after the FIN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..causes.cause import CauseCode
@@ -195,6 +196,16 @@ class ConnectionOutcome:
         else:
             abort_counters = self._abort_counters if is_left else counters
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
+
+    def note_closed_after_client(self, now: float, has_answers: Callable[[], bool]) -> None:
+        """Count an endpoint that ended without a byte after the client's FIN, if it always does.
+
+        Args:
+            has_answers: Returns whether the Service port's protocol has answers.
+        """
+        if not self.code and self.counters.ended_after_client() and has_answers():
+            self.code, self.is_failed = end_code(Failure.CLOSED), True
+            self.counters.ended_unanswered(now, Failure.CLOSED, self._client)
 
     def note_owed(self) -> None:
         """Count the answer that was due when the first side ended. Idempotent.

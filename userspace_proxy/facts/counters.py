@@ -70,6 +70,8 @@ _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
+# If half of all clients only send, so many do in a row once in a million times.
+_CLOSED_MAX = 20
 # The counts of the last minute that aren't counted per endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
@@ -100,7 +102,9 @@ class EndpointCounters(_EndpointSlots, Counters):
     """The counters and failure streaks of one endpoint of one Service port."""
 
     names = (*counted_names(Traffic), *_FAILURES.values(), *_UNANSWERED)
-    __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED, "_open", "_parts", "_succeeded_at")
+    __slots__ = (
+        *_FAILURES.values(), *STREAKS, *_UNANSWERED, "_closed", "_open", "_parts", "_succeeded_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         for name in (*counted_names(Traffic), *_FAILURES.values()):
@@ -132,6 +136,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.exclusions = Exclusions()
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
         answers others; an answer to one of these clients is a success."""
+        self._closed = -1.0, 0
+        """When the endpoint had last answered, and :meth:`ended_after_client` calls since."""
         self._open = _NOTHING_OPEN
         """The values of ``GAUGES`` at the last :meth:`take`."""
         self._succeeded_at: tuple[float, ...] = _NO_SUCCESS
@@ -185,6 +191,16 @@ class EndpointCounters(_EndpointSlots, Counters):
             if client:
                 self.exclusions.ended(client, now, failure, self.ends.succeeded_at)
         self.ends.failed(now, failure)
+
+    def ended_after_client(self) -> bool:
+        """Record a connection closed without a byte after the client's FIN.
+
+        Many clients only send, so return whether that can no longer be the reason.
+        """
+        answered_at, count = self._closed
+        count = count + 1 if answered_at == self.ends.succeeded_at else 1
+        self._closed = self.ends.succeeded_at, count
+        return count >= _CLOSED_MAX
 
     def came_late(self) -> None:
         """Record the answer to a flow that was counted as unanswered."""
@@ -381,6 +397,10 @@ class CounterTable:
         Cost: endpoints without counts share one object, so that a view creates none.
         """
         return self._per_endpoint.get(endpoint, _NOTHING_COUNTED)
+
+    def has_answered(self) -> bool:
+        """Return whether an endpoint has sent a byte, in this process."""
+        return any(one.ends.succeeded_at >= 0 for one in self._per_endpoint.values())
 
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
         return self._per_endpoint.items()

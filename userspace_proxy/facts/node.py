@@ -566,6 +566,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """Chains of other programs that drop packets to Services."""
     unserved: Sequence[UnservedFacts] = ()
     """Status addresses that can't be served."""
+    unrouted: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Cluster IPs to which this node's programs, except pods, have no route, and why."""
     ports: Annotated[
         Sequence[PortFacts],
         gauge("service_ports", "ports", "Service ports that are served, by family and side"),

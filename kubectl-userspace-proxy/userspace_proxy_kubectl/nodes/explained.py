@@ -10,15 +10,16 @@ shows the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
-from userspace_proxy.causes.cause import Cause
+from userspace_proxy.causes.cause import Cause, CauseCode
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
-from userspace_proxy.explain.steps import ENDPOINTS_SHOWN
-from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, worst
+from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN
+from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, PortState, worst
 from userspace_proxy.facts.units import plural
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.plan.digest import FORM
@@ -33,6 +34,8 @@ from .words import format_endpoint, format_finding, format_port, on_nodes
 TITLE = "on all nodes"
 _NODES, _SERVED, _PLAN, _ENDPOINTS = "nodes", "clients", "plan", "endpoints"
 _GROUPS_SHOWN = 5
+_UNREACHED = (PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED)
+_OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING)
 
 
 def with_nodes(
@@ -64,10 +67,15 @@ def with_nodes(
         if port is not None:
             next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
     late = [step.what for step in behind if step.level is Level.TROUBLE]
-    sentence = "; ".join((sentence, *late, *_silence(merged)))
+    sentence = "; ".join(
+        (sentence, *late, *_silence(merged), *map(format_finding, _of_all(merged)))
+    )
     parts = explanation.parts
     if unhealthy or any(one.unserved for one in merged.ports):
-        parts = tuple(replace(part, steps=tuple(map(_unproved, part.steps))) for part in parts)
+        states = {group.state for port in unhealthy for group in port.groups}
+        topics = (_ENDPOINTS,) if states.isdisjoint(_UNREACHED) else (_ENDPOINTS, ADDRESS)
+        unproved = partial(_unproved, topics=topics)
+        parts = tuple(replace(part, steps=tuple(map(unproved, part.steps))) for part in parts)
     return replace(
         explanation,
         level=level,
@@ -77,9 +85,9 @@ def with_nodes(
     )
 
 
-def _unproved(step: PathStep) -> PathStep:
-    """Return a step without OK marks for endpoints: some fail although they are listed as ready."""
-    if step.topic != _ENDPOINTS:
+def _unproved(step: PathStep, topics: Collection[str]) -> PathStep:
+    """Return a step about these topics without OK marks: nodes show that some clients fail."""
+    if step.topic not in topics:
         return step
     details = tuple((None if one is Level.OK else one, says) for one, says in step.details)
     return replace(step, level=None if step.level is Level.OK else step.level, details=details)
@@ -152,7 +160,7 @@ def _differences(
 
 def _answers(merged: Merged) -> PathStep:
     total, answered = len(merged.nodes), len(merged.answered)
-    missing = _of_silent(merged)
+    missing = [*_of_silent(merged), *_of_all(merged)]
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
         what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
@@ -176,6 +184,11 @@ def _of_silent(merged: Merged) -> list[NodeFinding]:
     """Return the findings about nodes without an answer."""
     silent = merged.silent
     return [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
+
+
+def _of_all(merged: Merged) -> list[NodeFinding]:
+    """Return the findings because of which clients of any Service may fail on a node."""
+    return [one for one in merged.findings if one.cause.code in _OF_ALL]
 
 
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:

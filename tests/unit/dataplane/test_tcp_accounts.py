@@ -347,9 +347,18 @@ async def is_answered_first(client, server):
     await leaves(client, server)
 
 
+async def is_answered_at_the_end(client, server):
+    # Without a turn of the loop in between, so the answer and the FIN are read together.
+    server.sock.send(b"answer")
+    server.close()
+    assert await client.read() == b"answer"
+    client.close()
+
+
 @pytest.mark.parametrize(
     ("ends", "owed", "cut"),
     [
+        (is_answered_at_the_end, 0, 0),
         (leaves, 1, 0),
         (leaves_with_a_last_word, 1, 0),
         (resets, 1, 0),
@@ -417,6 +426,28 @@ async def test_an_answer_that_never_ends_counts_as_unanswered_once_its_client_is
     client.reset()
     await ended(rig)
     assert (counters.unanswered_requests, counters.endpoint_aborts) == (owed, 0)
+
+
+@pytest.mark.parametrize(("answers", "failed"), [("none", 0), ("its", 1), ("of another", 2)])
+async def test_an_endpoint_that_always_closes_after_the_clients_fin_counts_as_unanswered(
+    rig, monkeypatch, answers, failed
+):
+    monkeypatch.setattr("userspace_proxy.facts.counters._CLOSED_MAX", 2)
+    pod, other = rig.endpoint(), rig.endpoint()
+    web = rig.service(pod.address)
+    counters = web.group.counters_of(pod.address)
+    web.group.counters_of(other.address).ends.succeeded_at = 1.0 if answers == "of another" else -1
+    for number in range(3):
+        client, server = await rig.pair(web, pod)
+        await client.send(b"question")
+        client.finish()
+        assert await server.read() == b"question"
+        if answers == "its" and number == 0:
+            await server.send(b"answer")
+        server.close()
+        await ended(rig)
+        client.close()
+    assert (counters.unanswered, counters.ends.is_on) == (failed, failed > 0)
 
 
 async def test_a_reset_reported_by_splice_is_attributed_to_the_endpoint(rig):

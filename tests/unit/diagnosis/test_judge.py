@@ -36,7 +36,14 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.port import ClauseFacts
 from userspace_proxy.model import DataPath, Side
 
-from ..status.views import NOW, make_endpoint, make_health_check, make_port, replace
+from ..status.views import (
+    NOW,
+    make_endpoint,
+    make_health_check,
+    make_port,
+    make_two_sides,
+    replace,
+)
 from .cases import (
     ADMITS,
     CLOSING,
@@ -254,6 +261,13 @@ def test_an_unserved_health_check_gets_a_note_on_its_service():
     web, same = given(make_port(), cart, health_checks=checks)
     assert web.state.causes == (health_check_fails(taken),)
     assert same is cart
+
+
+def test_an_unserved_health_check_gets_a_note_on_the_side_that_load_balancers_use():
+    inside, outside = make_two_sides()
+    checks = (make_health_check("shop/front", 30201, 1, "its port is in use"),)
+    inside, outside = given(inside, outside, health_checks=checks)
+    assert [len(side.notes) for side in (inside, outside)] == [0, 1]
 
 
 def test_a_given_judge_determines_the_state_of_a_port():

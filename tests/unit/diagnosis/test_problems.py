@@ -12,6 +12,7 @@ from userspace_proxy.facts import (
     SteeringState,
     SyncFacts,
 )
+from userspace_proxy.facts.node import SocketLbFacts
 from userspace_proxy.status.text import render_text
 
 from ..status.views import (
@@ -42,6 +43,14 @@ def test_addresses_in_use_of_many_services_are_one_problem():
     assert [problem.level for problem in few] == [Level.TROUBLE] * 3
     text = render_text(make_view(ignored=taken), now=NOW).body.decode()
     assert "and 20 more Services are not served, as others have their addresses" in text
+
+
+@pytest.mark.parametrize(("is_attached", "count"), [(None, 1), (False, 1), (True, 0)])
+def test_a_missing_route_matters_unless_connect_is_translated(is_attached, count):
+    view = make_view(unrouted={"fd00::1": "Network is unreachable"})
+    view.socket_lb = SocketLbFacts(is_attached=is_attached)
+    problems = problems_of_node(view, NOW)
+    assert [one.code for one in problems] == [CauseCode.NOT_LISTENING] * count
 
 
 def test_codes_of_node_returns_the_codes_of_node_problems():

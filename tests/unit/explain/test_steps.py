@@ -243,3 +243,11 @@ def test_the_reason_why_clients_are_refused_precedes_a_refused_dial():
     port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
     explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.sentence == port.state.sentence
+
+
+@pytest.mark.parametrize(("address", "shown"), [("10.96.0.1", 1), ("fd00:96::1", 0)])
+def test_a_missing_route_is_a_step_for_services_of_its_family(address, shown):
+    subject = make_subject(make_port())
+    subject.node.unrouted = {address: "Network is unreachable"}
+    steps = steps_of(explain(subject), "routes")
+    assert [step.level for step in steps] == [Level.ATTENTION] * shown

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -133,6 +135,23 @@ def test_an_unresponsive_node_is_counted():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
     assert last_part(one)[0].what == "1 of 2 nodes answered"
     assert one.sentence.endswith(" yet")
+
+
+def test_a_node_without_a_route_to_services_is_named_beside_served_clients():
+    late = answer("node-2", web(A, B))
+    status = msgspec.structs.replace(late.status, unrouted={"10.96.0.10": "unreachable"})
+    one = explained(nodes(answer("node-1", web(A, B)), replace(late, status=status)))
+    assert (one.level, last_part(one)[0].level) == (Level.ATTENTION, Level.ATTENTION)
+    (detail,) = last_part(one)[0].details
+    assert one.sentence.endswith(detail[1])
+
+
+def test_addresses_have_no_ok_mark_if_a_node_does_not_serve_them():
+    taken = make_port("web", frontends=(ADDRESS,), problem="translated by another program")
+    for port, level in ((web(A), Level.OK), (web(A, refusing=(A,)), Level.OK), (taken, None)):
+        one = explained(nodes(answer("node-1", web(A)), answer("node-2", port)))
+        (step,) = [s for part in one.parts for s in part.steps if s.topic == "address"]
+        assert step.level is level
 
 
 def test_the_verdict_contains_why_a_node_does_not_answer():

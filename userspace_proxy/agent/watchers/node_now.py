@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 from ...causes.cause import Cause
 from ...causes.say import say
 from ...cluster import Snapshot
-from ...facts import StatusFacts
+from ...errors import SteeringError
+from ...facts import PortFacts, StatusFacts
 from ...kernel.interface_addresses import NodeAddresses
+from ...kernel.routes import route_refusal
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
+from ...model import FrontendKind, IPFamily, ip_of
 from ...policy import NodeFacts
 from ...policy.node_facts import (
     ADDRESSES_WITHOUT_STEERING,
@@ -25,6 +29,7 @@ from ..rounds.options import Options
 from ..rounds.tasks import Supervisor
 
 _log = FieldLogger("userspace_proxy.agent")
+_SOUGHT = 100
 
 
 class NodeNow(Component):
@@ -60,7 +65,22 @@ class NodeNow(Component):
 
     def show(self, facts: StatusFacts) -> None:
         facts.no_node = next(iter(self._no_node.now), None)
+        if self._steering.name not in ("none", "local"):
+            facts.unrouted = _unrouted(facts.ports)
 
     async def close(self) -> None:
         if self._addresses is not None:
             self._addresses.close()
+
+
+def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
+    """Return why the kernel has no route to a cluster IP, for one of each family; empty if it has.
+
+    Cost: a look-up takes 50 µs, so only the first Service ports are looked through.
+    """
+    frontends = (one for port in ports[:_SOUGHT] for one in port.frontends)
+    ips = [ip_of(one.address) for one in frontends if one.kind == FrontendKind.CLUSTER_IP]
+    with contextlib.suppress(SteeringError):
+        samples = {IPFamily.of(ip): ip for ip in ips}.values()
+        return {ip: why for ip in samples if (why := route_refusal(ip))}
+    return {}

@@ -1,7 +1,10 @@
 """The facts about the node that the plan needs; ``test_agent`` changes the node's addresses."""
 
+import pytest
+
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.agent.watchers import node_now
 from userspace_proxy.agent.watchers.node_now import NodeNow
 from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.cluster import Snapshot
@@ -9,6 +12,8 @@ from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import Node
 from userspace_proxy.policy import PRIMARY
 from userspace_proxy_testing.fakes.steering import FakeSteering
+
+from ...status.views import make_frontend, make_port, make_two_sides
 
 MISSING = Node("a", is_missing=True, similar=("a.b",))
 
@@ -47,3 +52,14 @@ def test_a_missing_node_object_is_logged_and_shown_until_it_exists(caplog):
         "this node has no Node object: there is no Node a (did you mean a.b?)",
         "this node's Node object exists",
     ]
+
+
+@pytest.mark.parametrize(("kind", "asked"), [(FakeSteering, ["10.96.0.10"]), (NoSteering, [])])
+def test_a_missing_route_to_cluster_ips_is_shown(monkeypatch, kind, asked):
+    refused = []
+    monkeypatch.setattr(node_now, "route_refusal", lambda ip: refused.append(ip) or "unreachable")
+    _, outside = make_two_sides()
+    dns = make_frontend("10.96.0.10:53", "ClusterIP", "proxy port 20002")
+    facts = StatusFacts(ports=[make_port(frontends=(dns,)), outside])
+    NodeNow(kind(), Options()).show(facts)
+    assert (facts.unrouted, refused) == (dict.fromkeys(asked, "unreachable"), asked)
