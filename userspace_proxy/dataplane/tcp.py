@@ -30,7 +30,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from ..facts.connection import ConnectionEvent
-from ..facts.connection_outcome import LATE, LOST, EndFacts
+from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
 from ..kernel.tcp_state import LOSS_S, is_connected, reset_as, unread_bytes
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
