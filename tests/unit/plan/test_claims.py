@@ -443,13 +443,6 @@ def test_ports_times_addresses_are_bounded_and_the_first_ports_by_name_served(po
     assert count_frontends(given, OF_EXTERNAL_IPS) > 10_000
 
 
-def test_ports_beyond_the_frontend_limit_are_omitted():
-    given = service(ports=ports(10_001))
-    _, (left_out,) = served_ports(given)
-    assert left_out.cause == too_many_frontends(CART, 10_000, 1)
-    assert served_ports(service(ports=ports(10_000))) == (list(ports(10_000)), ())
-
-
 def test_omitted_ports_are_not_claimed():
     given = service(ports=(SCTP, *ports(10_001)))
     made = claims_of(given, OF_EXTERNAL_IPS)

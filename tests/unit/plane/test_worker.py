@@ -257,17 +257,6 @@ async def test_an_ejection_and_its_end_are_reported(control):
     assert await control.hear(Returned) == Returned(GROUP, dead.address)
 
 
-async def test_an_endpoint_ejected_by_another_worker_is_not_dialled(control, pod):
-    silent = control.keep(SilentEndpoint())
-    at = control.serve(silent.address, pod.address)
-    control.send(Ejected(GROUP, silent.address, True))
-    await control.report()
-    for _ in range(4):
-        await control.pair(at, pod)
-    assert await control.counted() == {pod.address: {"active": 4, "connections": 4}}
-    assert control.said(Ejected) == []
-
-
 async def test_a_client_is_reset_without_a_dial_if_another_worker_ejected_the_endpoint(control):
     silent = control.keep(SilentEndpoint())
     at = control.serve(silent.address)
