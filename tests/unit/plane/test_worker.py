@@ -92,17 +92,6 @@ async def test_a_closed_listener_accepts_no_connection_until_reopened(control, p
     await pod.accept()
 
 
-async def test_a_closed_listener_is_confirmed_and_its_connections_continue(control, pod):
-    client, server = await control.pair(control.serve(pod.address), pod)
-    control.sock.close()
-    control.send(CloseListener(LISTENER))
-    control.send(CloseGroup(GROUP))
-    assert await control.hear(ListenerClosed) == ListenerClosed(LISTENER)
-    await client.send(b"still here")
-    assert await server.read() == b"still here"
-    assert (await control.status()).connections == 1
-
-
 async def test_commands_about_unknown_or_closed_groups_have_no_effect(control):
     control.send(OpenGroup(1, port_key("shop/web:http"), Serving((POD,), 60)))
     control.send(CloseGroup(1))
