@@ -106,21 +106,6 @@ def test_an_error_at_shutdown_is_raised_and_stops_the_thread():
     assert threading.active_count() == before
 
 
-def test_calls_from_several_threads_are_served(one):
-    with Proxy.in_thread() as proxy:
-        threads = [
-            threading.Thread(
-                target=lambda n=n: proxy.add_service(f"web-{n}", port=8080, endpoints=[one])
-            )
-            for n in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(proxy.status().ports) == 8
-
-
 def test_several_threads_can_close_the_blocking_proxy_at_the_same_time():
     def close(proxy, begun):
         begun.wait()
