@@ -104,7 +104,6 @@ def test_a_yaml_text_without_documents_yields_an_empty_list(text):
     [
         pytest.param('{"a":{"b":[1,"\\/",true,null]}}', id="tight"),
         pytest.param('\ufeff{"a": {"b": [1, "/", true, null]}}', id="byte-order-mark"),
-        pytest.param('{\n\t"a": {"b": [1, "/", true, null]}\n}', id="tabs"),
         pytest.param("a: {b: [1, /, true, ~]}\r\n", id="yaml"),
     ],
 )

@@ -18,7 +18,6 @@ from userspace_proxy.causes.services import (
     unsupported_protocol,
 )
 from userspace_proxy.model import (
-    Frontend,
     FrontendKind,
     Handling,
     IPFamily,
@@ -48,7 +47,6 @@ DNS_TCP = ServicePort("dns-tcp", 53, "TCP")
 SCTP = ServicePort("diameter", 3868, "SCTP")
 NO_SCTP = unsupported_protocol("SCTP")
 OLD, NEW = "2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
-ADDRESS = Frontend(CART_IP, 80, Protocol.TCP)
 LB_IP, LB_IP_V6, EXTERNAL_IP = "203.0.113.8", "2001:db8:1::8", "203.0.113.9"
 NODE_IP, NODE_IP_V6 = "192.0.2.10", "2001:db8:2::10"
 NODE = NodeFacts(

@@ -112,6 +112,17 @@ def test_an_empty_list_in_a_manifest_is_accepted():
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 
 
+def test_json_manifests_are_read_like_yaml():
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.7.1", "ports": [{"port": 80}]},
+    }
+    read_json = ManifestReader("web.yaml").read(json.dumps(service, indent="\t"))
+    assert read_json == read(SERVICE)
+
+
 def test_unsupported_kinds_are_ignored_and_each_kind_is_reported_once():
     text = """\
         {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}
