@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed, steerings
 
@@ -57,10 +56,3 @@ def test_a_pod_resolves_services_over_udp(look_up, name):
 
 def test_a_pod_resolves_services_over_tcp(look_up):
     assert look_up("web", DNS_TCP, "ndots:5 use-vc") == f"['{WEB.ip}']"
-
-
-def test_dns_names_follow_service_changes(testbed, look_up):
-    name = "late.shop.svc.cluster.local."
-    assert "Name or service not known" in look_up(name, DNS)
-    testbed.agent.manifests.write(Service("late", "10.96.0.77"), name="late.yaml")
-    wait_for("the name", lambda: look_up(name, DNS) == "['10.96.0.77']")

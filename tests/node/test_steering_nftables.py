@@ -167,12 +167,3 @@ async def test_drift_is_counted_in_elements_and_lines(node, steering, command, d
     assert await steering.repair() == drifted
     assert nodes.ruleset(node) == before
     assert await steering.repair() == 0
-
-
-@pytest.mark.needs("legacy tables")
-async def test_changes_of_other_tables_are_not_drift(node, steering):
-    await steering.apply({WEB: 36001})
-    node.run(FOREIGN)
-    before = nodes.ruleset(node)
-    assert await steering.repair() == 0
-    assert nodes.ruleset(node) == before

@@ -361,12 +361,6 @@ def test_a_port_in_use_is_reported_in_one_line():
         )
 
 
-def test_an_unknown_flag_is_reported_in_one_line_with_status_2():
-    status, said, error = run_demo("--prot=1")
-    assert (status, said, error.count("\n")) == (2, "", 1)
-    assert error.startswith("error: unknown flag --prot")
-
-
 def test_forbidden_namespaces_are_reported_in_one_line_with_the_remedy():
     forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv"
     prefix = ["unshare", "-Ur", "sh", "-c", f'{forbid} --bounding-set=-all -- "$@"', "sh"]

@@ -10,10 +10,8 @@ from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.config import Settings
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.kernel.nf_tables import Ruleset, TableWriter, list_tables
-from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import (
-    EndpointChoice,
-    KernelTarget,
     ReplyRouting,
     SteeringFacts,
     make_steering,
@@ -80,15 +78,6 @@ def test_cleanup_keeps_tables_and_routes_of_other_programs(node):
     assert cleanup(Settings()) == 0
     assert list_tables() == ["other"]
     assert "10.3.0.0/24" in routes_and_rules(node)
-
-
-def test_a_leftover_kernel_path_table_is_removed(node):
-    endpoint = SocketAddress("10.244.1.2", 80)
-    leave_behind("nftables", "canary", KernelTarget(17000, (EndpointChoice((endpoint,)),)))
-    node.run("nft delete table inet userspace-proxy-canary")
-    assert list_tables() == ["userspace-proxy/paths-canary"]
-    assert cleanup(Settings()) == 0
-    assert list_tables() == []
 
 
 def test_cleanup_with_a_name_removes_only_that_proxys_state(node):

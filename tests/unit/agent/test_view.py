@@ -14,8 +14,8 @@ from userspace_proxy.agent.view import (
     view_frontend,
     view_ports,
 )
-from userspace_proxy.causes.cause import CauseCode, When
-from userspace_proxy.causes.endpoints import fault_on_purpose, no_datagram, refuses, resets
+from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import (
@@ -33,7 +33,6 @@ from userspace_proxy.facts import (
     ClientMistake,
     EndpointCounters,
     GroupCounters,
-    PortState,
     SourceFacts,
     StateFacts,
     StreakPart,
@@ -59,7 +58,7 @@ from userspace_proxy.model.handling import Balance
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortPlan
 from userspace_proxy.plane import Group
-from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingReport
+from userspace_proxy.plane.messages import GroupReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.steering import Bind
 
@@ -165,31 +164,6 @@ async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_succes
     assert view.saved == 2
 
 
-async def test_the_cause_of_connections_closed_without_a_byte_is_shown_at_the_endpoint(plane):
-    (port,) = served_ports = web(plane, POD_A)
-    (pod,) = port.plan.serving.endpoints
-    counters = port.group.counters_of(pod)
-    counters.connections, counters.resets, counters.empty = 9, 1, 2
-
-    def cause():
-        # Each report of a worker changes the revision.
-        port.group.revision += 1
-        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
-        (endpoint,) = view.endpoints
-        assert (endpoint.resets, endpoint.empty) == (1, 2)
-        return endpoint.cause
-
-    for now in (1.0, 2.0):
-        counters.ends.failed(now)
-    assert cause() is None
-    counters.ends.failed(3.0)
-    assert cause() == resets(pod).replace(count=3, first_at=1001.0, last_at=1003.0)
-    counters.dials.failed(4.0, Failure.REFUSED)
-    assert cause().code is CauseCode.ENDPOINT_REFUSES
-    counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0
-    assert cause() is None
-
-
 async def test_rejected_clients_are_reported_with_their_count(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
@@ -207,30 +181,14 @@ async def test_rejected_clients_are_reported_with_their_count(plane):
     assert turned_away() == (3, (denied.replace(count=3, first_at=1005.0, last_at=1007.0),))
 
 
-async def test_unanswered_flows_are_shown_as_past_after_a_minute(plane):
+async def test_unanswered_flows_alone_are_not_shown_as_an_endpoint_failure(plane):
     dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
-    figures, asked = GroupCounters().figures(), EndpointCounters()
-    asked.connections = 9
-    told = EndpointReport(POD, asked.figures(), ends=StreakPart(-1, 3, 2, 5, Failure.NO_DATAGRAM))
-    port.group.add(0, GroupReport(0, figures, [told]), 5.0)
-    (view,) = judged(served_ports, plane, at(5.0))
-    word, stated = view.state.word, view.state.stated
-    assert (view.mark, word, stated, view.endpoints[0].cause) == (None, PortState.UNKNOWN, [], None)
-    # No byte shows that an empty datagram arrived.
-    empty = EndpointCounters().figures()
-    told = EndpointReport(POD, empty, ends=StreakPart(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
-    port.group.add(0, GroupReport(0, figures, [told]), 5.0)
-    for now in (5.0, 64.0, 65.0):
-        (view,) = judged(served_ports, plane, at(now))
-        (cause,) = view.state.causes
-        assert (view.state.word, cause.row, cause.count) == (
-            PortState.UNANSWERED,
-            no_datagram,
-            3,
-        )
-        is_past = now > 64.0
-        assert (cause.when is When.PAST, view.state.stated) == (is_past, [cause] * is_past)
+    counters = port.group.counters_of(POD)
+    counters.connections = 9
+    counters.ends.add(StreakPart(-1.0, 3, 2.0, 5.0, Failure.NO_DATAGRAM))
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(5.0))
+    assert [endpoint.cause for endpoint in view.endpoints] == [None]
 
 
 @pytest.mark.parametrize(
@@ -369,19 +327,6 @@ def test_shown_traffic_is_a_copy_of_the_counters():
     show_traffic(traffic := TrafficByCause(), counters)
     counters.count_failure(CauseCode.ENDPOINT_REFUSES)
     assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
-
-
-def test_the_cause_of_an_endpoint_is_its_failure_unless_a_fault_is_injected():
-    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
-    group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
-    refused = refuses(POD).replace(count=1, first_at=1001.0, last_at=1001.0)
-    assert view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause == refused
-    by_name = view_endpoint(replace(verdict, host="db"), group, CLOCK, {}, {}, {})
-    assert by_name.cause == refused.replace(host="db")
-    assert "targetPort" in remedy(refused)
-    assert "on db" in remedy(by_name.cause)
-    one = view_endpoint(verdict, group, CLOCK, {}, {}, {POD: ["refuse"]})
-    assert one.cause == fault_on_purpose(POD, ("refuse",))
 
 
 @pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])

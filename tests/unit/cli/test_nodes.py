@@ -48,15 +48,6 @@ async def test_a_node_without_an_agent_or_a_response_is_named(three, cluster, ca
         assert "no answer within 1 s" in out
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_response_affects_only_its_nodes_line(name, three, cluster, capsys):
-    cluster.agents.add("node-4", HOSTILE[name]())
-    assert await cluster.run("status", "-A", "--timeout=2s") in (0, 3)
-    lines = capsys.readouterr().out.splitlines()
-    assert any("shop/web:http" in line and "served on" in line for line in lines)
-    assert all(line.isprintable() for line in lines)
-
-
 async def test_only_the_selected_nodes_are_queried(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "-A", "--node=node-1,node-3") == 0

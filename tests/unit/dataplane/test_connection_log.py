@@ -14,7 +14,6 @@ from userspace_proxy.model.serving import Serving
 
 from .peers import exchange
 from .rig import Clock, connection_lines
-from .waiters import HOLD
 from .waiting import until
 
 ALL = Tuning(connection_log=1.0)
@@ -65,29 +64,6 @@ async def test_a_record_contains_whether_the_dialled_port_is_in_a_range(rig, in_
     client.close()
     await until(lambda: watch.all)
     assert [(one.in_range, one.frontend) for one in watch.all] == [(in_range, str(web.address))]
-
-
-async def test_waiting_and_fail_over_are_reported_before_a_connection_ends(rig):
-    watch = Records()
-    rig.engine.connection_log = ConnectionLog(1, watch=watch)
-    pod, web = rig.endpoint(), rig.service(**HOLD)
-    client = await rig.client(web)
-    await until(lambda: watch.all)
-    rig.update(web, rig.refusing(), pod.address, **HOLD)
-    server = await pod.accept()
-    await server.send(b"answer")
-    assert await client.read() == b"answer"
-    events = [one.event for one in watch.all]
-    assert events == [ConnectionEvent.HELD, ConnectionEvent.SAVED]
-
-
-async def test_waiting_is_reported_before_a_flow_ends(rig):
-    watch = Records()
-    rig.engine.connection_log = ConnectionLog(1, watch=watch)
-    dns = rig.udp_service(**HOLD)
-    rig.udp_client(dns).send(b"question")
-    await until(lambda: watch.all)
-    assert [one.event for one in watch.all] == [ConnectionEvent.HELD]
 
 
 async def test_dials_within_a_range_are_logged_with_the_dialled_port(rig, lines):
@@ -246,13 +222,6 @@ async def test_a_flow_is_logged_with_the_cause_and_the_side_that_ended_it(build,
         ("listener closed", "proxy"),
     ]
     assert [line.failed for line in lines()] == ["", "", f"{dead} endpoint-refuses", ""]
-
-
-async def test_without_the_connection_log_setting_no_connections_are_logged(build, lines):
-    rig = build()
-    assert rig.engine.connection_log is None
-    assert await rig.resets_a_client(rig.service(rig.refusing()))
-    assert lines() == []
 
 
 def test_an_event_before_the_end_of_a_connection_is_not_logged(lines):

@@ -17,14 +17,6 @@ def test_an_update_reports_only_removed_endpoints(group):
     assert told == [{POD_A}]
 
 
-def test_counters_of_a_removed_endpoint_stay_in_the_totals(group):
-    group.counters_of(POD_A).connections = 3
-    group.counters_of(POD_B).connections = 4
-    group.update(Serving([POD_B]))
-    assert group.totals().connections == 7
-    assert group.counters_of(POD_A).connections == 0
-
-
 def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     group.counters_of(POD_A).active = 1
     group.update(Serving([POD_B]))

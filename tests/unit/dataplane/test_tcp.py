@@ -22,7 +22,7 @@ from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
 from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches
-from .waiters import at_its_limit, limited, waiting
+from .waiters import limited
 from .waiting import until
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
@@ -706,18 +706,6 @@ async def test_the_end_of_an_uncounted_dial_does_not_decrease_the_load(rig):
     assert group.balancers.load_of(silent) == 1
     after.close()
     assert group.balancers.load_of(silent) == 0
-
-
-async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
-    pod, web, server = await at_its_limit(rig)
-    await until(lambda: all(connection.up for connection in rig.connections.open))
-    web.group.outcomes.failed(
-        pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), rig.engine.reactor.now
-    )
-    (client,) = await waiting(rig, web, 1)
-    await client.send(b"waited")
-    server.reset()
-    assert await (await pod.accept()).read() == b"waited"
 
 
 async def test_a_self_connected_socket_counts_as_a_refusal(rig):

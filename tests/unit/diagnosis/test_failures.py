@@ -74,12 +74,13 @@ def test_a_recently_failed_dial_is_in_the_present_tense(counters):
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
-def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(counters):
-    verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
-    assert cause_of_endpoint(verdict, counters, at(5.0), has_header=True) == NOTHING
+@pytest.mark.parametrize(("host", "has_header"), [("db.example.com", False), ("", True)])
+def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(counters, host, has_header):
+    verdict = EndpointVerdict(POD, True, "ready", host=host)
+    assert cause_of_endpoint(verdict, counters, at(5.0), has_header=has_header) == NOTHING
     fail(counters)
-    cause, _ = cause_of_endpoint(verdict, counters, at(6.0), has_header=True)
-    assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(host="db.example.com", has_header=True)
+    cause, _ = cause_of_endpoint(verdict, counters, at(6.0), has_header=has_header)
+    assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(host=host, has_header=has_header)
 
 
 def test_an_injected_fault_is_the_cause_instead_of_a_failure(counters):

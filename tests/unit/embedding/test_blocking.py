@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy import Options, Proxy
+from userspace_proxy import Proxy
 from userspace_proxy.embedding.blocking import BlockingProxy, BlockingService
 from userspace_proxy.embedding.embedded_proxy import AddedService, EmbeddedProxy
-from userspace_proxy.errors import ListenError, SteeringError
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import ServiceKey
 
 WEB = ServiceKey("default", "web")
@@ -106,33 +106,6 @@ def test_an_error_at_shutdown_is_raised_and_stops_the_thread():
     assert threading.active_count() == before
 
 
-def test_the_blocking_proxy_raises_the_proxys_errors():
-    with Proxy.in_thread(options=Options(proxy_ports=(29991, 29991))) as proxy:
-        with pytest.raises(ValueError, match="port: 0 is not in"):
-            proxy.add_service("web", port=0)
-        with (
-            socket.create_server(("127.99.1.3", 8080)),
-            socket.create_server(("127.99.1.3", 29991)),
-            pytest.raises(ListenError),
-        ):
-            proxy.add_service("web", port=8080, cluster_ip="127.99.1.3")
-
-
-def test_calls_from_several_threads_are_served(one):
-    with Proxy.in_thread() as proxy:
-        threads = [
-            threading.Thread(
-                target=lambda n=n: proxy.add_service(f"web-{n}", port=8080, endpoints=[one])
-            )
-            for n in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(proxy.status().ports) == 8
-
-
 def test_several_threads_can_close_the_blocking_proxy_at_the_same_time():
     def close(proxy, begun):
         begun.wait()
@@ -198,13 +171,6 @@ def test_a_plain_with_block_raises_an_error_naming_both_alternatives():
 def test_a_missing_steering_mode_is_an_error_naming_the_expected_values():
     with pytest.raises(TypeError, match="steering: expected a name such as 'none'"):
         Proxy(steering=None)
-
-
-def test_the_proxy_in_a_thread_is_used_with_a_with_block():
-    proxy = Proxy.in_thread()
-    assert isinstance(proxy, BlockingProxy)
-    with proxy as entered:
-        assert entered is proxy
 
 
 def test_on_unsupported_systems_using_the_proxy_raises_an_error_of_one_sentence():

@@ -26,12 +26,6 @@ from ..dataplane.waiting import until
 pytestmark = IN_BOTH_LOOPS
 
 
-async def test_connections_rotate_over_the_endpoints():
-    async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
-        web = await proxy.add_service("web", port=8080, endpoints=[one, two])
-        assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
-
-
 async def test_each_service_keeps_its_requested_port():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])

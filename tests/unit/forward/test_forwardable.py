@@ -251,6 +251,8 @@ def test_the_older_of_two_services_gets_a_shared_address(older):
         item["metadata"]["creationTimestamp"] = f"{year}-01-01T00:00:00Z"
     services = World().put(*items).snapshot.services
     assert [key for key, it in services.items() if it.service.cluster_ips == (ip,)] == [older]
+    # At a shared address, the plan gives a contested port to the older Service.
+    assert min(services, key=lambda key: services[key].service.created) == older
 
 
 def test_each_service_maps_an_address_to_its_own_pod():

@@ -18,7 +18,6 @@ from userspace_proxy.causes.services import (
     unsupported_protocol,
 )
 from userspace_proxy.model import (
-    Frontend,
     FrontendKind,
     Handling,
     IPFamily,
@@ -48,7 +47,6 @@ DNS_TCP = ServicePort("dns-tcp", 53, "TCP")
 SCTP = ServicePort("diameter", 3868, "SCTP")
 NO_SCTP = unsupported_protocol("SCTP")
 OLD, NEW = "2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
-ADDRESS = Frontend(CART_IP, 80, Protocol.TCP)
 LB_IP, LB_IP_V6, EXTERNAL_IP = "203.0.113.8", "2001:db8:1::8", "203.0.113.9"
 NODE_IP, NODE_IP_V6 = "192.0.2.10", "2001:db8:2::10"
 NODE = NodeFacts(
@@ -441,13 +439,6 @@ def test_ports_times_addresses_are_bounded_and_the_first_ports_by_name_served(po
     assert left_out.cause == too_many_frontends(CART, 10_000, count)
     assert (left_out.port, left_out.is_conflict) == (f"p{expected:05}", True)
     assert count_frontends(given, OF_EXTERNAL_IPS) > 10_000
-
-
-def test_ports_beyond_the_frontend_limit_are_omitted():
-    given = service(ports=ports(10_001))
-    _, (left_out,) = served_ports(given)
-    assert left_out.cause == too_many_frontends(CART, 10_000, 1)
-    assert served_ports(service(ports=ports(10_000))) == (list(ports(10_000)), ())
 
 
 def test_omitted_ports_are_not_claimed():

@@ -92,17 +92,6 @@ async def test_a_closed_listener_accepts_no_connection_until_reopened(control, p
     await pod.accept()
 
 
-async def test_a_closed_listener_is_confirmed_and_its_connections_continue(control, pod):
-    client, server = await control.pair(control.serve(pod.address), pod)
-    control.sock.close()
-    control.send(CloseListener(LISTENER))
-    control.send(CloseGroup(GROUP))
-    assert await control.hear(ListenerClosed) == ListenerClosed(LISTENER)
-    await client.send(b"still here")
-    assert await server.read() == b"still here"
-    assert (await control.status()).connections == 1
-
-
 async def test_commands_about_unknown_or_closed_groups_have_no_effect(control):
     control.send(OpenGroup(1, port_key("shop/web:http"), Serving((POD,), 60)))
     control.send(CloseGroup(1))
@@ -255,17 +244,6 @@ async def test_an_ejection_and_its_end_are_reported(control):
     assert (address, 0 < left <= 5) == (dead.address, True)
     control.main._worker._groups[GROUP].outcomes.answered(dead.address, 0.0)
     assert await control.hear(Returned) == Returned(GROUP, dead.address)
-
-
-async def test_an_endpoint_ejected_by_another_worker_is_not_dialled(control, pod):
-    silent = control.keep(SilentEndpoint())
-    at = control.serve(silent.address, pod.address)
-    control.send(Ejected(GROUP, silent.address, True))
-    await control.report()
-    for _ in range(4):
-        await control.pair(at, pod)
-    assert await control.counted() == {pod.address: {"active": 4, "connections": 4}}
-    assert control.said(Ejected) == []
 
 
 async def test_a_client_is_reset_without_a_dial_if_another_worker_ejected_the_endpoint(control):

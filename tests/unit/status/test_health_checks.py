@@ -262,19 +262,6 @@ async def test_close_is_idempotent_and_closes_all_listeners(ports, ask):
         await ask(port)
 
 
-async def test_a_flood_on_one_health_check_port_spares_the_connections_of_others(ports, ask):
-    one, two = free_ports(2)
-    await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
-    with contextlib.ExitStack() as stack:
-        waiting = stack.enter_context(socket.create_connection(("127.0.0.1", two)))
-        for _ in range(MAX_CONNECTIONS_PER_PORT + 5):
-            stack.enter_context(socket.create_connection(("127.0.0.1", one)))
-        assert (await ask(one))[0].status == 200
-        waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        answer = await asyncio.to_thread(waiting.makefile("rb").read)
-        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
-
-
 async def test_floods_on_many_health_check_ports_spare_the_connections_of_another(ports, ask):
     """Together, the floods exceed the limit that all health checks share."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)

@@ -381,13 +381,6 @@ async def test_an_unknown_host_header_is_rejected_on_loopback(path):
         assert "cart" not in text
 
 
-@pytest.mark.parametrize("host", ["localhost:10249", "127.0.0.1", "[::1]:8080"])
-async def test_a_loopback_host_header_is_accepted(host):
-    async with serving(make_view()) as client:
-        response, _ = await client.ask("/", Host=host)
-        assert response.status == 200
-
-
 async def test_a_load_balancers_probe_is_answered_for_any_host_header():
     async with serving(make_view()) as client:
         response, _ = await client.ask("/healthz", port=client.health, Host="lb.example")

@@ -77,6 +77,7 @@ async def test_a_name_lookup_does_not_iterate_over_other_services(monkeypatch):
 
 async def test_the_name_of_an_added_service_resolves_to_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
+        await proxy.add_service("cart", port=8080)
         with proxy.names():
             with pytest.raises(socket.gaierror):
                 socket.getaddrinfo("web.default.svc.cluster.local", 80)
