@@ -93,6 +93,9 @@ class AgentRun:
             world.agent_failed(self, exc)
             return 1
         self.is_started = True
+        if self._stop.is_set():
+            # An agent ends only after it has started.
+            self.ends_since = world.timeline.now
         stopping = self.process.loop.create_task(self._stop.wait())
         failing = self.process.loop.create_task(agent.failed())
         await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 # The time within which an agent notices a worker's first message, or its exit.
 _TOLD_S = 0.3
-# The time within which an agent that starts or works notices that it should end: the plan delays a
-# call in a thread by 0.3 s at most.
-_ENDS_S = _TOLD_S + 0.3
 # Changes count as late after a minute; nothing is pending on an idle node.
 _LATER_S = 3600.0
 
@@ -46,7 +43,7 @@ class Health(Invariant):
         is_about_to_serve = run.is_serving and not run.has_served
         if run.is_ending:
             # This is true also of an agent whose first round has only just been applied.
-            is_right = answer == 503 or now - run.ends_since <= _ENDS_S
+            is_right = answer == 503 or now - run.ends_since <= _TOLD_S
             self.check(is_right, f"/healthz says {answer}, and the agent ends")
         elif not run.has_served and not is_about_to_serve:
             self.check(answer == 503, f"/healthz says {answer}, and no round is in force")
