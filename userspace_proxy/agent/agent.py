@@ -220,8 +220,8 @@ class Agent:
         """Stop serving, and remove all kernel state of this proxy. Idempotent.
 
         Args:
-            drain_s: Seconds until open connections are reset. New connections are served until
-                shortly before then: clients of a busy Service always open some.
+            drain_s: Maximum seconds until open connections end; the rest are reset. New connections
+                are served until shortly before: clients of a busy Service always open some.
         """
         self._stopping.set()
         last_s = min(drain_s / 2, _WITHOUT_NEW_S)
@@ -232,7 +232,7 @@ class Agent:
         # kernel state last, because open connections depend on it.
         if self._steering is not None:
             await steer_nothing(self._steering)
-        # End the previous workers: before the first round, rules still steered clients to them.
+        # End the previous workers only now: before the first round, rules steer clients to them.
         if self._previous_workers is not None:
             self._previous_workers.end()
         if self._core is not None:
@@ -284,7 +284,7 @@ class Agent:
 
         Raises:
             UserspaceProxyError: A background task failed; for example, the source can't be read.
-            RuntimeError: The proxy was stopped first.
+            RuntimeError: The proxy isn't running, or was stopped first.
         """
         settled = self._running().sync.progress.settled()
         outcome = await first_of(self._supervisor.failed(), settled, self._stopping.wait())

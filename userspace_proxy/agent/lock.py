@@ -75,7 +75,7 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Bind the lock's name, or a random name if it is taken; return name and socket."""
+        """Bind the lock's name, or a random one if another program has it; return both."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:

@@ -180,7 +180,7 @@ async def prepare_node(
     owners: OwnerSockets,
     kernel: KernelOffers,
 ) -> None:
-    """Remove leftovers of other steering modes, and keep open connections tracked.
+    """Remove leftovers of other steering modes; with proxy ports, keep open connections tracked.
 
     Call this before the first listener opens, because stale rules steer to proxy ports.
     """

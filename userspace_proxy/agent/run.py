@@ -171,7 +171,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until the API server answers, or no proxy runs; a running proxy may still reach it."""
+    """Wait until this process can read Services, or no proxy runs that may still read them."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](

@@ -122,7 +122,7 @@ class Shown:
     health: Callable[[], StatusFacts]
     """Returns the facts without Service ports."""
     refresh: Callable[[], Awaitable[float]]
-    """Updates the counters; awaited before each answer that contains counters."""
+    """Updates the counters before each answer that contains them; returns the seconds it took."""
 
 
 class PortCounters:
@@ -132,7 +132,7 @@ class PortCounters:
         self._served_ports = served_ports
         self._plane = plane
         self._known: dict[PortKey, tuple[int, Figures]] = {}
-        """The last counters of each port, and the revision of its group."""
+        """The revision of each port's group, and the port's counters at that revision."""
 
     async def take(self) -> Counted | None:
         """Return the counters at this moment; None if there are too many Service ports.

@@ -71,7 +71,7 @@ class AutoPaths:
         """By Service port that left the kernel path, why its clients got no answer."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
-        """Return the path of a Service port; for ``auto``, begin to probe its endpoints."""
+        """Return a Service port's path; probe its endpoints only for TCP and path ``auto``."""
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path

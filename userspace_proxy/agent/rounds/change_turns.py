@@ -73,7 +73,7 @@ class ChangeTurns:
         """Return a snapshot with only the changes whose turn it is; all changes if none waits.
 
         Args:
-            have: The snapshot of the last round; None before the first round.
+            have: The snapshot of the last round; None before the first, which takes all changes.
         """
         now = self._clock()
         if have is None:
@@ -94,7 +94,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield each waiting Service and the end of its wait; record the turns of others."""
+        """Yield each waiting Service and the end of its wait; record the turns of other changes."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
@@ -137,7 +137,7 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that other Services may get meanwhile."""
+    """Return a waiting Service without removed ports and addresses, with its new source ranges."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

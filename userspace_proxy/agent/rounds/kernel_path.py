@@ -80,7 +80,7 @@ def choices_of(
     """Yield the choices of endpoints; the first choice whose networks contain a client applies.
 
     Args:
-        is_coarse: Weights are approximated with few slots.
+        is_coarse: Whether to approximate weights with few slots.
         is_in_kernel: If False, a choice contains each endpoint once, regardless of weights.
     """
     weights = dict(serving.weights)

@@ -59,7 +59,7 @@ class ListenAddresses:
         Service port lacked a listener."""
 
     def start_over(self, *, is_short: bool) -> None:
-        """Allow used ports to be skipped again.
+        """Reset the number of used ports that may be skipped; call this once a second.
 
         Args:
             is_short: Whether a Service port still lacks a listener.
@@ -95,7 +95,7 @@ class ListenAddresses:
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
 
     def by_frontend(self, plan: PortPlan, answer: Answer) -> dict[Frontend, Listener]:
-        """Return the open listeners of a Service port; all frontends share its proxy port."""
+        """Return the open listener of each frontend; with proxy ports, all frontends share one."""
         if self._bind is not Bind.PROXY_PORT:
             return {f: answer.listeners[f] for f in plan.frontends if f in answer.listeners}
         shared = answer.listeners.get(_proxy_port(plan))

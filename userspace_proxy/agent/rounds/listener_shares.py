@@ -52,7 +52,7 @@ class ListenerShares:
         return self._waiting.services.total > self.is_waiting(key)
 
     def is_waiting(self, of: PortKey | ServiceKey) -> bool:
-        """Return whether a Service port, or a port of a Service, lacks a listener."""
+        """Return whether a Service port, or any port of a Service, lacks a listener."""
         waiting = self._waiting.services
         if isinstance(of, ServiceKey):
             return of in waiting.holders

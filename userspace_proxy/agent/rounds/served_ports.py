@@ -258,7 +258,7 @@ class ServedPorts:
         """Serve a Service port in the plane, and record unavailable listeners.
 
         Args:
-            is_turn: Whether the port may open listeners although other ports wait for some.
+            is_turn: Whether the port may open listeners although other ports wait for listeners.
         """
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)

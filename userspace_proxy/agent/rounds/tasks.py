@@ -47,7 +47,8 @@ class Supervisor:
         """Run a function as a task until it returns or :meth:`stop` is called.
 
         Args:
-            run: Called again after a bug.
+            run: Called again after a pause if it raised an exception other than
+                UserspaceProxyError.
             restarts: If False, ``run`` isn't called again.
         """
         self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
