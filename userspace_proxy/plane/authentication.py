@@ -249,7 +249,7 @@ class Reception:
         sock.close()
 
     def _leave(self, sock: socket.socket) -> None:
-        """Free a process's slot."""
+        """Free a process's slot; its connection stays open."""
         guest = self._guests.pop(sock)
         guest.deadline.cancel()
         if guest.challenge is not None:

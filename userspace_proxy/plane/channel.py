@@ -71,12 +71,15 @@ Out = TypeVar("Out")
 class Channel(Generic[In, Out]):
     """One end of a connected Unix stream socket; owns the socket.
 
-    msgspec validates incoming messages against the type ``reads``. ``receive`` is called with each
-    message and its descriptors, which the callee closes. ``lost`` is called once: with an empty
-    string if the other side has exited or doesn't read, otherwise with the fault of its message.
-    ``read_for`` is called after each loop iteration that reads, with its duration in seconds. If
-    ``unknown`` is given, messages of other types are skipped, and ``unknown`` is called with the
-    fault. A frame longer than ``max_frame_bytes`` is malformed.
+    Args:
+        reads: The type against which msgspec validates incoming messages.
+        receive: Called with each message and its descriptors, which the callee closes.
+        lost: Called once: with an empty string if the other side has exited or doesn't read,
+            otherwise with the fault of its message.
+        max_frame_bytes: A longer incoming frame is malformed.
+        read_for: Called after each loop iteration that reads, with its duration in seconds.
+        unknown: Called with the fault of each message of another type, which is skipped; None if
+            such a message is malformed.
     """
 
     def __init__(

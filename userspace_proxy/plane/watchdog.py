@@ -50,7 +50,7 @@ class Watchdog:
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Check a process every LOOK_S; return the seconds charged since its last heartbeat."""
+        """Return the seconds charged since a process's last heartbeat; call it every LOOK_S."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)

@@ -95,7 +95,8 @@ async def _run(sock: socket.socket) -> int:
 class WorkerMain:
     """The main program of one worker process; owns the socket to the control process.
 
-    ``confine`` drops privileges, before the first listening socket arrives.
+    Args:
+        confine: Drops privileges; called before the first listening socket arrives.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class WorkerMain:
             self._end(1)
 
     def _on_lost(self, malformed: str) -> None:
-        """Wait for the next control process if it can connect; otherwise exit unless draining."""
+        """Exit after a malformed message, or if no process can connect and no drain is running."""
         self._stop_entries()
         if self._worker is not None:
             self._worker.stop_reports()
@@ -285,7 +286,7 @@ class WorkerMain:
         return Worker(message.worker, dataplane, self._send, has_process=True)
 
     def _release_sockets(self) -> None:
-        """Close the sockets that were kept for the next control process."""
+        """Close the sockets for the next control process, which can no longer adopt this worker."""
         self._is_draining = True
         self._stop_waiting()
         while self._name_proofs:

@@ -96,7 +96,7 @@ class WorkerProcess:
         elif self._channel.is_stalled:
             _log.error("worker does not read its messages, killing it", extra={"pid": self.pid})
         else:
-            # Killing it immediately would lose its exit status, which names the cause.
+            # Killing the process immediately would hide its exit status, which names the cause.
             self._deadline = self._loop.call_later(END_WITHIN_S, self.kill)
             return
         self.kill()

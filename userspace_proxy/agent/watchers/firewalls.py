@@ -106,7 +106,7 @@ class FirewallWatch(Component):
         self._pacing.note(now, now + Clocks.monotonic() - began)
 
     async def look(self) -> None:
-        """Read the rules once; log rules that appeared or disappeared."""
+        """Read the rules once; log when firewalls that drop packets appear or disappear."""
         try:
             self._condition.set(*await self._thread.run(self._find))
         except (SteeringError, OSError) as exc:
@@ -133,7 +133,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
     the endpoint's answers. Reading blocks.
 
     Raises:
-        SteeringError: The privilege to read rules is missing.
+        SteeringError: The rules of nftables can't be read; the message contains the cause.
     """
     kernel = _read(partial(read_kernel, "forward", has_nat=False))
     tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients

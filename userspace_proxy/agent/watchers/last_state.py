@@ -114,7 +114,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the saved state, and wait until it is served, for a limited time."""
+        """Publish the saved state, wait a while for it to be served, and resume the source."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):

@@ -103,7 +103,7 @@ class Timeline:
         plane.on_ejection.append(self._note_ejection)
 
     def events(self) -> Sequence[Event]:
-        """Return the events, newest first."""
+        """Return the events, newest first; events that several Service ports share are joined."""
         events = (one.event() if isinstance(one, _Outage) else one for one in self._events)
         return joined(replace(one, at=self._clocks.unix(one.at)) for one in events)
 
