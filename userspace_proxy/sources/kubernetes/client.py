@@ -168,7 +168,7 @@ class ApiClient:
             await asyncio.sleep(0)  # noqa: TID251 - yields once
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
-        """Return a socket with TCP keep-alive."""
+        """Open a socket with TCP keep-alive, which :meth:`close` closes if aiohttp doesn't."""
         family, kind, protocol, _, _ = address
         opened = socket.socket(family, kind, protocol)
         self._sockets.add(opened)
@@ -328,7 +328,7 @@ class ApiClient:
         return URL(f"{server}{path}", encoded=True)
 
     async def _options(self) -> dict[str, Any]:
-        """Return the options of all requests: credentials, TLS, proxy."""
+        """Refresh the credentials if due; return the options of requests: headers, TLS, proxy."""
         async with self._refreshing:
             await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
             self._is_refused = False
@@ -427,7 +427,7 @@ async def _read(response: ClientResponse) -> Response:
 
 
 def _seconds(text: str | None) -> float:
-    """Return the seconds in Retry-After; 0 if it is absent or a date, which no server sends."""
+    """Return the seconds in Retry-After; 0 if it is absent, or a date, as RFC 9110 also permits."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
 
 

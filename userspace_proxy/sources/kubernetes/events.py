@@ -77,7 +77,7 @@ class Correlator:
         self._turns = Turns[str]()
 
     def note(self, happening: Happening, now: float) -> None:
-        """Record an occurrence at ``now``, in Unix time."""
+        """Record an occurrence at a Unix time, unless there is no room for a new series."""
         key = happening.reason, happening.service
         known = self._series.pop(key, None)
         if known is None:

@@ -40,7 +40,7 @@ class OneService:
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
-    """Pods that match the selector, or if there are none, all pods of the namespace."""
+    """The pods that the selector matches; if there are none, up to 500 pods of the namespace."""
 
 
 @contextlib.asynccontextmanager
@@ -178,8 +178,8 @@ async def read_service_names(
 ) -> list[ServiceKey]:
     """Return the Services of a namespace, or of all namespaces if the name is empty.
 
-    Args: kubeconfig, master: As for KubernetesSource.
-        within_s: The time limit for the server.
+    Args:
+        within_s: The time limit for the server; the other arguments are as for KubernetesSource.
 
     Raises:
         SourceError: The server doesn't respond, or refuses.

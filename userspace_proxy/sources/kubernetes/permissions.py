@@ -32,7 +32,7 @@ class ServerReport:
     service_ips: tuple[str, ...] = ()
     """The addresses of one Service; empty if there is none."""
     node: Node | None = None
-    """A description of this node's object if it doesn't exist."""
+    """A description of this node's missing object; None if it exists or can't be read."""
 
 
 async def ask_server(

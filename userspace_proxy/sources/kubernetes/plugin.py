@@ -100,7 +100,7 @@ async def plugin_credential(
     refused: PluginCredential | None = None,
     clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
-    """Return a plugin's credential; run the plugin only if there is no valid credential.
+    """Return a plugin's credential; run the plugin if it is unknown, refused or about to expire.
 
     Args:
         plugin: The plugin.
@@ -110,7 +110,7 @@ async def plugin_credential(
         clock: Returns seconds since 1970.
 
     Raises:
-        PluginError: The plugin failed, printed invalid output, or didn't exit in time.
+        PluginError: The plugin failed or its output is invalid, and no earlier credential is valid.
     """
     shared = _shared.setdefault(repr((plugin, cluster)), _SharedRun())
     known = shared.credential

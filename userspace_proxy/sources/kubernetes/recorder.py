@@ -92,7 +92,7 @@ class Recorder:
         return self._clock() + self._offset
 
     async def _send(self, series: Series) -> bool:
-        """Send a series's new occurrences; return whether a request was made."""
+        """Send the new occurrences of a series; return whether a request was made."""
         silent_until = self._silent_until.get(path_of(series), 0.0)
         series.not_before = max(self._now() + self._every_s, silent_until)
         if self._now() < silent_until:

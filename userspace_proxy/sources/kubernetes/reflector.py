@@ -55,12 +55,11 @@ _WENT_BACK = "its history went back, as after a restore of etcd"
 # The maximum delay of a watch's end: servers end a watch to the second, so if it ends later, the
 # network was down in between.
 _ON_TIME_S = 1.0
-# The minimum time that restoring etcd takes: stopping all API servers, restoring and starting them
-# again takes longer.
+# A lower bound for the time of an etcd restore, for which all API servers are stopped and started.
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
-"""The wait after a chunk of a watch without a line end: chunks of one byte keep a core busy."""
+"""The wait after a watch's chunk without a line end: tiny chunks would keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +217,10 @@ class Reflector:
     async def _check_history(self) -> tuple[RequestFailure | None, bool]:
         """Ask whether the server has the last seen state, or went back because etcd was restored.
 
-        Call this while a watch from that state is open: otherwise etcd could be restored after the
-        answer.
+        If the state is gone, the next step is a list. Call this while a watch from the state is
+        open: otherwise etcd could be restored after the answer.
 
-        Returns: Why there is no answer, and whether the server has the state.
+        Returns: The failure if there is no answer, and whether the server has the state.
         """
         query = {**self._position.check_query(), **self._resource.query}
         response = await self._client.get(self._resource.path_of_one, query)

@@ -111,7 +111,7 @@ async def _put_asleep(
     path, resource = _scale_of(namespace, workload)
     fields = {"workload": str(workload), "namespace": namespace}
     was_sent = may_be_made = False
-    # Nodes hold connections for at most as long as this takes.
+    # The nodes' acknowledgements expire, so the attempts must end soon.
     for within_s in (_ANSWER_S, _AGAIN_S):
         try:
             async with asyncio.timeout(within_s):

@@ -151,7 +151,7 @@ class FileWatch:
         gone = frozenset(names) - found.keys()
         for name in gone:
             self._read_as.pop(name, None)
-        # This includes files that were never read, which aren't in _read_as.
+        # Visit all of _unread, because files that were never read aren't in _read_as.
         for name in self._unread.keys() - found.keys():
             del self._unread[name]
         for name in sorted(found.keys() & frozenset(names)):
