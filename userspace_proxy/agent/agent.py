@@ -148,7 +148,7 @@ class Agent:
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
-                # If workers exited before they handed over their sockets, their ports are closed.
+                # Without sockets from previous workers, the ports to which rules steer are closed.
                 if self._previous_workers is None or not self._previous_workers.ports:
                     # Open these listeners now: rules already steer to them, and the first plan
                     # takes a second.

@@ -293,7 +293,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """
     shown = frontend
     if frontend.last and frontend not in served.plan.frontends:
-        # Each port of the range is a frontend: show an unserved one, or else the first.
+        # Each port of the range is a frontend: show the state of an unserved port, or the first.
         each = [one for one in served.plan.frontends if frontend.has(one)]
         lacking = (f for f in each if f not in served.listeners or f in served.unsteered)
         frontend = next(lacking, each[0])

@@ -45,7 +45,7 @@ Way = Literal["dials", "answers"]
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
 # These functions select figures of an endpoint's report: the first selects the gauges, which may
-# also fall; the second the bytes that the endpoint has sent, its failed dials, and _COUNTED.
+# decrease; the second the bytes that the endpoint has sent, its failed dials, and _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()

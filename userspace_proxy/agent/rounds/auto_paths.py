@@ -138,7 +138,7 @@ class AutoPaths:
                 port.unfit.pop(endpoint, None)
             else:
                 port.unfit[endpoint] = None
-            # A first answer changes nothing while other endpoints haven't been probed.
+            # An endpoint's first answer doesn't change the path while other endpoints are unfit.
             if not port.unfit or before or failed:
                 self._changed[key] = None
         if self._changed:

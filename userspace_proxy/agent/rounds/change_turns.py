@@ -25,8 +25,8 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# The time that a round takes on a slow core, including listeners and workers, per endpoint (with
-# preferences, hints or a policy) and per port.
+# The time that a round takes on a slow core, including listeners and workers: for each endpoint
+# (with preferences, hints or a policy), and for each port.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # The additional time for a new port, which includes opening its listener.

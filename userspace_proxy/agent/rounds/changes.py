@@ -144,7 +144,7 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        # From now on, the changes of this round, and changes of the node, wait for the kernel.
+        # Without a waiting change, the round is for a change of the node, which waits from now on.
         counters = self._counters
         counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())

@@ -155,7 +155,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # Like an answer to a worker, this ends the ejection everywhere, as in
+                # Like an answer to a worker, this ends the ejection everywhere, even in
                 # ``_followed``.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 

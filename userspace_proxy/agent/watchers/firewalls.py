@@ -36,7 +36,7 @@ _CHECK_EVERY_S = 0.5
 # The share of a CPU that reading firewall rules may take: one reading takes about 10 ms, or seconds
 # with 100,000 rules. This program's own changes also cause readings.
 _SHARE = 0.02
-# The interval for the legacy ``nat`` table, in which this program may have 100,000 rules.
+# The interval for the legacy ``nat`` table, which takes seconds to read with 100,000 rules.
 _NAT_EVERY_S = 300.0
 
 

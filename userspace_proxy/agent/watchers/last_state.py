@@ -34,7 +34,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
 """The interval in seconds at which an unchanged state is recorded as current."""
-# The wait for further changes before the state is written.
+# The minimum pause between two writes, in which further changes accumulate.
 _PERIOD_S = 5.0
 # The maximum average rate of writes: 9 GB a day in a large cluster, which changes all the time.
 _BYTES_PER_S = 100_000
