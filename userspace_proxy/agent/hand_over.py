@@ -83,7 +83,7 @@ class TakenOver:
         self._connection: socket.socket | None = connection
 
     def report_serving(self) -> None:
-        """Report that this process serves; the other process exits. Idempotent."""
+        """Report that this process serves, so the other won't take the node back. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with connection, contextlib.suppress(OSError):

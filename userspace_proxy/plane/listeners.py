@@ -112,7 +112,7 @@ class Listeners:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Open sockets that listeners will take over later."""
+        """Open sockets that listeners will take over later, up to half of the limit."""
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def previous_workers_drain(self) -> None:

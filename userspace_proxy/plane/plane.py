@@ -86,8 +86,8 @@ class Plane:
         workers: The number of worker processes; None if the caller's loop carries the traffic.
         tuning: Applies to each worker, but pipes and ephemeral ports are divided among workers.
         keeps_net_raw: Whether worker processes keep the capability to dial from client addresses.
-        label: If this process dies, workers continue to serve, and the next proxy with this label
-            adopts them. None: they exit with this process.
+        label: The label by which the next proxy finds the workers, which continue to serve if this
+            process dies; None if they exit with it.
         previous_workers: The previous control process's workers, which the caller drains.
         dialer: Replaces ``connect`` for TCP, in the caller's loop only.
     """

@@ -42,7 +42,7 @@ _LEAST_S = 1e-3
 
 
 class ChangeTurns:
-    """Chooses the changes that the rounds of one proxy take.
+    """The turns of one proxy's changes, which decide the changes that a round applies.
 
     Args:
         clock: Returns monotonic seconds.

@@ -47,7 +47,7 @@ class SyncCounters:
     """The number of failed rounds that would have written only changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
-    """The times of repairs in the last minute, perhaps also earlier ones, in monotonic seconds."""
+    """Monotonic seconds of the last 60 repairs, which include all repairs of the last minute."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0

@@ -43,8 +43,8 @@ class SyncLoop:
     Args:
         planning: The current plan, and its replacement.
         steering: The steering mechanism, which the caller has started.
-        min_period_s: The minimum number of seconds between the starts of two rounds, which then
-            share changes.
+        min_period_s: The minimum seconds between the starts of two rounds; changes that arrive in
+            between are applied together.
         check_health: Serves a plan's health check node ports; also called every second to retry.
         report: Called with events for users of the cluster.
     """
@@ -74,7 +74,7 @@ class SyncLoop:
         self._owes_round = False
         """Whether the node has changed since the last successful round."""
         self._is_unfinished = False
-        """Whether the last round failed; its changes may be older than the previous round."""
+        """Whether the last round failed, so that it must be repeated even without a new change."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()

@@ -115,7 +115,7 @@ async def pause(seconds: float) -> None:
 
 
 class Pace:
-    """Yields to the loop's other tasks during a long round.
+    """The pace of a long round, which yields to the loop's other tasks.
 
     Args:
         on_turn: Called at each turn, to show progress.

@@ -41,7 +41,7 @@ _NAT_EVERY_S = 300.0
 
 
 class FirewallWatch(Component):
-    """Watches the rules of other programs on one proxy's node.
+    """The watch of other programs' rules on one proxy's node.
 
     Args:
         steering: The proxy's steering mode.

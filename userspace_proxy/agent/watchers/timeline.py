@@ -77,7 +77,7 @@ class Timeline:
 
     Args:
         plane: Reports when endpoints are ejected, and when they recover.
-        view: Returns the state of the node, without its Service ports.
+        view: Returns the facts about the proxy, without its Service ports.
         clocks: The node's clocks; None: the real clocks.
     """
 

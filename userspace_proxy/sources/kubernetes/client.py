@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from yarl import URL
 
 CONNECT_S = 15.0
-"""Seconds for TCP and TLS; client-go allows 30 s for each dial."""
+"""The maximum seconds for TCP and TLS; client-go allows 30 s for each dial."""
 RESPONSE_S = 75.0
-"""Seconds until a response starts, and between two parts. The server's own timeout is 60 s
-(--request-timeout)."""
+"""The maximum seconds until a response starts, and between two of its parts. The server's own
+timeout is 60 s (--request-timeout)."""
 WATCHES_ANEW_S = 10.0
 """The minimum interval in seconds between restarts of all watches, so that they count as healthy in
 between."""

@@ -258,8 +258,7 @@ class Credentials:
         """Read the kubeconfig, if one is used, and check that it names a server.
 
         Raises:
-            SourceError: The kubeconfig or ``--master`` can't be used; for example, it names no
-                server.
+            SourceError: The kubeconfig or ``--master`` can't be used, or no server is named.
         """
         if self._kubeconfig:
             if self._master:

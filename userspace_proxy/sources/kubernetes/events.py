@@ -69,7 +69,7 @@ class Series:
 
 
 class Correlator:
-    """All series, and when to send each of them."""
+    """The series of Events, and the times at which to send them."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}

@@ -40,7 +40,7 @@ from .kubeconfig import ExecPlugin, KubeCluster
 _log = logging.getLogger("userspace_proxy.sources")
 
 PLUGIN_S = 60.0
-"""Seconds for one run without a user at the terminal."""
+"""The maximum seconds for one run without a user at the terminal."""
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1

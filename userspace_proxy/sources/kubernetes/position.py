@@ -33,7 +33,7 @@ class _ListFrom(enum.Enum):
 
 
 class Position:
-    """One position: at the start, in a list, or in a watch."""
+    """The position of one reflector: at the start, in a list, or in a watch."""
 
     def __init__(self) -> None:
         self._from = _ListFrom.ANYTHING

@@ -148,7 +148,7 @@ def read_proxy(text: str, origin: str) -> WebProxy | None:
 
 
 def is_excluded(host: str, port: str, no_proxy: str) -> bool:
-    """Return whether a host is excluded by NO_PROXY, or as localhost or a loopback address.
+    """Return whether NO_PROXY excludes a host, or the host is localhost or a loopback address.
 
     Args:
         host: A name in lower case, or an address without brackets.

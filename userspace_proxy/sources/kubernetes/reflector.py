@@ -126,8 +126,8 @@ class Reflector:
         """The last time at which the server certainly had the last seen state; unknown after a wait
         or a watch that didn't end on time, because history may have gone back."""
         self._is_invalid = False
-        """Whether the last watch began and then failed; this isn't an outage, because the next
-        watch may also fail."""
+        """Whether the last watch began and then failed. The next watch may also begin and fail, so
+        its beginning doesn't end an outage."""
         self._lists_at_once = False
         """Whether the last watch has shown that history went back during an outage."""
         self._watched_s = 0.0

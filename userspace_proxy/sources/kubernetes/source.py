@@ -37,7 +37,7 @@ from .shares import SHARE_BYTES, ObjectShares
 _log = FieldLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
-"""The maximum number of listed objects that can't be read; further objects are only counted."""
+"""The maximum number of unreadable objects that are reported one by one; others are counted."""
 
 
 class KubernetesSource(Source):
