@@ -227,7 +227,7 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
 
 
 async def end_workers(label: str) -> bool:
-    """Terminate workers that a killed process left, for up to END_S; return whether any existed."""
+    """Terminate workers of a killed process, waiting up to END_S; return whether any existed."""
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):

@@ -122,7 +122,7 @@ class Shown:
     health: Callable[[], StatusFacts]
     """Returns the facts without Service ports."""
     refresh: Callable[[], Awaitable[float]]
-    """Updates the counters before each answer that contains them; returns the seconds it took."""
+    """Updates counters and facts before an answer; returns the seconds that the facts took."""
 
 
 class PortCounters:

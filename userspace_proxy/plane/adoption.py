@@ -106,7 +106,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     async def adopt(self, within_s: float = ANSWER_S) -> int:
-        """Wait up to ``within_s`` for the workers' sockets; return the number of client sockets."""
+        """Wait up to ``within_s`` for workers' sockets; return how many are for clients."""
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)

@@ -166,7 +166,10 @@ class WorkerMain:
             self._end(1)
 
     def _on_lost(self, malformed: str) -> None:
-        """Exit after a malformed message, or if no process can connect and no drain is running."""
+        """Wait for the next control process to connect.
+
+        Exits after a malformed message, or if no process can connect and no drain is running.
+        """
         self._stop_entries()
         if self._worker is not None:
             self._worker.stop_reports()

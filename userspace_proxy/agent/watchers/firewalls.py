@@ -34,7 +34,7 @@ LOOK_EVERY_S = 60.0
 # The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
 # The share of a CPU that reading firewall rules may take: one reading takes about 10 ms, or seconds
-# with 100,000 rules. This program's own changes also cause readings.
+# with 100,000 rules, and each change by this program causes one.
 _SHARE = 0.02
 # The interval for the legacy ``nat`` table, which takes seconds to read with 100,000 rules.
 _NAT_EVERY_S = 300.0

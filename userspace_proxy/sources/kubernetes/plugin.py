@@ -103,7 +103,6 @@ async def plugin_credential(
     """Return a plugin's credential; run the plugin if it is unknown, refused or about to expire.
 
     Args:
-        plugin: The plugin.
         cluster: The cluster information for the plugin; None if the plugin doesn't request it.
         is_attended: Whether a user is at the terminal.
         refused: A credential that the server has refused.
@@ -167,7 +166,6 @@ async def run_plugin(
     """Run a plugin and return its credential.
 
     Args:
-        plugin: The plugin.
         cluster: The cluster information for the plugin.
         within_s: Seconds until the plugin is killed; None: no limit, for a user at the terminal.
         clock: Returns seconds since 1970.

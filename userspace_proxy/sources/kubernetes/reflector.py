@@ -229,8 +229,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # A watch also reports other errors, such as a missing permission. But another server may
-        # not return this error, so ask again after the watch.
+        # The watch itself reports other errors, such as a missing permission. The error may be one
+        # server's only, so ask again after the watch.
         return None, response.code == 200
 
     async def _list(self) -> RequestFailure | None:
