@@ -51,7 +51,7 @@ class Merging:
         return take
 
     def note(self, message: ToWorker) -> None:
-        """Record which group a listener joins or leaves; call it before sending the message."""
+        """Record which group a listener joins or leaves (Rule 1), before the message is sent."""
         if isinstance(message, OpenListener):
             self._group_of[message.listener] = message.group
         elif isinstance(message, MoveListener | CloseListener):

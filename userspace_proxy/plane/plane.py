@@ -273,7 +273,7 @@ class Plane:
             await asyncio.wait(owed, timeout=_REFRESH_S)
 
     def state(self) -> PlaneState:
-        """Return the state of the workers, as of their last reports."""
+        """Return the workers' state; the state of worker processes is as of their last reports."""
         if self._local is not None:
             status = self._local.status()
             return PlaneState(

@@ -88,7 +88,7 @@ class AutoPaths:
         return self._choose(plan.key)
 
     def leave_kernel(self, key: PortKey, cause: Cause) -> None:
-        """Move a Service port with path ``auto`` to the userspace path until further notice.
+        """Move a Service port with path ``auto`` to userspace, until :meth:`return_to_kernel`.
 
         Args:
             cause: Why its clients get no answer on the kernel path.

@@ -124,7 +124,7 @@ class ListenerShares:
                 yield namespace, min(share - services[service], own[service])
 
     def _giver(self, within: str, share: int) -> PortKey | None:
-        """Return a Service port that should give up its listeners.
+        """Return a Service port that should give up its listeners; None without such a port.
 
         Args:
             within: The namespace in which a Service has too many listeners; empty: a namespace has

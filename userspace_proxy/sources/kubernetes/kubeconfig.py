@@ -216,7 +216,7 @@ def read_client_config(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A mapping in a file."""
+    """A mapping in a file; methods raise SourceError for a field of the wrong type."""
 
     file: KubeconfigFile
     path: str

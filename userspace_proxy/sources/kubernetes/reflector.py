@@ -351,7 +351,7 @@ class Reflector:
         return requested_s + self._timing.silence_over_s
 
     def _metadata_of(self, event: WireEvent) -> Metadata:
-        """Return the metadata of the object in an event; empty if it can't be read."""
+        """Return the metadata in an event, perhaps empty; raise FieldError for an unknown type."""
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
                 return metadata_of(event.object)

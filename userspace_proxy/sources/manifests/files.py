@@ -174,7 +174,7 @@ class FileWatch:
         return Look(texts, gone, problems, is_settling)
 
     def _list(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-        """Return the files under the path, and the problems of entries that can't be examined.
+        """Return the files under the path, and problems of other entries; update :attr:`links`.
 
         Raises:
             OSError: The path itself can't be listed.
