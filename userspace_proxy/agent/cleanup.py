@@ -93,7 +93,7 @@ class _Removed:
         self.count = 0
 
     def note(self, was_there: object, **fields: str) -> None:
-        """Log a part if it existed."""
+        """Count and log a part, if it existed."""
         if was_there:
             self.count += 1
             _log.info(

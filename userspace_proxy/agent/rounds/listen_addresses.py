@@ -102,20 +102,20 @@ class ListenAddresses:
         return {} if shared is None else dict.fromkeys(plan.frontends, shared)
 
     def take(self, listeners: Iterable[Listener]) -> None:
-        """Record that listeners were opened."""
+        """Take the proxy ports of opened listeners from the pool."""
         for listener in listeners:
             if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
                 self._pool.take(listener.address.port)
                 self._tries, self._skipped = _TRIES, 0
 
     def give(self, listeners: Iterable[Listener]) -> None:
-        """Record that listeners were closed."""
+        """Give the proxy ports of closed listeners back to the pool."""
         for listener in listeners:
             self._pool.give(listener.address.port)
             self._skipped = 0
 
     def explain(self, plan: PortPlan, key: Hashable, why: ListenError | None) -> ListenError:
-        """Return why a listener couldn't be opened, with the program that uses its port.
+        """Return why a listener couldn't be opened, with the program that uses its port, if known.
 
         Args:
             key: A key of :meth:`wanted`.

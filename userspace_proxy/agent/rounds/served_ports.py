@@ -200,8 +200,7 @@ class ServedPorts:
         self._giving_up.clear()
 
     def switch_paths(self, *, may_enter: bool = True) -> None:
-        """Apply probe results to paths; with ``may_enter``, move the next ports to the kernel
-        path."""
+        """Choose paths by probe results; if ``may_enter``, move the next ports to the kernel."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
             if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:

@@ -131,7 +131,7 @@ class Pace:
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Yield to other tasks if this task has blocked the loop for too long."""
+        """Call ``on_turn``; yield to other tasks if this task has blocked the loop for too long."""
         self._on_turn()
         if self._clock() >= self._until:
             await pause(0)
