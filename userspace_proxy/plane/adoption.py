@@ -171,7 +171,7 @@ class PreviousWorkers:
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
-        """If there are too many sockets, close all sockets of the worker that sent the most."""
+        """If there are too many sockets, distrust the worker that sent the most sockets."""
         if sum(worker.count for worker in self._workers) > self._max_sockets:
             most = max(self._workers, key=lambda worker: worker.count)
             most.distrust(f"{most.count} sockets")

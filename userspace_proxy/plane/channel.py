@@ -135,7 +135,7 @@ class Channel(Generic[In, Out]):
             self._queue(make, (), _LATER_BYTES)
 
     def _frame(self, message: Out, sockets: int = 0) -> bytes:
-        """Return the frame of a message; empty if it is too large for the other side."""
+        """Return the frame of a message; log a message that is too large, and return no bytes."""
         body = self._encode(message)
         if len(body) <= MAX_FRAME_BYTES:
             return make_frame(body, sockets)

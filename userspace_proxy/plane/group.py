@@ -146,7 +146,7 @@ class Group(CounterTable):
         return GroupUpdate(self.number, self.key, None, self.serving)
 
     def too_large_reason(self, serving: Serving) -> str:
-        """Return why these endpoints don't fit in one message to a worker; empty if they do."""
+        """Return why a ``Serving`` doesn't fit in one message to a worker; empty if it does."""
         last, why = self._measured
         if serving != last:
             why = self._measure(serving)

@@ -87,14 +87,14 @@ class Observation:
             self._pods = None
 
     async def _find_pods(self) -> None:
-        """Index the cluster's pods in a thread, unless they are indexed: there may be many."""
+        """Index the cluster's pods, unless they are indexed, in a thread: there may be many."""
         if self._pods is None and (snapshot := self._latest()) is not None:
             pods = PodNames()
             await asyncio.to_thread(pods.follow, snapshot)
             self._pods = pods
 
     async def ask(self) -> None:
-        """Send the current filters to workers; return when their observations have arrived."""
+        """Send the current filters to workers; wait up to a second for their observations."""
         await self._find_pods()
         self._plane.observe(self._observing.filters())
         await self._plane.refresh()

@@ -311,7 +311,7 @@ class Plane:
         return all(worker.is_running for worker in self._workers)
 
     async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait until all workers have applied every message sent so far.
+        """Wait until all workers run, and up to a second until they have applied all messages.
 
         Args:
             wait: Awaited between two checks.

@@ -213,7 +213,8 @@ class WorkerMain:
         self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
     def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
-        """Send a batch of affinity entries if the channel has room; send the rest later."""
+        """Send a batch of affinity entries if there is room, and the rest later, until a
+        deadline."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None

@@ -124,7 +124,7 @@ class LastState(Component):
             self._source.resume(self._kept)
 
     async def run(self) -> None:
-        """Save the applied state to disk after each change, until cancelled."""
+        """Save the applied state after changes, and confirm an unchanged state, until cancelled."""
         if self._file is None:
             return
         try:

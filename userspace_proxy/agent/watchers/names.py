@@ -107,7 +107,7 @@ class NamesByDns(Component):
         self._server: DnsServer | None = None
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the DNS address.
+        """Open the DNS address, if one is configured.
 
         Raises:
             ListenError: The address isn't available.

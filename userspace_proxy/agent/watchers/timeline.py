@@ -166,7 +166,7 @@ class Timeline:
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
 
     def _word(self, outage: _Outage) -> None:
-        """Set an outage's cause from the current state of its Service port."""
+        """Set an outage's cause while the endpoint fails, unless the failure was injected."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.cause is not None

@@ -145,7 +145,7 @@ class ApiClient:
         self._open_session()
 
     async def close(self) -> None:
-        """Close all sockets; idempotent."""
+        """Close all sockets, and forget certificates and keys; idempotent."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()

@@ -87,7 +87,7 @@ class OneServiceReader:
         """Read a Service; the time limit excludes loading credentials.
 
         Raises:
-            SourceError: The server doesn't respond, or doesn't permit reading.
+            SourceError: The server doesn't respond, sends invalid data, or doesn't permit reading.
         """
         async with asked_once(self._client, within_s):
             return await self._read(key, with_pods)
@@ -182,7 +182,7 @@ async def read_service_names(
         within_s: The time limit for the server; the other arguments are as for KubernetesSource.
 
     Raises:
-        SourceError: The server doesn't respond, or refuses.
+        SourceError: The server doesn't respond, sends invalid data, or refuses.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     async with asked_once(client, within_s):

@@ -45,7 +45,7 @@ async def ask_server(
 ) -> ServerReport:
     """Request one object of each kind that the source reads, within ``within_s`` seconds.
 
-    The other arguments are the same as for KubernetesSource.
+    Failures are problems in the report. The other arguments are as for KubernetesSource.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:

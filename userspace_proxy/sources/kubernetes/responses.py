@@ -104,7 +104,7 @@ def rejected(
 
 
 def _text(body: bytes) -> str:
-    """Return the start of a response from a server in front of the API server."""
+    """Return the start of a plain-text response; empty for HTML and JSON."""
     start = body[:200].decode(errors="replace").strip()
     return "" if start[:1] in ("<", "{") else start
 

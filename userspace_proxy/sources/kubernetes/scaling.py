@@ -54,7 +54,7 @@ _UPDATE = "get and update"
 
 
 async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload, may: May) -> str:
-    """Scale from zero to one replica; return why that failed, or an empty string."""
+    """Scale from zero to one replica if ``may`` permits; return why that failed, or ""."""
     path, resource = _scale_of(namespace, workload)
     try:
         response = await client.get(path, {})

@@ -98,7 +98,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read changed files that haven't changed again since the last check.
+        """Read changed files that are unchanged since the last check, or keep changing for long.
 
         Args:
             writing: Files known to be written by programs.

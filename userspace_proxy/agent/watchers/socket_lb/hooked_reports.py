@@ -169,7 +169,7 @@ class Reports:
 
         Args:
             counts: All counters.
-            earlier: The counters of an earlier process.
+            earlier: The counters of an earlier process, whose counts aren't reported again.
         """
         reported, found = self._counts, defaultdict[PortKey, list[_Change]](list)
         for at, now in counts.items():
@@ -190,7 +190,7 @@ class Reports:
         groups: Mapping[PortKey, Group],
         now: float,
     ) -> Iterator[News]:
-        """Yield the changes of each Service port.
+        """Yield the changes of each Service port's counters and ejections.
 
         A change that the caller doesn't consume, or whose group doesn't exist yet, is reported by
         the next check.
