@@ -213,8 +213,7 @@ class WorkerMain:
         self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
     def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
-        """Send a batch of affinity entries if there is room, and the rest later, until a
-        deadline."""
+        """Send affinity entries in batches, while the channel has room, until a deadline."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None
