@@ -133,7 +133,7 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore the conntrack timeout that a killed process left raised; return whether it was.
+    """Restore a conntrack timeout left raised by a killed process; return whether there was one.
 
     That process recorded the previous value in its state file.
     """

@@ -129,7 +129,7 @@ def show_totals(facts: StatusFacts, totals: Totals) -> None:
 def _show_counted(
     facts: PortFigures, counters: GroupCounters, waiting: Waiting, problem: str = ""
 ) -> None:
-    """Copy all counters except the endpoints' counters, and the facts about waiting clients."""
+    """Copy the facts about waiting clients, and all counters except the endpoints' counters."""
     for name in _NAMES:
         setattr(facts, name, getattr(counters, name))
     counted = {name: getattr(counters.waits, name) for name in _WAIT_NAMES}

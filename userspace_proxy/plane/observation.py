@@ -87,7 +87,7 @@ class Observation:
             self._pods = None
 
     async def _find_pods(self) -> None:
-        """Index the cluster's pods, unless they are indexed, in a thread: there may be many."""
+        """Index the cluster's pods once, in a thread, because there may be many."""
         if self._pods is None and (snapshot := self._latest()) is not None:
             pods = PodNames()
             await asyncio.to_thread(pods.follow, snapshot)

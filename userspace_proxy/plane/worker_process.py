@@ -18,7 +18,7 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
-# How long a worker may take to exit once its channel is closed: it closes 10,000 listeners.
+# How long a worker may take to exit once its channel is closed, even with 10,000 listeners.
 END_WITHIN_S = 2.0
 
 

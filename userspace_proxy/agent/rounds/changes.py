@@ -225,7 +225,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the trigger times of new and changed slices, without triggers before startup."""
+        """Record the trigger times of new and changed slices, except triggers before startup."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)

@@ -155,8 +155,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # Like an answer to a worker, this ends the ejection everywhere, even in
-                # ``_followed``.
+                # Like an answer to a worker, this ends the ejection here as well.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:

@@ -115,7 +115,7 @@ class TrackingWatch(Component):
             _log.info("conntrack table is no longer full", extra=_fields(table))
 
     async def _exempt_status_ports(self) -> None:
-        """Exempt the status ports from tracking if packets are dropped; otherwise end that."""
+        """Exempt the status ports from tracking while packets are dropped."""
         if self._untracked is None:
             return
         if not self.is_dropping:

@@ -197,7 +197,7 @@ class Credentials:
 
     @property
     def cluster(self) -> str:
-        """The server's URL and a digest of its authority; valid after :meth:`check`."""
+        """The server's URL and a digest of its certificate authority; valid after :meth:`check`."""
         server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:

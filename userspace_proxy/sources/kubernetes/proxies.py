@@ -105,7 +105,7 @@ _HINT = "write it as http://10.0.0.1:3128"
 
 
 def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProxy | None:
-    """Return the proxy that the environment sets for a server; None without one, or by NO_PROXY.
+    """Return the environment's proxy for a server; None without one, or if NO_PROXY excludes it.
 
     Raises:
         SourceError: The URL is invalid, its scheme isn't supported, or this is a CGI program, so

@@ -223,7 +223,7 @@ class KubernetesSource(Source):
             asyncio.get_running_loop().call_soon(self._update)
 
     def _update(self) -> None:
-        """Publish the changes of one loop iteration, once all is listed; log new problems."""
+        """Publish the changes of one iteration, once everything is listed; log new problems."""
         self._is_scheduled = False
         if self._publish is None:
             return
