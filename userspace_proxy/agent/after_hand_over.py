@@ -141,7 +141,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
 
 def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Check that a program starts in the given environment, before this process executes one."""
+    """Raise OSError or SubprocessError unless a program exits with 0 in the given environment."""
     done = subprocess.run(
         command,
         executable=RUNNING_INTERPRETER,
@@ -160,7 +160,8 @@ def _check_start(command: list[str], environment: dict[str, str]) -> None:
 def takes_back() -> bool:
     """Return whether this process must take back the node that it has handed over.
 
-    Only the first call returns True: programs that this process starts mustn't take the node back.
+    Only the first call returns True: it removes the mark from the environment, so that programs
+    that this process starts don't take the node back.
     """
     return os.environ.pop(_MARK, "") != ""
 

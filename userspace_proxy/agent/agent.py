@@ -149,7 +149,7 @@ class Agent:
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
-                # If workers exited before they handed over their sockets, their ports are closed.
+                # Without sockets from previous workers, the ports to which rules steer are closed.
                 if self._previous_workers is None or not self._previous_workers.ports:
                     # Open these listeners now: rules already steer to them, and the first plan
                     # takes a second.
@@ -221,8 +221,8 @@ class Agent:
         """Stop serving, and remove all kernel state of this proxy. Idempotent.
 
         Args:
-            drain_s: Seconds until open connections are reset. New connections are served until
-                shortly before then: clients of a busy Service always open some.
+            drain_s: Maximum seconds until open connections end; the rest are reset. New connections
+                are served until shortly before: clients of a busy Service always open some.
         """
         self._stopping.set()
         last_s = min(drain_s / 2, _WITHOUT_NEW_S)
@@ -233,7 +233,7 @@ class Agent:
         # kernel state last, because open connections depend on it.
         if self._steering is not None:
             await steer_nothing(self._steering)
-        # End the previous workers: before the first round, rules still steered clients to them.
+        # End the previous workers only now: before the first round, rules steer clients to them.
         if self._previous_workers is not None:
             self._previous_workers.end()
         if self._core is not None:
@@ -285,7 +285,7 @@ class Agent:
 
         Raises:
             UserspaceProxyError: A background task failed; for example, the source can't be read.
-            RuntimeError: The proxy was stopped first.
+            RuntimeError: The proxy isn't running, or was stopped first.
         """
         settled = self._running().sync.progress.settled()
         outcome = await first_of(self._supervisor.failed(), settled, self._stopping.wait())

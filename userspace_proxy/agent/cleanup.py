@@ -36,7 +36,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 
 def cleanup(settings: Settings) -> int:
-    """Remove the rules and routes of every steering mode, and log them; return the exit status.
+    """Remove the kernel state and workers of proxies, and log each part; return exit status 0.
 
     Raises:
         LockHeld: A proxy whose state would be removed runs on this node and would restore it.
@@ -56,7 +56,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # Include running proxies, as routes don't show which proxy added them.
+        # Include running proxies, so that locking fails: routes don't show which proxy added them.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
         labels |= program_labels()
     removed = _Removed()
@@ -93,7 +93,7 @@ class _Removed:
         self.count = 0
 
     def note(self, was_there: object, **fields: str) -> None:
-        """Log a part if it existed."""
+        """Count and log a part, if it existed."""
         if was_there:
             self.count += 1
             _log.info(
@@ -133,7 +133,7 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore conntrack's timeout if a killed process left it raised; return whether restored.
+    """Restore a conntrack timeout left raised by a killed process; return whether there was one.
 
     That process recorded the previous value in its state file.
     """

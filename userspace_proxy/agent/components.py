@@ -27,7 +27,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     """Yield the components of a proxy in start order; the agent closes them in reverse order.
 
     Args:
-        shown: The facts that the status servers show.
+        shown: The functions that the status servers call.
         own: Receives the servers' addresses.
     """
     options, source, steering, sync = core.options, core.source, core.steering, core.sync
@@ -67,5 +67,5 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SourceComponent(source, names_of_endpoints.publish)
     if options.ready_socket:
         yield ReadySocket(options.ready_socket, source, progress, plane)
-    # Relief is last, so that if another component fails, the previous process keeps the node.
+    # Relief is last: if another component fails to start, the previous process keeps the node.
     yield Relief(core.previous_workers, progress, plane, options)

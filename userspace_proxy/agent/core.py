@@ -36,7 +36,7 @@ class Core:
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
         pool: The free proxy ports.
-        health: Returns the state of the node, without its Service ports.
+        health: Returns the facts about the proxy, without its Service ports.
     """
 
     options: Options

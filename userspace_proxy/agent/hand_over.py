@@ -83,7 +83,7 @@ class TakenOver:
         self._connection: socket.socket | None = connection
 
     def report_serving(self) -> None:
-        """Report that this process serves; the other won't take the node back. Idempotent."""
+        """Report that this process serves, so the other won't take the node back. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with connection, contextlib.suppress(OSError):
@@ -105,7 +105,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     """Ask the running proxy of this name to hand over the node; None if no proxy runs.
 
     Raises:
-        LockHeld: The proxy refuses; the message contains the cause.
+        LockHeld: The proxy refuses or doesn't answer, or this process can't prove CAP_NET_ADMIN.
     """
     until = Clocks.monotonic() + _ANSWER_S
     while found := connect_to_holder(proxy_name):
@@ -213,7 +213,7 @@ def worker_label(options: Options) -> str | None:
 
 
 async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
-    """Adopt the sockets of the previous control process's workers; None if there are none."""
+    """Adopt the sockets of the previous process's workers; None if it left no workers."""
     socks = connect_to_workers(label)
     if not socks:
         return None
@@ -227,7 +227,7 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
 
 
 async def end_workers(label: str) -> bool:
-    """Terminate the workers that a killed control process left; return whether any existed."""
+    """Terminate workers of a killed process, waiting up to END_S; return whether any existed."""
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):

@@ -46,8 +46,8 @@ class NodeLock:
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self.listener: ProvenSocket | None = None
-        """The socket of the held lock, or None; accept its connections to keep room in the kernel's
-        queue.
+        """The listening socket while the lock is held; accept its connections to keep room in the
+        kernel's queue.
 
         A process that only checks whether the lock is held expects no answer."""
 
@@ -75,7 +75,7 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Bind the lock's name, or a random name if it is taken; return name and socket."""
+        """Return a name and its socket: the lock's name, or a random name if that is taken."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:

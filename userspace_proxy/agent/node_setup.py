@@ -71,7 +71,7 @@ def open_steering(
     stack: AsyncExitStack,
     kernel: KernelOffers,
 ) -> Steering:
-    """Create the steering mechanism; take the node's lock first if it changes the kernel.
+    """Create the steering mechanism; take the lock and a refuse port if it changes the kernel.
 
     Args:
         wanted: A steering mode, or a mechanism created by the caller, which is returned unchanged.
@@ -128,7 +128,7 @@ def hook_options(options: Options) -> HookOptions | None:
 
 
 def _remove_hooks(proxy_name: str) -> None:
-    """Remove the hooks of an earlier run, which would send clients to outdated endpoints."""
+    """Try to remove the hooks of an earlier run, which would send clients to outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
             _log.info("removed the connect() hooks of an earlier run")
@@ -180,7 +180,7 @@ async def prepare_node(
     owners: OwnerSockets,
     kernel: KernelOffers,
 ) -> None:
-    """Remove leftovers of other steering modes, and keep open connections tracked.
+    """Remove leftovers of other steering modes; with proxy ports, keep open connections tracked.
 
     Call this before the first listener opens, because stale rules steer to proxy ports.
     """
@@ -197,7 +197,7 @@ async def start_client_addresses(
     plane: Plane,
     kernel: KernelOffers,
 ) -> ClientAddresses | None:
-    """Start to preserve client addresses in a plane; None if the options don't request it.
+    """Start to preserve client addresses; if this isn't requested, clean up and return None.
 
     With the kernel path for all Services, preservation begins with the first Service that can't
     take it. The caller removes the kernel state by ``clean_up``, after the drain.

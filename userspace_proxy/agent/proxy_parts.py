@@ -53,7 +53,7 @@ class PlaneComponent(Component):
         self._observation = observation
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Request observations from workers while anything consumes them."""
+        """Request observations while anything consumes them; limit waits on recovered listeners."""
         supervisor.start("observation", self._observation.run)
         if self._plane.has_recovered:
             supervisor.start("recovered listeners", self._limit_waits, restarts=False)

@@ -156,7 +156,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 async def _make_way(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers
 ) -> TakenOver | None:
-    """Ask the running proxy to hand over; None if no take-over is requested, or no proxy runs."""
+    """Run the startup checks, and ask the running proxy to hand over; None without a take-over."""
     if not settings.take_over or settings.steering == "none":
         return None
     # Check as much as possible before asking the running proxy to hand over the node, so that it
@@ -172,7 +172,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until the API server answers, or no proxy runs; a running proxy may still reach it."""
+    """Wait until this process can read Services, or no proxy runs that may still read them."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](
@@ -219,7 +219,7 @@ def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Op
 
 
 def settle_memory() -> None:
-    """Collect garbage once, and exempt surviving objects from later collections.
+    """Collect garbage, exempt surviving objects from later collections, and trim the heap.
 
     Call this after creating many objects. The call takes 0.1 s for 10,000 Services. Otherwise each
     full collection would take as long, whenever the number of objects has grown by a quarter.

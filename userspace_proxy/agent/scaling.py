@@ -137,7 +137,7 @@ class _Resting:
         yield "rounds of the holder", lambda: self._repeat(self._follow)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a step every second while a Service names a workload, until cancelled."""
+        """Repeat a step every second while a Service names a workload; back off while it fails."""
         failures = 0
         while True:
             if not self._is_wanted():

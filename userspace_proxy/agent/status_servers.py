@@ -122,7 +122,7 @@ class Shown:
     health: Callable[[], StatusFacts]
     """Returns the facts without Service ports."""
     refresh: Callable[[], Awaitable[float]]
-    """Updates the counters; awaited before each answer that contains counters."""
+    """Updates counters and facts before an answer; returns the seconds that the facts took."""
 
 
 class PortCounters:
@@ -132,12 +132,12 @@ class PortCounters:
         self._served_ports = served_ports
         self._plane = plane
         self._known: dict[PortKey, tuple[int, Figures]] = {}
-        """The last counters of each port, and the revision of its group."""
+        """The revision of each port's group, and the port's counters at that revision."""
 
     async def take(self) -> Counted | None:
         """Return the counters at this moment; None if there are too many Service ports.
 
-        Request reports from workers: otherwise, all traffic since their last regular report would
+        Requests reports from workers: otherwise, all traffic since their last regular report would
         appear as a burst when a page is opened.
 
         Cost: 1 µs for a Service port without traffic since the last call, 15 µs for any other.
@@ -199,7 +199,7 @@ class StatusServers(Component):
         self._addresses = StatusAddresses()
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the addresses, and retry unavailable ones until they are open."""
+        """Open the wanted addresses, retry unavailable ones, and record events and history."""
         options, sync, shown, own = self._options, self._sync, self._shown, self._own
         if options.admin is None and options.health is None:
             return

@@ -129,7 +129,7 @@ def show_totals(facts: StatusFacts, totals: Totals) -> None:
 def _show_counted(
     facts: PortFigures, counters: GroupCounters, waiting: Waiting, problem: str = ""
 ) -> None:
-    """Copy all counters except the endpoints' counters."""
+    """Copy the facts about waiting clients, and all counters except the endpoints' counters."""
     for name in _NAMES:
         setattr(facts, name, getattr(counters, name))
     counted = {name: getattr(counters.waits, name) for name in _WAIT_NAMES}
@@ -141,7 +141,7 @@ def _times(durations: Durations) -> Times:
 
 
 def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
-    """Return the last view of a Service port if nothing has changed, as making one takes 30 µs."""
+    """Return the last view of a Service port unless it has changed: a new view takes 30 µs."""
     group, now = served.group, clock.now
     made_from = (
         clock.unix(0.0),
@@ -224,7 +224,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return why clients of a Service port are dropped now, with counts; may be empty."""
+    """Return why clients of a Service port were dropped, with counts; empty if all are admitted."""
     admits = plan.serving.admits
     if admits is None:
         return ()
@@ -293,7 +293,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """
     shown = frontend
     if frontend.last and frontend not in served.plan.frontends:
-        # Each port of the range is a frontend: show an unserved one, or else the first.
+        # Each port of the range is a frontend: show the state of an unserved port, or the first.
         each = [one for one in served.plan.frontends if frontend.has(one)]
         lacking = (f for f in each if f not in served.listeners or f in served.unsteered)
         frontend = next(lacking, each[0])

@@ -106,7 +106,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     async def adopt(self, within_s: float = ANSWER_S) -> int:
-        """Receive copies of the workers' sockets; return the number of sockets for clients."""
+        """Wait up to ``within_s`` for workers' sockets; return how many are for clients."""
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
@@ -144,7 +144,7 @@ class PreviousWorkers:
         return sum(map(len, self._sockets.values()))
 
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket | None]:
-        """Return the sockets on an address in the kernel's order; the caller closes them.
+        """Remove and return an address's sockets, in the kernel's order; the caller closes them.
 
         None stands for a socket that a worker hasn't handed over: when that worker drains, the
         socket that was opened last takes its index.
@@ -161,7 +161,7 @@ class PreviousWorkers:
         return [by_index[index] for index in order_left(by_index)]
 
     def take_entries(self, label: str) -> list[AffinityEntries]:
-        """Return the affinity entries of a Service port that have arrived so far."""
+        """Remove and return a Service port's affinity entries; later ones go to ``on_entries``."""
         self._taken.add(label)
         return self._entries.pop(label, [])
 
@@ -171,7 +171,7 @@ class PreviousWorkers:
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
-        """If there are too many sockets, close all sockets of the worker that sent the most."""
+        """If there are too many sockets, distrust the worker that sent the most sockets."""
         if sum(worker.count for worker in self._workers) > self._max_sockets:
             most = max(self._workers, key=lambda worker: worker.count)
             most.distrust(f"{most.count} sockets")
@@ -184,7 +184,7 @@ class PreviousWorkers:
             self._entries.setdefault(entries.label, []).append(entries)
 
     async def all_entries(self, within_s: float = PINS_S) -> None:
-        """Wait until no more affinity entries can arrive."""
+        """Wait up to ``within_s`` for the affinity entries of workers that have handed over."""
         waiting = [worker.pins_sent for worker in self._workers if worker.handed_over.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=within_s)
@@ -267,8 +267,8 @@ class _PreviousProcess:
         self._name = name.decode() if isinstance(name, bytes) else ""
         """The name of the worker's socket; empty if this process can't connect again."""
         self.is_late = False
-        """Whether it is too late to adopt further sockets, which are then closed on arrival. The
-        worker is also asked less often."""
+        """Whether it is too late to adopt further sockets: they are closed on arrival, and this
+        process connects to the worker less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once the worker answers."""
@@ -282,7 +282,7 @@ class _PreviousProcess:
         self._stop_reading()
 
     def dismiss(self, order: Drain | End) -> None:
-        """Send the worker its last order, now or once it has answered or been distrusted or lost.
+        """Send the worker its last order once its sockets have arrived or are no longer expected.
 
         Only the first such order counts.
         """

@@ -180,7 +180,7 @@ class Reception:
         self._timer = self._loop.call_later(_PAUSE_S, self._resume)
 
     def _admit(self, sock: socket.socket, now: float) -> None:
-        """Assign a slot to a process, and challenge the process."""
+        """Assign a slot to a process, perhaps an older connection's, and challenge the process."""
         pid = abstract_sockets.peer(sock)[0]
         same = [each for each, guest in self._guests.items() if guest.pid == pid and pid]
         if len(same) >= _PLACES_A_PROCESS:
@@ -249,7 +249,7 @@ class Reception:
         sock.close()
 
     def _leave(self, sock: socket.socket) -> None:
-        """Free a process's slot."""
+        """Free a process's slot; its connection stays open."""
         guest = self._guests.pop(sock)
         guest.deadline.cancel()
         if guest.challenge is not None:

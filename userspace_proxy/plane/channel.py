@@ -71,12 +71,15 @@ Out = TypeVar("Out")
 class Channel(Generic[In, Out]):
     """One end of a connected Unix stream socket; owns the socket.
 
-    msgspec validates incoming messages against the type ``reads``. ``receive`` is called with each
-    message and its descriptors, which the callee closes. ``lost`` is called once: with an empty
-    string if the other side has exited or doesn't read, otherwise with the fault of its message.
-    ``read_for`` is called after each loop iteration that reads, with its duration in seconds. If
-    ``unknown`` is given, messages of other types are skipped, and ``unknown`` is called with the
-    fault. A frame longer than ``max_frame_bytes`` is malformed.
+    Args:
+        reads: The type against which msgspec validates incoming messages.
+        receive: Called with each message and its descriptors, which the callee closes.
+        lost: Called once: with an empty string if the other side has exited or doesn't read,
+            otherwise with the fault of its message.
+        max_frame_bytes: A longer incoming frame is malformed.
+        read_for: Called after each loop iteration that reads, with its duration in seconds.
+        unknown: Called with the fault of each message of another type, which is skipped; None if
+            such a message is malformed.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class Channel(Generic[In, Out]):
             self._queue(make, (), _LATER_BYTES)
 
     def _frame(self, message: Out, sockets: int = 0) -> bytes:
-        """Return the frame of a message; empty if it is too large for the other side."""
+        """Return the frame of a message; log a message that is too large, and return no bytes."""
         body = self._encode(message)
         if len(body) <= MAX_FRAME_BYTES:
             return make_frame(body, sockets)

@@ -45,7 +45,7 @@ Way = Literal["dials", "answers"]
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
 # These functions select figures of an endpoint's report: the first selects the gauges, which may
-# also fall; the second the bytes that the endpoint has sent, its failed dials, and _COUNTED.
+# decrease; the second the bytes that the endpoint has sent, its failed dials, and _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()
@@ -146,7 +146,7 @@ class Group(CounterTable):
         return GroupUpdate(self.number, self.key, None, self.serving)
 
     def too_large_reason(self, serving: Serving) -> str:
-        """Return why these endpoints don't fit in one message to a worker; empty if they do."""
+        """Return why a ``Serving`` doesn't fit in one message to a worker; empty if it does."""
         last, why = self._measured
         if serving != last:
             why = self._measure(serving)
@@ -258,7 +258,7 @@ class Group(CounterTable):
     def _begin_counters(self, report: GroupReport) -> None:
         """Create the counters of known endpoints that don't have any yet.
 
-        Cost: the keys are the objects in the plan, because the addresses in the report are copies.
+        Cost: the plan's addresses become the keys, so that the report's copies aren't kept.
         """
         new = [e.endpoint for e in report.endpoints if self.find_counters(e.endpoint) is None]
         if new:
@@ -279,7 +279,7 @@ class Group(CounterTable):
         self._waiting = _with(self._waiting, worker, clients)
 
     def worker_ended(self, worker: int) -> None:
-        """Subtract a worker's open connections; its other counts stay."""
+        """Subtract a worker's open connections; forget its ejections and waits, keep its counts."""
         self.revision += 1
         self.ended_workers += 1
         for endpoint, open_ in self._open.get(worker, {}).items():
@@ -306,7 +306,7 @@ class Group(CounterTable):
         return Waiting(sum(clients), max(0.0, now - min(since)))
 
     def returned(self, endpoint: SocketAddress, now: float) -> None:
-        """Record that an ejected endpoint has answered a worker."""
+        """Begin the slow start of an ejected endpoint that has answered a worker."""
         if self._slow_start.seconds:
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)

@@ -91,8 +91,7 @@ class ListeningSockets:
         self.socks: tuple[socket.socket, ...] = ()
         """One socket per worker; none while a UDP port refuses."""
         self._hold: _socket.socket | None = None
-        """The socket that reserves a refusing UDP port; None if the kernel can't do that, or
-        otherwise."""
+        """The socket that reserves a UDP port while it refuses; None if there is none."""
         self.at = at
         self._open()
 

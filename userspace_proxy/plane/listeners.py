@@ -41,8 +41,9 @@ Send = Callable[..., bool]
 class Listeners:
     """The listeners of one plane.
 
-    ``limit`` is the number of descriptors that this process, and each of ``count`` workers, may
-    use. Sockets of previous workers (``previous_workers``) are used before new sockets are opened.
+    Args:
+        limit: The number of descriptors that this process, and each of ``count`` workers, may use.
+        previous_workers: Workers whose sockets are used before new sockets are opened.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Listeners:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Open sockets that listeners will take over later."""
+        """Open sockets that listeners will take over later, up to half of the limit."""
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def previous_workers_drain(self) -> None:
@@ -155,7 +156,7 @@ class Listeners:
                 self._send_opening(worker, listener, worker, listener.number)
 
     def substitute(self, missing: int, running: Sequence[int]) -> None:
-        """Assign a running worker as the substitute for a missing worker. Idempotent."""
+        """Open a missing worker's listeners in a running worker that has room. Idempotent."""
         substitute = self._substitutes.begin(missing, running)
         if substitute is None:
             return
@@ -268,7 +269,7 @@ class Listeners:
     def _inherit(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> Sequence[socket.socket | None]:
-        """Return an earlier run's sockets on an address: its workers' or recovered sockets."""
+        """Take an earlier run's sockets on an address: its workers', or else a recovered socket."""
         handed_over = self._previous_workers.take(protocol, at) if self._previous_workers else ()
         return handed_over or self.recovered.take(protocol, at, serving)
 
@@ -286,8 +287,8 @@ class Listeners:
         all_workers, have = range(len(self._counts)), sum(self._counts)
         chosen: Sequence[int] = ()
         if old is not None:
-            # Other listeners may have used up its descriptors since it was closed. It can be opened
-            # with fewer sockets once workers have closed their copies.
+            # Other listeners may have used up the old listener's descriptors since it was closed.
+            # The port can be opened with fewer sockets once workers have closed their copies.
             if have + len(old.workers) <= max(self._limit // 2, self._limit - RESERVE):
                 chosen = old.workers
         elif have + len(all_workers) <= self._limit // 2:

@@ -87,14 +87,14 @@ class Observation:
             self._pods = None
 
     async def _find_pods(self) -> None:
-        """Index the cluster's pods in a thread, unless they are indexed: there may be many."""
+        """Index the cluster's pods once, in a thread, because there may be many."""
         if self._pods is None and (snapshot := self._latest()) is not None:
             pods = PodNames()
             await asyncio.to_thread(pods.follow, snapshot)
             self._pods = pods
 
     async def ask(self) -> None:
-        """Send the current filters to workers; return when their observations have arrived."""
+        """Send the current filters to workers; wait up to a second for their observations."""
         await self._find_pods()
         self._plane.observe(self._observing.filters())
         await self._plane.refresh()
@@ -134,7 +134,7 @@ class PodNames:
         """How often each pod is listed, by address and by source, in the order of first listing."""
 
     def of(self, snapshot: Snapshot, ip: str) -> str:
-        """Return the pod of an address, ``namespace/name``; empty if unknown."""
+        """Return the pod of an address by Rule 2, ``namespace/name``; empty if unknown."""
         self.follow(snapshot)
         own = () if snapshot.node is None else snapshot.node.addresses
         listed = self._pods.get(ip)

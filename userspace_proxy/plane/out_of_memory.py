@@ -40,8 +40,9 @@ def be_killed_first(proc: Path = Path("/proc/self")) -> None:
     """Make the kernel kill this process instead of its parent at a cgroup's memory limit.
 
     Does nothing without such a limit: if the whole node is out of memory, another program is the
-    cause. Call it before dropping privileges: only root may write root's files in /proc. Source:
-    proc_pid_oom_score_adj(5); raising the score takes no capability.
+    cause. Call it before dropping privileges: only root may write root's files in /proc.
+
+    Source: proc_pid_oom_score_adj(5); raising the score takes no capability.
     """
     if not any(isinstance(limit, CgroupMemory) for limit in find_memory_limits(proc)):
         return

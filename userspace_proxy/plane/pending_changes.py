@@ -36,7 +36,7 @@ class Merging:
         """The group of each listener of the process."""
 
     def add(self, update: GroupUpdate) -> Callable[[], ToWorker] | None:
-        """Return a function that creates the message when it is sent; None if merged."""
+        """Record a change; return a function that creates the message, or None if it was merged."""
         if (waiting := self._waiting.get(update.group)) is not None:
             waiting.new = update.new
             return None
@@ -51,7 +51,7 @@ class Merging:
         return take
 
     def note(self, message: ToWorker) -> None:
-        """Record which group a listener joins or leaves; call it before sending the message."""
+        """Record which group a listener joins or leaves (Rule 1), before the message is sent."""
         if isinstance(message, OpenListener):
             self._group_of[message.listener] = message.group
         elif isinstance(message, MoveListener | CloseListener):

@@ -82,12 +82,14 @@ OnObserved = Callable[[Observed | Called], None]
 class Plane:
     """The listeners, Service ports and workers of one proxy.
 
-    If ``workers`` is None, the caller's event loop carries the traffic. ``tuning`` applies to each
-    worker, but pipes and ephemeral ports are divided among the workers. With ``keeps_net_raw``,
-    worker processes keep the capability to dial from client addresses. With a label, workers
-    continue to serve if this process dies, and the next proxy with this label adopts them. The
-    caller drains ``previous_workers``, the workers of the previous control process. A dialer
-    replaces ``connect`` for TCP, in the caller's loop only.
+    Args:
+        workers: The number of worker processes; None if the caller's loop carries the traffic.
+        tuning: Applies to each worker, but pipes and ephemeral ports are divided among workers.
+        keeps_net_raw: Whether worker processes keep the capability to dial from client addresses.
+        label: The label by which the next proxy finds the workers, which continue to serve if this
+            process dies; None if they exit with it.
+        previous_workers: The previous control process's workers, which the caller drains.
+        dialer: Replaces ``connect`` for TCP, in the caller's loop only.
     """
 
     def __init__(
@@ -264,14 +266,14 @@ class Plane:
             self._workers[0].ask()
 
     async def refresh(self) -> None:
-        """Update all counters; call it before reading them."""
+        """Update all counters, waiting a second at most; call it before reading them."""
         asked = [worker.ask() for worker in self._workers if worker.is_running]
         owed = [waiting for waiting in asked if not waiting.done()]
         if owed:
             await asyncio.wait(owed, timeout=_REFRESH_S)
 
     def state(self) -> PlaneState:
-        """Return the state of the workers, as of their last reports."""
+        """Return the workers' state; the state of worker processes is as of their last reports."""
         if self._local is not None:
             status = self._local.status()
             return PlaneState(
@@ -309,7 +311,7 @@ class Plane:
         return all(worker.is_running for worker in self._workers)
 
     async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait until all workers have applied every message sent so far.
+        """Wait until all workers run, and up to a second until they have applied all messages.
 
         Args:
             wait: Awaited between two checks.
@@ -397,7 +399,7 @@ class Plane:
         self._listeners.send_all(worker)
 
     def worker_runs(self, worker: int) -> None:
-        """Record that a worker process runs, although it hasn't opened its listeners yet."""
+        """Request a worker's first report, which ends its substitution; update substitutes."""
         self._workers[worker].ask()
         self._find_substitutes()
 

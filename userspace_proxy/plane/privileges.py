@@ -48,8 +48,8 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 1 << CAP_NET_RAW & _permitted() if keeps_net_raw else 0
     for capability in range(_LAST_CAPABILITY + 1):
-        # Beyond the last capability, or without CAP_SETPCAP, there is nothing to drop, so ignore a
-        # failure.
+        # A failure (beyond the last capability, or without CAP_SETPCAP) is harmless: no_new_privs,
+        # set below, prevents execve from granting capabilities.
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     libc.prctl(_PR_SET_KEEPCAPS, 1 if kept else 0, 0, 0, 0)
     if os.geteuid() == 0 and _is_mapped(WORKER_ID):

@@ -137,7 +137,7 @@ class ProbeSchedule:
             self._measure(known, 0.0)
 
     def take(self, now: float, room: int) -> list[SocketAddress]:
-        """Return the endpoints to probe now; the caller calls :meth:`finished` for each of them.
+        """Take the endpoints to probe now; the caller calls :meth:`finished` for each of them.
 
         Args:
             room: The maximum number of endpoints to return.

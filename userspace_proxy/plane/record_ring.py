@@ -83,9 +83,9 @@ class RecordRing(Watch):
         """A filter has room if fewer records than this count for it."""
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
-        """Observe connections that match any of these filters; an empty list stops observation.
+        """Return the observations since the last call; observe matching connections from now on.
 
-        Returns the observations since the last call.
+        An empty list of filters stops observation.
         """
         counted = zip(self._filters, self._left_out, strict=True)
         records = [kept.record for kept in self._records.values()]

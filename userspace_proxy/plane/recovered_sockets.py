@@ -35,7 +35,7 @@ class RecoveredSockets:
     def open(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], most: int, *, transparent: bool
     ) -> None:
-        """Open sockets at these addresses, up to a limit."""
+        """Open sockets at these addresses, up to a limit; skip addresses that can't be bound."""
         for protocol, at in wanted:
             if len(self._sockets) >= most:
                 break

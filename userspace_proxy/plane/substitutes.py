@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 class Substitutes:
     """The substitutes among the workers of one plane.
 
-    ``counts`` is the live number of listeners of each worker; ``limit`` is the number of
-    descriptors that a worker may use.
+    Args:
+        counts: The number of listeners of each worker, which the caller keeps up to date.
+        limit: The number of descriptors that a worker may use.
     """
 
     def __init__(self, counts: Sequence[int], limit: int) -> None:
@@ -48,7 +49,7 @@ class Substitutes:
         return self._by_missing.pop(missing, None)
 
     def worker_ended(self, worker: int) -> None:
-        """Record that a worker can no longer be a substitute."""
+        """End the substitutions by a worker that has exited."""
         kept = {m: substitute for m, substitute in self._by_missing.items() if substitute != worker}
         self._by_missing = kept
 
@@ -64,7 +65,7 @@ class Substitutes:
 
     @staticmethod
     def missing(number: int, workers: int) -> int | None:
-        """Return the worker whose listener a substitute holds; None for an own listener."""
+        """Return the worker whose listener a substitute holds; None if it is the holder's own."""
         return None if number >= 0 else -number % workers
 
     def listener(self, number: int) -> int:

@@ -51,7 +51,7 @@ class Watchdog:
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Check a process every LOOK_S; return the seconds charged since its last heartbeat."""
+        """Check a process, every LOOK_S; return the seconds charged since its last heartbeat."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)
@@ -68,7 +68,7 @@ class Watchdog:
             self._beats = -1
 
     def _charge(self, pid: int) -> float:
-        """Return the seconds that a check without a heartbeat charges to a process."""
+        """Record a process's CPU time; return the charge of a check without a heartbeat."""
         try:
             # The process name before these fields may contain spaces and parentheses, so split the
             # line at the last parenthesis.

@@ -95,7 +95,8 @@ async def _run(sock: socket.socket) -> int:
 class WorkerMain:
     """The main program of one worker process; owns the socket to the control process.
 
-    ``confine`` drops privileges, before the first listening socket arrives.
+    Args:
+        confine: Drops privileges; called before the first listening socket arrives.
     """
 
     def __init__(
@@ -165,7 +166,10 @@ class WorkerMain:
             self._end(1)
 
     def _on_lost(self, malformed: str) -> None:
-        """Wait for the next control process if it can connect; otherwise exit unless draining."""
+        """Wait for the next control process to connect.
+
+        Exits after a malformed message, or if no process can connect and no drain is running.
+        """
         self._stop_entries()
         if self._worker is not None:
             self._worker.stop_reports()
@@ -209,7 +213,7 @@ class WorkerMain:
         self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
     def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
-        """Send a batch of affinity entries if the channel has room; send the rest later."""
+        """Send affinity entries in batches, while the channel has room, until a deadline."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None
@@ -285,7 +289,7 @@ class WorkerMain:
         return Worker(message.worker, dataplane, self._send, has_process=True)
 
     def _release_sockets(self) -> None:
-        """Close the sockets that were kept for the next control process."""
+        """Close the sockets for the next control process, which can no longer adopt this worker."""
         self._is_draining = True
         self._stop_waiting()
         while self._name_proofs:

@@ -18,7 +18,7 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
-# The time limit for a worker to close its channel, 10,000 listeners and its connections.
+# How long a worker may take to exit once its channel is closed, even with 10,000 listeners.
 END_WITHIN_S = 2.0
 
 
@@ -100,7 +100,7 @@ class WorkerProcess:
         elif self._channel.is_stalled:
             _log.error("worker does not read its messages, killing it", extra={"pid": self.pid})
         else:
-            # Killing it immediately would lose its exit status, which names the cause.
+            # Killing the process immediately would hide its exit status, which names the cause.
             self._deadline = self._loop.call_later(END_WITHIN_S, self.kill)
             return
         self.kill()

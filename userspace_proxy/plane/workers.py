@@ -92,10 +92,7 @@ class _SlotOwner(Protocol):
 
 
 class WorkerSlot:
-    """One worker of a plane: its local link, or the links of its successive processes.
-
-    ``tuning`` and ``keeps_net_raw`` are passed to each process.
-    """
+    """One worker of a plane: its local link, or the links of its successive processes."""
 
     def __init__(
         self,
@@ -142,7 +139,7 @@ class WorkerSlot:
         """The timer for the next start."""
 
     def start(self) -> None:
-        """Start a process; messages to the process wait until it runs."""
+        """Start a process, or retry after a pause; messages to the process wait until it runs."""
         # Import the module only here: embedding starts no process.
         from .worker_process import WorkerProcess
 

@@ -125,7 +125,7 @@ class Leases(abc.ABC):
     def follow(self, name: str) -> AsyncIterator[Lease]:
         """Yield the current Lease, and again after each change, until the server ends the watch.
 
-        It also raises SourceError if the server is silent for too long.
+        A server that is silent for too long counts as a failure.
         """
 
     @abc.abstractmethod

@@ -71,7 +71,7 @@ class AutoPaths:
         """By Service port that left the kernel path, why its clients got no answer."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
-        """Return the path of a Service port; for ``auto``, begin to probe its endpoints."""
+        """Return a Service port's path; probe its endpoints only for TCP and path ``auto``."""
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
@@ -88,7 +88,7 @@ class AutoPaths:
         return self._choose(plan.key)
 
     def leave_kernel(self, key: PortKey, cause: Cause) -> None:
-        """Move a Service port with path ``auto`` to the userspace path until further notice.
+        """Move a Service port with path ``auto`` to userspace, until :meth:`return_to_kernel`.
 
         Args:
             cause: Why its clients get no answer on the kernel path.
@@ -138,7 +138,7 @@ class AutoPaths:
                 port.unfit.pop(endpoint, None)
             else:
                 port.unfit[endpoint] = None
-            # A first answer changes nothing while other endpoints haven't been probed.
+            # An endpoint's first answer doesn't change the path while other endpoints are unfit.
             if not port.unfit or before or failed:
                 self._changed[key] = None
         if self._changed:

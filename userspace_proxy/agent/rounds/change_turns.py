@@ -26,8 +26,8 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# The time that a round takes on a slow core, including listeners and workers, per endpoint (with
-# preferences, hints or a policy) and per port.
+# The time that a round takes on a slow core, including listeners and workers: for each endpoint
+# (with preferences, hints or a policy), and for each port.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # The additional time for a new port, which includes opening its listener.
@@ -43,7 +43,7 @@ _LEAST_S = 1e-3
 
 
 class ChangeTurns:
-    """Chooses the changes that the rounds of one proxy take.
+    """The turns of one proxy's changes, which decide the changes that a round applies.
 
     Args:
         clock: Returns monotonic seconds.
@@ -71,10 +71,10 @@ class ChangeTurns:
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Return a snapshot with only the changes whose turn it is; all changes if none waits.
+        """Choose a round's changes; return a snapshot with these only, or all if none waits.
 
         Args:
-            have: The snapshot of the last round; None before the first round.
+            have: The snapshot of the last round; None before the first, which takes all changes.
         """
         now = self._clock()
         if have is None:
@@ -95,7 +95,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield each waiting Service and the end of its wait; record the turns of others."""
+        """Yield each waiting Service and the end of its wait; record the turns of other changes."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
@@ -138,7 +138,7 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that other Services may get meanwhile."""
+    """Return a waiting Service without removed ports and addresses, with its new source ranges."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

@@ -47,13 +47,13 @@ class SyncCounters:
     """The number of failed rounds that would have written only changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
-    """The times of repairs in the last minute, perhaps also earlier ones, in monotonic seconds."""
+    """Monotonic seconds of the last 60 repairs, which include all repairs of the last minute."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
     """When the oldest unapplied change arrived or, for a change of the node, when its first round
-    began; 0 without such a change. All three times are monotonic, because the system's clock may be
+    began; 0 without such a change. The three times are monotonic, because the system's clock may be
     set."""
     changes: ChangeCounts = NO_CHANGES
     """The number of changes that have arrived since startup."""
@@ -88,7 +88,7 @@ class Progress:
         self.in_force: Snapshot | None = None
         """The applied snapshot; None before the first one."""
         self.is_expecting: Callable[[], bool] = lambda: False
-        """Returns whether a newer snapshot is being derived; :meth:`announce` follows."""
+        """Returns whether a newer snapshot is being derived, which ends in :meth:`announce`."""
         self._counters = counters
         self._turns = turns if turns is not None else ChangeTurns()
         self._taken: Snapshot | None = None
@@ -144,7 +144,7 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        # From now on, the changes of this round, and changes of the node, wait for the kernel.
+        # Without a waiting change, the round is for a change of the node, which waits from now on.
         counters = self._counters
         counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
@@ -171,14 +171,14 @@ class Progress:
             self._done.notify_all()
 
     async def caught_up(self) -> None:
-        """Wait until the newest snapshot is applied, except changes waiting for their turn."""
+        """Wait as :meth:`settled` does, but not for changes that wait for their turn."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.is_synced and not (self.is_behind or self.is_expecting())
             )
 
     async def settled(self) -> None:
-        """Wait until the newest snapshot is applied, and no round is in progress."""
+        """Wait until the newest snapshot is fully applied, and no newer one is being derived."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.in_force is self.latest is not None and not self.is_expecting()
@@ -225,7 +225,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the trigger times of slices that are only in the second snapshot."""
+        """Record the trigger times of new and changed slices, except triggers before startup."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)

@@ -60,7 +60,7 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
     return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
 
 
-# Cached, because all frontends of a port range have equal choices and the same distance.
+# Cached, because all frontends of a port range have the same choices and the same shift.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
     """Return the choices with every endpoint port shifted, as the first port of a range needs.
@@ -80,7 +80,7 @@ def choices_of(
     """Yield the choices of endpoints; the first choice whose networks contain a client applies.
 
     Args:
-        is_coarse: Weights are approximated with few slots.
+        is_coarse: Whether to approximate weights with few slots.
         is_in_kernel: If False, a choice contains each endpoint once, regardless of weights.
     """
     weights = dict(serving.weights)

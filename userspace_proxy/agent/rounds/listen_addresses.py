@@ -59,7 +59,7 @@ class ListenAddresses:
         Service port lacked a listener."""
 
     def start_over(self, *, is_short: bool) -> None:
-        """Allow used ports to be skipped again.
+        """Reset the number of used ports that may be skipped; call this once a second.
 
         Args:
             is_short: Whether a Service port still lacks a listener.
@@ -95,27 +95,27 @@ class ListenAddresses:
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
 
     def by_frontend(self, plan: PortPlan, answer: Answer) -> dict[Frontend, Listener]:
-        """Return the open listeners of a Service port; all frontends share its proxy port."""
+        """Return the open listener of each frontend; with proxy ports, all frontends share one."""
         if self._bind is not Bind.PROXY_PORT:
             return {f: answer.listeners[f] for f in plan.frontends if f in answer.listeners}
         shared = answer.listeners.get(_proxy_port(plan))
         return {} if shared is None else dict.fromkeys(plan.frontends, shared)
 
     def take(self, listeners: Iterable[Listener]) -> None:
-        """Record that listeners were opened."""
+        """Take the proxy ports of opened listeners from the pool."""
         for listener in listeners:
             if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
                 self._pool.take(listener.address.port)
                 self._tries, self._skipped = _TRIES, 0
 
     def give(self, listeners: Iterable[Listener]) -> None:
-        """Record that listeners were closed."""
+        """Give the proxy ports of closed listeners back to the pool."""
         for listener in listeners:
             self._pool.give(listener.address.port)
             self._skipped = 0
 
     def explain(self, plan: PortPlan, key: Hashable, why: ListenError | None) -> ListenError:
-        """Return why a listener couldn't be opened, with the program that uses its port.
+        """Return why a listener couldn't be opened, with the program that uses its port, if known.
 
         Args:
             key: A key of :meth:`wanted`.

@@ -52,7 +52,7 @@ class ListenerShares:
         return self._waiting.services.total > self.is_waiting(key)
 
     def is_waiting(self, of: PortKey | ServiceKey) -> bool:
-        """Return whether a Service port, or a port of a Service, lacks a listener."""
+        """Return whether a Service port, or any port of a Service, lacks a listener."""
         waiting = self._waiting.services
         if isinstance(of, ServiceKey):
             return of in waiting.holders
@@ -124,7 +124,7 @@ class ListenerShares:
                 yield namespace, min(share - services[service], own[service])
 
     def _giver(self, within: str, share: int) -> PortKey | None:
-        """Return a Service port that should give up its listeners.
+        """Return a Service port that should give up its listeners; None without such a port.
 
         Args:
             within: The namespace in which a Service has too many listeners; empty if a namespace

@@ -44,7 +44,7 @@ LOOK_EVERY_S = 10.0
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports, which holds no fixed ports of daemons and Services.
 _ELSEWHERE = range(32768, 61000)
-# The order in which sockets are bound: if TCP over IPv4 fails, no other is tried.
+# The order in which sockets are bound: if TCP over IPv4 fails, no other socket is tried.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
@@ -162,7 +162,8 @@ class NodePortReservations:
     ) -> str:
         """Return a process that listens on one of these ports: ``nginx (pid 812)``.
 
-        The ports needn't be node ports. An empty string means that there is no such process.
+        The ports needn't be node ports. Returns ``another process`` if no owner of the socket is
+        visible, and an empty string if there is no such process.
         """
         holders = [
             held for held in held_ports(protocol) if held.port in ports and family in held.families

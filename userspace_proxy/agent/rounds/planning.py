@@ -57,7 +57,7 @@ class Planning:
         self.turned = 0.0
         """Monotonic seconds when planning, or changing listeners, last yielded to other tasks."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
-        """Called with the applied plan, and the changes to the next plan."""
+        """Called with the previous plan, and the changes that were applied to listeners."""
         self.kernel_elements = planner.kernel_elements
         self._planner = planner
         self._served_ports = served_ports
@@ -88,7 +88,7 @@ class Planning:
         return changes
 
     def end_recovery(self) -> None:
-        """Record that no rule of an earlier run is left; call this after each round."""
+        """Close the earlier run's unclaimed listeners, and free its ports; call after rounds."""
         # Close unclaimed listeners of the earlier run only now: until this round, old rules could
         # still steer clients to them.
         self._served_ports.close_recovered()
@@ -174,7 +174,7 @@ def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
-    """Yield events for Service ports and Services with more endpoints than the maximum."""
+    """Yield events for Service ports and Services that newly exceed the maximum of endpoints."""
     reported: set[tuple[ServiceKey, Cause]] = set()
     for port in (*changes.open, *changes.update):
         old, service = before.ports.get(port.key), port.key.name.service

@@ -104,7 +104,7 @@ class Rules:
         await self._steering.forget_stale()
 
     async def repair(self) -> None:
-        """Undo changes by other programs."""
+        """Undo changes of the applied rules by other programs, and report the result."""
         if not self._has_steered:
             return
         name = self._steering.name

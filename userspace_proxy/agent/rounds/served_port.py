@@ -123,7 +123,7 @@ class ServedPort:
         return self.chosen_from[2]
 
     def choose_path(self, wanted: PathDecision) -> None:
-        """Choose a path. Listeners stay open for clients that match no kernel choice."""
+        """Choose the path that the next change of the rules applies; listeners stay open."""
         self.chosen = wanted
         self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
@@ -136,7 +136,7 @@ class SteeringChange(NamedTuple):
     changed: Mapping[Frontend, Target]
     gone: frozenset[Frontend]
     targets: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
-    """All targets of each Service port of which some may differ."""
+    """All targets of each Service port whose targets may differ."""
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.gone)
@@ -190,10 +190,7 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Record that a change is applied; call this before any other change.
-
-        Returns the ports whose path was changed by probes.
-        """
+        """Record an applied change before any other; return the ports whose path probes changed."""
         for served, targets in change.targets:
             served.steered = targets
             served.path = served.path.follow(served.chosen, Clocks.monotonic())
@@ -221,6 +218,6 @@ class Steered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
-        """Show which frontends of a Service port can't be steered."""
+        """Update a Service port's record of the frontends that can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
         served.unsteered = {f: causes[f] for f in frontends if f in causes} or _ALL_STEERED

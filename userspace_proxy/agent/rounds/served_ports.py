@@ -187,9 +187,9 @@ class ServedPorts:
         self._plane.close_recovered()
 
     def close_retired(self) -> None:
-        """Close the listeners that no Service port has taken over; open connections continue.
+        """Close listeners that no Service port has taken over, and release unused node ports.
 
-        Call this once nothing is steered to these listeners.
+        Open connections continue. Call this once nothing is steered to these listeners.
         """
         self._reservations.release_unused()
         retired, self._retired = self._retired, []
@@ -200,7 +200,7 @@ class ServedPorts:
         self._giving_up.clear()
 
     def switch_paths(self, *, may_enter: bool = True) -> None:
-        """Choose paths by probe results, and by the turns for entering the kernel path."""
+        """Choose paths by probe results; if ``may_enter``, move the next ports to the kernel."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
             if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:
@@ -258,7 +258,7 @@ class ServedPorts:
         """Serve a Service port in the plane, and record unavailable listeners.
 
         Args:
-            is_turn: Whether the port may open listeners although other ports wait for some.
+            is_turn: Whether the port may open listeners although other ports wait for listeners.
         """
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)

@@ -42,7 +42,7 @@ class Shortages:
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
         """Queue a Service port for its turn; return the error for the missing resource.
 
-        Logs at most one line a minute for all waiting ports.
+        Logs at most one line a minute for all ports; calls ``on_excess`` once for each Service.
 
         Args:
             error: None if opening wasn't tried, as other ports wait for the same resource.

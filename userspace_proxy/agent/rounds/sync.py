@@ -43,8 +43,8 @@ class SyncLoop:
     Args:
         planning: The current plan, and its replacement.
         steering: The steering mechanism, which the caller has started.
-        min_period_s: The minimum number of seconds between the starts of two rounds, which then
-            share changes.
+        min_period_s: The minimum seconds between the starts of two rounds; changes that arrive in
+            between are applied together.
         check_health: Serves a plan's health check node ports; also called every second to retry.
         report: Called with events for users of the cluster.
     """
@@ -67,14 +67,14 @@ class SyncLoop:
         """Writes the steering rules, and stores their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
         """Called after each successful round with its duration in seconds, whether all rules were
-        compared, and the seconds until each slice was applied."""
+        written, and the seconds from each slice's trigger until now."""
         self._served_ports = served_ports
         self._min_period_s = min_period_s
         self._check_health = check_health or _nothing
         self._owes_round = False
         """Whether the node has changed since the last successful round."""
         self._is_unfinished = False
-        """Whether the last round failed; its changes may be older than the previous round."""
+        """Whether the last round failed, so that it must be repeated even without a new change."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()
@@ -119,7 +119,7 @@ class SyncLoop:
         look_at = loop.time() + REPAIR_S
         while True:
             self._note_turn()
-            # The loop is also behind after a failed round.
+            # A failed round leaves the loop behind, so it is retried after RETRY_S.
             is_behind = self._is_behind
             until_look_s = RETRY_S if is_behind else look_at - loop.time()
             is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
@@ -163,7 +163,7 @@ class SyncLoop:
         self._turned = Clocks.monotonic()
 
     async def _retry(self) -> bool:
-        """Retry failed listeners; return whether any changed."""
+        """Retry failed listeners; return whether anything changed."""
         pace, has_changed = Pace(self._note_turn), False
         self.planning.spare_ports()
         for is_change in self._served_ports.retry():
@@ -172,7 +172,7 @@ class SyncLoop:
         return has_changed
 
     async def _switch_paths(self, *, may_enter: bool = True) -> None:
-        """Switch to paths that probes chose, without a round, because clients are failing."""
+        """Switch to paths that probes chose, without a round, because clients may be failing."""
         self._owes_paths = False
         self._wake.clear()
         # If the rules aren't applied, the next round also switches the paths.

@@ -47,7 +47,8 @@ class Supervisor:
         """Run a function as a task until it returns or :meth:`stop` is called.
 
         Args:
-            run: Called again after a bug.
+            run: Called again after a pause if it raised an exception other than
+                UserspaceProxyError.
             restarts: If False, ``run`` isn't called again.
         """
         self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
@@ -114,7 +115,7 @@ async def pause(seconds: float) -> None:
 
 
 class Pace:
-    """Yields to the loop's other tasks during a long round.
+    """The pace of a long round, which yields to the loop's other tasks.
 
     Args:
         on_turn: Called at each turn, to show progress.
@@ -130,7 +131,7 @@ class Pace:
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Yield to other tasks if this task has blocked the loop for too long."""
+        """Call ``on_turn``; yield to other tasks if this task has blocked the loop for too long."""
         self._on_turn()
         if self._clock() >= self._until:
             await pause(0)

@@ -20,7 +20,7 @@ class WallClock:
     """The monotonic clock and the Unix clock of a node.
 
     Args:
-        monotonic: Returns seconds; the same in all processes of a node.
+        monotonic: Returns seconds that are the same in all processes of a node.
         unix: Returns Unix time.
     """
 

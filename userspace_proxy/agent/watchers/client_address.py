@@ -133,7 +133,7 @@ class ClientAddresses(Component):
         )
 
     async def leave_nothing(self) -> None:
-        """Remove kernel state that an earlier run left behind and this run doesn't use."""
+        """Try to remove kernel state of an earlier run that this run doesn't use."""
         with contextlib.suppress(SteeringError):
             await self._replies.clean_up()
 
@@ -205,7 +205,7 @@ class ClientAddresses(Component):
             _log.warning("reply routing had drifted and was repaired", extra={"parts": count})
 
     def _follow_node(self) -> None:
-        """Read the node's current links, routes and settings."""
+        """Apply the node's current links, routes and settings, and wake the repair."""
         routes = self._routes
         if routes is not None:
             now = routes.now

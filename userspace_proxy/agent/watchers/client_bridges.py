@@ -89,7 +89,7 @@ class ClientBridges:
         self._delivering, self._refusal = frozenset(delivering), refusal
 
     def mark(self, networks: Networks) -> Networks:
-        """Return all networks, and mark networks of bridges that deliver replies here."""
+        """Return all networks; networks of bridges that deliver replies here are marked."""
         families = self._bridges.keys() - self._settings.keys()
         return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
 

@@ -144,7 +144,7 @@ class EjectedEndpoints(Component):
         self._look_at_silent(now)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Record the result of a probe: the failure, or None for an answer."""
+        """Record a probe's failure, or None for an answer, which may end the ejection."""
         now = self._clock()
         if failed is not None:
             failed = own_route_failure(failed, endpoint.ip)
@@ -155,7 +155,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # Like an answer to a worker, this also ends the ejection in ``_followed``.
+                # Like an answer to a worker, this ends the ejection here as well.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:

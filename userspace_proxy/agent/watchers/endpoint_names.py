@@ -26,7 +26,7 @@ class EndpointNames(Component):
     """The host names that the Services of one proxy have as endpoints.
 
     Args:
-        publish: Receives the derived snapshots, instead of the rounds.
+        publish: Receives each snapshot that is derived from a snapshot of the source.
     """
 
     def __init__(

@@ -34,14 +34,14 @@ LOOK_EVERY_S = 60.0
 # The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
 # The share of a CPU that reading firewall rules may take: one reading takes about 10 ms, or seconds
-# with 100,000 rules. This program's own changes also cause readings.
+# with 100,000 rules, and each change by this program causes one.
 _SHARE = 0.02
-# The interval for the legacy ``nat`` table, in which this program may have 100,000 rules.
+# The interval for the legacy ``nat`` table, which takes seconds to read with 100,000 rules.
 _NAT_EVERY_S = 300.0
 
 
 class FirewallWatch(Component):
-    """Watches the rules of other programs on one proxy's node.
+    """The watch of other programs' rules on one proxy's node.
 
     Args:
         steering: The proxy's steering mode.
@@ -106,7 +106,7 @@ class FirewallWatch(Component):
         self._pacing.note(now, now + Clocks.monotonic() - began)
 
     async def look(self) -> None:
-        """Read the rules once; log rules that appeared or disappeared."""
+        """Read the rules once; log when firewalls that drop packets appear or disappear."""
         try:
             self._condition.set(*await self._thread.run(self._find))
         except (SteeringError, OSError) as exc:
@@ -133,7 +133,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
     the endpoint's answers. Reading blocks.
 
     Raises:
-        SteeringError: The privilege to read rules is missing.
+        SteeringError: The rules of nftables can't be read; the message contains the cause.
     """
     kernel = _read(partial(read_kernel, "forward", has_nat=False))
     tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients

@@ -22,7 +22,7 @@ class HealthChecks(Component):
 
     Args:
         planner: The planner, with the facts of the applied plan.
-        health: Returns the state of the node, without its Service ports.
+        health: Returns the facts about the proxy, without its Service ports.
     """
 
     def __init__(self, planner: Planner, health: Callable[[], StatusFacts]) -> None:

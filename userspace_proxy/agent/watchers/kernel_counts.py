@@ -26,7 +26,7 @@ _WAIT_S = 1.0
 
 
 class KernelCounts(Component):
-    """Counts the connections on the kernel path of one proxy's Service ports."""
+    """The counts of connections on the kernel path of one proxy's Service ports."""
 
     def __init__(
         self,

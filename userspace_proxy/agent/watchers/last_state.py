@@ -35,7 +35,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
 """The interval in seconds at which an unchanged state is recorded as current."""
-# The wait for further changes before the state is written.
+# The minimum pause between two writes, in which further changes accumulate.
 _PERIOD_S = 5.0
 # The maximum average rate of writes: 9 GB a day in a large cluster, which changes all the time.
 _BYTES_PER_S = 100_000
@@ -115,7 +115,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the saved state, and wait until it is served, for a limited time."""
+        """Publish the saved state, wait a while for it to be served, and resume the source."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
@@ -125,7 +125,7 @@ class LastState(Component):
             self._source.resume(self._kept)
 
     async def run(self) -> None:
-        """Save the applied state to disk after each change, until cancelled."""
+        """Save the applied state after changes, and confirm an unchanged state, until cancelled."""
         if self._file is None:
             return
         try:

@@ -31,7 +31,7 @@ class ProxyNames:
 
     Args:
         progress: The progress of rounds, whose snapshots contain the Services.
-        listeners: The Services' addresses, if they don't answer on their cluster IPs.
+        listeners: The listeners; with ``Bind.LOOPBACK``, their addresses replace cluster IPs.
         options: The options, with the cluster's domain.
     """
 
@@ -55,7 +55,7 @@ class ProxyNames:
         return None if made is None else made.plain
 
     def as_reached(self) -> ServiceNames | None:
-        """Return the same names, with the addresses and ports on which cluster IPs answer."""
+        """Return the same names as :meth:`current`, with the addresses and ports to dial."""
         made = self._make()
         return None if made is None else made.reached
 
@@ -107,7 +107,7 @@ class NamesByDns(Component):
         self._server: DnsServer | None = None
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the DNS address.
+        """Open the DNS address, if one is configured.
 
         Raises:
             ListenError: The address isn't available.

@@ -26,7 +26,7 @@ _log = FieldLogger("userspace_proxy.agent")
 def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
     """Return the address that clients of a Service port dial; None if it isn't served.
 
-    The address is the cluster IP or, with ``none`` steering, the listener's address.
+    The address is the cluster IP (else the first frontend's) or, with ``none``, the listener's.
     """
     frontends = served.plan.frontends
     frontend = next((f for f in frontends if f.kind is FrontendKind.CLUSTER_IP), frontends[0])

@@ -66,7 +66,7 @@ class ReadySocket(Component):
         supervisor.start("ready socket", self.run)
 
     async def run(self) -> None:
-        """Wait until all workers serve the source's snapshot."""
+        """Record that this process serves, once all workers serve the source's snapshot."""
         while not self._source.status().is_synced:
             await self._pause(_LOOK_S)
         await self._progress.caught_up()

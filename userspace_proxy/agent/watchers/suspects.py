@@ -64,7 +64,7 @@ class Suspects:
     def add(
         self, served: ServedPort, endpoint: SocketAddress, failure: Failure, failures: int = 1
     ) -> None:
-        """Suspect an endpoint of a Service port because dials of it have failed."""
+        """Suspect an endpoint of a Service port because dials to it have failed, and probe it."""
         of_endpoint = self._by_endpoint.setdefault(endpoint, {})
         if (known := of_endpoint.get(served.group.key)) is not None:
             known.failure = failure

@@ -77,7 +77,7 @@ class Timeline:
 
     Args:
         plane: Reports when endpoints are ejected, and when they recover.
-        view: Returns the state of the node, without its Service ports.
+        view: Returns the facts about the proxy, without its Service ports.
         clocks: The node's clocks; None: the real clocks.
     """
 
@@ -103,7 +103,7 @@ class Timeline:
         plane.on_ejection.append(self._note_ejection)
 
     def events(self) -> Sequence[Event]:
-        """Return the events, newest first."""
+        """Return the events, newest first; events that several Service ports share are joined."""
         events = (one.event() if isinstance(one, _Outage) else one for one in self._events)
         return joined(replace(one, at=self._clocks.unix(one.at)) for one in events)
 
@@ -166,7 +166,7 @@ class Timeline:
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
 
     def _word(self, outage: _Outage) -> None:
-        """Set an outage's cause from the current state of its Service port."""
+        """Set an outage's cause while the endpoint fails, unless the failure was injected."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.cause is not None

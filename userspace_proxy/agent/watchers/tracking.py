@@ -43,7 +43,7 @@ def exempt_ports(
 
 
 class TrackingWatch(Component):
-    """Reports when the conntrack table becomes full, and when it is no longer full.
+    """The watch that reports when the conntrack table becomes full, and when it no longer is.
 
     Args:
         report: Called with events for users of the cluster.

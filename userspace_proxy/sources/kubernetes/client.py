@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from yarl import URL
 
 CONNECT_S = 15.0
-"""Seconds for TCP and TLS; client-go allows 30 s for each dial."""
+"""The maximum seconds for TCP and TLS; client-go allows 30 s for each dial."""
 RESPONSE_S = 75.0
-"""Seconds until a response starts, and between two parts. The server's own timeout is 60 s
-(--request-timeout)."""
+"""The maximum seconds until a response starts, and between two of its parts. The server's own
+timeout is 60 s (--request-timeout)."""
 WATCHES_ANEW_S = 10.0
 """The minimum interval in seconds between restarts of all watches, so that they count as healthy in
 between."""
@@ -145,7 +145,7 @@ class ApiClient:
         self._open_session()
 
     async def close(self) -> None:
-        """Close all sockets; idempotent."""
+        """Close all sockets, and forget certificates and keys; idempotent."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -168,7 +168,7 @@ class ApiClient:
             await asyncio.sleep(0)  # noqa: TID251 - yields once
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
-        """Return a socket with TCP keep-alive."""
+        """Open a socket with TCP keep-alive, which :meth:`close` closes if aiohttp doesn't."""
         family, kind, protocol, _, _ = address
         opened = socket.socket(family, kind, protocol)
         self._sockets.add(opened)
@@ -328,7 +328,7 @@ class ApiClient:
         return URL(f"{server}{path}", encoded=True)
 
     async def _options(self) -> dict[str, Any]:
-        """Return the options of all requests: credentials, TLS, proxy."""
+        """Refresh the credentials if due; return the options of requests: headers, TLS, proxy."""
         async with self._refreshing:
             await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
             self._is_refused = False
@@ -427,7 +427,7 @@ async def _read(response: ClientResponse) -> Response:
 
 
 def _seconds(text: str | None) -> float:
-    """Return the seconds in Retry-After; 0 if it is absent or a date, which no server sends."""
+    """Return the seconds in Retry-After; 0 if it is absent, or a date, as RFC 9110 also permits."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
 
 

@@ -57,7 +57,7 @@ def _end_of(certificate: bytes) -> float:
     """Return the Unix time at which the first certificate in a PEM text expires.
 
     Raises:
-        ValueError: The text has no certificate.
+        ValueError: The text contains no valid certificate.
     """
     _, _, rest = certificate.partition(b"-----BEGIN CERTIFICATE-----")
     times = _VALIDITY.search(base64.b64decode(rest.partition(b"-----END")[0]))
@@ -190,7 +190,7 @@ class Credentials:
 
     @property
     def proxy(self) -> WebProxy | None:
-        """The proxy for the server; valid after :meth:`load`."""
+        """The proxy for the server; None without one, and before :meth:`load`."""
         return self._state.proxy if self._state else None
 
     @property
@@ -202,7 +202,7 @@ class Credentials:
 
     @property
     def cluster(self) -> str:
-        """The server's URL and its certificate authority; valid after :meth:`check`."""
+        """The server's URL and a digest of its certificate authority; valid after :meth:`check`."""
         server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:
@@ -260,10 +260,10 @@ class Credentials:
         return (self._state.config if self._state else None) or self._checked
 
     def check(self) -> None:
-        """Check that a kubeconfig, if one is used, names a server.
+        """Read the kubeconfig, if one is used, and check that it names a server.
 
         Raises:
-            SourceError: The kubeconfig names no server.
+            SourceError: The kubeconfig or ``--master`` can't be used, or no server is named.
         """
         if self._kubeconfig:
             if self._master:
@@ -305,7 +305,7 @@ class Credentials:
             is_refused: Whether the server has just returned 401, so that reloading is due.
 
         Raises:
-            TransportError: A token or file can't be read; the old credentials remain in use.
+            TransportError: A file can't be read, or a plugin failed; the old credentials remain.
         """
         try:
             if is_refused or now - self._refreshed_s >= REFRESH_S:
@@ -324,7 +324,7 @@ class Credentials:
         """Return the header for a token or password; empty if there is neither.
 
         Raises:
-            TransportError: The token file can't be read.
+            TransportError: The pod's token can't be read, or the kubeconfig's id-token has expired.
         """
         if self._state_now.config is not None:
             value = self._authorization(self._state_now, self._state_now.config)
@@ -339,7 +339,7 @@ class Credentials:
         return {"Authorization": value} if value else {}
 
     def tls_files(self) -> Fingerprint:
-        """Return a fingerprint of certificate and key."""
+        """Return a fingerprint of the files of certificate authority, certificate and key."""
         names = ("ssl_ca_cert", "cert_file", "key_file")
         return tuple(fingerprint(getattr(self.configuration, name)) for name in names)
 

@@ -69,7 +69,7 @@ class Series:
 
 
 class Correlator:
-    """All series, and when to send each of them."""
+    """The series of Events, and the times at which to send them."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
@@ -77,7 +77,7 @@ class Correlator:
         self._turns = Turns[str]()
 
     def note(self, happening: Happening, now: float) -> None:
-        """Record an occurrence at ``now``, in Unix time."""
+        """Record an occurrence at a Unix time, unless there is no room for a new series."""
         key = happening.reason, happening.service
         known = self._series.pop(key, None)
         if known is None:

@@ -96,7 +96,7 @@ class KubeCluster:
     """Where the proxy is configured, for errors."""
     is_uncompressed: bool = False
     extension: Any = None
-    """Passed to a plugin as ``config``."""
+    """The value that a plugin receives as ``config``."""
 
     @property
     def is_tls(self) -> bool:
@@ -110,13 +110,13 @@ class KubeUser:
 
     token: str = ""
     token_file: str = ""
-    """Takes precedence over ``token``."""
+    """The file with the token, which takes precedence over ``token``."""
     username: str = ""
     password: str = ""
     certificate: Content = Content()
     key: Content = Content()
     plugin: ExecPlugin | None = None
-    """Used if there are no other credentials."""
+    """The plugin to run if there are no other credentials."""
     expires: float | None = None
     """The token's expiry time, in seconds since 1970; None if unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
@@ -138,10 +138,10 @@ class ClientConfig:
 
 
 def server_url(text: str) -> str:
-    """Return a server's URL, completed as by client-go, without a final slash.
+    """Return a server's URL as client-go completes it, without a final slash.
 
     Raises:
-        ValueError: The text isn't a URL; the message is the problem.
+        ValueError: The text isn't the URL of a server; the message states the problem.
     """
     if _NO_URL.search(text):
         raise ValueError("is not a URL")
@@ -216,7 +216,7 @@ def read_client_config(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A mapping in a file."""
+    """A mapping in a file; methods raise SourceError for a field of the wrong type."""
 
     file: KubeconfigFile
     path: str

@@ -162,7 +162,7 @@ class KubernetesLeases(Leases):
         }
 
     async def _owners(self) -> list[Mapping[str, str]]:
-        """Return a reference to this node's object; empty if there is no such object."""
+        """Return a reference to this node's object; empty if the object can't be read."""
         if self._owner is None:
             path = join("/api/v1/nodes", self.node_name)
             response = await self._ask(lambda: self._client.get(path, {}))

@@ -17,7 +17,7 @@ from .list_body import ListBody
 from .responses import Response, TransportError
 
 LIST_S = 600.0
-"""Seconds for a whole list. 10,000 Services from a real API server take 2 s, 1 GiB takes 10 s."""
+"""The maximum seconds for a list. 10,000 Services from a real API server take 2 s, 1 GiB 10 s."""
 BATCH_BYTES = 64 << 10
 """Bytes per iteration of the event loop: about 2 ms (40 Services, or 250 endpoints)."""
 

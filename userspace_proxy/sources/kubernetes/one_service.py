@@ -40,7 +40,7 @@ class OneService:
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
-    """Pods that match the selector, or if there are none, all pods of the namespace."""
+    """The pods that the selector matches; if there are none, up to 500 pods of the namespace."""
 
 
 @contextlib.asynccontextmanager
@@ -87,7 +87,7 @@ class OneServiceReader:
         """Read a Service; the time limit excludes loading credentials.
 
         Raises:
-            SourceError: The server doesn't respond, or doesn't permit reading.
+            SourceError: The server doesn't respond, sends invalid data, or doesn't permit reading.
         """
         async with asked_once(self._client, within_s):
             return await self._read(key, with_pods)
@@ -178,11 +178,11 @@ async def read_service_names(
 ) -> list[ServiceKey]:
     """Return the Services of a namespace, or of all namespaces if the name is empty.
 
-    Args: kubeconfig, master: As for KubernetesSource.
-        within_s: The time limit for the server.
+    Args:
+        within_s: The time limit for the server; the other arguments are as for KubernetesSource.
 
     Raises:
-        SourceError: The server doesn't respond, or refuses.
+        SourceError: The server doesn't respond, sends invalid data, or refuses.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     async with asked_once(client, within_s):

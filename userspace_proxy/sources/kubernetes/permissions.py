@@ -32,7 +32,7 @@ class ServerReport:
     service_ips: tuple[str, ...] = ()
     """The addresses of one Service; empty if there is none."""
     node: Node | None = None
-    """A description of this node's object if it doesn't exist."""
+    """A description of this node's missing object; None if it exists or can't be read."""
 
 
 async def ask_server(
@@ -45,7 +45,7 @@ async def ask_server(
 ) -> ServerReport:
     """Request one object of each kind that the source reads, within ``within_s`` seconds.
 
-    The other arguments are the same as for KubernetesSource.
+    Failures are problems in the report. The other arguments are as for KubernetesSource.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:

@@ -40,7 +40,7 @@ from .kubeconfig import ExecPlugin, KubeCluster
 _log = logging.getLogger("userspace_proxy.sources")
 
 PLUGIN_S = 60.0
-"""Seconds for one run without a user at the terminal."""
+"""The maximum seconds for one run without a user at the terminal."""
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
@@ -100,17 +100,16 @@ async def plugin_credential(
     refused: PluginCredential | None = None,
     clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
-    """Return a plugin's credential; run the plugin only if there is no valid credential.
+    """Return a plugin's credential; run the plugin if it is unknown, refused or about to expire.
 
     Args:
-        plugin: The plugin.
         cluster: The cluster information for the plugin; None if the plugin doesn't request it.
         is_attended: Whether a user is at the terminal.
         refused: A credential that the server has refused.
         clock: Returns seconds since 1970.
 
     Raises:
-        PluginError: The plugin failed, printed invalid output, or didn't exit in time.
+        PluginError: The plugin failed or its output is invalid, and no earlier credential is valid.
     """
     shared = _shared.setdefault(repr((plugin, cluster)), _SharedRun())
     known = shared.credential
@@ -167,7 +166,6 @@ async def run_plugin(
     """Run a plugin and return its credential.
 
     Args:
-        plugin: The plugin.
         cluster: The cluster information for the plugin.
         within_s: Seconds until the plugin is killed; None: no limit, for a user at the terminal.
         clock: Returns seconds since 1970.

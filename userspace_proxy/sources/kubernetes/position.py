@@ -33,7 +33,7 @@ class _ListFrom(enum.Enum):
 
 
 class Position:
-    """One position: at the start, in a list, or in a watch."""
+    """The position of one reflector: at the start, in a list, or in a watch."""
 
     def __init__(self) -> None:
         self._from = _ListFrom.ANYTHING
@@ -116,8 +116,8 @@ class Position:
     def advance(self, resource_version: str | None) -> bool:
         """Record the resourceVersion of an event or bookmark.
 
-        Returns: False if it is older than the last version, because etcd was restored; list the
-        newest state next.
+        Returns: False if it is older than the last version, because etcd was restored: the caller
+        must end the watch, and the next list requests the newest state.
 
         Source: KEP-5504, versions can be compared as numbers.
         """

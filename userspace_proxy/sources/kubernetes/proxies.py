@@ -105,7 +105,7 @@ _HINT = "write it as http://10.0.0.1:3128"
 
 
 def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProxy | None:
-    """Return the proxy that the environment sets for a server; None if it sets none.
+    """Return the environment's proxy for a server; None without one, or if NO_PROXY excludes it.
 
     Raises:
         SourceError: The URL is invalid, its scheme isn't supported, or this is a CGI program, so
@@ -148,7 +148,7 @@ def read_proxy(text: str, origin: str) -> WebProxy | None:
 
 
 def is_excluded(host: str, port: str, no_proxy: str) -> bool:
-    """Return whether a host is excluded by NO_PROXY, or as localhost or a loopback address.
+    """Return whether NO_PROXY excludes a host, or the host is localhost or a loopback address.
 
     Args:
         host: A name in lower case, or an address without brackets.

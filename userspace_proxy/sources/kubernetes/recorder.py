@@ -61,12 +61,12 @@ class Recorder:
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
-        """The time at which a path is tried again, by path."""
+        """By path, the time of the next attempt to send an Event."""
         self._has_logged_forbidden = False
         self._wake = asyncio.Event()
 
     def record(self, happening: Happening) -> None:
-        """Queue an Event for sending."""
+        """Queue an Event for sending, if this node has a name."""
         if self._node_name:
             self._correlator.note(happening, self._now())
             self._wake.set()
@@ -92,7 +92,7 @@ class Recorder:
         return self._clock() + self._offset
 
     async def _send(self, series: Series) -> bool:
-        """Send a series's new occurrences; return whether a request was made."""
+        """Send the new occurrences of a series; return whether a request was made."""
         silent_until = self._silent_until.get(path_of(series), 0.0)
         series.not_before = max(self._now() + self._every_s, silent_until)
         if self._now() < silent_until:

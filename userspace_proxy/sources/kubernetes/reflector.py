@@ -55,12 +55,11 @@ _WENT_BACK = "its history went back, as after a restore of etcd"
 # The maximum delay of a watch's end: servers end a watch to the second, so if it ends later, the
 # network was down in between.
 _ON_TIME_S = 1.0
-# The minimum time that restoring etcd takes: stopping all API servers, restoring and starting them
-# again takes longer.
+# A lower bound for the time of an etcd restore, for which all API servers are stopped and started.
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
-"""The wait after a chunk of a watch without a line end: chunks of one byte keep a core busy."""
+"""The wait after a watch's chunk without a line end: tiny chunks would keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +126,8 @@ class Reflector:
         """The last time at which the server certainly had the last seen state; unknown after a wait
         or a watch that didn't end on time, because history may have gone back."""
         self._is_invalid = False
-        """Whether the last watch began and then failed; this isn't an outage, because the next
-        watch may also fail."""
+        """Whether the last watch began and then failed. The next watch may also begin and fail, so
+        its beginning doesn't end an outage."""
         self._lists_at_once = False
         """Whether the last watch has shown that history went back during an outage."""
         self._watched_s = 0.0
@@ -218,10 +217,10 @@ class Reflector:
     async def _check_history(self) -> tuple[RequestFailure | None, bool]:
         """Ask whether the server has the last seen state, or went back because etcd was restored.
 
-        Call this while a watch from that state is open: otherwise etcd could be restored after the
-        answer.
+        If the state is gone, the next step is a list. Call this while a watch from the state is
+        open: otherwise etcd could be restored after the answer.
 
-        Returns: Why there is no answer, and whether the server has the state.
+        Returns: The failure if there is no answer, and whether the server has the state.
         """
         query = {**self._position.check_query(), **self._resource.query}
         response = await self._client.get(self._resource.path_of_one, query)
@@ -230,8 +229,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # A watch also reports other errors, such as a missing permission. But another server may
-        # not return this error, so ask again after the watch.
+        # The watch itself reports other errors, such as a missing permission. The error may be one
+        # server's only, so ask again after the watch.
         return None, response.code == 200
 
     async def _list(self) -> RequestFailure | None:
@@ -352,7 +351,7 @@ class Reflector:
         return requested_s + self._timing.silence_over_s
 
     def _metadata_of(self, event: WireEvent) -> Metadata:
-        """Return the metadata of the object in an event; empty if it can't be read."""
+        """Return the metadata in an event, perhaps empty; raise FieldError for an unknown type."""
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
                 return metadata_of(event.object)
@@ -381,7 +380,7 @@ class Reflector:
         return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
     def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
-        """Handle an interrupted watch; only consecutive interruptions are a problem."""
+        """Handle an interrupted watch; only consecutive early interruptions are a problem."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
             return None

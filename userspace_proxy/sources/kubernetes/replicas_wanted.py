@@ -102,7 +102,7 @@ def _blocking_field(spec: WireBudgetSpec) -> str:
 
 
 def _count(value: int | str) -> int:
-    """Return the number of pods for a number, or for a percentage of one pod."""
+    """Return the number of pods for a number or a percentage of one pod; 1 for other text."""
     if isinstance(value, int):
         return value
     return 0 if _PERCENT.fullmatch(value) and not int(value[:-1]) else 1

@@ -263,7 +263,7 @@ class ResourceCache:
         self.begin_list()
 
     def put(self, item: Any, metadata: Metadata, *, is_new: bool = True) -> None:
-        """Add or replace an object, as JSON.
+        """Add or replace an object, given as JSON, or count it as omitted.
 
         Args:
             metadata: The object's metadata, as :func:`metadata_of` returns it.

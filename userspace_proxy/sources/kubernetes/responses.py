@@ -96,15 +96,15 @@ def rejected(
         case _:
             text = f"the API server at {url} can't {verb} {kind}: {cause}"
     retry_after_s = response.retry_after_s
-    # The API server's own limits on concurrent requests (429) answer in plain text, so their
-    # Retry-After isn't capped.
+    # The API server itself sends 429 as plain text when it limits concurrent requests, so the
+    # Retry-After of a 429 isn't capped.
     if response.code != 429 and status.kind != "Status":
         retry_after_s = min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)
     return RequestFailure(text, retry_after_s)
 
 
 def _text(body: bytes) -> str:
-    """Return the start of a response from a server in front of the API server."""
+    """Return the start of a plain-text response; empty for HTML and JSON."""
     start = body[:200].decode(errors="replace").strip()
     return "" if start[:1] in ("<", "{") else start
 

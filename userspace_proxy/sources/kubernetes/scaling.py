@@ -54,7 +54,7 @@ _UPDATE = "get and update"
 
 
 async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload, may: May) -> str:
-    """Scale from zero to one replica; return why that failed, or an empty string."""
+    """Scale from zero to one replica if ``may`` permits; return why that failed, or ""."""
     path, resource = _scale_of(namespace, workload)
     try:
         response = await client.get(path, {})
@@ -84,7 +84,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
 async def scale_to_zero(
     client: ApiClient, namespace: str, workload: Workload, may: May, agree: Agree
 ) -> ScaleDown:
-    """Scale to zero, if there is one replica, and nothing requires it."""
+    """Scale from one replica to zero, if ``may`` and ``agree`` permit, and nothing requires it."""
     path, resource = _scale_of(namespace, workload)
     try:
         async with asyncio.timeout(_ANSWER_S):
@@ -111,7 +111,7 @@ async def _put_asleep(
     path, resource = _scale_of(namespace, workload)
     fields = {"workload": str(workload), "namespace": namespace}
     was_sent = may_be_made = False
-    # Nodes hold connections for at most as long as this takes.
+    # The nodes' acknowledgements expire, so the attempts must end soon.
     for within_s in (_ANSWER_S, _AGAIN_S):
         try:
             async with asyncio.timeout(within_s):

@@ -56,7 +56,7 @@ class ObjectShares:
     def __init__(self, limit: int = SHARE_BYTES) -> None:
         self.limit = limit
         self._kept = Amounts[str, str]()
-        """Weights of objects, by name."""
+        """The weights of the kept objects, by namespace and name."""
         self._full: set[str] = set()
         self._left_out: dict[str, Excess] = {}
         """Objects left out, by namespace; no entry is empty."""

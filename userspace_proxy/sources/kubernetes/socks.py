@@ -42,7 +42,6 @@ class SocksConnector(TCPConnector):
     """A connector that opens connections through a proxy.
 
     Args:
-        proxy: The proxy.
         socket_factory: Returns a new socket for an address.
         options: Options of TCPConnector.
     """

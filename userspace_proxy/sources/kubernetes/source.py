@@ -37,7 +37,7 @@ from .shares import SHARE_BYTES, ObjectShares
 _log = FieldLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
-"""The maximum number of listed objects that can't be read; further objects are only counted."""
+"""The maximum number of unreadable objects that are reported one by one; others are counted."""
 
 
 class KubernetesSource(Source):
@@ -223,7 +223,7 @@ class KubernetesSource(Source):
             asyncio.get_running_loop().call_soon(self._update)
 
     def _update(self) -> None:
-        """Publish the changes of one iteration of the event loop, and log new problems."""
+        """Publish the changes of one iteration, once everything is listed; log new problems."""
         self._is_scheduled = False
         if self._publish is None:
             return

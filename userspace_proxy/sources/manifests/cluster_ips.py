@@ -66,10 +66,7 @@ def open_ranges(cidrs: Sequence[str]) -> Ranges:
 def allocate_cluster_ips(
     services: Iterable[WrittenService], ranges: Ranges
 ) -> tuple[dict[ServiceKey, tuple[str, ...]], list[Problem]]:
-    """Return the addresses of each Service, one for each requested family.
-
-    Also returns a problem for each address that can't be allocated.
-    """
+    """Return each Service's addresses, in the order of its families, and failed allocations."""
     configured = tuple(ranges)
     wanted: list[tuple[ServiceKey, Sequence[IPFamily]]] = []
     ips: dict[IPFamily, dict[ServiceKey, str]] = {family: {} for family in IPFamily}

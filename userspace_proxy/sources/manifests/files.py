@@ -98,7 +98,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read changed files that haven't changed again since the last check.
+        """Read changed files that are unchanged since the last check, or keep changing for long.
 
         Args:
             writing: Files known to be written by programs.
@@ -151,7 +151,7 @@ class FileWatch:
         gone = frozenset(names) - found.keys()
         for name in gone:
             self._read_as.pop(name, None)
-        # This includes files that were never read, which aren't in _read_as.
+        # Visit all of _unread, because files that were never read aren't in _read_as.
         for name in self._unread.keys() - found.keys():
             del self._unread[name]
         for name in sorted(found.keys() & frozenset(names)):
@@ -174,7 +174,7 @@ class FileWatch:
         return Look(texts, gone, problems, is_settling)
 
     def _list(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-        """Return the files under the path, and the problems of entries that can't be examined.
+        """Return the files under the path, and problems of other entries; update :attr:`links`.
 
         Raises:
             OSError: The path itself can't be listed.

@@ -57,7 +57,7 @@ class NodePorts(NamedTuple):
 def allocate_node_ports(
     written: Iterable[WrittenService],
 ) -> tuple[dict[ServiceKey, NodePorts], list[Problem]]:
-    """Return the node ports of each Service whose type permits them.
+    """Return the node ports of each Service whose type permits them, and failed allocations.
 
     A problem, such as ``spec.healthCheckNodePort: 30080/TCP is already named by shop/web``, is also
     a note of its Service.
@@ -132,7 +132,7 @@ def _number(
 
 
 def with_node_ports(service: Service, given: NodePorts) -> Service:
-    """Return a Service with its node ports; the same object if nothing changed."""
+    """Return a Service with its node ports and notes; the same object if nothing changed."""
     ports = tuple(
         port if port.node_port == number else replace(port, node_port=number)
         for port, number in zip(service.ports, given.ports, strict=True)

@@ -146,7 +146,7 @@ class ManifestReader:
         """Parts without line numbers in messages, by a digest of their text: 16 MB for 10,000."""
 
     def read(self, text: str) -> FileObjects:
-        """Read YAML or JSON text."""
+        """Return the objects and problems in YAML or JSON text; parse only changed parts."""
         parts: dict[bytes, _Read] = {}
         objects: list[Found] = []
         mistakes: list[_Mistake] = []
@@ -250,7 +250,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
 
 
 def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
-    """Return a mistake, with a note if its line contains a placeholder, or is unknown."""
+    """Return a mistake, with a note if its line isn't known, or contains a placeholder."""
     if lines and not _PLACEHOLDER.search(lines[0]):
         return mistake
     return mistake._replace(problem=f"{mistake.problem} ({_TEMPLATE})")
@@ -373,7 +373,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
 
 
 def _named(value: Any) -> Any:
-    """Return an object with a unique name if its name is left to the API server."""
+    """Return an object, named after its content if it has generateName instead of a name."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name"):
         return value

@@ -108,7 +108,7 @@ class ManifestSource(Source):
         """Read and publish until cancelled; see :meth:`.Source.run`.
 
         Raises:
-            SourceError: The path doesn't exist. If it vanishes later, ``status`` reports the
+            SourceError: The path can't be listed. If that happens later, ``status`` reports the
                 problem, and the last content is still used.
         """
         published: Snapshot | None = None
@@ -174,7 +174,7 @@ def load_state(
     """Read manifests once, without watching them.
 
     Raises:
-        SourceError: The path doesn't exist.
+        SourceError: The path doesn't exist, or can't be listed.
         ConfigError: ``service_cidrs`` are invalid, as for :class:`ManifestSource`.
     """
     state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)

@@ -122,7 +122,7 @@ class HookedConnections(Component):
         except OSError:
             # The next repair will also fail and report the error, so don't report it twice.
             return
-        # If an event arrived after the counters were listed, the listed ejections are outdated.
+        # If an ejection began or ended during the reading, the listed ejections may be outdated.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}
@@ -238,7 +238,7 @@ class HookedConnections(Component):
             self._send(self._reports.readmitted(group, endpoint, self._clock()))
 
     async def _follow(self) -> None:
-        """Handle events, which include closed connections while something watches."""
+        """Handle events, which include closed connections while something watches or logs them."""
         loop, descriptor = asyncio.get_running_loop(), self._hooks.event_descriptor
         loop.add_reader(descriptor, self._take_events)
         try:

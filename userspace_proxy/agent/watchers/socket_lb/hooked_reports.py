@@ -122,13 +122,14 @@ class Reports:
         """The ejected endpoints by Service port, with the monotonic seconds from which a dial is a
         probe."""
         self.news = 0
-        """The number of ejections that began or ended, by which a check detects news."""
+        """The number of ejections that began or ended; if it grows, an earlier reading is
+        outdated."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """Record a failed dial that :meth:`failed` may report; else it belongs to no streak."""
+        """Record an event of a failed dial; only :meth:`failed` makes it part of a streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
     def failed(
@@ -140,7 +141,7 @@ class Reports:
         at: float,
         until: float,
     ) -> GroupReport:
-        """Return the report of failed dials that have ejected an endpoint for all clients.
+        """Record failed dials that have ejected an endpoint for all clients; return the report.
 
         Args:
             count: The number of failed dials; each was :meth:`noted`, or is :class:`Unreported`.
@@ -154,12 +155,12 @@ class Reports:
         return self._report(group, [_Growth(endpoint, _NOTHING, _failures(count, at, failed))], at)
 
     def returned(self, group: Group, endpoint: SocketAddress, at: float) -> GroupReport:
-        """Return the report of an answer that has ended an ejection."""
+        """Record an answer that has ended an ejection; return the report."""
         growth = _Growth(endpoint, _NOTHING, StreakPart(at))
         return self._report_end(group, endpoint, [growth], at)
 
     def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
-        """Return the report of an ejection whose end was detected elsewhere."""
+        """Record that an ejection has ended elsewhere; return the report."""
         return self._report_end(group, endpoint, [], now)
 
     def compare(
@@ -169,7 +170,7 @@ class Reports:
 
         Args:
             counts: All counters.
-            earlier: The counters of an earlier process.
+            earlier: The counters of an earlier process, whose counts aren't reported again.
         """
         reported, found = self._counts, defaultdict[PortKey, list[_Change]](list)
         for at, now in counts.items():
@@ -190,7 +191,7 @@ class Reports:
         groups: Mapping[PortKey, Group],
         now: float,
     ) -> Iterator[News]:
-        """Yield the changes of each Service port.
+        """Yield the changes of each Service port's counters and ejections.
 
         A change that the caller doesn't consume, or whose group doesn't exist yet, is reported by
         the next check.
