@@ -11,6 +11,7 @@ Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settin
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -23,6 +24,8 @@ from .netlink.messages import Message
 from .netlink.sockets import NETLINK_ROUTE
 from .node_listings import OURS, NodeListings
 
+# Without a route, or with one of type unreachable, prohibit or blackhole (fib_props in the kernel).
+_REFUSALS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ROUTE_4, rtnetlink.GROUP_ROUTE_6)
 
 Derived = TypeVar("Derived")
@@ -88,12 +91,14 @@ def route_refusal(ip: str) -> str:
     """Return why the kernel wouldn't send packets to an address; empty if it would.
 
     Raises:
-        SteeringError: No netlink socket is available.
+        SteeringError: The kernel can't be asked.
     """
     with explained("open a netlink socket"), Requests.open(NETLINK_ROUTE) as requests:
         try:
             requests.ask(rtnetlink.find_route(ip))
         except OSError as exc:
+            if exc.errno not in _REFUSALS:
+                raise
             return str(exc.strerror)
     return ""
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 import threading
 import time
 
 import pytest
 
 from tests.netns import DEADLINE_S, Net
-from userspace_proxy.kernel.routes import NodeRoutes, read_bridge_filter
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.netlink import rtnetlink
+from userspace_proxy.kernel.netlink.messages import request
+from userspace_proxy.kernel.routes import NodeRoutes, read_bridge_filter, route_refusal
 from userspace_proxy.model.node_network import BridgeFilter, NodeLink, NodeRoute
 
 
@@ -116,6 +121,15 @@ def test_many_routes_are_read_without_blocking_the_loop(node):
     with node:
         at_once, took = asyncio.run(do())
     assert took < at_once / 3
+
+
+def test_only_a_lack_of_a_route_is_a_refusal(node, monkeypatch):
+    with node:
+        found = [route_refusal(ip) for ip in ("10.1.0.5", "10.2.0.5", "192.0.2.1")]
+        assert found == ["", os.strerror(errno.EHOSTUNREACH), os.strerror(errno.ENETUNREACH)]
+        monkeypatch.setattr(rtnetlink, "find_route", lambda _ip: request(9999, 0, b""))
+        with pytest.raises(SteeringError, match="not supported"):
+            route_refusal("10.1.0.5")
 
 
 def listed(node):
