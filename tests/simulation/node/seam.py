@@ -220,7 +220,6 @@ def _patches(world: World) -> Iterator[Patch]:
     yield agent, "components_of", some_components
     yield agent, "network_namespace", lambda: 1
     yield node_now, "NodeAddresses", partial(_Addresses, world)
-    yield node_now, "route_refusal", lambda _ip: ""
     api = world.api
     names = api.address.names(lambda: api.client_for(cast("AgentProcess", world.machine.current)))
     for module, name, value in names:
