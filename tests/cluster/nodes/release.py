@@ -77,10 +77,11 @@ def deploy(cluster: Cluster, *values: str) -> None:
         values: More options of ``helm template``.
     """
     cluster.world.run("nft", "-f", "-", input=_RULES)
+    pods = listed(family.pods for family in cluster.families).replace(",", "\\,")
     text = render(
         f"--set=apiServer.host={cluster.families[0].world}",
         f"--set=apiServer.port={AGENTS_PORT}",
-        f"--set=clusterCIDR={listed(family.pods for family in cluster.families)}",
+        f"--set=clusterCIDR={pods}",
         *values,
     )
     cluster.control_plane.kubectl("apply", "-f", "-", input=text)
