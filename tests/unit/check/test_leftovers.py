@@ -72,8 +72,10 @@ def test_a_leftover_guard_table_is_reported():
     assert judge_own(kernel, [""]) == []
 
 
-def test_only_the_chains_of_an_unnamed_stopped_proxy_are_reported():
-    kernel = KernelView(legacy_nat=table(LEGACY_NAT, "PREROUTING", "UPROXY-PRE"))
-    (finding,) = judge_own(kernel, ["canary"])
-    assert finding.what == "rules of a userspace-proxy that isn't running"
-    assert judge_own(kernel, [""]) == []
+def test_each_stopped_proxy_with_chains_in_a_shared_table_is_reported():
+    chains = ("PREROUTING", "UPROXY-PRE", "UPROXY-PRE-canary")
+    kernel = KernelView(legacy_nat=table(LEGACY_NAT, *chains))
+    unnamed, canary = judge_own(kernel, [])
+    assert unnamed.what == "rules of a userspace-proxy that isn't running"
+    assert canary.what == "rules of a userspace-proxy named canary that isn't running"
+    assert [judge_own(kernel, [name]) for name in ("canary", "")] == [[unnamed], [canary]]

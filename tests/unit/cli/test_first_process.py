@@ -84,6 +84,20 @@ def test_a_control_process_killed_by_a_stop_is_not_restarted(start, starts):
     assert starts() == 1
 
 
+def test_a_signal_after_sigterm_does_not_cancel_the_stop(start, starts):
+    first = start(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [1, 15]); print('ready', flush=True)\n"
+        "signal.sigwait([15]); print('stopping', flush=True)\n"
+        "signal.sigwait([1]); os.kill(os.getpid(), 9)"
+    )
+    assert first.stdout.readline() == "ready\n"
+    first.terminate()
+    assert first.stdout.readline() == "stopping\n"
+    first.send_signal(signal.SIGHUP)
+    assert first.wait(30) == 128 + signal.SIGKILL
+    assert starts() == 1
+
+
 def test_the_child_has_no_blocked_signals(start):
     first = start("print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)")
     assert first.stdout.readline() == "set()\n"

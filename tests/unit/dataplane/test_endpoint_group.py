@@ -53,11 +53,12 @@ def test_a_connection_that_succeeds_after_a_slow_dial_failure_counts_as_late(gro
     assert (group.counters.saved, counters.late) == (1, late)
 
 
-def test_added_and_removed_endpoints_leave_no_state_behind():
+@pytest.mark.parametrize("side", ["endpoints", "outside"])
+def test_added_and_removed_endpoints_leave_no_state_behind(side):
     group = EndpointGroup(port_key("shop/web"))
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
-        group.update(Serving([pod]))
+        group.update(Serving(**{side: [pod]}))
         group.counters_of(pod).connections += 1
     assert len(group._per_endpoint) <= 2
     assert group.totals().connections == 1000

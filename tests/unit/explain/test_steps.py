@@ -225,6 +225,15 @@ def test_a_failed_dial_determines_the_verdict_without_recent_clients():
     assert say(refuses(POD)) in explanation.sentence
 
 
+def test_the_worst_of_several_failed_dials_determines_the_verdict():
+    answered, never = "10.244.1.6:80", POD
+    endpoints = make_endpoint(answered, answered_at=NOW - 600), make_endpoint(never)
+    results = dials(**{answered: False, never: False})
+    (step,) = steps_of(explain(make_subject(make_port(endpoints=endpoints)), dials=results), "dial")
+    assert step.level is Level.TROUBLE
+    assert step.what == f"2 of 2 used endpoints failed: {say(refuses(never))}"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

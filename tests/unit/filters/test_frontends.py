@@ -38,6 +38,7 @@ def translation_of(_frontend: Frontend) -> Translation:
 NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
 TO_WEB = nft("translate", NAMED)
 NAT = "type nat hook prerouting priority -150;"
+FILTER = "type filter hook input priority 0;"
 
 
 @pytest.mark.parametrize(
@@ -298,10 +299,13 @@ def test_unreadable_nftables_yield_no_earlier_chains(node, monkeypatch):
     def refuse(_is_own: object) -> None:
         raise SteeringError("permission denied")
 
-    monkeypatch.setattr(frontends, "NftReader", refuse)
+    node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
+    node.run(f"nft 'table ip evil {{ chain in {{ {FILTER} meta mark 5 drop; }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
-        assert earlier.look([WEB]) == {}
-        assert earlier.filters == ()
+        assert all((earlier.look([WEB]), earlier.filters, earlier.unfollowed([WEB])))
+        earlier.close()
+        monkeypatch.setattr(frontends, "NftReader", refuse)
+        assert (earlier.look([WEB]), earlier.filters, earlier.unfollowed([WEB])) == ({}, (), [])
 
 
 def test_rules_too_expensive_to_evaluate_are_skipped():

@@ -370,6 +370,14 @@ def test_the_name_of_a_deleted_pod_is_removed_and_gets_its_address_back():
     assert names_of(world, "ledger-1.ledger.shop.svc") == before
 
 
+def test_the_port_of_a_deleted_pod_is_free_at_the_common_address():
+    world, at = World(address="127.0.0.1"), Frontend("127.0.0.1", 80, Protocol.TCP)
+    world.put(*headless("ledger", ledger_slice()))
+    world.put(ledger_slice(named("ledger-0", "10.44.1.5"), numbers=(8080,)))
+    assert world.forwardable.second_port(at) == 0
+    assert world.put(ledger_slice()).forwardable.second_port(at) == 8080
+
+
 @pytest.mark.parametrize(("numbers", "second"), [((80,), 8080), ((80, 8080), 0)], ids=str)
 def test_a_privileged_port_of_a_pod_name_has_a_substitute(numbers, second):
     world = ledger(named("ledger-0", "10.44.1.5"), numbers=numbers)

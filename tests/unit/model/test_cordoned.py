@@ -1,3 +1,5 @@
+from msgspec.structs import replace
+
 from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
 from userspace_proxy.model.cordoned import Cordoned
 from userspace_proxy.model.serving import Serving
@@ -29,9 +31,11 @@ def test_cordons_have_no_effect_on_a_service_without_hold():
 
 def test_cordoned_endpoints_keep_open_connections_and_flows():
     handling = Handling(hold=Hold(60.0), removal_s=0.0)
-    led = cordoned(POD_A).lead(WEB, Serving((POD_A,), handling=handling, leaving=(POD_B,)))
-    assert led.handling == HOLDING
-    assert led.leaving == (POD_B, POD_A)
+    for serving in (Serving((POD_A,)), Serving((), outside=(POD_A,))):
+        serving = replace(serving, handling=handling, leaving=(POD_B,))
+        led = cordoned(POD_A).lead(WEB, serving)
+        assert led.handling == HOLDING
+        assert led.leaving == (POD_B, POD_A)
 
 
 def test_an_endpoint_no_longer_cordoned_is_served_as_before():

@@ -21,6 +21,7 @@ NONE, FORMS = "is not a duration", "write 30s, 250ms or 1m30s"
         ("1m0.1s", 60.1),
         ("10us", 1e-5),
         ("10µs", 1e-5),
+        pytest.param("10\N{GREEK SMALL LETTER MU}s", 1e-5, id="greek-mu"),
         ("5ns", 5e-9),
         ("+3s", 3.0),
         (" 3s ", 3.0),

@@ -91,6 +91,7 @@ def test_first_of_keeps_the_order_of_endpoints():
     ("serving", "before", "expected"),
     [
         pytest.param(Serving((POD_A, POD_B)), {POD_A}, [POD_B], id="a-new-one"),
+        pytest.param(Serving((), outside=(POD_A, POD_B)), {POD_A}, [POD_B], id="outside-only"),
         pytest.param(Serving((POD_A, POD_B)), {POD_C}, [], id="only-new-ones"),
         pytest.param(
             Serving((POD_A, POD_B), standbys=((POD_B, 1),)), {POD_B}, [], id="alone-at-its-priority"
@@ -111,9 +112,11 @@ def test_an_endpoint_no_longer_usable_from_a_side_is_gone():
     assert both.gone_in(both) == frozenset()
 
 
-def test_changed_inside_networks_make_endpoints_usable_only_inside_gone():
+def test_changed_inside_networks_make_endpoints_of_only_one_side_gone():
     split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
     assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}
+    apart = replace(split, endpoints=(POD_A,))
+    assert apart.gone_in(replace(apart, inside=("10.1.0.0/16",))) == {POD_A, POD_B}
 
 
 @pytest.mark.parametrize(

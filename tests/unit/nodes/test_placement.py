@@ -108,3 +108,4 @@ def test_no_node_lacks_an_agent_if_the_daemon_sets_desired_number_is_running():
     assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)
     # The status has no counts until the controller has processed the DaemonSet.
     assert lacking(nodes, [daemon_set()], ["node-1"]) == ("node-2",)
+    assert lacking(nodes, [daemon_set(wanted=1), daemon_set()], ["node-1"]) == ("node-2",)

@@ -140,6 +140,9 @@ def test_an_endpoint_that_serves_only_outside_clients_is_counted(group):
     group.add(ONE, group_report(endpoint_report(POD_B, connections=1), ejected=[(POD_B, 5.0)]), 0.0)
     assert group.counters_of(POD_B).connections == 1
     assert group.ejected(0.0) == {POD_B: 5.0}
+    group.change(Serving((), outside=(POD_B,)))
+    group.change(Serving(()), 1.0)
+    assert group.last_minute.failing(1.0).flaps == 1
 
 
 def test_worker_reports_are_summed(group):
@@ -177,10 +180,11 @@ def test_the_most_recently_removed_endpoints_are_remembered(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     stay, others = tuple(pods[:4_000]), pods[4_000:]
     for first in range(0, len(others), 5_000):
-        group.change(Serving((*stay, *others[first : first + 5_000])))
+        some = others[first : first + 5_000]
+        group.change(Serving((*stay, *some[::2]), outside=(*stay, *some[1::2])))
     group.add(ONE, group_report(*(endpoint_report(pod, connections=1) for pod in pods)), 0.0)
-    assert group.totals().connections == len(group.serving.endpoints) + KNOWN_MAX
-    present = group.serving.endpoints
+    assert group.totals().connections == len(group.serving.all_endpoints) + KNOWN_MAX
+    present = group.serving.all_endpoints
     assert {group.counters_of(pod).connections for pod in present} == {1}
 
 
@@ -362,16 +366,19 @@ def test_waiting_clients_are_summed_over_running_workers(group):
     assert not group.has_passing
 
 
-def test_a_group_reports_slow_starting_endpoints_like_its_workers(group):
-    slowly = Handling(slow_start_s=50.0)
-    group.change(Serving((POD_A, POD_B), handling=slowly), 100.0)
+@pytest.mark.parametrize("side", ["endpoints", "outside"])
+def test_a_group_reports_slow_starting_endpoints_like_its_workers(group, side):
+    def serving(*pods):
+        return Serving(handling=Handling(slow_start_s=50.0), **{side: pods})
+
+    group.change(serving(POD_A, POD_B), 100.0)
     assert group.starting(100.0) == {}
     assert not group.has_passing
-    group.change(Serving((POD_A, POD_B, POD_C), handling=slowly), 100.0)
+    group.change(serving(POD_A, POD_B, POD_C), 100.0)
     group.returned(POD_A, 110.0)
     assert group.has_passing
     assert group.starting(125.0) == {POD_A: 0.3, POD_C: 0.5}
-    group.change(Serving((POD_A, POD_B), handling=slowly), 130.0)
+    group.change(serving(POD_A, POD_B), 130.0)
     assert group.starting(135.0) == {POD_A: 0.5}
     assert group.starting(160.0) == {}
     assert not group.has_passing

@@ -265,6 +265,12 @@ def test_a_range_moved_above_port_65535_is_rejected(target, why):
     assert why in moved_out
 
 
+def test_a_range_that_overflows_only_for_outside_clients_is_rejected():
+    inside, outside = (SocketAddress("192.0.2.1", port) for port in (10000, 55536))
+    serving = Serving((inside,), outside=(outside,))
+    assert "55536–65536" in overflow_reason([DialledRange(IP, 10000, 20000, 10000)], serving)
+
+
 def test_a_range_moved_below_port_1_is_rejected():
     ranges = [DialledRange(IP, 10000, 20000, 15000)]
     why = overflow_reason(ranges, Serving((SocketAddress("192.0.2.1", 5000),)))
