@@ -145,6 +145,20 @@ async def test_the_next_repair_removes_a_lingering_frontend_after_a_rejected_rem
     assert node.run("ip route show table local proto 117") == ""
 
 
+async def test_a_frontend_stays_steered_after_a_rejected_removal(node, make, monkeypatch):
+    steering = make(**OPEN)
+    await steering.start()
+    await steering.apply({WEB: 80})
+    with monkeypatch.context() as refused:
+        refused.setattr(RoutingTables, "change", _refuse)
+        with pytest.raises(SteeringError, match="no memory"):
+            await steering.change({}, [WEB])
+    await steering.repair()
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
+    await steering.clean_up()
+    await steering.close()
+
+
 @pytest.mark.parametrize("step", ["apply", "change", "repair"])
 async def test_a_flow_translated_by_another_programs_rules_reaches_the_listener(
     node, steering, step, monkeypatch
