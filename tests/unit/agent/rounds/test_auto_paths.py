@@ -273,6 +273,7 @@ async def test_probes_switch_a_path_without_waiting_for_a_sync_round(start, capl
     await until(lambda: is_on(steering))
     auto.note(A, REFUSED)
     await until(lambda: not is_on(steering))
+    await until(lambda: not steering.has_stale_flows)
     assert len(switched) == 2
     assert loop.counters.rounds == 1
     assert THERE not in steering.kernel

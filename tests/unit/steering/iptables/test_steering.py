@@ -11,7 +11,6 @@ from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.iptables import IptablesSteering
-from userspace_proxy.steering.iptables.steering import IptablesProgrammer
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
@@ -49,20 +48,14 @@ async def test_rules_outlive_the_helpers_and_are_recovered_and_removed_later(nod
 
 
 async def test_a_first_apply_rejected_for_ipv6_leaves_no_ipv4_rules(steering, monkeypatch):
-    send_all = IptablesProgrammer._send_all
-
-    def refuse_ipv6(programmer, family):
-        if family is IPFamily.IPV6:
-            raise SteeringError("no memory")
-        send_all(programmer, family)
+    def refuse(_request):
+        raise SteeringError("no memory")
 
     with monkeypatch.context() as refused:
-        refused.setattr(IptablesProgrammer, "_send_all", refuse_ipv6)
+        refused.setattr(steering._helpers[IPFamily.IPV6], "ask", refuse)
         with pytest.raises(SteeringError, match="no memory"):
             await steering.apply({WEB: 36001, WEB_6: 36002})
     assert await steering.render() == ""
-    await steering.apply({DNS: REFUSE})
-    assert await steering.render() == "UDP 10.96.0.10:53 -> refuse"
 
 
 async def test_without_ipv6_tables_ipv4_is_steered_and_ipv6_reported(node):
