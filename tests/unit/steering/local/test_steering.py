@@ -145,9 +145,7 @@ async def test_the_next_repair_removes_a_lingering_frontend_after_a_rejected_rem
     assert node.run("ip route show table local proto 117") == ""
 
 
-async def test_frontends_stay_steered_after_a_rejected_removal(make, monkeypatch):
-    steering = make(**OPEN)
-    await steering.start()
+async def test_frontends_stay_steered_after_a_rejected_removal(steering, monkeypatch):
     await steering.apply({WEB: 80, DNS: 53})
     with monkeypatch.context() as refused:
         refused.setattr(RoutingTables, "change", _refuse)
@@ -155,8 +153,6 @@ async def test_frontends_stay_steered_after_a_rejected_removal(make, monkeypatch
             await steering.change({}, [WEB, DNS])
     await steering.repair()
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nUDP 10.96.0.10:53 -> :53"
-    await steering.clean_up()
-    await steering.close()
 
 
 @pytest.mark.parametrize("step", ["apply", "change", "repair"])
