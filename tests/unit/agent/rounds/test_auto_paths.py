@@ -9,6 +9,7 @@ from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, Au
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import forwarding_unanswered
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import (
     DataPath,
     DialFailure,
@@ -272,6 +273,7 @@ async def test_probes_switch_a_path_without_waiting_for_a_sync_round(start, capl
     await until(lambda: is_on(steering))
     auto.note(A, REFUSED)
     await until(lambda: not is_on(steering))
+    await until(lambda: not steering.has_stale_flows)
     assert len(switched) == 2
     assert loop.counters.rounds == 1
     assert THERE not in steering.kernel
@@ -280,6 +282,20 @@ async def test_probes_switch_a_path_without_waiting_for_a_sync_round(start, capl
     assert said[1].startswith(
         "shop/web: switched to data path userspace: auto, and a probe failed: 10.244.1.1"
     )
+
+
+async def test_a_path_switch_is_retried_after_the_kernel_rejects_it(start):
+    steering, loop, cluster = await begin(start)
+    auto = start.served_ports.auto_paths
+    auto.probes = Probed(auto.note)
+    await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    auto.note(A, None)
+    await until(lambda: is_on(steering))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    auto.note(A, REFUSED)
+    await until(lambda: loop.counters.failures)
+    steering.fails_with = None
+    await until(lambda: not is_on(steering))
 
 
 async def test_at_most_twenty_path_switches_are_logged(start, caplog):

@@ -130,6 +130,19 @@ async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
     assert not any(served.problem for served in served_ports)
 
 
+async def test_a_service_port_reopens_a_given_up_listener_once_a_port_is_free(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27604, 27643))
+    served_ports.follow(cluster.serve_large(40))
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
+    assert retry(served_ports)
+    served_ports.follow(cluster.store.snapshot())
+    assert retry(served_ports)
+    assert served_ports.steered.targets()[frontend("10.96.0.2")] is not REFUSE
+    assert REFUSE in served_ports.follow(cluster.remove("web")).values()
+    assert retry(served_ports)
+    assert REFUSE not in served_ports.steered.targets().values()
+
+
 async def test_ports_tried_for_a_removed_service_count_as_untried(make, monkeypatch):
     monkeypatch.setattr(listen_addresses, "_TRIES", 2)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27601, 27603))

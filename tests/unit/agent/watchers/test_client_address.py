@@ -181,9 +181,9 @@ def test_client_address_preservation_ends_when_cilium_appears_and_resumes_afterw
     ]
 
 
-def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog):
+def test_if_ipv6_replies_are_not_routed_only_ipv4_networks_reach_the_plane(node, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
-    node.run("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+    node.run("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6")
 
     async def scenario(addresses, plane):
         assert addresses.reason == ""

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
@@ -43,6 +44,17 @@ async def test_rules_outlive_the_helpers_and_are_recovered_and_removed_later(nod
     assert await steering.start() == {WEB: 36001, WEB_6: 0}
     await steering.clean_up()
     assert "UPROXY" not in node.run("iptables-legacy-save; ip6tables-legacy-save")
+    assert await steering.render() == ""
+
+
+async def test_a_first_apply_rejected_for_ipv6_leaves_no_ipv4_rules(steering, monkeypatch):
+    def refuse(_request):
+        raise SteeringError("no memory")
+
+    with monkeypatch.context() as refused:
+        refused.setattr(steering._helpers[IPFamily.IPV6], "ask", refuse)
+        with pytest.raises(SteeringError, match="no memory"):
+            await steering.apply({WEB: 36001, WEB_6: 36002})
     assert await steering.render() == ""
 
 

@@ -123,7 +123,7 @@ async def test_addresses_of_an_earlier_run_linger_even_if_the_first_apply_fails(
     with monkeypatch.context() as refused:
         refused.setattr(RoutingTables, "change", _refuse)
         with pytest.raises(SteeringError, match="no memory"):
-            await successor.apply({})
+            await successor.apply({DNS: 53})
     await successor.apply({})
     assert "10.96.7.1" in node.run("ip route show table local proto 117")
     assert await successor.repair() == 0
@@ -143,6 +143,16 @@ async def test_the_next_repair_removes_a_lingering_frontend_after_a_rejected_rem
             await steering.repair()
     await steering.repair()
     assert node.run("ip route show table local proto 117") == ""
+
+
+async def test_frontends_stay_steered_after_a_rejected_removal(steering, monkeypatch):
+    await steering.apply({WEB: 80, DNS: 53})
+    with monkeypatch.context() as refused:
+        refused.setattr(RoutingTables, "change", _refuse)
+        with pytest.raises(SteeringError, match="no memory"):
+            await steering.change({}, [WEB, DNS])
+    await steering.repair()
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nUDP 10.96.0.10:53 -> :53"
 
 
 @pytest.mark.parametrize("step", ["apply", "change", "repair"])

@@ -260,14 +260,18 @@ async def test_a_port_of_an_earlier_run_is_guarded_until_the_second_repair(node,
     assert "36001" not in node.run(guarded)
 
 
-async def test_a_rejected_kernel_path_change_leaves_proxy_ports_unchanged(steering, monkeypatch):
+async def test_a_rejected_kernel_path_change_has_no_effect_until_retried(steering, monkeypatch):
     await steering.apply({WEB: 36001})
-    monkeypatch.setattr(x, "pick", lambda *_: expression("no_such_expression"))
     cart = Frontend("10.96.7.2", 80, Protocol.TCP)
-    with pytest.raises(SteeringError, match="No such file"):
-        await steering.change({WEB: REFUSE, cart: to_endpoint("10.244.1.2")}, ())
+    wanted = {WEB: REFUSE, cart: to_endpoint("10.244.1.2")}
+    with monkeypatch.context() as broken:
+        broken.setattr(x, "pick", lambda *_: expression("no_such_expression"))
+        with pytest.raises(SteeringError, match="No such file"):
+            await steering.change(wanted, ())
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
     assert await steering.repair() == 0
+    await steering.apply(wanted)
+    assert (await steering.render()).endswith(", in the kernel to 10.244.1.2:8080")
 
 
 async def test_without_socket_lookup_the_guard_omits_the_socket_check(node, steering, monkeypatch):
