@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..model.scalars import read_plain
 from .setting_table import Setting
 from .settings import TABLE, Settings
 
@@ -63,6 +64,6 @@ def _plain(value: object) -> str:
     """Return a value as JSON, which is valid YAML, without unnecessary quotes."""
     if isinstance(value, list | Mapping):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.isalpha() and value not in ("true", "false", "null"):
+    if isinstance(value, str) and value.isalpha() and read_plain(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
