@@ -125,15 +125,16 @@ silent = _endpoint(
 @_of_endpoint(
     CauseCode.ENDPOINT_SILENT,
     past="did not answer",
-    hint="Accept them in that chain, or delete what drops them",
+    hint="Accept them in that chain first, or delete what drops or translates them",
     outside=_SILENT_OUTSIDE,
     shared=("rule",),
 )
 def dropped_here(at: At, rule: str) -> str:
-    """This node drops the packets of dials, or the replies.
+    """This node drops or translates the packets of dials, or the replies.
 
     Args:
-        rule: Another program's chain and the packets that it drops, as the end of a sentence.
+        rule: Another program's chain and the packets that it drops or translates, as the end of a
+            sentence.
     """
     # A rule on this node is a fact; any other reason would be a guess.
     return f"does not answer: {rule}"
