@@ -288,7 +288,7 @@ class ClientAddressDialer:
         """Dial an endpoint from a client's address.
 
         Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
-        below 0; -EADDRNOTAVAIL if no port was found. Raises NoClientAddress if the kernel denies a
+        below 0; -EADDRNOTAVAIL if no free port was found. Raises NoClientAddress if the kernel denies a
         socket with the client's address.
         """
         calls, ports = self._calls, self._ports
@@ -301,9 +301,9 @@ class ClientAddressDialer:
             else:
                 self._check_denial(client, -fd)
             if fd not in (_PORT_IN_USE, _NO_PORT):
-                break
+                return fd
             port = ports.random()
-        return fd
+        return _NO_PORT
 
     def dial_flow(self, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Connect a datagram socket from a client's address, as :meth:`dial_flow_for` does.

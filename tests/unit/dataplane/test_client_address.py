@@ -197,6 +197,12 @@ def test_without_a_free_port_an_endpoint_not_yet_reached_is_not_dialled(server, 
     held.close()
 
 
+def test_a_port_held_by_another_program_is_not_free(server, dialer):
+    _, at = server(TCP)
+    with socket.create_server(("0.0.0.0", 61000)):
+        assert dialer.dial(ALICE, at, False) == -errno.EADDRNOTAVAIL
+
+
 def test_without_a_free_port_a_reached_endpoint_sees_this_node_for_a_minute(server, dialer):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
