@@ -205,7 +205,7 @@ def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
     backend = make(SERVER)
     child = os.fork()
     if not child:
-        # In the child, sys.exit() runs these at the end.
+        # Run the exit handlers, as sys.exit() would, without raising SystemExit into pytest.
         atexit._run_exitfuncs()
         os._exit(0)
     os.waitpid(child, 0)

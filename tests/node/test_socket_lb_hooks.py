@@ -358,7 +358,9 @@ def test_a_program_attached_later_by_another_owner_is_logged_once(
         os.close(descriptor)
     what = "another program may change what this node's programs dial"
     where = f"connect4, id {number}, at connect4"
-    assert caplog.messages == [f"found another BPF program: {what} ({where})"]
+    assert caplog.messages == [
+        f"BPF program may interfere with socket load balancing: {what} ({where})"
+    ]
     hooks.repair()
     assert len(caplog.messages) == 1
 

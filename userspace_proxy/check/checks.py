@@ -161,7 +161,7 @@ def log_findings(settings: Settings, steering: str) -> None:
 
 
 def judge_running(proxies: dict[str, int], label: str, *, relieves: bool) -> list[Finding]:
-    """Report a running proxy with the same label, from which ``run`` takes over, or fails."""
+    """Report a running proxy with the same label: ``run`` would take over from it, or fail."""
     if label not in proxies:
         return []
     what = f"another userspace-proxy (pid {proxies[label]}) steers this node"

@@ -26,8 +26,8 @@ from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# How many hosts of a node must be gone before the node is blamed: for a single host, another
-# reason is as likely.
+# How many endpoint IPs on a node must be unreachable before the node is blamed: for a single IP,
+# another reason is as likely.
 _HOSTS = 2
 
 

@@ -88,7 +88,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """The numbers of a Service port's clients that began to wait, and that got no endpoint."""
+    """Counts a Service port's clients that began to wait, and those that then got no endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)

@@ -261,7 +261,7 @@ class Waking:
         if need.noted_at is not None and now - need.noted_at < _EVENT_S:
             return
         need.noted_at = now
-        # Source: OpenShift's idler (unidler), which acts on Events of this reason.
+        # Source: OpenShift's unidling controller, which acts on Events with this reason.
         name = served.plan.key.name
         note = f"The service-port {name} needs pods."
         happening = Happening("NeedPods", "Wake", note, name.service, is_warning=False)

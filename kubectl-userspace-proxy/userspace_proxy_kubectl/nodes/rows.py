@@ -71,7 +71,9 @@ def rows_of(
     settings: OtherSettings,
     before: AllNodes | None = None,
 ) -> tuple[NodeRow, ...]:
-    """Return a row for each node: the worst first, then nodes without an answer, then by name.
+    """Return a row for each node, sorted by level, the worst first.
+
+    Within a level, nodes without an answer come first; equal nodes are sorted by name.
 
     Args:
         findings: The result of ``findings_of``.

@@ -1,7 +1,7 @@
 """Detects endpoints that leave UDP flows of some nodes unanswered while they answer other nodes.
 
     node-1, node-2: answered ──┐
-    node-3: nothing came back ─┴▶ node-3: "sends no datagram back", a cause as of its own agent
+    node-3: nothing came back ─┴▶ node-3: "sends no datagram back", as if its agent reported it
 
 Rule 1: on one node alone, a silent endpoint looks like a protocol without answers (syslog); the
 answers on another node show the difference.

@@ -540,7 +540,7 @@ async def test_forwarded_bytes_count_as_progress_even_if_as_many_remain(timed, t
 
 
 @SIDES
-async def test_a_wait_ends_when_its_reader_leaves_and_the_pipe_is_not_reused(rig, first):
+async def test_a_waiting_reset_ends_when_the_reader_resets_and_the_pipe_is_not_reused(rig, first):
     resets, stalls = await rig.both_ends(first)
     await reset_behind(rig, resets, bytes(STALLING_BYTES))
     assert rig.engine.pipes.open_pipes == 1

@@ -166,7 +166,7 @@ async def test_an_old_refusal_does_not_lose_a_datagram(rig, first, exchanges):
 
 
 @pytest.mark.parametrize("quiet_turns", [0, 2])
-async def test_an_old_refusal_does_not_lose_a_received_reply(rig, quiet_turns):
+async def test_a_refusal_does_not_discard_an_earlier_unread_reply(rig, quiet_turns):
     pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(quiet_turns):

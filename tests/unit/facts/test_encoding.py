@@ -247,7 +247,7 @@ def test_a_response_round_trips():
     assert read_answer(body).ports[0].cause == refuses(AT)
 
 
-def test_a_response_hides_the_user_in_a_url():
+def test_a_response_hides_credentials_in_a_url():
     assert b"hunter" not in encode_answer({"problem": "http://me:hunter@proxy fails"})
 
 

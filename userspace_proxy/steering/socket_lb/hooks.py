@@ -482,7 +482,8 @@ class Hooks:
         for other in others:
             if other not in self._others and self._other_lines.take(Clocks.monotonic()):
                 fields = {"what": other.what, "where": other.where}
-                _log.warning("found another BPF program: %(what)s (%(where)s)", extra=fields)
+                text = "BPF program may interfere with socket load balancing: %(what)s (%(where)s)"
+                _log.warning(text, extra=fields)
         self._others = others
 
     @contextmanager

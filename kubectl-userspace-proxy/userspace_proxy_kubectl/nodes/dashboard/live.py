@@ -128,7 +128,10 @@ class Live:
         return replace(look, all_nodes=known, merged=merged)
 
     async def calls(self, service: str = "") -> AllCalls:
-        """Return the calls of one Service or of all; in large clusters, of the busiest nodes."""
+        """Return the calls to one Service, or to all Services if ``service`` is empty.
+
+        Only the CALLS_OF_NODES_MAX nodes with the most connections are asked.
+        """
         look = await self.look()
         rows = sorted(look.merged.rows, key=lambda row: -row.sums.connections)
         nodes = tuple(row.node for row in rows if row.has_answer)[:CALLS_OF_NODES_MAX]
