@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -194,9 +195,8 @@ raise SystemExit(3)
         check=False,
         timeout=60,
     )
-    # The command writes to the same stream, so its line may come first.
-    [address] = [line for line in ran.stdout.splitlines() if line.startswith("address ")]
-    _, host, port = address.split()
+    # The command writes to the same stream, perhaps only a part of its line before the address.
+    [(host, port)] = re.findall(r"address (\S+) (\d+)", ran.stdout)
     assert ran.returncode == 3
     assert refuses((host, int(port)))
 

@@ -288,7 +288,7 @@ class ClientAddressDialer:
         """Dial an endpoint from a client's address.
 
         Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
-        below 0; -EADDRNOTAVAIL if no free port was found. Raises NoClientAddress if the kernel denies a
+        below 0; -EADDRNOTAVAIL if no port is free. Raises NoClientAddress if the kernel denies a
         socket with the client's address.
         """
         calls, ports = self._calls, self._ports
