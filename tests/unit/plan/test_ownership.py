@@ -36,7 +36,6 @@ from ..model.samples import CART, CART_IP, HTTP, POD_A, WEB, WEB_IP, service, sl
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
 from .planning import frontends, say, snapshot_of, store_of
 from .test_claims import (
-    ADDRESS,
     DNS,
     EXTERNAL_IP,
     LB_IP,
@@ -46,6 +45,8 @@ from .test_claims import (
     SCTP,
     claims,
 )
+
+ADDRESS = Frontend(CART_IP, 80, Protocol.TCP)
 
 
 class Settled(NamedTuple):
