@@ -56,7 +56,7 @@ class AnswerForm:
         """Parse a request.
 
         Raises:
-            HTTPBadRequest: The view doesn't exist, or ``every`` isn't a number of seconds.
+            HTTPBadRequest: The view doesn't exist, or ``every`` isn't an allowed number of seconds.
         """
         view = query.get("view", "")
         if view not in ("", "summary"):
@@ -89,7 +89,7 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 
 def headers_for(is_gzip: bool) -> Mapping[str, str]:
-    """Return the headers of an answer, compressed or not."""
+    """Return the headers that state the compression of an answer; empty if it has none."""
     return _GZIP_HEADERS if is_gzip else NO_HEADERS
 
 
@@ -99,7 +99,7 @@ def compressed(body: bytes, is_gzip: bool) -> bytes:
 
 
 def flushed_parts(is_gzip: bool) -> Write:
-    """Return a function that converts the parts of a stream to bytes, flushing each."""
+    """Return a function that compresses and flushes each part of a stream, if it is gzip."""
     if not is_gzip:
         return bytes
     compressor = zlib.compressobj(_LEVEL, wbits=_WBITS)

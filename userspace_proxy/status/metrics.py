@@ -73,7 +73,7 @@ class SyncMetrics:
         )
 
     def observe(self, duration_s: float, is_full: bool, programmed_s: Iterable[float] = ()) -> None:
-        """Count one sync round.
+        """Record one sync round.
 
         Args:
             is_full: Whether the round compared everything, not only changes.

@@ -21,7 +21,7 @@ _BELOW = " " * 6
 
 
 def placed(head: str, text: str, columns: int) -> Iterator[str]:
-    """Yield a text's lines after a head, in one column; with 0 columns, don't wrap."""
+    """Yield the lines of a head and a text, which is wrapped in its column; 0 columns: no limit."""
     if not columns or len(head) + len(text) <= columns:
         yield f"{head}{text}"
         return
