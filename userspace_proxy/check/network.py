@@ -98,7 +98,7 @@ def judge_routes(ranges: Iterable[str], refusals: Mapping[str, str]) -> list[Fin
 
 
 def sample_of(cidr: str) -> str:
-    """Return a typical Service address of a range."""
+    """Return a typical Service address of a range: its second address, or its only one."""
     network = ipaddress.ip_network(cidr, strict=False)
     return str(network[min(1, network.num_addresses - 1)])
 

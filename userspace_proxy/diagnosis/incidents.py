@@ -5,8 +5,8 @@
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
 of 35 Services is one incident. A cause that concerns only its Service is an incident of that
 Service.
-Rule 2: a node counts as failed only if several of its hosts fail as if the node were gone, and no
-endpoint on it has answered since.
+Rule 2: a node counts as failed only if several endpoint IPs on it fail as if the node were gone,
+and no endpoint on it has answered since.
 Rule 3: this module judges nothing, and visits each Service port once, or twice if a node may be
 gone.
 """

@@ -109,7 +109,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
 
 
 def codes_of_node(view: StatusFacts) -> frozenset[CauseCode]:
-    """Return the codes of causes that concern the whole node."""
+    """Return the codes of the node's problems with its source and with firewalls."""
     found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
     return frozenset(problem.code for problem in found if problem.code)
 
@@ -263,7 +263,7 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
 def problems_of_routes(
     view: StatusFacts, families: Collection[str] = ("IPv4", "IPv6")
 ) -> Iterator[Problem]:
-    """Yield a problem for each family in which this node's programs can't dial Services."""
+    """Yield a problem for each cluster IP to which this node's programs have no route."""
     # Where connect() is translated, the kernel looks for an endpoint's route instead.
     for address, why in () if view.socket_lb.is_attached else view.unrouted.items():
         family, option = ("IPv6", "-6 ") if ":" in address else ("IPv4", "")

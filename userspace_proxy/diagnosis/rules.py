@@ -134,7 +134,7 @@ def not_served(case: Case) -> PortVerdict | None:
 
 
 def _place(frontends: Sequence[FrontendFacts]) -> str:
-    """Return the first address or the node port, and how many other addresses there are."""
+    """Return the first address and how many others there are, or only the node port."""
     first = frontends[0]
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
@@ -277,7 +277,7 @@ def never_answered(case: Case) -> PortVerdict | None:
 
 
 def failed_before(case: Case) -> PortVerdict | None:
-    """Report failed endpoints that weren't dialled since, and may have recovered."""
+    """Report failed endpoints that haven't been dialled since, and may have recovered."""
     if not (case.all_fail and case.are_past):
         return None
     if case.are_silent:
@@ -351,7 +351,7 @@ def unanswered_in_kernel(case: Case) -> PortVerdict | None:
 
 
 def lacks_ports(case: Case) -> PortVerdict | None:
-    """Report that this node has no source port left."""
+    """Report that this node had no source port left in the last minute."""
     if not case.port.is_out_of_ports:
         return None
     cause = out_of_ports()
@@ -396,7 +396,7 @@ def some_fail(case: Case) -> PortVerdict | None:
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint denied a client a while ago, and others then served that client.
+    """Return whether an endpoint's cause is that it denied a client a while ago.
 
     With ClientIP affinity, the other endpoints keep serving the client, so this endpoint may not be
     dialled for hours.
@@ -423,7 +423,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """State that clients wait and, if endpoints are silent, that no byte came back."""
+    """Return the clauses that clients wait and, if endpoints are silent, that no byte came back."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -442,7 +442,7 @@ def is_silent(port: PortFacts) -> bool:
 
 
 def lacks_client_ports(case: Case) -> PortVerdict | None:
-    """Report that the address of a client has no port left."""
+    """Report that a client's address had no source port left in the last minute."""
     if not case.port.is_out_of_client_ports:
         return None
     cause = out_of_client_ports()
@@ -652,7 +652,7 @@ def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterato
     Past causes count only if there are no others.
 
     Args:
-        most: The cause to yield first; None: the most frequent cause.
+        most: The cause to yield first; None for the most frequent cause.
     """
     kinds = {most.code: most} if most is not None else {}
     for endpoint in present_first([one for one in failing if not one.is_past] or failing):

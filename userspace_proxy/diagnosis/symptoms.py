@@ -156,7 +156,7 @@ _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS
 
 
 def _most(minute: MinuteCounts) -> int:
-    """Return the number of clients with the most frequent failure; late answers don't count."""
+    """Return the number of clients with the most frequent symptom that is a failure."""
     return max(int(getattr(minute, symptom.name)) for symptom in _FAILURES)
 
 
@@ -234,7 +234,7 @@ def _owe_seldom(
     endpoint is at fault, unless ``are_pinned``.
 
     Args:
-        are_pinned: Endpoints have different clients, which may differ in what they send last.
+        are_pinned: Whether endpoints have different clients, which may differ in what they send.
     """
     endpoints = tuple(endpoints)
     if not are_pinned and _differ(endpoints):
@@ -318,7 +318,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     """Return how many clients failed, with the cause; None if there are few.
 
     Args:
-        but: Causes already reported; for these, and without a cause, the result is None.
+        but: Codes already reported. If there are any, return None for these, and without a cause.
     """
     minute, why = port.last_minute, _why(port)
     if but and (minute.cause is None or minute.cause.code in but):

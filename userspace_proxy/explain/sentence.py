@@ -47,10 +47,10 @@ def explain(
     """Return the steps of connections to a Service.
 
     Args:
-        client: The address of a client; empty: any client.
+        client: The address of a client; empty for any client.
         dials: Results of dials; None if no dials were requested.
         pods: The steps about the Service's pods; None if the pods weren't examined.
-        invocation: How the user ran the program; None: the default, with this machine's proxy.
+        invocation: How the user ran the program; None if without flags, for this machine's proxy.
     """
     invocation = invocation or Invocation()
     family = "IPv6" if ":" in client else "IPv4"

@@ -198,7 +198,9 @@ class ConnectionOutcome:
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
     def note_closed_after_client(self, now: float, has_answers: Callable[[], bool]) -> None:
-        """Count an endpoint that ended without a byte after the client's FIN, if it always does.
+        """Count a connection that the endpoint ended without a byte after the client's FIN.
+
+        It counts only if the endpoint always does so, although the protocol has answers.
 
         Args:
             has_answers: Returns whether the Service port's protocol has answers.
@@ -208,7 +210,7 @@ class ConnectionOutcome:
             self.counters.ended_unanswered(now, Failure.CLOSED, self._client)
 
     def note_owed(self) -> None:
-        """Count the answer that was due when the first side ended. Idempotent.
+        """Count the answer that was due when the first side ended, if any. Idempotent.
 
         The second side may end only when the client's kernel has forgotten the connection.
         """
@@ -217,7 +219,7 @@ class ConnectionOutcome:
             self.counters.unanswered_requests += 1
 
     def note_left_open(self) -> None:
-        """Count an answer that was due, of an endpoint that hasn't ended either. Idempotent."""
+        """Count a due answer of an endpoint that hasn't ended its side either. Idempotent."""
         if not (self._is_left_open or self.code):
             self._is_left_open = self.has_unanswered_request = True
             self.counters.left_open += 1

@@ -86,14 +86,14 @@ class CallCounts:
             self._left_out += 1
 
     def fail(self, called: CalledPort, client: str) -> None:
-        """Count a connection or flow whose client got no answer."""
+        """Count a connection or flow whose client got no answer, unless there is no room for it."""
         key = (called, client)
         if key in self._counts or len(self._counts) < CALLS_MAX:
             self._counts.setdefault(key, 0)
             self._failed[key] = self._failed.get(key, 0) + 1
 
     def take(self) -> tuple[list[Calls], int]:
-        """Return the calls since the last report, and the number of calls that didn't fit."""
+        """Return the calls since the last report, and the number that didn't fit; forget both."""
         counts, failed, left_out = self._counts, self._failed, self._left_out
         self._counts, self._failed, self._left_out = {}, {}, 0
         return [
@@ -204,7 +204,7 @@ class Edges:
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
     def _has_place(self, port: PortKey, now: float) -> bool:
-        """Return whether there is room for a new client, evicting an old edge if necessary."""
+        """Evict a stale edge if there is no room for a new one; return whether there is now."""
         if self._of_port[port] >= EDGES_OF_A_PORT:
             stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:
