@@ -19,7 +19,7 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
-# The used share of the conntrack table from which a warning predicts dropped connections.
+# If this share of the conntrack table is used, a warning predicts dropped connections.
 _CONNTRACK_SHORT = 0.9
 # How long a closed connection occupies its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60

@@ -105,8 +105,7 @@ class Incidents:
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # If the causes are grouped by endpoint, one is enough: all of these contain the endpoint's
-        # address.
+        # One cause is enough if causes are grouped by endpoint: all contain the same address.
         about = causes if cause.row.shared is not None else causes[:1]
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(

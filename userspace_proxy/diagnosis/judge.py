@@ -108,7 +108,7 @@ def diagnose(
     checks = _failed_checks(health_checks, ports) if health_checks else {}
     slices = _rejected_slices(source.rejected)
     if not (notes or checks or slices or answered):
-        # Cost: this is the usual case, and nearly all ports are unchanged.
+        # Cost: usually there are no such facts, and nearly all ports are unchanged.
         return tuple(
             [
                 port

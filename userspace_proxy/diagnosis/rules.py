@@ -38,9 +38,8 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# An endpoint with at most this many resets per clean close still counts as one that only closes
-# connections: closing a socket with unread data sends an RST, and whether data is unread depends on
-# timing.
+# An endpoint with at most this many resets per clean close counts as only closing connections:
+# closing a socket with unread data sends an RST, and whether data is unread depends on timing.
 _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
@@ -396,7 +395,7 @@ def some_fail(case: Case) -> PortVerdict | None:
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint's cause is that it denied a client a while ago.
+    """Return whether an endpoint's cause is a past denial of a client.
 
     With ClientIP affinity, the other endpoints keep serving the client, so this endpoint may not be
     dialled for hours.
@@ -423,7 +422,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """Return the clauses that clients wait and, if endpoints are silent, that no byte came back."""
+    """Return clauses: that clients wait and, if endpoints are silent, that no byte came back."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -728,7 +727,7 @@ _SERVED: Sequence[Rule] = (
     about_to_lose_all,
     served,
 )
-# Cost: the rules of a group are skipped if none of them can fit.
+# Cost: the rules of a group are skipped if its condition shows that none can match.
 _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _OF_PLAN),
     (lambda case: case.all_fail, _ALL_FAIL),

@@ -40,7 +40,7 @@ _USUAL_SHARE = 0.5
 """Connections usually end in the way in which more than this share of them do."""
 _MANY_DENIALS = 10
 """The number of consecutive failed dials of clients that proves a denial while this node is
-answered: if half of all packets are lost, so many fail by chance once in a thousand times."""
+answered: if half of all packets are lost, this many fail by chance once in a thousand times."""
 
 Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
@@ -80,7 +80,7 @@ def _ended(endpoints: Endpoints) -> _Failures:
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
-            # Yield exclusions first: an exclusion precedes the same connection in ``ends``.
+            # Yield exclusions before ``ends``, which has the same connections: the first is reported.
             yield counters.exclusions, verdict
         if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict

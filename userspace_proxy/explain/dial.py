@@ -93,7 +93,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
         try:
             sock.connect((address.ip, address.port))
         except OSError as exc:
-            # Add the errno, which the timeout error of a socket with a timeout lacks.
+            # The error that Python raises for a socket's timeout has no errno, so add it.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = Clocks.monotonic() - begin

@@ -114,7 +114,7 @@ def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
 def _firewalls(
     node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
 ) -> Iterator[PathStep]:
-    """Yield a step for each chain that may drop packets to a Service, or one that none is known.
+    """Yield a step for each chain that may drop packets to a Service, or one if none is known.
 
     Args:
         client: The address of the client that the user asked about; empty for any client.
@@ -333,7 +333,8 @@ def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep
         if port.is_unseen or port.state.level is Level.OK:
             return PathStep(Level.OK, _DIAL, what)
         return PathStep(None, _DIAL, f"{what}, as the proxy does before it dials")
-    # Many Service addresses can be dialled only from nodes and pods.
+    # Many Service addresses can be dialled only from nodes and pods, so a failure counts only if
+    # nothing else is known about the port.
     is_known = port.connections or port.admits is not None
     is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
     level = None if is_known or result.has_no_route else Level.ATTENTION
@@ -434,7 +435,7 @@ def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> It
 def _dial(
     endpoint: EndpointFacts, result: DialResult, level: Level | None
 ) -> tuple[Level | None, str]:
-    """Return the level of one dial and a line; ``level`` unless an unused endpoint failed."""
+    """Return a line about a dial, with ``level``, or attention if an unused endpoint failed."""
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
         return level, f"{endpoint.address}{used}: accepts a connection {_after(result)}"

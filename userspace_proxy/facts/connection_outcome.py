@@ -46,7 +46,7 @@ client may have left before the reset: the client's FIN waits behind the unread 
 AT_END_S = 0.1
 """The maximum time between a client's FIN and the first byte that the FIN triggers: a round trip,
 and a busy node's scheduling delay. A slow answer rarely arrives that soon, and not every time."""
-# Before Python 3.12, accessing an enum member costs a function call: too much per connection.
+# Before Python 3.12, each access to an enum member calls a function, so keep the members here.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
 _CLIENT = EndedBy.CLIENT
 
@@ -88,7 +88,7 @@ def classify(end: EndFacts) -> Failure | None:
         is_hung = not end.has_answer and end.is_full and end.asked_s >= _FULL_S
         failure = Failure.UNANSWERED if is_hung else Failure.RESET
         return None if end.has_answer and end.had_end else failure
-    # An endpoint that closes later closes an idle connection: clients may connect in advance.
+    # Without a request, a later close ends an idle connection: clients may connect in advance.
     is_due = end.has_asked or end.lasted_s < UNANSWERED_S
     return Failure.CLOSED if is_due and not end.has_answer else None
 

@@ -144,7 +144,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self._parts: tuple[StreakPart, ...] = _NO_FAILURE
 
     def take(self) -> tuple[int, ...]:
-        """Return and reset the counts since the last call; for ``GAUGES``, return the differences."""
+        """Return and reset the counts; for ``GAUGES``, return the changes since the last call."""
         figures = self.figures()
         if self._open is _NOTHING_OPEN and not any(figures):
             return figures
@@ -379,7 +379,7 @@ class CounterTable:
         return bool(is_of_all or self._per_endpoint or self._gone or self.client_mistakes)
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
-        """Return the counters of an endpoint to count with; create them if necessary."""
+        """Return the counters of an endpoint, for counting; create them if necessary."""
         self.has_news = True
         counters = self._per_endpoint.get(endpoint)
         if counters is None:

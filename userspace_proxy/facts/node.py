@@ -650,7 +650,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 
     def only(self, service: str) -> StatusFacts:
-        """Return the facts with only one Service, ``namespace/name``, or one of its ports.
+        """Return a copy with only one Service, ``namespace/name``, or only one of its ports.
 
         A port is given by name or number. A name without a slash selects a namespace.
         """

@@ -62,7 +62,7 @@ def render_digests(view: StatusFacts, buckets: Collection[str] = ()) -> bytes:
     """Return the digests of Services as JSON.
 
     Args:
-        buckets: The numbers of the requested buckets; empty: all.
+        buckets: The numbers of the requested buckets; empty for all.
     """
     wanted = (
         bucket

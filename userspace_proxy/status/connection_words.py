@@ -39,7 +39,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
 def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
     """Return the line about a connection, without a newline; ``node`` is the node that carries it.
 
-    A line longer than ``columns`` is wrapped; 0: no limit.
+    A line longer than ``columns`` is wrapped; 0 for no limit.
     """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]

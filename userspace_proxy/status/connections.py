@@ -208,7 +208,7 @@ class LimitedServer:
         limits: The limits of its connections. The first one is the server's; others may be shared.
         first_request_s: Seconds within which a client must send its first request.
         request_s: Seconds for a request, its answer and the pause after it.
-        call_later: Starts deadlines; None: the loop's ``call_later``.
+        call_later: Starts deadlines; None for the loop's ``call_later``.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from ..kernel.interfaces import NO_IPV6
 from ..model import SocketAddress
 
 ListenAt = tuple[str, int] | socket.socket
-"""Host and port (0: any free one), or a socket that already listens."""
+"""Host and port (0 for any free port), or a socket that already listens."""
 
 # How many connections may wait to be accepted while the event loop is busy.
 BACKLOG = 128

@@ -108,7 +108,7 @@ def _numbered(port: PortFacts) -> str:
 
 
 def _listed(words: Sequence[str], last: str) -> str:
-    """Join words; ``last`` precedes the last one: ``a, b, c and 2 more`` if there are many."""
+    """Join words with commas, then ``last``: ``a, b, c and 2 more`` if there are many."""
     shown = list(words[:_NAMED_MAX])
     if more := len(words) - len(shown):
         shown.append(f"{more:,} more")

@@ -76,7 +76,7 @@ class Search:
 
     @property
     def unknown(self) -> str:
-        """An error about the first unknown state, with the similar or known states; or empty."""
+        """An error about the first unknown state, with a suggestion; empty if all are known."""
         for term in self.terms:
             if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
                 known = ", ".join(filter(None, STATES))
@@ -148,7 +148,7 @@ def _term(word: str) -> Term | None:
 def _texts_of_port(
     port: PortFacts, key: str, terms: Iterable[Term], *, is_busy: bool
 ) -> Iterable[str]:
-    """Return a property of a Service port as texts; ``ip`` includes a range's ports in terms."""
+    """Return a property of a Service port as texts; a range includes ports that terms name."""
     state = port.state
     match key:
         case "is":

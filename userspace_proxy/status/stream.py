@@ -99,7 +99,7 @@ class OpenStreams:
         headers: Mapping[str, str] = NO_HEADERS,
         first: bytes = b"",
     ) -> web.StreamResponse:
-        """Send messages until the client disconnects; refuse other sites, and streams by Rule 3.
+        """Send messages until a disconnect, unless the request is cross-site, or refused by Rule 3.
 
         Args:
             first: Sent immediately.
@@ -169,7 +169,7 @@ class Streams:
     async def json(
         self, request: web.Request, service: str, form: AnswerForm
     ) -> web.StreamResponse:
-        """Send updates of the JSON about a Service, or all if empty, until a disconnect."""
+        """Send updates of the JSON about a Service, or all if empty, until the client disconnects."""
         selection, changes = Selection.parse(request.query), Changes()
         key, sent = (selection, service, form), flushed_parts(form.is_gzip)
 
