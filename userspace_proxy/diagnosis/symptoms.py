@@ -80,7 +80,7 @@ def _ended(endpoints: Endpoints) -> _Failures:
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
-            # Yield exclusions before ``ends``, which has the same connections: the first is reported.
+            # Yield exclusions before ``ends``, which counts the same ones: the first is reported.
             yield counters.exclusions, verdict
         if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict

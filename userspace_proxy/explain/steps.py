@@ -333,8 +333,7 @@ def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep
         if port.is_unseen or port.state.level is Level.OK:
             return PathStep(Level.OK, _DIAL, what)
         return PathStep(None, _DIAL, f"{what}, as the proxy does before it dials")
-    # Many Service addresses can be dialled only from nodes and pods, so a failure counts only if
-    # nothing else is known about the port.
+    # Many Service addresses can be dialled only from nodes and pods, so other evidence decides.
     is_known = port.connections or port.admits is not None
     is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
     level = None if is_known or result.has_no_route else Level.ATTENTION

@@ -66,7 +66,7 @@ class StreakPart(NamedTuple):
         return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
-        """Return the streak after more failures; a client or late byte that ``last`` lacks is kept."""
+        """Return the streak after more failures; keep a client or late byte that ``last`` lacks."""
         client, late = last.client or self.client, last.late or self.late
         return StreakPart(
             _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late

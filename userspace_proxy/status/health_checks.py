@@ -149,7 +149,7 @@ class HealthCheckPorts:
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
-        """Open a listener, unless it is ``::`` on a node without IPv6; return the error, or empty."""
+        """Open a listener, except ``::`` on a node without IPv6; return the error, or empty."""
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:

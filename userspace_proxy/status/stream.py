@@ -169,7 +169,7 @@ class Streams:
     async def json(
         self, request: web.Request, service: str, form: AnswerForm
     ) -> web.StreamResponse:
-        """Send updates of the JSON about a Service, or all if empty, until the client disconnects."""
+        """Send updates of the JSON about ``service``, or all Services, until a disconnect."""
         selection, changes = Selection.parse(request.query), Changes()
         key, sent = (selection, service, form), flushed_parts(form.is_gzip)
 
