@@ -467,7 +467,7 @@ def none_answered_lately(has_kernel_path: bool = False) -> str:
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """State that no client has connected yet, or that no client was served."""
+    """State that no client has connected yet or, if ``has_failed``, that none was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 

@@ -461,7 +461,7 @@ def clients_failed(case: Case) -> PortVerdict | None:
 
 
 def comes_and_goes(case: Case) -> PortVerdict | None:
-    """Report that the Service port repeatedly had no endpoint."""
+    """Report that the Service port repeatedly had no endpoint in the last minute."""
     flaps = many_flaps(case.port)
     return None if flaps is None else _failed_lately(case.port, *served_clauses(case.port), flaps)
 

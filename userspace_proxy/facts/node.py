@@ -247,7 +247,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
     """The age of the served state in seconds; null if the saved state isn't served."""
 
     def age_at(self, now: float) -> float | None:
-        """Return ``age_s`` at a Unix time."""
+        """Return ``age_s`` at a Unix time; None if the saved state isn't served."""
         return max(0.0, now - self.served_at) if self.served_at else None
 
 

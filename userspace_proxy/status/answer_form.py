@@ -41,7 +41,7 @@ Write = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of answer that a request asks for."""
+    """The requested form of an answer."""
 
     is_summary: bool = False
     """Whether Service ports and Services without problems are omitted."""
@@ -94,7 +94,7 @@ def headers_for(is_gzip: bool) -> Mapping[str, str]:
 
 
 def compressed(body: bytes, is_gzip: bool) -> bytes:
-    """Return a complete answer, compressed or not."""
+    """Return a complete answer, compressed if ``is_gzip``."""
     return gzip.compress(body, _LEVEL, mtime=0) if is_gzip else body
 
 
