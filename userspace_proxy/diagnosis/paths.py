@@ -43,7 +43,7 @@ class PathView(NamedTuple):
     """The number of endpoints that answer no client while others do; 0 if all clients fail."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return the view of a path that took effect; a new path resets the time and ``unanswered``."""
+        """Return the view after a path took effect; the same path keeps its time and findings."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None

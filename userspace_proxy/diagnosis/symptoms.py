@@ -74,7 +74,7 @@ def _dials_before(endpoints: Endpoints) -> _Failures:
 
 
 def _ended(endpoints: Endpoints) -> _Failures:
-    """Yield connections (flows) without a byte that endpoints closed.
+    """Yield connections that endpoints closed without a byte, and flows without an answer.
 
     The last connection is included, even if the endpoint hasn't answered since.
     """
@@ -87,7 +87,7 @@ def _ended(endpoints: Endpoints) -> _Failures:
 
 
 def _left(endpoints: Endpoints) -> _Failures:
-    """Yield connections (flows) that clients left."""
+    """Yield connections that clients left before an answer, or because packets were lost."""
     for verdict, counters in endpoints:
         if counters.ends.part.failures and counters.ends.part.failure in LEFT:
             yield counters.ends, verdict
@@ -256,7 +256,7 @@ def _count_ended(endpoint: EndpointCounters) -> int:
 
 
 def _differ(endpoints: Iterable[EndpointCounters]) -> bool:
-    """Return whether connections to some endpoints end without an answer, and to others seldom."""
+    """Return whether connections usually end unanswered at some endpoints, and seldom at others."""
     shares = [
         e.unanswered_requests / ended for e in endpoints if (ended := _count_ended(e)) >= _ENDED
     ]
@@ -413,7 +413,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return how many connections were saved after a wait, with the cause; None if few."""
+    """Return how many connections were saved late, with the cause; None if there are few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -422,14 +422,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return how many idle connections this proxy closed; None if few."""
+    """Return how many idle connections this proxy closed; None if there are few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return how many connections ended with unanswered bytes; None if few."""
+    """Return how many connections ended with unanswered bytes; None if there are few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None
