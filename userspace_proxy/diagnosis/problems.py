@@ -298,7 +298,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield a problem for each Service that lost an address; many alike become one problem."""
+    """Yield a problem for each Service that can't be served, or one for many with like causes."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:

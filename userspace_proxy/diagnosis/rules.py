@@ -251,7 +251,7 @@ def some_are_denied(case: Case) -> PortVerdict | None:
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
-    """Report that silent endpoints answer some clients: their failures weren't consecutive."""
+    """Report that silent endpoints answered some clients between the last minute's failures."""
     if not (case.all_fail and case.are_silent):
         return None
     if case.is_flows:
@@ -520,7 +520,7 @@ def none_admitted(case: Case) -> PortVerdict | None:
 
 
 def lacks_addresses(case: Case) -> PortVerdict | None:
-    """Report that other Services own some of the Service's addresses."""
+    """Report that some addresses of the Service aren't served: they are taken, or not allowed."""
     lost = [note for note in case.port.notes if note.code.traits.is_of_address]
     if not lost:
         return None

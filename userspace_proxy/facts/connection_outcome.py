@@ -198,7 +198,7 @@ class ConnectionOutcome:
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
     def note_closed_after_client(self, now: float, has_answers: Callable[[], bool]) -> None:
-        """Count a connection closed unanswered after the client's FIN, if many before it were, too.
+        """Count a connection closed unanswered after the client's FIN, if many in a row were.
 
         Args:
             has_answers: Returns whether the Service port's protocol has answers.
