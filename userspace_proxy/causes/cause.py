@@ -336,7 +336,7 @@ class CauseRow(Generic[P]):
         return [names.index("at")] if "at" in names else None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Cause:
-        """Return the cause with these parameters; names of objects are kept as written."""
+        """Return the cause with these parameters; addresses and names of objects become text."""
         values = map(_plain, self._parameters.bound(args, kwargs))
         return Cause(self, tuple(zip(self._parameters.names, values, strict=True)))
 

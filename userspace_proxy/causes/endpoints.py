@@ -460,7 +460,7 @@ def denies(at: At, client: str) -> str:
     outside=_DENIES_OUTSIDE,
 )
 def excludes(at: At, client: str) -> str:
-    """The endpoint closes connections without answering; ``client`` is the last such client."""
+    """The endpoint closes some clients' connections unanswered; ``client`` is the last one."""
     return f"ends connections of {client} without a byte, and answers others"
 
 

@@ -52,7 +52,7 @@ def networks_unknown(name: str) -> str:
     "failed",
 )
 def nodes_unknown(name: str) -> str:
-    """Whether the name resolves to a node is unknown, because the nodes' addresses are."""
+    """The name might resolve to a node, because the nodes' addresses are unknown."""
     return f"{name} is not looked up: which addresses are those of Nodes is unknown"
 
 

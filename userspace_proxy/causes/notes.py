@@ -30,7 +30,7 @@ def annotation_wrong(key: str, why: str, otherwise: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def annotation_unknown(key: str, meant: str, known: tuple[str, ...]) -> str:
-    """The annotation is unknown: probably ``meant`` misspelled, or meant for this proxy."""
+    """The annotation is unknown; ``meant`` is the name that was probably meant, or empty."""
     rest = f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"
     return f"annotation {key} is unknown ({rest})"
 

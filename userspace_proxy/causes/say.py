@@ -123,9 +123,7 @@ _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 
 
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
-    """Return the quoted arguments of the ``kubectl`` command that shows more.
-
-    Empty if there is no such command.
+    """Return the quoted arguments of the ``kubectl`` command that shows more; empty without one.
 
     Args:
         service: The affected Service, ``namespace/name``.

@@ -225,7 +225,7 @@ def more_notes() -> str:
 
 
 def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Return at most ``NOTES_MAX`` notes; one more cause counts the rest."""
+    """Return at most ``NOTES_MAX`` notes, and :func:`more_notes` if there are others."""
     found = tuple(itertools.islice(notes, NOTES_MAX + 1))
     return found if len(found) <= NOTES_MAX else (*found[:NOTES_MAX], more_notes())
 

@@ -22,7 +22,7 @@ ANSWER_S = 5.0
 
 
 def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], Inputs]:
-    """Request one object of each kind from the API server."""
+    """Request one object of each kind from the API server, and report the results."""
     from ..sources.kubernetes.permissions import ask_server
 
     said = asyncio.run(
@@ -60,7 +60,7 @@ def judge_server(
 
 
 def look_at_wake(settings: Settings, node_name: str) -> list[Finding]:
-    """Read the Leases by which nodes agree that a workload has no clients; write nothing."""
+    """With ``--allow-wake``, read the Leases by which nodes agree that a workload is unused."""
     if not settings.allow_wake or settings.manifests:
         return []
     try:

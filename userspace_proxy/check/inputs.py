@@ -118,7 +118,7 @@ def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Findin
 
 
 def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
-    """Return a warning for each Service port and cause, shared by both families if equal."""
+    """Return a warning for each Service port that would refuse clients, and each of its causes."""
     causes = {
         (port.key.name, port.cause): None
         for port in plan.ports.values()

@@ -19,7 +19,7 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
-# The used share of the conntrack table from which a warning predicts dropped connections.
+# If this share of the conntrack table is used, a warning predicts dropped connections.
 _CONNTRACK_SHORT = 0.9
 # How long a closed connection occupies its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
@@ -98,7 +98,7 @@ def judge_routes(ranges: Iterable[str], refusals: Mapping[str, str]) -> list[Fin
 
 
 def sample_of(cidr: str) -> str:
-    """Return a typical Service address of a range."""
+    """Return a typical Service address of a range: its second address, or its only one."""
     network = ipaddress.ip_network(cidr, strict=False)
     return str(network[min(1, network.num_addresses - 1)])
 

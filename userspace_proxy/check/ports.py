@@ -26,7 +26,7 @@ Span = tuple[int, int]
 def judge_ranges(
     values: Mapping[str, str], proxy_ports: Span, *, uses_client_ports: bool
 ) -> list[Finding]:
-    """Report whether the node's own outgoing connections use ports that the proxy needs."""
+    """Report whether outgoing connections or node ports may take ports that the proxy needs."""
     found = [
         *_overlap(values, proxy_ports, "proxy ports", "--proxy-ports below it; or "),
         *_overlap(values, NODE_PORTS, "node ports", ""),
@@ -141,7 +141,7 @@ def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[
 
 
 def judge_holders(holders: Mapping[str, PortHolder], own_pids: Sequence[int]) -> list[Finding]:
-    """Report programs that use the addresses of the status servers."""
+    """Report programs, except running proxies, that use the status servers' addresses."""
     return [
         error(
             "ports",
@@ -170,7 +170,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
         return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Return any owner, because only the lowest descriptors of each process are searched.
+    # Return any owner: the search covers only the lowest descriptors of each process.
     return next(iter(owners_of(inodes).values()), ANOTHER)
 
 

@@ -191,7 +191,7 @@ def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return in words how many of all connections (flows) to endpoints ended in some way."""
+    """Return in words which connections (flows) ended in some way: the last ones, or all."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -402,7 +402,7 @@ def more_faults(count: int) -> str:
 
 @clause()
 def others_serve(count: int, always: bool = True) -> str:
-    """State that all other endpoints serve clients."""
+    """State that all other endpoints serve clients, perhaps not always."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     return what if always else f"{what}, but not always"
@@ -467,7 +467,7 @@ def none_answered_lately(has_kernel_path: bool = False) -> str:
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """State that no client has connected yet, or that no client was served."""
+    """State that no client has connected yet or, if ``has_failed``, that none was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 
@@ -532,7 +532,7 @@ def because_of_flaps(count: int, namespace: str, service: str) -> str:
 
 
 none_in_time = fixed("none_in_time", ": no endpoint took them in time")
-"""States that clients waited for an endpoint."""
+"""States that clients waited, and got no endpoint in time."""
 
 
 were_at_limit = fixed(

@@ -41,7 +41,7 @@ def sentence_at(
 
 
 def last_answer(port: PortFacts, now: float) -> str:
-    """Return in words when a client was last answered; empty if that was just now, or never."""
+    """Return in words when a client was last answered, if that was over a minute ago; or empty."""
     if not port.is_quiet:
         return ""
     return f"last answer {format_seconds(max(0.0, now - port.sent_at))} ago"

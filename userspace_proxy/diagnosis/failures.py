@@ -117,7 +117,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether no client has been answered for a minute, although clients were before."""
+    """Return whether clients were last answered over a minute ago; False on the kernel path."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 
@@ -245,8 +245,8 @@ def _many(ends: Streak, clock: Clock) -> int:
 def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
     """Return the endpoints of a Service port; for UDP, without causes that state only silence.
 
-    Until a datagram comes back, the protocol may be one without answers, as with TCP. An endpoint
-    that failed in another way before keeps its cause.
+    Until a datagram comes back, the protocol may be one without answers, as with TCP. If an
+    endpoint fails, or failed before, in another way, all endpoints keep their causes.
     """
     causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
     is_unheard = port.protocol == "UDP" and port.is_without_answer
@@ -262,6 +262,6 @@ def _is_silence(cause: Cause) -> bool:
 
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
-    """Return a copy of a cause with its count and times."""
+    """Return a copy of a cause with the count and times of a streak."""
     first_at, last_at = map(clock.unix, (streak.part.first_at, streak.part.last_at))
     return cause.replace(count=streak.part.failures, first_at=first_at, last_at=last_at)

@@ -5,8 +5,8 @@
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
 of 35 Services is one incident. A cause that concerns only its Service is an incident of that
 Service.
-Rule 2: a node counts as failed only if several of its hosts fail as if the node were gone, and no
-endpoint on it has answered since.
+Rule 2: a node counts as failed only if several endpoint IPs on it fail as if the node were gone,
+and no endpoint on it has answered since.
 Rule 3: this module judges nothing, and visits each Service port once, or twice if a node may be
 gone.
 """
@@ -105,8 +105,7 @@ class Incidents:
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # If the causes are grouped by endpoint, one is enough: all of these contain the endpoint's
-        # address.
+        # One cause is enough if causes are grouped by endpoint: all contain the same address.
         about = causes if cause.row.shared is not None else causes[:1]
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(

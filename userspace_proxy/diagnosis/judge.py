@@ -65,7 +65,7 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
 
 
 def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
-    """Return all known failures without duplicates; the first one decides the state."""
+    """Return all known failures and notes, each once; the first one decides the state."""
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
@@ -108,7 +108,7 @@ def diagnose(
     checks = _failed_checks(health_checks, ports) if health_checks else {}
     slices = _rejected_slices(source.rejected)
     if not (notes or checks or slices or answered):
-        # Cost: this is the usual case, and nearly all ports are unchanged.
+        # Cost: usually there are no such facts, and nearly all ports are unchanged.
         return tuple(
             [
                 port
@@ -132,7 +132,7 @@ def diagnose(
 
 
 def says(cause: Cause | None, note: Cause) -> bool:
-    """Return whether a cause includes a note: it has the same fact, or the same line."""
+    """Return whether a cause includes a note: both have the same fact, or the same line."""
     if cause is None:
         return False
     line = note.get("line")
@@ -242,7 +242,7 @@ def _notes(items: Iterable[RejectedFacts]) -> dict[str, list[Cause]]:
 
 
 def cause_of(item: RejectedFacts) -> Cause:
-    """Return the cause for an object of a Service whose present form isn't used."""
+    """Return the cause to report for a Service's object with a mistake."""
     if item.note is not None:
         return item.note.replace(within=item.place)
     if item.object:

@@ -15,7 +15,7 @@ from ..policy import PathDecision
 UNKNOWN = "bytes and failures aren't known on this path"
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
-# The share of entries in use from which on a warning is shown that new connections may soon be
+# If this share of entries is in use, a warning is shown, because new connections may soon be
 # dropped; `check` uses the same share.
 _TRACKING_SHORT = 0.9
 
@@ -43,7 +43,7 @@ class PathView(NamedTuple):
     """The number of endpoints that answer no client while others do; 0 if all clients fail."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return the view after a path took effect; an unchanged path keeps ``since``."""
+        """Return the view after a path took effect; the same path keeps its time and findings."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None
@@ -94,10 +94,7 @@ def unseen_reason(port: PortFacts) -> str:
 
 
 def format_counted(port: PortFacts) -> str:
-    """Return how many connections the kernel sent straight to endpoints, as far as known.
-
-    Returns: Clauses; empty if nothing is known.
-    """
+    """Return clauses about the connections that the kernel sent to endpoints; empty if none."""
     by_rules, at_connect = port.kernel_connections, port.socket_connections
     is_in_kernel = port.path == DataPath.KERNEL
     noun = "flow" if port.protocol == "UDP" else "connection"

@@ -18,8 +18,8 @@ from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, Sy
 from ..facts.units import capitalised, format_count, format_seconds, plural
 from .paths import problems_of_kernel
 
-# The share of descriptors in use from which on a warning is shown, so that an operator can raise
-# the limit before accepting has to pause.
+# If this share of descriptors is in use, a warning is shown, so that an operator can raise the
+# limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
 # How many repairs in a minute are reported as a problem; a single repair usually follows a firewall
 # restart.
@@ -32,7 +32,7 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# How many problems of one kind are listed separately; more are merged into one.
+# Up to this many problems of one kind are listed; if there are more, all are merged into one.
 _ALIKE = 3
 # How long saving must fail to be reported: a disk that is full only briefly needs no action.
 _NOT_KEPT_S = 60.0
@@ -109,7 +109,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
 
 
 def codes_of_node(view: StatusFacts) -> frozenset[CauseCode]:
-    """Return the codes of causes that concern the whole node."""
+    """Return the codes of the node's problems with its source and with firewalls."""
     found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
     return frozenset(problem.code for problem in found if problem.code)
 
@@ -263,8 +263,8 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
 def problems_of_routes(
     view: StatusFacts, families: Collection[str] = ("IPv4", "IPv6")
 ) -> Iterator[Problem]:
-    """Yield a problem for each family in which this node's programs can't dial Services."""
-    # Where connect() is translated, the kernel looks for an endpoint's route instead.
+    """Yield a problem for each cluster IP to which this node's programs have no route."""
+    # Where connect() is translated, the kernel looks up the endpoint's route instead.
     for address, why in () if view.socket_lb.is_attached else view.unrouted.items():
         family, option = ("IPv6", "-6 ") if ":" in address else ("IPv4", "")
         if family in families:
@@ -298,7 +298,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield a problem for each Service that lost an address; many alike become one problem."""
+    """Yield a problem for each Service that can't be served, or one for many with like causes."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:

@@ -38,9 +38,8 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# An endpoint with at most this many resets per clean close still counts as one that only closes
-# connections: closing a socket with unread data sends an RST, and whether data is unread depends on
-# timing.
+# An endpoint with at most this many resets per clean close counts as only closing connections:
+# closing a socket with unread data sends an RST, and whether data is unread depends on timing.
 _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
@@ -134,7 +133,7 @@ def not_served(case: Case) -> PortVerdict | None:
 
 
 def _place(frontends: Sequence[FrontendFacts]) -> str:
-    """Return the first address or the node port, and how many other addresses there are."""
+    """Return the first address and how many others there are, or only the node port."""
     first = frontends[0]
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
@@ -252,7 +251,7 @@ def some_are_denied(case: Case) -> PortVerdict | None:
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
-    """Report that silent endpoints answer some clients: their failures weren't consecutive."""
+    """Report that silent endpoints answered some clients between the last minute's failures."""
     if not (case.all_fail and case.are_silent):
         return None
     if case.is_flows:
@@ -277,7 +276,7 @@ def never_answered(case: Case) -> PortVerdict | None:
 
 
 def failed_before(case: Case) -> PortVerdict | None:
-    """Report failed endpoints that weren't dialled since, and may have recovered."""
+    """Report failed endpoints that haven't been dialled since, and may have recovered."""
     if not (case.all_fail and case.are_past):
         return None
     if case.are_silent:
@@ -351,7 +350,7 @@ def unanswered_in_kernel(case: Case) -> PortVerdict | None:
 
 
 def lacks_ports(case: Case) -> PortVerdict | None:
-    """Report that this node has no source port left."""
+    """Report that this node had no source port left in the last minute."""
     if not case.port.is_out_of_ports:
         return None
     cause = out_of_ports()
@@ -396,7 +395,7 @@ def some_fail(case: Case) -> PortVerdict | None:
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint denied a client a while ago, and others then served that client.
+    """Return whether an endpoint's cause is a past denial of a client.
 
     With ClientIP affinity, the other endpoints keep serving the client, so this endpoint may not be
     dialled for hours.
@@ -423,7 +422,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """State that clients wait and, if endpoints are silent, that no byte came back."""
+    """Return clauses: that clients wait and, if endpoints are silent, that no byte came back."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -442,7 +441,7 @@ def is_silent(port: PortFacts) -> bool:
 
 
 def lacks_client_ports(case: Case) -> PortVerdict | None:
-    """Report that the address of a client has no port left."""
+    """Report that a client's address had no source port left in the last minute."""
     if not case.port.is_out_of_client_ports:
         return None
     cause = out_of_client_ports()
@@ -462,7 +461,7 @@ def clients_failed(case: Case) -> PortVerdict | None:
 
 
 def comes_and_goes(case: Case) -> PortVerdict | None:
-    """Report that the Service port repeatedly had no endpoint."""
+    """Report that the Service port repeatedly had no endpoint in the last minute."""
     flaps = many_flaps(case.port)
     return None if flaps is None else _failed_lately(case.port, *served_clauses(case.port), flaps)
 
@@ -521,7 +520,7 @@ def none_admitted(case: Case) -> PortVerdict | None:
 
 
 def lacks_addresses(case: Case) -> PortVerdict | None:
-    """Report that other Services own some of the Service's addresses."""
+    """Report that some addresses of the Service aren't served: they are taken, or not allowed."""
     lost = [note for note in case.port.notes if note.code.traits.is_of_address]
     if not lost:
         return None
@@ -652,7 +651,7 @@ def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterato
     Past causes count only if there are no others.
 
     Args:
-        most: The cause to yield first; None: the most frequent cause.
+        most: The cause to yield first; None for the most frequent cause.
     """
     kinds = {most.code: most} if most is not None else {}
     for endpoint in present_first([one for one in failing if not one.is_past] or failing):
@@ -728,7 +727,7 @@ _SERVED: Sequence[Rule] = (
     about_to_lose_all,
     served,
 )
-# Cost: the rules of a group are skipped if none of them can fit.
+# Cost: the rules of a group are skipped if its condition shows that none can match.
 _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _OF_PLAN),
     (lambda case: case.all_fail, _ALL_FAIL),

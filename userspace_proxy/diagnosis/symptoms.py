@@ -40,7 +40,7 @@ _USUAL_SHARE = 0.5
 """Connections usually end in the way in which more than this share of them do."""
 _MANY_DENIALS = 10
 """The number of consecutive failed dials of clients that proves a denial while this node is
-answered: if half of all packets are lost, so many fail by chance once in a thousand times."""
+answered: if half of all packets are lost, this many fail by chance once in a thousand times."""
 
 Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
@@ -74,20 +74,20 @@ def _dials_before(endpoints: Endpoints) -> _Failures:
 
 
 def _ended(endpoints: Endpoints) -> _Failures:
-    """Yield connections (flows) without a byte that endpoints closed.
+    """Yield connections that endpoints closed without a byte, and flows without an answer.
 
     The last connection is included, even if the endpoint hasn't answered since.
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
-            # Yield exclusions first: an exclusion precedes the same connection in ``ends``.
+            # Yield exclusions before ``ends``, which counts the same ones: the first is reported.
             yield counters.exclusions, verdict
         if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict
 
 
 def _left(endpoints: Endpoints) -> _Failures:
-    """Yield connections (flows) that clients left."""
+    """Yield connections that clients left before an answer, or because packets were lost."""
     for verdict, counters in endpoints:
         if counters.ends.part.failures and counters.ends.part.failure in LEFT:
             yield counters.ends, verdict
@@ -156,7 +156,7 @@ _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS
 
 
 def _most(minute: MinuteCounts) -> int:
-    """Return the number of clients with the most frequent failure; late answers don't count."""
+    """Return the number of clients with the most frequent symptom that is a failure."""
     return max(int(getattr(minute, symptom.name)) for symptom in _FAILURES)
 
 
@@ -234,7 +234,7 @@ def _owe_seldom(
     endpoint is at fault, unless ``are_pinned``.
 
     Args:
-        are_pinned: Endpoints have different clients, which may differ in what they send last.
+        are_pinned: Whether endpoints have different clients, which may differ in what they send.
     """
     endpoints = tuple(endpoints)
     if not are_pinned and _differ(endpoints):
@@ -256,7 +256,7 @@ def _count_ended(endpoint: EndpointCounters) -> int:
 
 
 def _differ(endpoints: Iterable[EndpointCounters]) -> bool:
-    """Return whether connections to some endpoints end without an answer, and to others seldom."""
+    """Return whether connections usually end unanswered at some endpoints, and seldom at others."""
     shares = [
         e.unanswered_requests / ended for e in endpoints if (ended := _count_ended(e)) >= _ENDED
     ]
@@ -318,7 +318,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     """Return how many clients failed, with the cause; None if there are few.
 
     Args:
-        but: Causes already reported; for these, and without a cause, the result is None.
+        but: Codes already reported. If there are any, return None for these, and without a cause.
     """
     minute, why = port.last_minute, _why(port)
     if but and (minute.cause is None or minute.cause.code in but):
@@ -413,7 +413,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return how many connections were saved after a wait, with the cause; None if few."""
+    """Return how many connections were saved late, with the cause; None if there are few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -422,14 +422,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return how many idle connections this proxy closed; None if few."""
+    """Return how many idle connections this proxy closed; None if there are few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return how many connections ended with unanswered bytes; None if few."""
+    """Return how many connections ended with unanswered bytes; None if there are few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None

@@ -93,7 +93,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
         try:
             sock.connect((address.ip, address.port))
         except OSError as exc:
-            # Add the errno, which the timeout error of a socket with a timeout lacks.
+            # The error that Python raises for a socket's timeout has no errno, so add it.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = Clocks.monotonic() - begin
@@ -109,7 +109,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
 def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:
     """Return the command prefix that runs a program in the proxy's network namespace.
 
-    The prefix is empty if the namespace is this process's, or unknown; None: it can't be entered.
+    It is empty if the namespace is this process's, or unknown, and None if it can't be entered.
     """
     theirs = node.network_namespace if node is not None else 0
     if node is None or not theirs or theirs == network_namespace():

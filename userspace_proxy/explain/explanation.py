@@ -131,7 +131,7 @@ class Explanation:
 
 
 def render_text(explanation: Explanation, *, columns: int = 0) -> str:
-    """Return the steps, the sentence and the next command; 0 columns: don't wrap lines."""
+    """Return the steps, the sentence and the next command; lines aren't wrapped at 0 columns."""
     return "\n".join([*map(printable, _lines(explanation, columns)), ""])
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-# The flags naming the source for which kubectl has an equivalent, and kubectl's names.
+# The flags that name the source and that kubectl supports, each with kubectl's name for it.
 _KUBECTL_FLAGS = {
     "--kubeconfig": "--kubeconfig",
     "--context": "--context",

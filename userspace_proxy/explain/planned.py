@@ -32,7 +32,7 @@ from ..policy.node_facts import make_facts, no_node_reason, options_with
 from ..status.answers import make_answer
 from ..status.selection import Selection
 
-# This machine need not be the node, so node ports are planned at the Node's addresses and these.
+# Node ports are planned at the Node's addresses and these: this machine may not be the node.
 _LOOPBACK = ("127.0.0.1", "::1")
 
 

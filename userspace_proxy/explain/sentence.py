@@ -47,10 +47,10 @@ def explain(
     """Return the steps of connections to a Service.
 
     Args:
-        client: The address of a client; empty: any client.
+        client: The address of a client; empty for any client.
         dials: Results of dials; None if no dials were requested.
         pods: The steps about the Service's pods; None if the pods weren't examined.
-        invocation: How the user ran the program; None: the default, with this machine's proxy.
+        invocation: How the user ran the program; None for no flags, and this machine's proxy.
     """
     invocation = invocation or Invocation()
     family = "IPv6" if ":" in client else "IPv4"
@@ -230,8 +230,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     dropped |= {cause: True for port in ports if (cause := port.policy_drops)}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():
-        # Name the clients before the cause of a policy, which doesn't name them, unlike the cause
-        # of a source range.
+        # Name the clients if the policy is the cause; the cause of a source range names them.
         served.append(f"{outside if is_from_outside else ''}{cause_at(cause, subject.now)}")
     # Add the addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]

@@ -57,7 +57,7 @@ ENDPOINTS_SHOWN = 20
 
 
 def mistakes(subject: Subject) -> Iterator[PathStep]:
-    """Yield the mistakes that concern the whole Service, the worst first."""
+    """Yield the mistakes of the whole Service: its invalid objects, then what isn't served."""
     for cause in map(cause_of, subject.rejected):
         yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
     for item in subject.ignored:
@@ -74,7 +74,7 @@ def mistakes(subject: Subject) -> Iterator[PathStep]:
 def node_steps(
     node: StatusFacts, subject: Subject, ports: Sequence[PortFacts], client: str
 ) -> Iterator[PathStep]:
-    """Yield the steps about the node: its source, its rules, other programs' chains."""
+    """Yield the steps about the node: its source, rules and routes, other programs' chains."""
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = format_seconds(age_s)
@@ -114,10 +114,10 @@ def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
 def _firewalls(
     node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
 ) -> Iterator[PathStep]:
-    """Yield a step for each chain that may drop packets to a Service; one if there is none.
+    """Yield a step for each chain that may drop packets to a Service, or one if none is known.
 
     Args:
-        client: The address of the client that the user asked about; empty: any client.
+        client: The address of the client that the user asked about; empty for any client.
     """
     for one in node.firewalls:
         is_passed = not client and any(
@@ -333,7 +333,7 @@ def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep
         if port.is_unseen or port.state.level is Level.OK:
             return PathStep(Level.OK, _DIAL, what)
         return PathStep(None, _DIAL, f"{what}, as the proxy does before it dials")
-    # Many Service addresses can be dialled only from nodes and pods.
+    # Many Service addresses can be dialled only from nodes and pods, so other evidence decides.
     is_known = port.connections or port.admits is not None
     is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
     level = None if is_known or result.has_no_route else Level.ATTENTION
@@ -341,14 +341,14 @@ def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep
 
 
 def clients_show(endpoint: EndpointFacts, now: float) -> bool:
-    """Return whether recent clients' connections show if the endpoint answers."""
+    """Return whether clients' recent connections show whether the endpoint answers."""
     if endpoint.cause is not None:
         return not endpoint.is_past
     return endpoint.answered_at > 0 and now - endpoint.answered_at < LAST_MINUTE_S
 
 
 def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
-    """Return the severity of a failed dial to a used endpoint."""
+    """Return the severity of a failed dial to a used endpoint; None if clients' results decide."""
     if clients_show(endpoint, now):
         return None
     was_answered = endpoint.cause is None and endpoint.answered_at
@@ -381,8 +381,8 @@ def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> It
 
     Args:
         now: Unix time of the facts.
-        is_planned: The facts are from a plan, not from a proxy in whose network the dials were
-            made.
+        is_planned: Whether the facts are from a plan, not from a proxy in whose network the dials
+            were made.
     """
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")
@@ -434,7 +434,7 @@ def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> It
 def _dial(
     endpoint: EndpointFacts, result: DialResult, level: Level | None
 ) -> tuple[Level | None, str]:
-    """Return the level of one dial and a line about it, given a used endpoint's level."""
+    """Return a line about a dial, with ``level``, or attention if an unused endpoint failed."""
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
         return level, f"{endpoint.address}{used}: accepts a connection {_after(result)}"

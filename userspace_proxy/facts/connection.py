@@ -161,7 +161,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def until_first_byte_s(self) -> float:
-        """Seconds that the client waited for the first byte, or has waited if it still waits."""
+        """Seconds until the first byte, or so far; until the dial's answer if no byte was sent."""
         if self.first_byte_s is not None:
             return self.waited_s + self.first_byte_s
         return self.duration_s if self.received_bytes or not self.endpoint else self.waited_s
@@ -174,7 +174,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether the client sent bytes, and left before the endpoint sent any."""
+        """Whether the client sent bytes, and the endpoint sent none before the client gave up."""
         # A datagram can be empty, so a flow may have an answer without bytes.
         has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
         is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE

@@ -46,7 +46,7 @@ client may have left before the reset: the client's FIN waits behind the unread 
 AT_END_S = 0.1
 """The maximum time between a client's FIN and the first byte that the FIN triggers: a round trip,
 and a busy node's scheduling delay. A slow answer rarely arrives that soon, and not every time."""
-# Before Python 3.12, accessing an enum member costs a function call: too much per connection.
+# Before Python 3.12, each access to an enum member calls a function, so keep the members here.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
 _CLIENT = EndedBy.CLIENT
 
@@ -88,7 +88,7 @@ def classify(end: EndFacts) -> Failure | None:
         is_hung = not end.has_answer and end.is_full and end.asked_s >= _FULL_S
         failure = Failure.UNANSWERED if is_hung else Failure.RESET
         return None if end.has_answer and end.had_end else failure
-    # An endpoint that closes later closes an idle connection: clients may connect in advance.
+    # Without a request, a later close ends an idle connection: clients may connect in advance.
     is_due = end.has_asked or end.lasted_s < UNANSWERED_S
     return Failure.CLOSED if is_due and not end.has_answer else None
 
@@ -198,7 +198,7 @@ class ConnectionOutcome:
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
     def note_closed_after_client(self, now: float, has_answers: Callable[[], bool]) -> None:
-        """Count an endpoint that ended without a byte after the client's FIN, if it always does.
+        """Count a connection closed unanswered after the client's FIN, if many in a row were.
 
         Args:
             has_answers: Returns whether the Service port's protocol has answers.
@@ -208,7 +208,7 @@ class ConnectionOutcome:
             self.counters.ended_unanswered(now, Failure.CLOSED, self._client)
 
     def note_owed(self) -> None:
-        """Count the answer that was due when the first side ended. Idempotent.
+        """Count the answer that was due when the first side ended, if any. Idempotent.
 
         The second side may end only when the client's kernel has forgotten the connection.
         """
@@ -217,7 +217,7 @@ class ConnectionOutcome:
             self.counters.unanswered_requests += 1
 
     def note_left_open(self) -> None:
-        """Count an answer that was due, of an endpoint that hasn't ended either. Idempotent."""
+        """Count a due answer of an endpoint that hasn't ended its side either. Idempotent."""
         if not (self._is_left_open or self.code):
             self._is_left_open = self.has_unanswered_request = True
             self.counters.left_open += 1

@@ -70,7 +70,7 @@ _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# If half of all clients only send, so many do in a row once in a million times.
+# If half of all clients only send, this many do so in a row once in a million times.
 _CLOSED_MAX = 20
 # The counts of the last minute that aren't counted per endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
@@ -144,7 +144,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self._parts: tuple[StreakPart, ...] = _NO_FAILURE
 
     def take(self) -> tuple[int, ...]:
-        """Return the counts since the last call; for ``GAUGES``, the differences."""
+        """Return and reset the counts; for ``GAUGES``, return the changes since the last call."""
         figures = self.figures()
         if self._open is _NOTHING_OPEN and not any(figures):
             return figures
@@ -379,7 +379,7 @@ class CounterTable:
         return bool(is_of_all or self._per_endpoint or self._gone or self.client_mistakes)
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
-        """Return the counters of an endpoint; create them if necessary."""
+        """Return the counters of an endpoint, for counting; create them if necessary."""
         self.has_news = True
         counters = self._per_endpoint.get(endpoint)
         if counters is None:

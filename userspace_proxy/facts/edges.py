@@ -29,8 +29,8 @@ CALLS_MAX = 4096
 EDGES_MAX = 500
 # The maximum number of edges per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# After this time without a call, another client may replace an edge. This also limits how many
-# series a metric gets in a day.
+# After this time without a call, an edge may be evicted for another client. This also limits how
+# many series a metric gets in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 
@@ -86,14 +86,14 @@ class CallCounts:
             self._left_out += 1
 
     def fail(self, called: CalledPort, client: str) -> None:
-        """Count a connection or flow whose client got no answer."""
+        """Count a connection or flow whose client got no answer, unless there is no room for it."""
         key = (called, client)
         if key in self._counts or len(self._counts) < CALLS_MAX:
             self._counts.setdefault(key, 0)
             self._failed[key] = self._failed.get(key, 0) + 1
 
     def take(self) -> tuple[list[Calls], int]:
-        """Return the calls since the last report, and the number of calls that didn't fit."""
+        """Return and reset the calls since the last report, and the number that didn't fit."""
         counts, failed, left_out = self._counts, self._failed, self._left_out
         self._counts, self._failed, self._left_out = {}, {}, 0
         return [
@@ -204,7 +204,7 @@ class Edges:
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
     def _has_place(self, port: PortKey, now: float) -> bool:
-        """Return whether there is room for a new client, evicting an old edge if necessary."""
+        """Evict a stale edge if a new one has no room; return False if it still has none."""
         if self._of_port[port] >= EDGES_OF_A_PORT:
             stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:

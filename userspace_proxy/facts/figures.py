@@ -364,7 +364,7 @@ def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
     """Return the number of clients without an answer.
 
     It includes clients that no endpoint answered, that an endpoint disconnected, or that left while
-    they waited for an endpoint or a first byte.
+    they waited for an endpoint or a first byte, and flows that got no answer.
 
     Args:
         port: The figures of the Service port itself.

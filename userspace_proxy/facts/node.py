@@ -247,7 +247,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
     """The age of the served state in seconds; null if the saved state isn't served."""
 
     def age_at(self, now: float) -> float | None:
-        """Return ``age_s`` at a Unix time."""
+        """Return ``age_s`` at a Unix time; None if the saved state isn't served."""
         return max(0.0, now - self.served_at) if self.served_at else None
 
 
@@ -650,9 +650,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 
     def only(self, service: str) -> StatusFacts:
-        """Return only the facts about one Service, ``namespace/name``, or one of its ports.
+        """Return a copy with only one Service, ``namespace/name``, or only one of its ports.
 
-        A port is given by name or number. A name alone is a namespace.
+        A port is given by name or number. A name without a slash selects a namespace.
         """
         if "/" not in service:
             inside = f"{service}/"
@@ -669,7 +669,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         )
 
     def summarised(self, also: Collection[str] = ()) -> StatusFacts:
-        """Return a summary for readers of many nodes: ports that need attention, or have no answer.
+        """Return a summary for readers of many nodes: ports that need attention or never answered.
 
         Args:
             also: Services, ``namespace/name``, to include anyway.

@@ -92,7 +92,7 @@ def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) ->
     """Return the facts about an endpoint that follow from the plan.
 
     Args:
-        starting: The fraction of its share during slow start; None: its full share.
+        starting: The fraction of its share during slow start; None for its full share.
     """
     preference = verdict.preference
     if starting is not None:
@@ -135,7 +135,7 @@ def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
 
 
 def is_probed(plan: PortPlan) -> bool:
-    """Return whether probes of its endpoints choose a Service port's path."""
+    """Return whether probes of a Service port's endpoints choose its path."""
     is_auto = plan.path.path is DataPath.AUTO
     return is_auto and plan.protocol is Protocol.TCP and bool(plan.serving.endpoints)
 

@@ -107,7 +107,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     @property
     def has_sent(self) -> bool:
-        """Whether the endpoint has ever sent a client a byte after the handshake."""
+        """Whether the endpoint has ever sent a client a byte after the handshake, or a datagram."""
         return bool(self.sent_bytes or self.sent_at)
 
     @property
@@ -122,7 +122,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     @property
     def serves(self) -> bool:
-        """Whether the endpoint serves clients: it is usable, and connections to it don't fail.
+        """Whether it serves clients: it is usable, not ejected, and connections to it don't fail.
 
         An injected fault isn't a failure. An endpoint that denies some clients serves others, and
         an endpoint that resets connections has answered them.
@@ -340,7 +340,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_holding(self) -> bool:
-        """Whether clients wait, because no node has a usable endpoint."""
+        """Whether clients wait, or would wait, because no node has a usable endpoint."""
         return self.hold_s is not None and self.cause is not None and not self.is_dropping
 
     @property
@@ -392,7 +392,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_without_answer(self) -> bool:
-        """Whether no endpoint has ever sent a byte or a datagram through the proxy."""
+        """Whether no endpoint has ever sent a byte or datagram, although answers are visible."""
         has_sent = self.sent_bytes or any(endpoint.sent_at for endpoint in self.endpoints)
         return not self.is_unseen and not has_sent
 

@@ -66,7 +66,7 @@ class StreakPart(NamedTuple):
         return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
-        """Return the streak after more failures, keeping facts that ``last`` doesn't have."""
+        """Return the streak after more failures; keep a client or late byte that ``last`` lacks."""
         client, late = last.client or self.client, last.late or self.late
         return StreakPart(
             _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late
@@ -120,7 +120,7 @@ class Streak:
         late: LateByte | None = None,
         number: int = 0,
     ) -> None:
-        """Record that the last failure persists, or add details, without counting it again."""
+        """Update the last failure if the streak continues, without counting it again."""
         if self.is_on:
             have = self.part
             last = StreakPart(_NEVER, 0, now, now, failure, number, client, late)

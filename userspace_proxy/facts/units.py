@@ -51,7 +51,7 @@ def format_count(count: float) -> str:
 def format_waits(times: Times) -> str:
     """Return the median and the 99th percentile of waits; empty if there were none.
 
-    Both are upper bounds, because only the counts between bounds are known.
+    They are given as bounds, ``≤ 5 ms``, because only the counts between bounds are known.
     """
     total = sum(times.counts)
     if not total:
@@ -122,7 +122,7 @@ def format_times(count: int, last_at: float, now: float) -> str:
     """Return `` (3 times, last 2 s ago)``; empty if the count is 0.
 
     Args:
-        last_at: When it last happened; 0 if unknown.
+        last_at: Unix time of the last occurrence; 0 if unknown.
     """
     if not count:
         return ""

@@ -5,8 +5,8 @@
 
 Rule 1: probes are answered even without a free descriptor, so that the kubelet doesn't kill a
 node's proxy because of a shortage that a restart wouldn't end.
-Rule 2: once half of the reserve is in use, each new connection closes the oldest one, so a flood is
-worked off as fast as connections close, and a probe waits only milliseconds.
+Rule 2: once more than half of the reserve is in use, each new connection closes an older one, so a
+flood is worked off as fast as connections close, and a probe waits only milliseconds.
 Rule 3: when a connection closes, the reserve is refilled first.
 """
 

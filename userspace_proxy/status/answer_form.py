@@ -41,7 +41,7 @@ Write = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of answer that a request asks for."""
+    """The requested form of an answer."""
 
     is_summary: bool = False
     """Whether Service ports and Services without problems are omitted."""
@@ -56,7 +56,7 @@ class AnswerForm:
         """Parse a request.
 
         Raises:
-            HTTPBadRequest: The view doesn't exist, or ``every`` isn't a number of seconds.
+            HTTPBadRequest: The view doesn't exist, or ``every`` isn't an allowed number of seconds.
         """
         view = query.get("view", "")
         if view not in ("", "summary"):
@@ -89,17 +89,17 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 
 def headers_for(is_gzip: bool) -> Mapping[str, str]:
-    """Return the headers of an answer, compressed or not."""
+    """Return the headers that state the compression of an answer; empty if it has none."""
     return _GZIP_HEADERS if is_gzip else NO_HEADERS
 
 
 def compressed(body: bytes, is_gzip: bool) -> bytes:
-    """Return a complete answer, compressed or not."""
+    """Return a complete answer, compressed if ``is_gzip``."""
     return gzip.compress(body, _LEVEL, mtime=0) if is_gzip else body
 
 
 def flushed_parts(is_gzip: bool) -> Write:
-    """Return a function that converts the parts of a stream to bytes, flushing each."""
+    """Return a function that compresses and flushes each part of a stream, or keeps it as it is."""
     if not is_gzip:
         return bytes
     compressor = zlib.compressobj(_LEVEL, wbits=_WBITS)

@@ -26,8 +26,8 @@ def render_status(
     """Return the facts as JSON, with the sentences of the page.
 
     Args:
-        selection: The Service ports, ignored Services and health checks to include; None: all. The
-            page number is ignored, and ``problems`` always covers everything.
+        selection: The Service ports, ignored Services and health checks to include; None for all.
+            The page number is ignored, and ``problems`` always covers all of ``view``.
         whole: The view from which ``view`` was selected; None if ``view`` is complete.
     """
     chosen = selection or Selection()
@@ -62,7 +62,7 @@ def render_digests(view: StatusFacts, buckets: Collection[str] = ()) -> bytes:
     """Return the digests of Services as JSON.
 
     Args:
-        buckets: The numbers of the requested buckets; empty: all.
+        buckets: The numbers of the requested buckets; empty for all.
     """
     wanted = (
         bucket

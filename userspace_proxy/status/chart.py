@@ -49,7 +49,7 @@ def _marks(values: Iterable[float]) -> str:
 
 
 def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
-    """Yield each curve between two gaps, with the index at which it begins."""
+    """Yield each curve between two gaps, with its x position; none if no value is above 0."""
     highest = max((value for value in values if value > 0), default=0.0)
     if not highest > 0:
         return

@@ -134,7 +134,7 @@ def _slow_s(text: str) -> float:
 
 
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
-    """Return the filter with its port as a name; raise if there is no such port. Slow."""
+    """Return the filter with its port as a name; raise HTTPNotFound if it selects no port. Slow."""
     if ":" in wanted.service:
         # The user may give the number of a port, but records of connections contain its name, so
         # replace the number.

@@ -4,8 +4,8 @@
                      after 0.8 ms; complete, by the client, after 3.1 ms
 
 Rule 1: as in ``text``, a line begins with two blanks and a mark: ✕ for failed connections; ! for
-connections that were saved or wait, or whose client left before an endpoint answered or got no
-answer; · for notes about the stream itself.
+connections that were saved or wait, and for clients that left before an endpoint answered or that
+got no byte back; · for notes about the stream itself.
 Rule 2: control characters are escaped, because names and causes come from workers and clusters.
 """
 
@@ -39,7 +39,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
 def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
     """Return the line about a connection, without a newline; ``node`` is the node that carries it.
 
-    A line longer than ``columns`` is wrapped; 0: no limit.
+    A line longer than ``columns`` is wrapped; 0 for no limit.
     """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
@@ -55,13 +55,13 @@ def client_of(one: ConnectionFacts) -> str:
 
 
 def _service(one: ConnectionFacts) -> str:
-    """Return the Service port; in a range, with the port that the client dialled."""
+    """Return the Service port and, if it is a range, the port that the client dialled."""
     port = one.frontend.rpartition(":")[2] if one.in_range else ""
     return f"{one.service} port {port}" if port else one.service
 
 
 def rest_of(one: ConnectionFacts) -> str:
-    """Return the rest of the line: failed dials, bytes, times, and how the connection ended."""
+    """Return the text after the endpoint: failed dials, bytes, times and the connection's end."""
     match one.event:
         case ConnectionEvent.ENDED | ConnectionEvent.REFUSED:
             parts = [*_dials(one), *_bytes(one)]
@@ -82,7 +82,7 @@ def rest_of(one: ConnectionFacts) -> str:
 
 
 def end_of(one: ConnectionFacts) -> str:
-    """Return how a connection ended, and by which side; empty while it is open."""
+    """Return how a connection ended, by which side, and after how long; empty while it is open."""
     if not one.ended_by:
         return ""
     word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
@@ -97,9 +97,9 @@ def cells_of(one: ConnectionFacts) -> Sequence[str]:
 
 
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
-    """Return the rows of the busiest clients: client, Service port, connections, failures.
+    """Return the rows of the ``most`` busiest clients: client, Service port, connections, failures.
 
-    If there are other connections, the last row contains their number.
+    If other clients have made connections, a last row contains the number of these connections.
     """
     rows = [
         [

@@ -105,7 +105,7 @@ class ConnectionLimit:
             self._held_bytes -= len(body)
 
     def make_room(self) -> bool:
-        """Close the oldest connection of the busiest server; False if none is open."""
+        """Close the oldest connection of the busiest server; return False if none is open."""
         if not self._open:
             return False
         sizes = Counter(connection.server for connection in self._open)
@@ -205,10 +205,10 @@ class LimitedServer:
 
     Args:
         server: Creates aiohttp's protocol for each connection.
-        limits: The limits of each connection. The first one is its own; others may be shared.
+        limits: The limits of its connections. The first one is the server's; others may be shared.
         first_request_s: Seconds within which a client must send its first request.
         request_s: Seconds for a request, its answer and the pause after it.
-        call_later: Starts deadlines; None: the loop's ``call_later``.
+        call_later: Starts deadlines; None for the loop's ``call_later``.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class LimitedServer:
         self._call_later = call_later
 
     def make_room(self) -> bool:
-        """Close a connection to free its descriptor; False if none is open."""
+        """Close a connection to free its descriptor; return False if none is open."""
         return self._limits[-1].make_room()
 
     def __call__(self) -> StatusConnection:

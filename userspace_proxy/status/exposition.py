@@ -62,7 +62,7 @@ class Buckets(NamedTuple):
 
 
 def histogram(name: str, text: str, series: Iterable[Buckets]) -> Family:
-    """Return a histogram."""
+    """Return a histogram with these series."""
     return Family("histogram", name, text, (s for each in series for s in _bucket_samples(each)))
 
 
@@ -77,7 +77,7 @@ def _bucket_samples(series: Buckets) -> Iterator[tuple[str, float]]:
 
 
 def labels_text(names: Sequence[str], values: Sequence[str]) -> str:
-    """Return labels in braces, without empty labels, which Prometheus treats as missing."""
+    """Return labels in braces, without empty ones, which Prometheus treats as missing; or empty."""
     pairs = [f'{n}="{label_value(v)}"' for n, v in zip(names, values, strict=True) if v]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 

@@ -143,7 +143,7 @@ def _endpoint_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
 def _families(
     prefix: str, table: Mapping[str, Figure], rows: Mapping[str, Traffic]
 ) -> Iterator[Family]:
-    """Yield the families of a table, with a value per row; zeros of rare families are omitted."""
+    """Yield a table's families, with a value per row; except for the node, rare ones omit zeros."""
     for name, figure in table.items():
         value = attrgetter(name)
         # Make a list: a generator that is read later would use a later iteration's variables.
@@ -242,7 +242,7 @@ def _port_labels(port: PortFacts) -> tuple[str, ...]:
 
 
 def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
-    """Yield the metrics of Service ports that are, or were, on the kernel path, by their labels."""
+    """Yield the kernel path's metrics of Service ports, which are given by their labels."""
     yield gauge(
         f"{PREFIX}service_port_path",
         "1 for a Service port whose new connections don't pass through the proxy; "
@@ -266,7 +266,7 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
 
 
 def edge_family(edges: EdgesFacts) -> Family:
-    """Return a series per client and Service port, summed over IP families and sides."""
+    """Return the connections of each client to each Service port, over all families and sides."""
     counts: Counter[str] = Counter()
     for edge in edges.edges:
         names = edge.namespace, edge.name, edge.port, edge.client_pod or edge.client

@@ -92,7 +92,7 @@ class HealthCheckPorts:
 
         Args:
             checks: The health checks; at most one per Service.
-            addresses: The node's addresses to listen on; None: all addresses.
+            addresses: The node's addresses to listen on; None for all.
         """
         self._checks, problems = self._assign(checks)
         ips = _WILDCARDS if addresses is None else tuple(addresses)
@@ -149,7 +149,7 @@ class HealthCheckPorts:
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
-        """Open one listener; return the error as text, or an empty string."""
+        """Open a listener, except ``::`` on a node without IPv6; return the error, or empty."""
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:

@@ -5,11 +5,11 @@
 
 Rule 1: only increases of counters are recorded. A decrease is ignored: the counter was reset, or a
 client that was counted as failed got a late answer.
-Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Time that isn't
-covered is a gap, as is the time before a Service port was first seen.
+Rule 2: a sample covers the time since the previous one if that is at most ``COVERED_S``. Time that
+isn't covered is a gap, as is the time before a Service port was first seen.
 Rule 3: memory is bounded. A Service port with traffic takes about 4 kB until ten minutes after its
-last traffic, any other port only a small object. Ten minutes are kept for at most ``KEPT_MAX``
-ports, which takes 16 MB, and the agent samples no more.
+last traffic, any other port only a small object. With more than ``KEPT_MAX`` ports, which would
+take over 16 MB, ten minutes aren't kept, and the agent records no counters.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; if this step already has a sample, record at most a gap."""
+        """Add a sample; if this step already has one, only note whether it follows a gap."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at

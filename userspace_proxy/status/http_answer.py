@@ -2,8 +2,8 @@
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
-Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
-the end of a connection a second late, which is used only for an answer that has neither.
+Rule 1: an answer ends at its Content-Length or the end of its gzip member. Only an answer with
+neither ends with its connection, because a port-forward reports that end a second late.
 Rule 2: the number of bytes is bounded, before and after decompression, and everything takes at most
 linear time, because any process may have sent the answer.
 """
@@ -114,7 +114,7 @@ class HttpAnswer:
         self.is_complete = True
 
     def _read_head(self, data: bytes) -> bytes:
-        """Return the bytes after the head, once the head is complete."""
+        """Add to the head; return the bytes after it, or none while it is incomplete."""
         self._head += data
         at = self._head.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD)))
         self._searched = len(self._head)
@@ -195,7 +195,7 @@ def _is_status(word: bytes) -> bool:
 
 
 def request_for(path: str, host: str, *, accept: str, takes_gzip: bool) -> bytes:
-    """Return a request; ``path`` includes the query, and is already quoted."""
+    """Return a GET request; ``path`` includes the query, and is already quoted."""
     lines = [
         f"GET {path} HTTP/1.0",
         f"Host: {host}",

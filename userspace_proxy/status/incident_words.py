@@ -24,7 +24,7 @@ def time_of_day(at: float) -> str:
 
 
 def cause_of(incident: IncidentFacts) -> Cause:
-    """Return the cause of an incident; every incident of this version has a cause."""
+    """Return the cause of an incident; every incident that this version reports has one."""
     assert incident.cause is not None
     return incident.cause
 

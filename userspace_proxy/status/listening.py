@@ -11,7 +11,7 @@ from ..kernel.interfaces import NO_IPV6
 from ..model import SocketAddress
 
 ListenAt = tuple[str, int] | socket.socket
-"""Host and port (0: any free one), or a socket that already listens."""
+"""Host and port (0 for any free port), or a socket that already listens."""
 
 # How many connections may wait to be accepted while the event loop is busy.
 BACKLOG = 128
@@ -38,7 +38,7 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
             return sock
         return listen(*await _resolve(host, port))
     except OSError as exc:
-        # A resolver's error also has a strerror, but no errno of a system call.
+        # An OSError that isn't from a system call or the resolver has no strerror.
         cause = exc.strerror or str(exc)
         raise ListenError(
             f"cannot serve {what} on {SocketAddress(host, port)}: {cause}",

@@ -73,7 +73,7 @@ class SyncMetrics:
         )
 
     def observe(self, duration_s: float, is_full: bool, programmed_s: Iterable[float] = ()) -> None:
-        """Count one sync round.
+        """Record one sync round.
 
         Args:
             is_full: Whether the round compared everything, not only changes.
@@ -155,7 +155,7 @@ def render_metrics(
         view: The current state.
         taken: The families of :class:`SyncMetrics` and :class:`HealthCheckCounts`.
         detail: Which series of Service ports and endpoints to include.
-        form: The form of the page; None: plain text.
+        form: The form of the page; None for plain text.
     """
     content_type, is_gzip = form or MetricsForm.accepted("", "")
     registry = CollectorRegistry(auto_describe=False)

@@ -1,6 +1,6 @@
 """Creates the HTTP application of a status server, with middleware for requests and responses.
 
-request ──▶ time to answer ──▶ Host allowed? ──▶ handler ──▶ headers ──▶ answer
+request ──▶ restart deadline ──▶ Host allowed? ──▶ handler ──▶ headers ──▶ answer
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Middleware:
     """The middleware of one server.
 
     Args:
-        loopback_only: Answer only requests whose ``Host`` is a loopback name.
+        loopback_only: Answer only requests whose ``Host``, if any, is a loopback name.
         one_request: Close every connection after its first answer.
         own_host: Also answer requests to this ``Host``.
     """
@@ -76,7 +76,7 @@ class Middleware:
         try:
             response = await handler(request)
         except web.HTTPException as exc:
-            # The path doesn't exist, or the method isn't GET or HEAD.
+            # The path or method doesn't exist, or the handler rejects the request.
             response = web.Response(status=exc.status, text=f"{exc.reason}\n")
             if "Allow" in exc.headers:
                 response.headers["Allow"] = exc.headers["Allow"]

@@ -32,7 +32,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     if not own and (rejected := view.source.rejected_of(key)):
         return printable(f"{key} is not served: {rejected[0].line}")
     if wanted and own:
-        # If a port has several families and sides, use the first one, which has the ClusterIP.
+        # For a port with several families or sides, use the first entry, which has the ClusterIP.
         ports = {port.port or port.number: port for port in reversed(own)}
         have = filter(None, map(_numbered, reversed(ports.values())))
         refused = _say_refused_range(own, wanted)
@@ -84,7 +84,7 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
 
 
 def _say_refused_range(ports: Iterable[PortFacts], wanted: str) -> str:
-    """Return a sentence's end: why a range with this port isn't served; empty if none has it."""
+    """Return the end of a sentence: why a range that may contain a port isn't served; or empty."""
     if not wanted.isdecimal() or len(wanted) > len(str(PORT_MAX)):
         return ""
     for note in (note for port in ports for note in port.notes):
@@ -108,7 +108,7 @@ def _numbered(port: PortFacts) -> str:
 
 
 def _listed(words: Sequence[str], last: str) -> str:
-    """Join words: ``a, b and 2 more`` if there are many."""
+    """Join words with commas, then ``last``: ``a, b, c and 2 more`` if there are many."""
     shown = list(words[:_NAMED_MAX])
     if more := len(words) - len(shown):
         shown.append(f"{more:,} more")

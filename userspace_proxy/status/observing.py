@@ -96,7 +96,7 @@ class Collector(Watcher):
         self.records: list[ConnectionFacts] = []
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Append the records that the filter selects to the list."""
+        """Append the records that the filter selects, and keep the newest ``RING`` records."""
         super().put(records, left_out)
         self.records += self._take()
         del self.records[:-RING]
@@ -165,11 +165,11 @@ class Observing:
 
 
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
-    """Yield a record with the reason for each Service port whose connections bypass the proxy.
+    """Yield a record with the reason for each Service port whose connections can't be observed.
 
-    Such connections take the kernel path, or the kernel refuses or drops them because no endpoint
-    is usable. Only ports with connections that the filter might select are named; all ports are
-    named if no connection can match.
+    They take the kernel path, or the kernel refuses or drops them because no endpoint is usable.
+    A port is named if the filter might select such connections; if the filter can match none at
+    all, each port is named with the reason. Ports beyond ``_UNSEEN_MAX`` are only counted.
     """
     ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.prefixes)]
     whys = ((port, _never_reason(port, wanted, view.announcing)) for port in ports)
@@ -201,7 +201,7 @@ def _past_reason(port: PortFacts) -> str:
 
 
 def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:
-    """Return whether the filter might select a connection that bypasses the proxy."""
+    """Return whether the filter might select a port's connections that bypass the proxy."""
     # A connection on the kernel path may be slow, but only the proxy can save connections.
     is_slow = port.path is DataPath.KERNEL and wanted.slow_s is not None
     return wanted.failed or wanted.takes_all_kinds or is_slow

@@ -128,7 +128,7 @@ def render_page(sample: Sample, selection: Selection) -> bytes:
 
 
 def render_parts(page: Page) -> Parts:
-    """Return each part of a page as markup, without surrogates."""
+    """Return each part of a page as markup, without secrets and surrogates."""
     content = {
         "page": page,
         "view": page.view,
@@ -174,7 +174,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
                 now=now,
                 link=selection.toggled(id_),
                 incident=_incident_of(one, known, said),
-                # A single search result is expanded.
+                # A single search result is expanded unless the user has collapsed it.
                 is_open=(id_ in selection.open) is not (is_alone and bool(selection.q)),
                 is_alone=is_alone,
             )
@@ -207,7 +207,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
 
 
 def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> str:
-    """Return the path of the incident with a Service port's cause; empty if there is none.
+    """Return the path of the listed incident with a Service port's first cause; or empty.
 
     Args:
         said: The ids of the incidents that the page lists.
@@ -242,7 +242,7 @@ def _template(name: str) -> Template:
 
 
 def render_template(name: str, **content: object) -> bytes:
-    """Render a template in UTF-8."""
+    """Render a template as HTML in UTF-8, without secrets."""
     return _encoded(_template(name).render(content))
 
 

@@ -37,7 +37,7 @@ class EndpointRow:
 
     endpoint: EndpointFacts
     level: Level | None
-    """The endpoint's level; None if this node doesn't use the endpoint by design."""
+    """The level that the mark shows; None for a neutral mark (:meth:`.PortFacts.mark_of`)."""
     state: str
     share: int
     """The endpoint's percentage of the Service port's connections."""
@@ -124,7 +124,7 @@ def make_row(
 
 
 def _words(port: PortFacts, now: float, *, is_served: bool) -> tuple[str, str]:
-    """Return the state of a Service port, and its tooltip."""
+    """Return the state of a Service port in words, and the tooltip, which may be empty."""
     state, last = port.state, last_answer(port, now)
     if state.causes and state.word != "holding":
         why = say(state.causes[0])

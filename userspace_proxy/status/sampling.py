@@ -122,7 +122,7 @@ class Sampler:
         """Calls a function that uses a view or a sample, in the render thread."""
 
     async def look(self) -> Sample:
-        """Return a new sample, or a sample less than a third of a second old."""
+        """Return the latest sample if it is less than 0.3 s old; otherwise, take a new one."""
         async with self._taking:
             if self._latest is None or self._clock() - self._taken_at >= _RECENT_S:
                 return await self._sample()
@@ -151,7 +151,7 @@ class Sampler:
         """Record counters of Service ports every 5 s while no samples are taken, until cancelled.
 
         Args:
-            counters: Returns None to leave a gap.
+            counters: Returns the counters, or None to leave a gap.
         """
         while True:
             await self._pause(_RECORD_S)
@@ -161,7 +161,7 @@ class Sampler:
                 await self.work(partial(self._history.record, samples, self._clock()))
 
     async def _sample(self) -> Sample:
-        """Take a sample, which streams also get if their next sample is due."""
+        """Take a sample, which also serves as the streams' next sample if that is due."""
         began = self._clock()
         is_followed = began - self._taken_at < _FOLLOWED_S
         view = await self._take()
@@ -178,7 +178,7 @@ class Sampler:
         return self._latest
 
     def close(self) -> None:
-        """Take no more samples, and drop all references to the proxy."""
+        """Drop all references to the proxy; later attempts to take a sample raise RuntimeError."""
         self._take, self._events, self._latest = _is_closed, tuple, None
 
 
@@ -222,7 +222,7 @@ class FreshViews:
         return await self._flights.get((), self._take)
 
     def close(self) -> None:
-        """Take no more views, and drop all references to the proxy."""
+        """Drop all references to the proxy; later calls of :meth:`take` raise RuntimeError."""
         self._view, self._refresh = is_closed, None
 
     async def _take(self) -> StatusFacts:

@@ -54,7 +54,7 @@ class Term:
 
     @property
     def in_lines(self) -> str:
-        """The text to find in lines that begin and end with a newline; words contain none."""
+        """The text to find between newlines: the beginning of a line, a whole line, or any part."""
         match self.key:
             case "is":
                 return f"\n{self.text}"
@@ -76,7 +76,7 @@ class Search:
 
     @property
     def unknown(self) -> str:
-        """An error about the first unknown state, with a similar state; empty if all are known."""
+        """An error about the first unknown state, with a suggestion; empty if all are known."""
         for term in self.terms:
             if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
                 known = ", ".join(filter(None, STATES))
@@ -99,7 +99,7 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def matches_rejected(self, item: RejectedFacts) -> bool:
-        """Return whether an invalid object matches, by the Services concerned."""
+        """Return whether an invalid object matches, by its name, its problem or its Services."""
         names = tuple(filter(None, (*item.services, f"{item.namespace}/{item.name}".strip("/"))))
         # The ports of a Service that can't be read are unknown, so any port matches.
         wanted = (term.text for term in self.terms if term.key == "service")
@@ -148,7 +148,7 @@ def _term(word: str) -> Term | None:
 def _texts_of_port(
     port: PortFacts, key: str, terms: Iterable[Term], *, is_busy: bool
 ) -> Iterable[str]:
-    """Return one property of a Service port as texts; a range has each port that a term names."""
+    """Return a property of a Service port as texts; a range includes ports that terms name."""
     state = port.state
     match key:
         case "is":

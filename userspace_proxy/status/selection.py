@@ -51,7 +51,7 @@ SORTS: dict[str, _Order] = {
 def with_query(path: str, query: Mapping[str, object]) -> str:
     """Return an address with a query string of all values that aren't empty."""
     given = {name: str(value) for name, value in query.items() if value}
-    # Replace surrogates, which an address can't contain; no name contains one.
+    # Replace surrogates, which a URL can't contain.
     return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
 
 
@@ -104,7 +104,7 @@ class Selection:
         return self.link(open=others if row in self.open else (*others, row))
 
     def sorted_by(self, column: str) -> str:
-        """Return the address of the page sorted by a column, or in the opposite direction."""
+        """Return the address of the page sorted by a column, reversed if it already is."""
         # Sort figures in descending order first, because the largest ones matter most.
         first = column if column in ("state", "name", "address") else f"-{column}"
         second = first[1:] if first.startswith("-") else f"-{first}"

@@ -65,11 +65,11 @@ class StatusServer:
     """The servers that show the state of one proxy.
 
     Args:
-        view: Returns the current state; called in the event loop, once per request.
+        view: Returns the current state; called in the event loop, at most once per request.
         metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
         health: Like ``view``, but called for the more frequent probes; it may omit the Service
             ports. None to call ``view``.
-        observing: The source of connections and clients; None to show no events.
+        observing: The source of connections and clients; None for an empty one.
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns the node's events, the newest first; called like ``view``.
         clock: Returns the Unix time.

@@ -35,7 +35,7 @@ class SingleFlight(Generic[_T]):
     async def get(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
         """Return the result of one waiting request's ``make`` for this key.
 
-        If that raises, only this request fails, and the next request's ``make`` is called.
+        If it raises, only the request that called it fails, and the next one's ``make`` is called.
         """
         flight = self._waiting.setdefault(key, _Flight())
         async with self._turn:

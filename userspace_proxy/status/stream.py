@@ -99,7 +99,7 @@ class OpenStreams:
         headers: Mapping[str, str] = NO_HEADERS,
         first: bytes = b"",
     ) -> web.StreamResponse:
-        """Send messages until the client disconnects; refuse the request at the limit of streams.
+        """Send messages until a disconnect, unless the request is cross-site, or refused by Rule 3.
 
         Args:
             first: Sent immediately.
@@ -169,7 +169,7 @@ class Streams:
     async def json(
         self, request: web.Request, service: str, form: AnswerForm
     ) -> web.StreamResponse:
-        """Send updates of the JSON about a Service, empty for all, until the client disconnects."""
+        """Send updates of the JSON about ``service``, or all Services, until a disconnect."""
         selection, changes = Selection.parse(request.query), Changes()
         key, sent = (selection, service, form), flushed_parts(form.is_gzip)
 
@@ -197,11 +197,11 @@ class Streams:
         *,
         every_s: float | None = None,
     ) -> AsyncIterator[bytes]:
-        """Yield a message for each sample, given its number.
+        """Yield a message for each sample; ``message`` gets the sample's number.
 
         Args:
             every_s: Seconds between two messages, or more by Rule 5; nothing is sampled for this
-                client in between. None: a message for every sample.
+                client in between. None for a message per sample.
         """
         count = 0
         while True:
@@ -220,7 +220,7 @@ def pause_after(cpu_s: float, every_s: float) -> float:
 
 
 def _client_of(request: web.Request) -> int | str:
-    """Return the user of a client on this node, or the address of a client elsewhere."""
+    """Return the user of a client on this node, otherwise its address; empty if it has left."""
     transport = request.transport
     if transport is None:
         return ""
@@ -264,7 +264,7 @@ class Changes:
         self._ports: dict[_Id, PortFacts] = {}
 
     def line(self, answer: StatusFacts) -> bytes:
-        """Return the line that brings the client up to date; empty if it is up to date."""
+        """Return the line that brings the client up to date; an empty line if it already is."""
         before, self._sent = self._sent, answer
         known, self._ports = self._ports, {_id(port): port for port in answer.ports}
         if before is None:

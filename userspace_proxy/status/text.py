@@ -60,8 +60,8 @@ IGNORED_MARK = MARKS[None]
 # The width up to which columns are aligned: longer names and addresses shift only the rest of their
 # line.
 WIDEST = 44
-# The minimum columns for a cause, and for the first part of the traffic, such as ``1,200 open``:
-# longer names aren't aligned.
+# The minimum width that aligned names leave for a cause, or for the first part of the traffic, such
+# as ``1,200 open``: names that leave less aren't aligned.
 _CAUSE, _TRAFFIC = 30, 10
 
 
@@ -135,9 +135,8 @@ def render_text(
             ignored.
         is_wide: Whether to show the addresses and endpoints of Service ports, and ignored Services.
         has_node: Whether to show the problems of the node.
-        columns: The width of the terminal; 0: unlimited.
-        incidents: The incidents of all Service ports, for a view that has only some of the ports;
-            None: it has all of them.
+        columns: The width of the terminal; 0 for no limit.
+        incidents: The incidents of all Service ports; None if the view contains all ports.
     """
     chosen = select(view, selection, history)
     known = incidents or Incidents(view)
@@ -176,7 +175,7 @@ def render_text(
 
 
 def more_causes(count: int, columns: int) -> Iterator[str]:
-    """Yield how many causes of several Services aren't shown."""
+    """Yield the lines that state how many causes of several Services aren't shown, if any."""
     if count:
         what = f"and {plural(count, 'more cause')} of several Services: wide output lists them"
         yield from placed("    ", what, columns)
@@ -189,7 +188,7 @@ def _more_taken(count: int, columns: int) -> Iterator[str]:
 
 
 def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) -> StatusText:
-    """Return one incident with all known details."""
+    """Return one incident as text, with all known details."""
     return StatusText(
         encoded(_incident_lines(incident, now, columns, is_full=True)), incident.level
     )
@@ -198,7 +197,7 @@ def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) 
 def render_top(
     view: StatusFacts, *, selection: Selection, history: History, columns: int = 0
 ) -> StatusText:
-    """Return the rates of the selected Service ports, as many as ``top`` shows, in their order."""
+    """Return the rates of the first ``TOP_SHOWN`` of the selected Service ports."""
     chosen = select(view, selection, history).ports
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     if not chosen:
@@ -303,7 +302,7 @@ def _age(then: float, now: float) -> str:
 
 
 def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
-    """Yield the kernel's release, its missing features, and the untested features."""
+    """Yield the lines about the kernel: its release, and its missing and untested features."""
     if view.kernel.release:
         said = filter(None, (f"kernel {view.kernel.release}", view.kernel.words))
         yield from placed("", ": ".join(said), columns)
@@ -432,7 +431,7 @@ def _moved(port: PortFacts) -> str:
 
 
 def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
-    """Yield the causes, addresses and endpoints of a Service port."""
+    """Yield a Service port's causes, addresses, endpoints, path, probes and policy."""
     for cause in port.state.causes:
         yield f"{cause.code}: {cause_at(cause, now)}"
         if hint := remedy(cause):
@@ -521,6 +520,6 @@ def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
 
 
 def encoded(lines: Iterable[str]) -> bytes:
-    """Return printable lines in UTF-8."""
+    """Return lines in UTF-8, without secrets, and with unprintable characters escaped."""
     # Names from a manifest may contain surrogates, which UTF-8 can't encode.
     return ("\n".join(map(printable, lines)) + "\n").encode("utf-8", "replace")

@@ -23,7 +23,7 @@ _TOGETHER_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event."""
+    """One event of the node or of a Service port."""
 
     at: float
     """Unix time of the event."""

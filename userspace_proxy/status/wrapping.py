@@ -21,7 +21,7 @@ _BELOW = " " * 6
 
 
 def placed(head: str, text: str, columns: int) -> Iterator[str]:
-    """Yield a text's lines after a head, in one column; with 0 columns, don't wrap."""
+    """Yield a head and a text as lines; the text is wrapped in its column, except at 0 columns."""
     if not columns or len(head) + len(text) <= columns:
         yield f"{head}{text}"
         return
