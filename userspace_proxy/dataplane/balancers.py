@@ -223,7 +223,7 @@ class Balancers:
         return self.load_of
 
     def _set_limit(self) -> None:
-        """Set the limit to this worker's share, at least 1; without one, stop counting dials."""
+        """Set this worker's share of the limit, at least 1; stop counting dials without a limit."""
         limit = self._serving.handling.max_connections
         if limit is not None:
             share, rest = divmod(limit, self._processes)

@@ -64,8 +64,8 @@ _WINDOW_S = 60.0
 # ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
 # Whether each attempt of a dial binds a port. Four attempts do, because without TCP timestamps a
-# port may be in TIME_WAIT; one leaves the choice to the kernel, which fails if other programs use
-# its whole range.
+# port may be in TIME_WAIT. The other attempt lets the kernel choose, which fails if other programs
+# use its whole range.
 _BOUND_FIRST = (True, True, True, True, False)
 _BOUND_LAST = _BOUND_FIRST[::-1]
 _MAX_ENDPOINTS = 4096
@@ -214,7 +214,7 @@ class ClientAddressDialer:
 
         Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
         ``HeldAcks``. Returns the descriptor of a connecting TCP socket, which the caller closes, or
-        a negated errno.
+        a negative errno (-ECANCELED by rule 5).
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
@@ -328,7 +328,7 @@ class ClientAddressDialer:
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _check_denial(self, client: str, number: int) -> None:
-        """Raise NoClientAddress, and log it once, if the errno denies transparent sockets."""
+        """Raise NoClientAddress if the errno is a denial of transparent sockets; log it once."""
         if number not in _NO_SUCH_SOCKET:
             return
         cause = os.strerror(number)

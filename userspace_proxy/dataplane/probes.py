@@ -135,7 +135,7 @@ class Probes:
     def admitted(
         self, counters: EndpointCounters, client: str, endpoint: SocketAddress, now: float
     ) -> None:
-        """Record that an endpoint has answered a dial from a client's address."""
+        """Record that an endpoint has answered a client's address, if it failed for it before."""
         denials = counters.denials
         if denials.part.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
@@ -143,8 +143,8 @@ class Probes:
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group.
 
-        An endpoint that has left since the failed dial isn't probed: another pod may have its
-        address.
+        No endpoint is dialled that has left since the failed dial, because another pod may have
+        its address, nor while too many probes are in progress or descriptors are short.
         """
         if endpoint not in group.serving.all_endpoints:
             return
