@@ -238,7 +238,7 @@ def make_strategy(
     """Return a strategy that follows changes of the weights.
 
     Args:
-        weights: If empty, the returned strategy ignores them.
+        weights: If empty, only ``SOURCE_HASH`` follows their later changes.
         loads: Returns the loads, and starts counting dials; called only if the strategy uses loads.
         start: The initial round-robin position, or the seed of random choices.
     """

@@ -68,10 +68,9 @@ class SystemCalls:
             sock.close()
 
     def accept(self, listener: int) -> tuple[int, Any]:
-        """Accept a client; return its non-blocking descriptor and address, or an errno and None.
+        """Accept a client; return its non-blocking descriptor and address, or -errno and None.
 
-        The address is the socket module's tuple: IP address and port come first. The errno is
-        negative.
+        The address is the socket module's tuple: IP address and port come first.
         """
         listening = self._socks[listener]
         try:

@@ -138,8 +138,8 @@ class NodeAddressDialer:
     def dial(self, endpoint: SocketAddress, now: float, holds_ack: bool) -> int:
         """Dial an endpoint; for ``holds_ack`` see ``HeldAcks``.
 
-        Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
-        below 0; -EADDRNOTAVAIL if no port is free.
+        Returns the descriptor of a connecting TCP socket, which the caller closes, or a negative
+        errno: -EADDRNOTAVAIL if no port is free.
         """
         calls, family, found = self._calls, family_of(endpoint.ip), _NO_PORT
         for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
@@ -287,8 +287,8 @@ class ClientAddressDialer:
     def dial(self, client: str, endpoint: SocketAddress, holds_ack: bool) -> int:
         """Dial an endpoint from a client's address.
 
-        Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
-        below 0; -EADDRNOTAVAIL if no port is free. Raises NoClientAddress if the kernel denies a
+        Returns the descriptor of a connecting TCP socket, which the caller closes, or a negative
+        errno: -EADDRNOTAVAIL if no port is free. Raises NoClientAddress if the kernel denies a
         socket with the client's address.
         """
         calls, ports = self._calls, self._ports

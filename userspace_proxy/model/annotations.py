@@ -232,7 +232,7 @@ def unknown_notes(
     others: Collection[str] = (),
     of_others: str = "",
 ) -> tuple[Note, ...]:
-    """Return a note for each unsupported annotation that was probably meant for this proxy.
+    """Return notes about unsupported annotations probably meant for this proxy, at most five.
 
     Args:
         known: Keys that are supported on objects of this kind.
