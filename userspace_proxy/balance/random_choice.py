@@ -2,7 +2,7 @@
 
 Source: for one endpoint, kube-proxy's iptables rules (``--mode random``) and nftables rules
     (``numgen random``). For two, M. Mitzenmacher, "The Power of Two Choices in Randomized Load
-    Balancing" (2001): nearly as even as comparing all endpoints, at a cost that doesn't grow.
+    Balancing" (2001): nearly as even as comparing all endpoints, at a fixed cost.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _Draw:
     def few(
         self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
     ) -> list[SocketAddress]:
-        """Return up to ``count`` different endpoints, fewer if DRAWS aren't enough; [] if few."""
+        """Return up to ``count`` different endpoints, in DRAWS draws; none from a shorter list."""
         self.arrange(endpoints)
         drawn: list[int] = []
         for _ in range(DRAWS if len(endpoints) > DRAWS else 0):

@@ -95,7 +95,7 @@ class DataPlane:
             listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
-        """Reset the connections that are still open after ``seconds``; returns without waiting.
+        """Reset the connections that are still open after ``seconds``, without blocking.
 
         Close the listeners first. Calls ``drained`` with the number of reset connections, as soon
         as none is open. During a drain, only a call with ``seconds`` 0 has an effect.

@@ -101,7 +101,7 @@ class Descriptors:
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Count ``count`` descriptors as free; call the waiting callbacks if the room suffices."""
+        """Count ``count`` descriptors as free; call the waiting callbacks if enough are free."""
         self.in_use -= count
         # Don't check ``_waiting``: the timer's calls of the callbacks may already have found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
@@ -119,7 +119,7 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Cap connections' descriptors at ``more`` above all in use now; None removes the cap.
+        """Cap connections' descriptors at ``more`` above the number in use; None removes the cap.
 
         The usual limit still applies if it is lower. None also calls the waiting callbacks.
         """
@@ -130,7 +130,7 @@ class Descriptors:
             self._resume()
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call ``resume`` once when there may be room; without room, it must call this again."""
+        """Call ``resume`` once when there may be room; if there is none, it must call this again."""
         # While memory is short, don't log the pause: ``memory_pressure`` logs its reason.
         if self._held is None and self._log_limit.take(now):
             _log.warning(

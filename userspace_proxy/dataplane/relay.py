@@ -484,7 +484,7 @@ class PipePool:
         """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return a free or new pipe, or None if there is none; ``now`` is in monotonic seconds."""
+        """Return a free or new pipe, or None if none may be opened; ``now`` is monotonic seconds."""
         if self._free:
             return self._free.pop()
         if (

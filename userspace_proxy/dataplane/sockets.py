@@ -65,9 +65,8 @@ def open_listening(
     Args:
         at: The address to bind: port 0 is any free port; 0.0.0.0 and :: are all addresses.
         freebind: Whether the address may be one that this node doesn't have (yet).
-        transparent: Whether to set IP_TRANSPARENT, which requires CAP_NET_ADMIN or CAP_NET_RAW, and
-            which accepted sockets inherit. Only such sockets receive steered packets, and answer
-            from an address that isn't local.
+        transparent: Whether this and accepted sockets receive steered packets, and answer from an
+            address that isn't local: IP_TRANSPARENT requires CAP_NET_ADMIN or CAP_NET_RAW.
         share: Whether other sockets of this user may bind the same port (SO_REUSEPORT).
         admits: The networks whose packets are admitted; None for all.
 

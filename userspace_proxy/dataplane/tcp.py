@@ -149,7 +149,7 @@ class ConnectionOwner:
 class TcpConnection(Accounted):
     """One client's connection, and the dials for it, one after another.
 
-    It handles the client's events until ``_set_nodelay``, and the endpoint's until its first byte.
+    It handles events of the client until ``_set_nodelay``, of the endpoint until its first byte.
 
     Args:
         client: Descriptor of the client's socket, which the reactor's calls own; closed at the end.
@@ -570,7 +570,7 @@ class TcpConnection(Accounted):
             self.reactor.set_handler(down.source_fd, down)
 
     def _set_nodelay(self) -> None:
-        """Turn off Nagle's algorithm, which sends held bytes; ``up`` now handles the client."""
+        """Turn off Nagle's algorithm, which sends held bytes; let ``up`` handle client events."""
         up = self.up
         if up is not None and not up.has_nodelay:
             up.has_nodelay = True
@@ -644,7 +644,7 @@ class TcpConnection(Accounted):
             exchange.note_end(end, now)
 
     def _note_no_byte(self, last: Direction, up: Direction, exchange: ConnectionOutcome) -> None:
-        """Record it if the endpoint ended second without a byte, although the client had asked."""
+        """Record an endpoint that ended second, without a byte, although the client had asked."""
         if last is not up and up.bytes_moved and exchange.first_byte_s is None:
             exchange.note_closed_after_client(self.reactor.now, self.group.has_answered)
 

@@ -208,7 +208,7 @@ class UdpListener(Handler):
             )
 
     def _connect(self, flow: UdpFlow) -> bool:
-        """Choose an endpoint and connect a socket to it; return False if none is left or can be.
+        """Choose an endpoint and connect a socket to it; return False if that isn't possible now.
 
         The client's next datagram then tries other endpoints.
         """
@@ -332,7 +332,7 @@ class UdpListener(Handler):
         return refusal
 
     def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None:
-        """Continue with another endpoint, or wait, if the first datagrams are kept; else end."""
+        """Continue with another endpoint, or wait, if first datagrams are kept; else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, failed)

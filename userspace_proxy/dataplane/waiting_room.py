@@ -150,7 +150,7 @@ class WaitingRoom:
 
         Args:
             waiter: The client.
-            since: When a client that was ``served`` first began to wait, to put it first; or None.
+            since: When a client that was ``served`` began to wait, which puts it first, or None.
             is_at_limit: Whether the client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients

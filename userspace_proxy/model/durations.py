@@ -17,7 +17,7 @@ _DIGITS = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Parse a duration into seconds; ``0`` needs no unit. Raises ConfigError, also below 0."""
+    """Parse a duration of 0 or more, in seconds; ``0`` needs no unit. Raises ConfigError."""
     text = text.strip().removeprefix("+")
     if text.startswith("-") and _DURATION.fullmatch(text[1:]):
         raise ConfigError(f"{quoted(text)} is negative")

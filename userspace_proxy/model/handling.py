@@ -87,7 +87,7 @@ class Handling:
     slow_start_s: float = 0.0
     """Seconds until a new endpoint gets its full share of connections; 0 for no slow start."""
     max_connections: int | None = None
-    """The maximum of this node's connections to an endpoint: more clients wait. None for none."""
+    """The maximum number of connections from this node to an endpoint; None for no limit."""
     wake: Workload | None = None
     """The workload that runs the pods: waiting clients cause an Event, and scale it where
     allowed."""

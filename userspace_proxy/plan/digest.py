@@ -111,7 +111,7 @@ class Digests:
 
 
 def _asked_for(handling: Handling) -> list[tuple[str, object]]:
-    """Return only fields that aren't at their defaults, so that a new field keeps the digests."""
+    """Return the fields with other values than the defaults, so that new fields keep digests."""
     if handling is DEFAULT_HANDLING:
         return []
     pairs = ((name, getattr(handling, name)) for name in _COMPARED)

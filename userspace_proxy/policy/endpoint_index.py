@@ -128,7 +128,7 @@ class EndpointIndex:
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
 
     def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:
-        """Return a slice with endpoints in which the named port has no number; None for none."""
+        """Return a slice with endpoints in which this port has no number; None if there is none."""
         return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:

@@ -246,7 +246,7 @@ def _is_local(endpoint: Endpoint, facts: NodeFacts) -> bool:
 
 
 def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
-    """Count a Service's ready endpoints on this node over all its ports, except drained endpoints.
+    """Count the ready endpoints of a Service on this node that aren't drained, over all its ports.
 
     Source: kube-proxy's LocalReadyEndpoints: each address counts once. kube-proxy counts each
     family separately; here, a dual-stack pod is one endpoint, so the larger count is used. As in

@@ -174,7 +174,7 @@ class Cordons:
         self._served_ports.cordon(service, is_cordoned=False)
 
     def release_late(self) -> None:
-        """Uncordon Services whose endpoints have all left, or weren't scaled before the deadline.
+        """Uncordon Services whose endpoints have all left, or whose cordon expired without effect.
 
         Unexpired cordons stay. Call this about once a second, even while the API server is down.
         """
