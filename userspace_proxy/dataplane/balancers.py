@@ -223,7 +223,7 @@ class Balancers:
         return self.load_of
 
     def _set_limit(self) -> None:
-        """Set this worker's share of the limit, at least 1; if there is none, stop counting dials."""
+        """Set this worker's share of a limit, at least 1; if there is none, stop counting dials."""
         limit = self._serving.handling.max_connections
         if limit is not None:
             share, rest = divmod(limit, self._processes)

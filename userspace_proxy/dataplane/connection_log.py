@@ -70,7 +70,7 @@ class ConnectionLog:
         )
 
     def is_watched(self, prefixes: Collection[str], client_ip: str) -> bool:
-        """Decide and return whether to record an event before the end; such events aren't logged."""
+        """Decide and return whether to record an event before the end, which is never logged."""
         self._logs_next = False
         return self._watch is not None and self._watch.has_room(prefixes, client_ip)
 

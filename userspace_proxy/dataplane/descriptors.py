@@ -130,7 +130,7 @@ class Descriptors:
             self._resume()
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call ``resume`` once when there may be room; if there is none, it must call this again."""
+        """Call ``resume`` once when there may be room; without room, it must call this again."""
         # While memory is short, don't log the pause: ``memory_pressure`` logs its reason.
         if self._held is None and self._log_limit.take(now):
             _log.warning(

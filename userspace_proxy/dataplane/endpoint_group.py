@@ -138,7 +138,7 @@ class EndpointGroup(CounterTable):
         return left
 
     def end_flows_to(self, endpoint: SocketAddress, *, begun_by: float) -> None:
-        """End flows to an endpoint, except flows begun later, unless all clients may use it again."""
+        """End the flows begun by then to an endpoint, unless all clients may use it again."""
         if not self.balancers.serves_everyone(endpoint):
             self._end_flows(frozenset({endpoint}), begun_by)
 
@@ -190,7 +190,7 @@ class EndpointGroup(CounterTable):
         return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
-        """Count a connection that was answered after failed dials; as late if a failure was slow."""
+        """Count a connection that was answered after failed dials, as late if one was slow."""
         self.counters.saved += 1
         counters.late += any(code.traits.is_slow for code in failed)
 

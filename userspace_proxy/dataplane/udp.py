@@ -332,7 +332,7 @@ class UdpListener(Handler):
         return refusal
 
     def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None:
-        """Continue with another endpoint, or wait, if first datagrams are kept; else end the flow."""
+        """Continue with another endpoint, or wait, if datagrams are kept; else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, failed)
