@@ -53,7 +53,7 @@ class AffinityTables:
         return (before - len(self)) * ENTRY_BYTES
 
     def join(self, service: str, user: object, timeout_s: float) -> AffinityTable:
-        """Add a user of the table that a Service's ports share; return the table, new or old."""
+        """Add a user of the table that a Service's ports share, and return the table."""
         if service not in self._shared:
             self._shared[service] = AffinityTable(timeout_s, self), set()
         table, users = self._shared[service]

@@ -328,7 +328,7 @@ class ClientAddressDialer:
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _check_denial(self, client: str, number: int) -> None:
-        """Raise NoClientAddress, and log once, if the errno means that such sockets are denied."""
+        """Raise NoClientAddress, and log once, if the errno means that the address is denied."""
         if number not in _NO_SUCH_SOCKET:
             return
         cause = os.strerror(number)

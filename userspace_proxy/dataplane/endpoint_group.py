@@ -138,7 +138,7 @@ class EndpointGroup(CounterTable):
         return left
 
     def end_flows_to(self, endpoint: SocketAddress, *, begun_by: float) -> None:
-        """End the flows begun by then to an endpoint, unless all clients may use it again."""
+        """End flows to an endpoint up to ``begun_by``, unless all clients may use it again."""
         if not self.balancers.serves_everyone(endpoint):
             self._end_flows(frozenset({endpoint}), begun_by)
 

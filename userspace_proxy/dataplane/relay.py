@@ -484,7 +484,7 @@ class PipePool:
         """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return a free or new pipe, or None if none can be opened; ``now`` is in seconds."""
+        """Return a free or new pipe; None if none can be opened. ``now`` is monotonic seconds."""
         if self._free:
             return self._free.pop()
         if (

@@ -126,7 +126,7 @@ class UdpFlow(Handler):
         """Whether the endpoint sees the client's own address."""
         self.is_stream = False
         self.waited: Wait | None = None
-        """The flow's wait for an endpoint; None: it has never waited."""
+        """The flow's wait for an endpoint; None if it has never waited."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = 0.0

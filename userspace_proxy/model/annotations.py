@@ -77,7 +77,7 @@ class Annotation:
 
 
 def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
-    """Return a function that parses one of these words."""
+    """Return a function that parses one of these words, and raises ConfigError for others."""
 
     def read(text: str) -> Any:
         if text not in words:
