@@ -53,7 +53,7 @@ class AffinityTables:
         return (before - len(self)) * ENTRY_BYTES
 
     def join(self, service: str, user: object, timeout_s: float) -> AffinityTable:
-        """Return the table that a Service's ports share, which exists while any port uses it."""
+        """Add a user of the table that a Service's ports share, and return the table."""
         if service not in self._shared:
             self._shared[service] = AffinityTable(timeout_s, self), set()
         table, users = self._shared[service]
@@ -133,8 +133,8 @@ class AffinityTable:
         """Return the client's endpoint; this doesn't count as a use.
 
         Returns:
-            None for a client without an entry, with an expired entry, or whose endpoint is no
-            longer usable.
+            None for a client without an entry. An entry that has expired, or whose endpoint is no
+            longer usable, is dropped, with the same result.
         """
         entry = self._entries.get(client)
         if entry is None:

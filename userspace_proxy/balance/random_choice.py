@@ -1,8 +1,8 @@
 """Picks a random endpoint, or the less loaded of two endpoints, with or without weights.
 
-Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``), for
-    the first. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001), for
-    the second: nearly as even as comparing all, at a cost that doesn't grow with their number.
+Source: for one endpoint, kube-proxy's iptables rules (``--mode random``) and nftables rules
+    (``numgen random``). For two, M. Mitzenmacher, "The Power of Two Choices in Randomized Load
+    Balancing" (2001): nearly as even as comparing all endpoints, at a fixed cost.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _Draw:
     def few(
         self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
     ) -> list[SocketAddress]:
-        """Return up to ``count`` different endpoints; fewer if too many draws must be skipped."""
+        """Return up to ``count`` different endpoints, in DRAWS draws; none from a shorter list."""
         self.arrange(endpoints)
         drawn: list[int] = []
         for _ in range(DRAWS if len(endpoints) > DRAWS else 0):

@@ -43,7 +43,7 @@ def fill_slots(
         endpoints: At least one endpoint.
         weights: Endpoints without an entry have the default weight; if empty, all weights are
             equal.
-        is_coarse: Use only as many slots as unweighted endpoints need.
+        is_coarse: Whether to use only as many slots as unweighted endpoints need.
     """
     count = count_slots(len(endpoints), is_weighted=bool(weights) and not is_coarse)
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))

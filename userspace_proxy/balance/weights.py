@@ -63,7 +63,7 @@ class SlowStart:
             del self._began[endpoint]
 
     def shares(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return endpoints' slow-start factors, below 1; endpoints at full weight are omitted."""
+        """Forget endpoints at full weight; return the slow-start factors below 1 of the others."""
         passed = {endpoint: now - began for endpoint, began in self._began.items()}
         for endpoint in [e for e, seconds in passed.items() if seconds >= self.seconds]:
             del self._began[endpoint]
@@ -99,7 +99,7 @@ class Weights:
 
     @property
     def may_grow(self) -> bool:
-        """Whether endpoints are in slow start, so that :meth:`grow` must be called."""
+        """Whether endpoints may be in slow start, so that :meth:`grow` must be called."""
         return self._slow_start.seconds > 0
 
     def configure(

@@ -106,7 +106,7 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
         owner: The owner that the state must have.
 
     Raises:
-        InputError: The data has another format or owner, or is corrupt.
+        InputError: The data has another format or owner, is corrupt, or is too large.
     """
     version, _, rest = _decompress(data).partition(b"\n")
     head, _, services = rest.partition(b"\n")

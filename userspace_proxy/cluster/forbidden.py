@@ -98,14 +98,14 @@ class ForbiddenAddresses:
         self._own.clear()
 
     def why(self, ip: str) -> str:
-        """Return why an address must not be dialled, as in :class:`Forbidden`, or empty."""
+        """Return why names must not resolve to an address, as a noun phrase; empty if they may."""
         why = reserved_reason(ip) or self._unknown_reason(ip) or self._ours_reason(ip)
         if not why and (inner := behind_nat64(ip)):
             why = reserved_reason(inner) or self._ours_reason(inner)
         return why
 
     def _unknown_reason(self, ip: str) -> str:
-        """Return a reason if the pod networks of the address's family are unknown."""
+        """Return a reason if users write names and the family has no pod network; else empty."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"

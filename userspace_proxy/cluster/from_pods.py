@@ -43,7 +43,7 @@ class PodEndpoints:
     """The slices in one store, updated when Pods change.
 
     Args:
-        with_headless: Also derive endpoints of headless Services, which only DNS uses.
+        with_headless: Whether to derive endpoints of headless Services, which only DNS uses.
     """
 
     def __init__(self, store: Store, *, with_headless: bool) -> None:

@@ -66,7 +66,7 @@ class NameRequest(NamedTuple):
 
 
 def read_request(state: ServiceState) -> NameRequest | None:
-    """Return the names that a Service requests; None if it requests none."""
+    """Return the names that a Service requests; None if it requests none or has no cluster IP."""
     service = state.service
     apart = _named(state)
     if not service.handling.names and not apart:

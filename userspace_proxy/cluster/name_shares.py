@@ -49,7 +49,7 @@ class NameShares:
     def turns(
         self, asked: Mapping[ServiceKey, Sequence[str]]
     ) -> Generator[None, None, set[NameClaim]]:
-        """Replace the names that some Services request; each turn handles one Service.
+        """Replace the names that some Services request; yield after each affected Service.
 
         Returns the claims whose names are newly looked up, or no longer looked up.
         """

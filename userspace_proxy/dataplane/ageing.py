@@ -11,7 +11,7 @@ Rule 5: a reader that is alive may stall for idle_s; only a dead reader is reset
 Rule 6: if the client sent the last bytes, the kernel is asked whether the endpoint acknowledges
 them: retransmissions to a vanished endpoint continue for a quarter of an hour.
 Rule 7: a client that has waited and ended may still read, until its kernel forgets it after a
-minute. If its endpoint neither sends nor ends until the next check, it has hung, or its answer is
+minute. An endpoint that neither sends nor ends until the next check has hung, or its answer is
 lost.
 Rule 8: a connection whose endpoint sees a container's address is reset within 20 s of the
 container's deletion.
@@ -157,7 +157,7 @@ class Ageing:
 def keep_alive(
     socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
 ) -> None:
-    """Set options on each socket, in order; after a rejected option, skip the socket's others."""
+    """Set options on each socket, in order; after a rejected option, skip the remaining options."""
     for sock in socks:
         with contextlib.suppress(OSError):
             for level, option, value in options:
@@ -187,7 +187,7 @@ def _note_left_open(connection: TcpConnection, up: Direction, seen: Seen) -> Non
 
 
 def _has_gone(client: _socket.socket, seen: Seen, now: float) -> bool:
-    """Return whether a client's silence proves that its container was deleted."""
+    """Record a client's silence; return whether it proves that its container was deleted."""
     if not unanswered(client):
         seen.unanswered_since = None
         return False

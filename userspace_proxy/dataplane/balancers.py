@@ -94,7 +94,7 @@ class Balancers:
         self._entries = entries
         self._dialling = _NONE_DIALLING
         self.limit: int | None = None
-        """The maximum number of connections per endpoint; None: any number."""
+        """The maximum number of connections per endpoint; None for any number."""
         self.tracks_loads = False
         """Whether dials must be counted."""
         self._set_limit()
@@ -223,7 +223,7 @@ class Balancers:
         return self.load_of
 
     def _set_limit(self) -> None:
-        """Set the limit to this worker's share, at least 1; without one, stop counting dials."""
+        """Set this worker's share of a limit, at least 1; if there is none, stop counting dials."""
         limit = self._serving.handling.max_connections
         if limit is not None:
             share, rest = divmod(limit, self._processes)
@@ -238,7 +238,7 @@ def make_strategy(
     """Return a strategy that follows changes of the weights.
 
     Args:
-        weights: If empty, the returned strategy ignores them.
+        weights: If empty, only ``SOURCE_HASH`` follows their later changes.
         loads: Returns the loads, and starts counting dials; called only if the strategy uses loads.
         start: The initial round-robin position, or the seed of random choices.
     """

@@ -2,7 +2,7 @@
 
     Reactor, Direction, TcpConnection … ──descriptor, number──▶ SystemCalls ──▶ kernel
                                                   ▲
-                  a result, or an errno below 0 ──┘
+                  a result, or a negative errno ──┘
 
 Rule 1: calls on the traffic path return the kernel's errors and don't raise them: most reads end
 with EAGAIN, and an exception costs more than the call.
@@ -68,10 +68,9 @@ class SystemCalls:
             sock.close()
 
     def accept(self, listener: int) -> tuple[int, Any]:
-        """Accept a client; return its non-blocking descriptor and its address, or an errno.
+        """Accept a client; return its non-blocking descriptor and address, or -errno and None.
 
-        The address is the socket module's tuple: IP address and port come first. With an errno,
-        which is below 0, it is None.
+        The address is the socket module's tuple: IP address and port come first.
         """
         listening = self._socks[listener]
         try:
@@ -84,21 +83,21 @@ class SystemCalls:
         return fd, address
 
     def receive(self, fd: int) -> int:
-        """Read into the buffer; return the number of bytes (0 at the end), or an errno below 0."""
+        """Read into the buffer; return the number of bytes (0 at the end), or a negative errno."""
         try:
             return self._socks[fd].recv_into(self.buffer)
         except OSError as exc:
             return _number(exc)
 
     def send(self, fd: int, count: int, flags: int) -> int:
-        """Send the buffer's first ``count`` bytes; return the number sent, or an errno below 0."""
+        """Send the buffer's first ``count`` bytes; return the number sent, or a negative errno."""
         try:
             return self._socks[fd].send(self.buffer[:count], flags)
         except OSError as exc:
             return _number(exc)
 
     def send_bytes(self, fd: int, data: memoryview) -> int:
-        """Send bytes from outside the buffer; return the number accepted, or an errno below 0."""
+        """Send bytes from outside the buffer; return the number accepted, or a negative errno."""
         try:
             return self._socks[fd].send(data)
         except OSError as exc:
@@ -109,7 +108,7 @@ class SystemCalls:
         return memoryview(bytes(self.buffer[start:end]))
 
     def shut_down(self, fd: int) -> int:
-        """Send a FIN after the last byte; return 0, or an errno below 0."""
+        """Send a FIN after the last byte; return 0, or a negative errno."""
         try:
             self._socks[fd].shutdown(_socket.SHUT_WR)
         except OSError as exc:
@@ -117,7 +116,7 @@ class SystemCalls:
         return 0
 
     def set_option(self, fd: int, level: int, option: int, value: int) -> int:
-        """Set an integer option; return 0, or an errno below 0."""
+        """Set an integer option; return 0, or a negative errno."""
         try:
             self._socks[fd].setsockopt(level, option, value)
         except OSError as exc:
@@ -129,7 +128,7 @@ class SystemCalls:
         self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
 
     def open_stream(self, family: int) -> int:
-        """Open a non-blocking TCP socket; return its descriptor, or an errno below 0."""
+        """Open a non-blocking TCP socket; return its descriptor, or a negative errno."""
         try:
             sock = _socket.socket(family, _STREAM)
         except OSError as exc:
@@ -137,12 +136,12 @@ class SystemCalls:
         return self.adopt(sock)
 
     def open_bound(self, family: int, ip: str, port: int, is_transparent: bool) -> int:
-        """Open a bound, non-blocking TCP socket; return its descriptor, or an errno below 0.
+        """Open a bound, non-blocking TCP socket; return its descriptor, or a negative errno.
 
         With SO_REUSEADDR, one port can serve a connection to each endpoint.
 
         Args:
-            ip: An address of this node, or with ``is_transparent`` of another host; empty: any
+            ip: An address of this node, or of another host if ``is_transparent``; empty for any
                 address of this node.
         """
         try:
@@ -162,7 +161,7 @@ class SystemCalls:
         return fd
 
     def connect(self, fd: int, ip: str, port: int, holds_ack: bool) -> int:
-        """Begin to connect a socket; return its descriptor, or close it and return an errno.
+        """Begin to connect a socket; return its descriptor, or close it and return -errno.
 
         Args:
             holds_ack: Whether to hold back the ACK of the handshake: see ``HeldAcks``.
@@ -181,7 +180,7 @@ class SystemCalls:
         return self._socks[fd].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
     def open_pipe(self, size: int) -> tuple[int, int]:
-        """Open a pipe of ``size`` bytes; return its read and write ends, or an errno and -1."""
+        """Open a pipe of ``size`` bytes; return its read and write ends, or -errno and -1."""
         try:
             read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
@@ -195,7 +194,7 @@ class SystemCalls:
         return read_end, write_end
 
     def splice(self, source: int, sink: int, count: int) -> int:
-        """Move up to ``count`` bytes from or to a pipe; return the number, or an errno below 0."""
+        """Move up to ``count`` bytes from or to a pipe; return the number, or a negative errno."""
         try:
             return os.splice(source, sink, count, flags=_SPLICE)
         except OSError as exc:
@@ -210,7 +209,7 @@ class SystemCalls:
         return self._epoll.fileno()
 
     def watch(self, fd: int, events: int) -> int:
-        """Report a descriptor's events, including current events; return 0 or an errno."""
+        """Report a descriptor's events, including current events; return 0 or a negative errno."""
         try:
             self._epoll.register(fd, events)
         except OSError as exc:

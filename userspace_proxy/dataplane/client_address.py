@@ -64,8 +64,8 @@ _WINDOW_S = 60.0
 # ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
 # Whether each attempt of a dial binds a port. Four attempts do, because without TCP timestamps a
-# port may be in TIME_WAIT; one leaves the choice to the kernel, which fails if other programs use
-# its whole range.
+# port may be in TIME_WAIT. The other attempt lets the kernel choose, which fails if other programs
+# use its whole range.
 _BOUND_FIRST = (True, True, True, True, False)
 _BOUND_LAST = _BOUND_FIRST[::-1]
 _MAX_ENDPOINTS = 4096
@@ -138,8 +138,8 @@ class NodeAddressDialer:
     def dial(self, endpoint: SocketAddress, now: float, holds_ack: bool) -> int:
         """Dial an endpoint; for ``holds_ack`` see ``HeldAcks``.
 
-        Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
-        below 0; -EADDRNOTAVAIL if no port is free.
+        Returns the descriptor of a connecting TCP socket, which the caller closes, or a negative
+        errno: -EADDRNOTAVAIL if no port is free.
         """
         calls, family, found = self._calls, family_of(endpoint.ip), _NO_PORT
         for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
@@ -214,7 +214,7 @@ class ClientAddressDialer:
 
         Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
         ``HeldAcks``. Returns the descriptor of a connecting TCP socket, which the caller closes, or
-        a negated errno.
+        a negative errno (-ECANCELED by rule 5).
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
@@ -287,8 +287,8 @@ class ClientAddressDialer:
     def dial(self, client: str, endpoint: SocketAddress, holds_ack: bool) -> int:
         """Dial an endpoint from a client's address.
 
-        Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
-        below 0; -EADDRNOTAVAIL if no port is free. Raises NoClientAddress if the kernel denies a
+        Returns the descriptor of a connecting TCP socket, which the caller closes, or a negative
+        errno: -EADDRNOTAVAIL if no port is free. Raises NoClientAddress if the kernel denies a
         socket with the client's address.
         """
         calls, ports = self._calls, self._ports
@@ -328,7 +328,7 @@ class ClientAddressDialer:
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _check_denial(self, client: str, number: int) -> None:
-        """Raise NoClientAddress, and log it once, if the errno denies transparent sockets."""
+        """Raise NoClientAddress, and log once, if the errno means that the address is denied."""
         if number not in _NO_SUCH_SOCKET:
             return
         cause = os.strerror(number)

@@ -57,7 +57,7 @@ class ConnectionLog:
     def takes_next(
         self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
-        """Return whether to record an end; call it before collecting the record's other fields.
+        """Decide and return whether to record an end, before the record's fields are collected.
 
         ``prefixes`` name the Service port. ``is_plain`` means that the first dial succeeded, and
         that the connection or flow ended cleanly.
@@ -70,7 +70,7 @@ class ConnectionLog:
         )
 
     def is_watched(self, prefixes: Collection[str], client_ip: str) -> bool:
-        """Return whether watchers record an event before the end; such events aren't logged."""
+        """Decide and return whether to record an event before the end, which is never logged."""
         self._logs_next = False
         return self._watch is not None and self._watch.has_room(prefixes, client_ip)
 

@@ -95,10 +95,10 @@ class DataPlane:
             listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
-        """Wait up to ``seconds`` until the open connections have ended, then reset the rest.
+        """Reset the connections that are still open after ``seconds``, without blocking.
 
-        Close the listeners first. Calls ``drained`` once, at once if nothing is open, with the
-        number of connections that had to be reset.
+        Close the listeners first. Calls ``drained`` with the number of reset connections, as soon
+        as none is open. During a drain, only a call with ``seconds`` 0 has an effect.
         """
 
         def end() -> None:

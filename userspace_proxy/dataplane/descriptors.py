@@ -9,8 +9,8 @@ reports that other code has closed descriptors.
 Rule 2: a few descriptors are reserved for UDP flows, so that TCP connections can't block DNS.
 Rule 3: if no descriptor is released for half a second, connections are reset (``shares``); further
 resets within some seconds don't wait.
-Rule 4: while memory is short (``memory_pressure``), the number of connections is capped below that
-limit; the other rules stay the same.
+Rule 4: while memory is short (``memory_pressure``), a lower limit may apply to connections; the
+other rules stay the same.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Descriptors:
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Count ``count`` descriptors as free; calls the waiting callbacks if there is room."""
+        """Count ``count`` descriptors as free; call the waiting callbacks if enough are free."""
         self.in_use -= count
         # Don't check ``_waiting``: the timer's calls of the callbacks may already have found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
@@ -119,9 +119,9 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Cap the descriptors in use at ``more`` above the current number; None removes the cap.
+        """Cap connections' descriptors at ``more`` above the number in use; None removes the cap.
 
-        The cap may be above the limit for connections. None also calls the waiting callbacks.
+        The usual limit still applies if it is lower. None also calls the waiting callbacks.
         """
         self._held = None if more is None else self.in_use + more
         self._count_flows(0)
@@ -130,7 +130,7 @@ class Descriptors:
             self._resume()
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call ``resume`` once when there may be room; if there is none, it must wait again."""
+        """Call ``resume`` once when there may be room; without room, it must call this again."""
         # While memory is short, don't log the pause: ``memory_pressure`` logs its reason.
         if self._held is None and self._log_limit.take(now):
             _log.warning(

@@ -138,7 +138,7 @@ class EndpointGroup(CounterTable):
         return left
 
     def end_flows_to(self, endpoint: SocketAddress, *, begun_by: float) -> None:
-        """End the flows to an endpoint that has left, except flows begun after ``begun_by``."""
+        """End flows to an endpoint up to ``begun_by``, unless all clients may use it again."""
         if not self.balancers.serves_everyone(endpoint):
             self._end_flows(frozenset({endpoint}), begun_by)
 
@@ -148,7 +148,7 @@ class EndpointGroup(CounterTable):
                 callback(endpoints, begun_by)
 
     def lately_left(self, now: float) -> tuple[DialledRange, ...]:
-        """Return the ranges before their last change, while steering rules may still use them."""
+        """Return the ranges before their last change; forget them once no rules can use them."""
         if now - self._ranges_left_at >= _RULES_FOLLOW_S:
             self.left_ranges = ()
         return self.left_ranges
@@ -157,9 +157,9 @@ class EndpointGroup(CounterTable):
         return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)
 
     def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:
-        """Return the waiting room for a client that no endpoint can take; None: refuse the client.
+        """Return the waiting room for a client that no endpoint can take; None to refuse it.
 
-        ``is_at_limit`` means that it waits for an endpoint at its limit.
+        ``is_at_limit`` means that it waits for an endpoint at its limit; other waits are reported.
         """
         handling = self.serving.handling
         if handling.hold is None and not is_at_limit:
@@ -190,7 +190,7 @@ class EndpointGroup(CounterTable):
         return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
-        """Count a connection that an endpoint answered after other endpoints failed."""
+        """Count a connection that was answered after failed dials, as late if one was slow."""
         self.counters.saved += 1
         counters.late += any(code.traits.is_slow for code in failed)
 

@@ -135,7 +135,7 @@ class Probes:
     def admitted(
         self, counters: EndpointCounters, client: str, endpoint: SocketAddress, now: float
     ) -> None:
-        """Record that an endpoint has answered a dial from a client's address."""
+        """Record an answer to a client's address, if the endpoint denied this client before."""
         denials = counters.denials
         if denials.part.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
@@ -143,8 +143,8 @@ class Probes:
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group.
 
-        An endpoint that has left since the failed dial isn't probed: another pod may have its
-        address.
+        Nothing is dialled if the endpoint has left, because another pod may have its address, or
+        while too many probes are in progress or descriptors are short.
         """
         if endpoint not in group.serving.all_endpoints:
             return

@@ -62,8 +62,8 @@ ET = select.EPOLLET
 # The maximum number of events per dispatch: a timer waits for at most this many events.
 _MAX_EVENTS = 256
 
-# The number of events from which a dispatch counts as long, about 0.3 ms. A connection needs at
-# least four dispatches.
+# The number of events from which a dispatch counts as long, about 0.3 ms: a connection needs at
+# least four dispatches, so it waits more than a millisecond for the loop.
 _MANY_EVENTS = 16
 # How long the loop counts as behind after a long dispatch: a busy loop has short dispatches in
 # between.
@@ -107,7 +107,7 @@ class Reactor:
     def watch(self, fd: int, events: int, handler: Handler) -> int:
         """Deliver a descriptor's events to a handler, including current readiness.
 
-        Returns 0, or an errno below 0.
+        Returns 0, or a negative errno.
         """
         number = self.calls.watch(fd, events)
         if not number:

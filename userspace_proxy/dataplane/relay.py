@@ -97,7 +97,7 @@ class Relayed(Handler):
     def ends(self, direction: Direction) -> None:
         """Record whether another answer is due, before the last bytes of the source are read.
 
-        Called once its FIN or RST is announced, if the client sent the last bytes.
+        Called once the source's FIN or RST is announced, if the client sent the last bytes.
         """
         raise NotImplementedError
 
@@ -178,7 +178,7 @@ class Direction(Handler):
         self.has_fin = False
         """Whether only the FIN follows the readable bytes."""
         self.is_broken = False
-        """Whether the end was a RST or another error: after a FIN no read reports it."""
+        """Whether the end was a RST or another error: after a FIN, no read reports the error."""
         self.spliced_error = 0
         """The errno that a splice returned, which no read reports again; 0 for none."""
         self.is_ended = False
@@ -290,7 +290,7 @@ class Direction(Handler):
     def _splice(self, copied: int) -> bool:
         """Move bulk data through a pipe, after the bytes that were copied in this turn.
 
-        Returns False if the source must be read: see rule 5.
+        Returns False if the source must be read instead: no pipe is free, or rule 5 applies.
         """
         pipe = self.pipe = self.connection.pipes.take(self.connection.reactor.now)
         if pipe is None:
@@ -484,7 +484,7 @@ class PipePool:
         """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return an empty pipe, or None if there is none; ``now`` is in monotonic seconds."""
+        """Return a free or new pipe; None if none can be opened. ``now`` is monotonic seconds."""
         if self._free:
             return self._free.pop()
         if (

@@ -26,8 +26,7 @@ IP_RECVTTL = 12
 IPV6_RECVHOPLIMIT = 51
 # From linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h: one number in both families.
 SO_ORIGINAL_DST = 80
-# From asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE this option doesn't check
-# whether there is such an interface.
+# From asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE, it accepts unused indexes.
 _SO_BINDTOIFINDEX = 62
 # An unused interface index: the highest, because the kernel assigns indexes from 1 upwards.
 _NO_INTERFACE = 0x7FFFFFFF
@@ -63,14 +62,16 @@ def open_listening(
 ) -> _socket.socket:
     """Return a non-blocking socket that listens (TCP) or receives (UDP); the caller closes it.
 
-    Port 0 means any free port, 0.0.0.0 or :: all addresses; ``freebind`` allows an address that
-    this node doesn't have (yet), ``share`` other sockets of this user on the same port
-    (SO_REUSEPORT). Only packets from the networks of ``admits`` are admitted; None: all.
+    Args:
+        at: The address to bind: port 0 is any free port; 0.0.0.0 and :: are all addresses.
+        freebind: Whether the address may be one that this node doesn't have (yet).
+        transparent: Whether this and accepted sockets receive steered packets, and answer from an
+            address that isn't local: IP_TRANSPARENT requires CAP_NET_ADMIN or CAP_NET_RAW.
+        share: Whether other sockets of this user may bind the same port (SO_REUSEPORT).
+        admits: The networks whose packets are admitted; None for all.
 
-    ``transparent`` sets IP_TRANSPARENT (with CAP_NET_ADMIN or CAP_NET_RAW), which accepted sockets
-    inherit: only such sockets receive steered packets, and answer from an address that isn't local.
-
-    Raises ListenError with the kernel's reason.
+    Raises:
+        ListenError: The socket can't be opened; the message contains the kernel's reason.
     """
     is_tcp, family = protocol is Protocol.TCP, family_of(at.ip)
     kind = _socket.SOCK_STREAM if is_tcp else _socket.SOCK_DGRAM

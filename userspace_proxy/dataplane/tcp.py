@@ -119,7 +119,7 @@ class Redials:
 
 
 class ConnectionOwner:
-    """What all connections on one engine share; ``TcpConnections`` owns them."""
+    """The state that all connections on one engine share; the base of ``TcpConnections``."""
 
     held_acks: Timeouts
 
@@ -149,7 +149,7 @@ class ConnectionOwner:
 class TcpConnection(Accounted):
     """One client's connection, and the dials for it, one after another.
 
-    It handles the client's events, and the endpoint's events until the endpoint's first byte.
+    It handles events of the client until ``_set_nodelay``, of the endpoint until its first byte.
 
     Args:
         client: Descriptor of the client's socket, which the reactor's calls own; closed at the end.
@@ -199,7 +199,7 @@ class TcpConnection(Accounted):
         return self.reactor.calls.socket(self.endpoint_fd)
 
     def begin(self) -> None:
-        """Dial endpoints until one answers."""
+        """Dial endpoints until one answers; refuse a client whose port has just left the range."""
         self.owner.accounts.begun(self)
         if self.group.serving.ranges or self.group.left_ranges:
             dialled = dialled_at(self.client)
@@ -308,7 +308,7 @@ class TcpConnection(Accounted):
         self.owner.redials.add(self.group, self._dial_again)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
-        """Let the client wait until an endpoint can take it; return False if it may not wait."""
+        """Let the client wait until an endpoint can take it; return False if it can't wait."""
         is_at_limit = is_at_limit or self.group.balancers.is_at_limit(
             self.address[0], self.reactor.now, self.tried or ()
         )
@@ -570,7 +570,7 @@ class TcpConnection(Accounted):
             self.reactor.set_handler(down.source_fd, down)
 
     def _set_nodelay(self) -> None:
-        """Send the bytes for the endpoint that Nagle's algorithm holds back, and turn it off."""
+        """Turn off Nagle's algorithm, which sends held bytes; let ``up`` handle client events."""
         up = self.up
         if up is not None and not up.has_nodelay:
             up.has_nodelay = True
@@ -644,7 +644,7 @@ class TcpConnection(Accounted):
             exchange.note_end(end, now)
 
     def _note_no_byte(self, last: Direction, up: Direction, exchange: ConnectionOutcome) -> None:
-        """Note that the endpoint ended second, unless its first byte came with its FIN."""
+        """Record an endpoint that ended second, without a byte, although the client had asked."""
         if last is not up and up.bytes_moved and exchange.first_byte_s is None:
             exchange.note_closed_after_client(self.reactor.now, self.group.has_answered)
 

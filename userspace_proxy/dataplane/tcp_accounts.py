@@ -169,7 +169,7 @@ class TcpAccounts:
             connection.group.first_byte_times.add(waited_s)
 
     def settle(self, connection: Accounted) -> None:
-        """Add the bytes moved since the last call to the endpoint's counters."""
+        """Count the bytes moved since the last call; record an answer, or that a client gave up."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
             return
@@ -287,7 +287,7 @@ def end_if_lost(
     """Return the facts if a client left after the first byte because packets were lost, else None.
 
     Args:
-        number: The errno with which the client's socket failed.
+        number: The errno with which the client's socket failed; None without a failure.
     """
     lasted_s = now - exchange.answered_at
     if not down.bytes_moved or exchange.code or lasted_s < LOSS_S:
@@ -304,7 +304,7 @@ def end_if_reset(
     number: int | None,
     had_end: bool,
 ) -> EndFacts | None:
-    """Return the facts if no earlier event explains a RST of the endpoint or the client, else None.
+    """Return the facts of an unexplained end by the endpoint's RST or by packet loss, else None.
 
     Args:
         number: The errno, if it is known.
@@ -354,7 +354,7 @@ def is_left_open(up: Direction) -> bool:
     """Return whether an endpoint that hasn't ended was silent after its client had left.
 
     The kernel of a client that closed its socket forgets it after a minute. An endpoint that works
-    has ended the connection by then; one whose answer is lost on the way is still sending it.
+    has ended the connection by then, or is still sending if its answer is lost on the way.
     """
     return not is_connected(up.source) and silence(up.sink)[0] >= LEFT_OPEN_S
 

@@ -174,7 +174,7 @@ class LateResets:
 
 
 def _undelivered(direction: Direction) -> int:
-    """Return the bytes that the sink hasn't acknowledged; 0 if it has gone, 1 for unread bytes."""
+    """Return the bytes the sink hasn't acknowledged, plus 1 for unread bytes; 0 if it is gone."""
     if not is_connected(direction.sink):
         return 0
     unread = direction.is_stuck or direction.is_waiting_turn

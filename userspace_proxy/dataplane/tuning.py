@@ -75,7 +75,7 @@ class Tuning:
 
     @property
     def client_timeout_s(self) -> float:
-        """Seconds from the first dial after which a client without an answer is reset.
+        """Seconds from the first dial after which a client without an answer is reset, or waits.
 
         This suffices for three dials. The dial of the last endpoint left to try may take all the
         remaining time, and so survives the loss of one or two SYNs.

@@ -208,7 +208,7 @@ class UdpListener(Handler):
             )
 
     def _connect(self, flow: UdpFlow) -> bool:
-        """Choose an endpoint and connect a socket to it; return False after too many failed dials.
+        """Choose an endpoint and connect a socket to it; return False if that isn't possible now.
 
         The client's next datagram then tries other endpoints.
         """
@@ -332,7 +332,7 @@ class UdpListener(Handler):
         return refusal
 
     def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None:
-        """Continue with another endpoint if this endpoint never answered, else end the flow."""
+        """Continue with another endpoint, or wait, if datagrams are kept; else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, failed)
@@ -433,7 +433,7 @@ class UdpListener(Handler):
         serves = self.group.balancers.current.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
-                # Keep the flow: the endpoint may still serve clients of the other side.
+                # Keep the flow: its endpoint stays, or still serves clients of its side.
                 continue
             if flow.dialled_at <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)

@@ -41,7 +41,7 @@ _HELD_BYTES = 16 * 1024
 
 
 def refusal_of(sock: _socket.socket, number: int | None) -> int:
-    """Return the errno of the endpoint's refusal; 0 if the socket's error isn't a refusal.
+    """Take the socket's ICMP errors; return the errno if the error is a refusal, else 0.
 
     Args:
         number: The errno of a failed call.
@@ -126,7 +126,7 @@ class UdpFlow(Handler):
         """Whether the endpoint sees the client's own address."""
         self.is_stream = False
         self.waited: Wait | None = None
-        """The flow's wait for an endpoint; None: it has never waited."""
+        """The flow's wait for an endpoint; None if it has never waited."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = 0.0
@@ -341,7 +341,7 @@ class Conversation:
         """The times of the first and the last of these checks."""
 
     def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
-        """Record whether client and endpoint have sent datagrams since the last check."""
+        """Update ``is_stalled`` by whether each side has sent datagrams since the last check."""
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)

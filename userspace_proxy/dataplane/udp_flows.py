@@ -72,7 +72,7 @@ class SilentFlows:
         self._asked.pop(flow, None)
 
     def take_absent(self) -> list[UdpFlow]:
-        """Return the due, unanswered flows whose endpoint is absent."""
+        """Return, and stop watching, the due, unanswered flows whose endpoint's host is absent."""
         is_absent: dict[str, bool] = {}
         found, present = list[UdpFlow](), list[UdpFlow]()
         for flows, wait_s in ((self._began, WAIT_S), (self._asked, AGAIN_S)):

@@ -146,11 +146,11 @@ class WaitingRoom:
     def wait(
         self, waiter: Waiter, since: float | None = None, *, is_at_limit: bool = False
     ) -> None:
-        """Let a client wait: a new client, or one whose dials have failed.
+        """Let a client wait: a new client, or a client whose dials have failed.
 
         Args:
             waiter: The client.
-            since: When a client that was ``served`` first began to wait: it precedes other clients.
+            since: When a client that was ``served`` began to wait, which puts it first, or None.
             is_at_limit: Whether the client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients

@@ -196,7 +196,7 @@ def places_to_follow(
     """Return the frontends for which a chain must be followed.
 
     These are all frontends whose packets the chain may take; if following all would take too long,
-    only frontends that the chain's rules may mention.
+    only frontends that the chain's rules may mention; none if these are still too many.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
@@ -246,8 +246,8 @@ def explain_chain(
             return found(*_UNTRACKED)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    # Only a chain before this proxy's certainly translates first: the order of chains with the same
-    # priority is unknown.
+    # Only a chain before this proxy's chain certainly translates first: the order of chains with
+    # the same priority is unknown.
     if not outcome.is_certain or chain.priority >= priority:
         return None
     if priority == NEVER:

@@ -118,7 +118,7 @@ class Frontend:
         return bool(self.last) and self.protocol is Protocol.UDP
 
     def has(self, other: Frontend) -> bool:
-        """Return whether a frontend has this range's address and a port in this range."""
+        """Return whether a frontend has this range's address and a port in it, of any protocol."""
         return self.ip == other.ip and self.port <= other.port <= self.last
 
     @property
@@ -134,9 +134,9 @@ def parse_ip(text: str, *, strict: bool = True) -> str:
     """Return an IP address in canonical form.
 
     Args:
-        strict: Reject leading zeros and IPv4-mapped IPv6 addresses. Objects stored before the API
-            server became strict may contain both; like kube-proxy, the lenient mode reads leading
-            zeros as decimal and a mapped address as IPv4.
+        strict: Whether to reject leading zeros and IPv4-mapped IPv6 addresses. Objects stored
+            before the API server became strict may contain both; like kube-proxy, the lenient mode
+            reads leading zeros as decimal and a mapped address as IPv4.
 
     Raises:
         ValueError: The text isn't an address, or has a zone (``fe80::1%eth0``).

@@ -77,7 +77,7 @@ class Annotation:
 
 
 def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
-    """Return a function that parses one of these words."""
+    """Return a function that parses one of these words, and raises ConfigError for others."""
 
     def read(text: str) -> Any:
         if text not in words:
@@ -232,7 +232,7 @@ def unknown_notes(
     others: Collection[str] = (),
     of_others: str = "",
 ) -> tuple[Note, ...]:
-    """Return a note for each unsupported annotation that was probably meant for this proxy.
+    """Return notes about unsupported annotations probably meant for this proxy, at most five.
 
     Args:
         known: Keys that are supported on objects of this kind.

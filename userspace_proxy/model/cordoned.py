@@ -1,7 +1,7 @@
 """Cordons endpoints, which get no new clients, before their workload is scaled to zero.
 
 Rule 1: open connections and flows continue, regardless of ``on-endpoint-removal``.
-Rule 2: only endpoints that existed when the cordon began are cordoned: newer ones accept clients.
+Rule 2: a cordon applies only to endpoints that existed when it began; newer endpoints serve.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Cordoned:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return a ``Serving`` without cordoned endpoints; it is usually unchanged."""
+        """Return a ``Serving`` without cordoned endpoints; unchanged if it has no ``hold``."""
         cordoned = self._of.get(service)
         # Without ``hold``, clients would be refused instead of waiting.
         if not cordoned or serving.handling.hold is None:

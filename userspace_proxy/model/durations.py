@@ -17,7 +17,7 @@ _DIGITS = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Parse a duration in seconds, 0 or more; ``0`` needs no unit."""
+    """Parse a duration of 0 or more, in seconds; ``0`` needs no unit. Raises ConfigError."""
     text = text.strip().removeprefix("+")
     if text.startswith("-") and _DURATION.fullmatch(text[1:]):
         raise ConfigError(f"{quoted(text)} is negative")

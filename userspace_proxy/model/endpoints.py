@@ -69,7 +69,7 @@ class EndpointSlice:
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the pod or Service change that caused this content; 0 if unknown."""
     notes: tuple[Note, ...] = ()
-    """Notes about fields without effect: targets that can't be pods, and invalid annotations."""
+    """Notes about ignored fields: invalid addresses, targets and annotations; too many hints."""
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
     is_headless: bool = False

@@ -37,7 +37,7 @@ class Hold:
     """The longest wait, starting when no endpoint could take the client."""
     connections: int = 1000
     """The maximum number of waiting clients per Service port on this node; a further client
-    replaces the oldest."""
+    replaces one of them."""
 
 
 class DataPath(enum.StrEnum):
@@ -87,13 +87,13 @@ class Handling:
     slow_start_s: float = 0.0
     """Seconds until a new endpoint gets its full share of connections; 0 for no slow start."""
     max_connections: int | None = None
-    """The maximum connections from this node to an endpoint; more have to wait. None: no limit."""
+    """The maximum number of connections from this node to an endpoint; None for no limit."""
     wake: Workload | None = None
     """The workload that runs the pods: waiting clients cause an Event, and scale it where
     allowed."""
     idle_after_s: float | None = None
-    """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None: it is
-    never scaled to zero, and demand for it lasts for the default time."""
+    """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None if it is
+    never scaled to zero; demand for it then lasts for the default time."""
     removal_s: float | None = None
     """Seconds after which connections to a removed endpoint are ended; None if they continue."""
     proxy_protocol: ProxyProtocol | None = None

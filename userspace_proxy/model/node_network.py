@@ -89,7 +89,7 @@ class DroppedBy(NamedTuple):
 
 Obstacle: TypeAlias = NextHop | DroppedBy
 """The kernel's information about packets that an endpoint doesn't answer: no host is at the next
-hop, or they are dropped on their way out."""
+hop, or a chain drops them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class DialledRange(NamedTuple):
 
 
 def read_port_ranges(text: str) -> tuple[AskedRange, ...]:
-    """Parse ``port-ranges``: ``rtp=10000-20000, passive=30000-30100, game=all``."""
+    """Parse ``rtp=10000-20000, passive=30000-30100, game=all``; raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > RANGES_MAX:
         raise ConfigError(f"it has {len(parts)} ranges, and at most {RANGES_MAX} are served")

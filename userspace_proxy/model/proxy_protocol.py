@@ -63,7 +63,7 @@ def write_header(
 ) -> bytes:
     """Return the header for a client that dialled a destination of the same family.
 
-    Without a destination it contains no addresses. Version 2 contains the Service port's name.
+    Without a destination, the header has no addresses. Version 2 has the Service port's name.
     """
     family = _socket.AF_INET6 if ":" in source.ip else _socket.AF_INET
     is_ipv6 = family == _socket.AF_INET6

@@ -17,7 +17,7 @@ SHOWN_MAX = 100
 
 
 def quoted(value: object) -> str:
-    """Return a value as ``repr`` does, truncated to ``SHOWN_MAX`` characters with an ellipsis."""
+    """Return a value's ``repr``, truncated to ``SHOWN_MAX``; secrets in strings are removed."""
     if isinstance(value, str):
         # Remove secrets first: the password in a truncated URL might not be recognised.
         value = without_secrets(value)

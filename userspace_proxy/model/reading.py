@@ -62,9 +62,9 @@ def read_slice(
     """Convert an EndpointSlice.
 
     Args:
-        with_headless: Also read data that only DNS uses: host names, and slices of headless
+        with_headless: Whether to read data that only DNS uses: host names, and slices of headless
             Services (label ``service.kubernetes.io/headless`` with any value).
-        with_pods: Read pods' names, which port-forwards need, and note targets that can't be pods.
+        with_pods: Whether to note targets that can't be pods, which port-forwards require.
 
     Returns:
         With addressType FQDN, a NameSlice. A slice without a Service (label
@@ -237,7 +237,7 @@ class _Hints:
         self.nodes: set[str] = set()
 
     def names(self, items: list[WireHint] | None, found: set[str]) -> tuple[str, ...]:
-        """Return the names in an endpoint's hints, or ``HINTED_OTHERS`` if there are too many.
+        """Return the names in an endpoint's hints; of too many, ``HINTED_OTHERS``, with a note.
 
         Args:
             found: The slice's zones or nodes so far; new names are added.

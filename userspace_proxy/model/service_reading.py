@@ -31,7 +31,7 @@ def read_service(wire: WireService) -> Service:
     """Convert a Service.
 
     Raises:
-        FieldError: A name or a port is invalid.
+        FieldError: A name is missing, or the type, a port or session affinity is invalid.
     """
     spec = wire.spec or WireServiceSpec()
     labels = wire.metadata.labels or {}

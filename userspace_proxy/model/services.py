@@ -44,7 +44,7 @@ class Service:
     is_headless: bool = False
     of_endpoints: tuple[ServiceKey, ...] | None = None
     """The Services in front of its endpoints, such as ``web-0.web``; clients reach endpoints only
-    through them. None: each endpoint answers on its own address."""
+    through them. None if each endpoint answers on its own address."""
     selector: tuple[tuple[str, str], ...] = ()
     """Labels of its pods, sorted; if empty, no controller creates EndpointSlices for it."""
     affinity_timeout_s: int | None = None

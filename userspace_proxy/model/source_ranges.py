@@ -59,8 +59,8 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     """Return a network in canonical form.
 
     Args:
-        strict: Reject host bits, leading zeros and IPv4-mapped IPv6, as API servers since 1.36 do.
-            kube-proxy reads them as the lenient :func:`parse_ip` does.
+        strict: Whether to reject host bits, leading zeros and IPv4-mapped IPv6, as API servers
+            since 1.36 do. kube-proxy reads them as the lenient :func:`parse_ip` does.
 
     Raises:
         ValueError: The text isn't a network, or isn't in strict notation.

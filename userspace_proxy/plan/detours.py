@@ -49,7 +49,7 @@ class Detours:
         return {at.endpoint: words for at, words in reasons if at.protocol is plan.protocol}
 
     def lead(self, plan: PortPlan) -> Serving:
-        """Return the plan's ``Serving`` with the detours of its endpoints, if there are any."""
+        """Return the plan's ``Serving``, with its Service's detours for the protocol, if any."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return plan.serving

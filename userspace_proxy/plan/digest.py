@@ -111,7 +111,7 @@ class Digests:
 
 
 def _asked_for(handling: Handling) -> list[tuple[str, object]]:
-    """Return the fields that differ from their defaults: a new annotation keeps other digests."""
+    """Return the fields with other values than the defaults, so that new fields keep digests."""
     if handling is DEFAULT_HANDLING:
         return []
     pairs = ((name, getattr(handling, name)) for name in _COMPARED)

@@ -150,7 +150,7 @@ def count_elements(choices: int, frontends: int, rules: int) -> int:
 
 
 def _asks(service: Service, facts: NodeFacts) -> bool:
-    """Return whether a Service requests the kernel path, and the request is allowed."""
+    """Return whether a Service has a UDP range, or an allowed request for the kernel path."""
     handling = service.handling
     if has_udp_range(service):
         return True

@@ -257,7 +257,7 @@ class FrontendOwners:
             self._claimants[protocol][address] = tuple(in_order)
 
     def _note_loss(self, frontend: Frontend, claim: PortClaim, holder: PortClaim | None) -> None:
-        """Record which claim won a frontend that this claim lost; None if this claim owns it."""
+        """Record that a claim has lost a frontend to ``holder``; None if the claim owns it."""
         if holder is not None:
             taken = held_by(str(frontend), str(holder.key.name))
             self._lost.setdefault(claim.key, {})[frontend] = taken

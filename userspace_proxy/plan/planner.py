@@ -182,9 +182,9 @@ class Planner:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     def kernel_elements(self, state: ServiceState) -> int:
-        """Estimate how many elements of kernel path maps a change to a Service may write.
+        """Estimate how many elements of the kernel path's maps a change to a Service may write.
 
-        Returns 0 for a new Service, which waits for its turn to enter the kernel path.
+        Returns 0 for a Service that isn't planned yet: it enters the kernel path later.
         """
         if state.service.key not in self._states:
             return 0

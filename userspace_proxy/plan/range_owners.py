@@ -93,7 +93,7 @@ class RangeOwners:
         return affected
 
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
-        """Yield the claims on an address that are new, or that now lose to a different claim.
+        """Yield the claims on an address that are new, that now win, or that lose to another claim.
 
         Each claim is yielded with the claim to which it lost, or None. A call takes 5 µs per claim.
         """

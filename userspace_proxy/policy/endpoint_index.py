@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
 
-# How many ports are read in one turn, which takes about 15 ms.
+# How many ports are read before yielding, which takes about 15 ms.
 _AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]
@@ -41,7 +41,7 @@ class EndpointIndex:
 
     @classmethod
     def in_turns(cls, slices: Sequence[EndpointSlice]) -> Generator[None, None, EndpointIndex]:
-        """Create an index, in one turn unless the slices have thousands of ports."""
+        """Create an index; yield after each ``_AT_ONCE`` ports."""
         index = cls(())
         yield from index._read(slices)
         return index
@@ -128,7 +128,7 @@ class EndpointIndex:
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
 
     def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:
-        """Return a slice in which the port of this name has no number; None if there is none."""
+        """Return a slice with endpoints in which this port has no number; None if there is none."""
         return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:

@@ -68,8 +68,8 @@ def _not_meant_reason(
 
 def _decides(own: str, hints: Iterable[Sequence[str]]) -> bool:
     is_named = False
-    # An endpoint without a hint disables all hints, and usually the first endpoint has none, so the
-    # loop ends early.
+    # An endpoint without a hint disables this kind of hint, and usually the first endpoint has
+    # none, so the loop ends early.
     for names in hints:
         if not (own and names):
             return False

@@ -53,7 +53,7 @@ def unserved_name_reason(state: ServiceState, port: ServicePort, family: IPFamil
 
 
 def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
-    """Return the problems with names, each once, even if other endpoints serve."""
+    """Return the problems with names, except ``_UNNOTED``, each once, even for served ports."""
     found = (
         problem
         for item in slices

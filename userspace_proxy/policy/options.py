@@ -19,8 +19,8 @@ class PolicyOptions:
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, best first; if empty, the kernel is asked."""
     node_port_networks: tuple[str, ...] = ()
-    """This node's addresses in these networks serve node ports; also ``primary``, ``localhost`` and
-    ``all``; empty for all addresses."""
+    """This node's addresses in these networks serve node ports; may contain ``primary``,
+    ``localhost`` and ``all``; empty for all addresses."""
     external_ip_networks: tuple[str, ...] = ()
     """External IPs in these networks are served; empty to serve no external IP (CVE-2020-8554)."""
     cluster_networks: tuple[str, ...] = ()

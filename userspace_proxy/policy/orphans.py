@@ -87,7 +87,7 @@ class Orphans:
         return concerns
 
     def meant_for(self, service: ServiceKey) -> Cause | None:
-        """Return a cause that names a slice meant for a Service without slices, or None."""
+        """Return a cause naming a slice probably meant for a Service without slices, or None."""
         elsewhere = self._by_name.get(service.name)
         if elsewhere is not None:
             return slice_elsewhere(service, next(iter(self._slices[min(elsewhere)])).key)

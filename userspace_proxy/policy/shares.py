@@ -36,8 +36,8 @@ _FEW = 16
 CONNECTION_BYTES = 16 * 1024
 # Buffers that differ by less count as equal: of such connections, the longest idle is reset.
 _EQUAL_BYTES = 64 * 1024
-# A younger connection isn't reset, so that a burst resets nothing: twice the interval at which idle
-# connections are found (ageing.LOOK_S).
+# A younger connection isn't reset, so that a burst resets nothing: more than twice the interval at
+# which idle connections are found (ageing.LOOK_S).
 _SETTLED_S = 10.0
 
 

@@ -160,7 +160,7 @@ def usable_endpoints(
     Args:
         index: The index of the Service's slices.
 
-    Source: KEP-1669: the ready endpoints; if there are none, those that serve and terminate,
+    Source: KEP-1669: the ready endpoints; if there are none, terminating endpoints that serve,
         separately for each set. KEP-2086: without local endpoints, a Local policy drops packets.
         CVE-2021-25737: endpoints must not point into the node itself.
     """
@@ -246,7 +246,7 @@ def _is_local(endpoint: Endpoint, facts: NodeFacts) -> bool:
 
 
 def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
-    """Count the ready endpoints of a Service on this node, over all its ports.
+    """Count the ready endpoints of a Service on this node that aren't drained, over all its ports.
 
     Source: kube-proxy's LocalReadyEndpoints: each address counts once. kube-proxy counts each
     family separately; here, a dual-stack pod is one endpoint, so the larger count is used. As in
@@ -325,7 +325,7 @@ def _refused_reason(
         if address.port in refusals.node_ports:
             return "refused: it is a node port of a node"
         # A dial from this node would pass a firewall that blocks the client, so reject this node's
-        # own addresses, except of its pods, unless they are permitted.
+        # own addresses, unless they are permitted or a pod of this node has the address.
         is_pod = endpoint.pod and _is_local(endpoint, facts)
         if not (refusals.may_be_node or is_pod) and address.ip in facts.addresses:
             return NODE_ENDPOINT

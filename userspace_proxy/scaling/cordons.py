@@ -174,9 +174,9 @@ class Cordons:
         self._served_ports.cordon(service, is_cordoned=False)
 
     def release_late(self) -> None:
-        """Uncordon Services whose endpoints have all left, or whose cordon has expired.
+        """Uncordon Services whose endpoints have all left, or whose cordon expired without effect.
 
-        Call it about once a second, even while requests to the API server fail.
+        Unexpired cordons stay. Call this about once a second, even while the API server is down.
         """
         for service in (*self._cordons, *self._asleep):
             if self._is_late(service):
@@ -192,7 +192,7 @@ class Cordons:
         return False
 
     def note_woken(self, workload: WorkloadKey) -> None:
-        """Record that a workload has a replica; after two calls, its pods count as staying."""
+        """Record that a workload has a replica; the second call uncordons pods that have stayed."""
         for service in self._services_of(workload):
             sleep = self._asleep.get(service)
             if sleep is not None and self._is_ready(service):

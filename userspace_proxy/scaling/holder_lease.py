@@ -232,7 +232,7 @@ class HolderLease:
         self._known = known
 
     async def _add_up(self, now: float) -> None:
-        """Add up demand; write the sums if other Services have it, or another node is unknown."""
+        """Add up demand; write the sums if their Services, or the unknown node, have changed."""
         await self._list(now)
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
@@ -266,7 +266,7 @@ class HolderLease:
         )
 
     async def _scale_one_down(self, now: float) -> None:
-        """Scale to zero the first workload that no client needs."""
+        """Try to scale the first due workload without demand to zero."""
         if self._vote_counts.unknown or not self.is_held:
             return
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
@@ -319,7 +319,7 @@ class HolderLease:
         await self._end(asking.round, is_asleep=scale_down.is_asleep)
 
     def _refusal_reason(self, asking: _ScaleDownAttempt, labels: Labels) -> str | None:
-        """Choose the Services of a workload on which all nodes vote; used as :data:`.May`."""
+        """Choose the Services on which nodes vote; return why not to scale, as in :data:`.May`."""
         services = self._services()
         asking.labels = labels
         for service in dict.fromkeys(map(_service_of, asking.ports)):

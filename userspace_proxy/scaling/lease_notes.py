@@ -37,7 +37,7 @@ class Vote(NamedTuple):
     number: str
     """The number of the round, different for each round."""
     services: tuple[ServiceKey, ...]
-    """Once the round is over, the Services whose workload was scaled to zero."""
+    """The Services to vote on; once the round is over, the Services that were scaled to zero."""
     is_over: bool = False
 
 
