@@ -61,7 +61,7 @@ class Scrubber:
     """Makes strings safe for an archive.
 
     Args:
-        pseudonyms: None: names and addresses stay.
+        pseudonyms: Replace names and addresses; None to keep them.
     """
 
     def __init__(self, secrets: Secrets, pseudonyms: Pseudonyms | None = None) -> None:
