@@ -357,7 +357,7 @@ def make_backend(
     """Return a started backend.
 
     Args:
-        like: The kind of backend; None: an HTTP or UDP server that answers with its name.
+        like: The kind of backend; None for an HTTP or UDP server that answers with its name.
         find_place: Returns the place where it listens, unless another program serves it.
 
     Raises:

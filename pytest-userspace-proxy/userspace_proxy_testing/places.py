@@ -23,7 +23,7 @@ class BackendPlace:
 
     Args:
         host: The IP address.
-        port: The port; 0: any free one.
+        port: The port; 0 for any free port.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -63,7 +63,8 @@ class BackendPlace:
         """Return the command that runs a program here and ends it with this process.
 
         The program ends even if this process is killed. The kernel ties it to the thread that
-        starts it, so only programs of the main thread are tied: others would end with their thread.
+        starts it, so only programs started by the main thread are tied: other programs would end
+        with their thread.
         """
         if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
             return argv

@@ -104,7 +104,7 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _able(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Skip the test if this machine lacks something; fail it if another plugin blocks sockets."""
+    """Skip the test if this machine lacks something; fail it on other errors or blocked sockets."""
     try:
         require_own_threads()
         # If sockets are blocked, the event loop's creation would fail half-way.

@@ -2,7 +2,7 @@
 
     run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints applied
 
-Rule 1: a write is applied on return: in each Service that selects the Pod.
+Rule 1: a write returns once it is applied in each Service for which the Pod runs.
 Rule 2: at the end, Pods created here have been deleted, and others have their former state.
 """
 
