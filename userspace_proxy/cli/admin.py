@@ -145,7 +145,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered if the answer isn't from a proxy, or its user isn't trusted."""
+        """Raise NotAnswered unless a proxy answers, and on a default address, a trusted user's."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
