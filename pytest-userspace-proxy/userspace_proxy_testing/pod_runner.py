@@ -147,7 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address: ``selected.host`` for IPv6 and programs, otherwise its own."""
+        """Return a Pod's current address, or ``selected.host`` (IPv6, programs), or a new one."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):

@@ -36,8 +36,7 @@ def dashboard(given: Given) -> int:
     """Serve the dashboard until Ctrl-C.
 
     Raises:
-        UserspaceProxyError: A flag is wrong, no agent can be found or reached, or the port is
-            taken.
+        UserspaceProxyError: A flag is wrong, no agent can be reached, or the port is taken.
     """
     settings = settings_of(given)
     port = _port(given)

@@ -158,8 +158,7 @@ def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> Al
     """Return all nodes; a node that hasn't answered or failed again yet keeps its earlier problem.
 
     Args:
-        problems: Problems by node; a node's problem is removed once the node has answered or
-            failed.
+        problems: Problems by node; problems of nodes that have answered or failed are removed.
     """
     if not problems:
         return all_nodes

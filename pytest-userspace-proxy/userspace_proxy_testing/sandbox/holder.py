@@ -54,8 +54,7 @@ def hold_command(
     Args:
         rootless: Whether the namespace belongs to a user namespace of the sandbox.
         user_pid: A process in that user namespace; None to create a new one.
-        sysctls: Settings, such as ``net/ipv4/ip_forward=1``, which are applied before anything
-            else.
+        sysctls: Settings, such as ``net/ipv4/ip_forward=1``, which are applied first.
     """
     spared = str(Path("/proc/self/ns/net").readlink())
     script = ("sh", "-c", HOLD, "holder", sys.executable, str(REAPER), spared, *sysctls)
