@@ -1,4 +1,4 @@
-"""Adds the version of userspace-proxy, which is required in this version, and a manual page.
+"""Sets the version to userspace-proxy's, requires that version of it, and adds a manual page.
 
 The checkout declares the version, authors, URLs and readme format. A source distribution contains
 them in its metadata, which hatchling then uses, and contains the page.

@@ -63,8 +63,7 @@ class BackendPlace:
         """Return the command that runs a program here and ends it with this process.
 
         The program ends even if this process is killed. The kernel ties it to the thread that
-        starts it, so only programs of the main thread are tied: other programs would end with their
-        thread.
+        starts it, so only programs of the main thread are tied: others would end with their thread.
         """
         if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
             return argv

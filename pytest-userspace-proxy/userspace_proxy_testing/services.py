@@ -90,7 +90,7 @@ class Services:
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The IP address that clients dial; with ``service_proxy`` a loopback address.
                 Backends have addresses of the same family. None: a free IPv4 address.
-            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            affinity_timeout_s: Seconds of ClientIP affinity; None for no affinity.
             balance: The balance method: see ``Proxy.add_service``.
             seed: The same seed reproduces the same choices.
             handling: Annotations by name: see ``Proxy.add_service``.

@@ -168,7 +168,7 @@ def _ask_nodes(
     """Return the nodes' answers about a Service; None if they can't be read.
 
     Args:
-        instead: Why there is no plan, a warning if nodes answer; None with a plan, to warn if not.
+        instead: Why there is no plan, to be reported if nodes answer; None if there is a plan.
     """
     from ..model.quoting import printable
 

@@ -32,7 +32,7 @@ _LONGEST_PAUSE_S = 5.0
 
 
 def run_as_first(command: list[str]) -> int:
-    """Run a command, again if a signal kills it, until it exits or is stopped; return its status.
+    """Run a command until it exits or is stopped, restarting it if killed; return its status.
 
     Call this while only the main thread runs.
     """

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
-# Settings of ``run`` without effect here: one process serves Services on loopback, unsteered.
+# Settings of ``run`` without effect here: one process serves loopback, without steering.
 _WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_port_range")
 
 
@@ -126,7 +126,7 @@ def wanted_address(given: Given) -> str:
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
-    """Return the options of ``run``, but serve metrics and health checks only if configured."""
+    """Return the options of ``run``, with metrics and health checks only if configured."""
     from userspace_proxy.agent.run import make_options as options_of_run
 
     from ..forward.source import CONNECT_S

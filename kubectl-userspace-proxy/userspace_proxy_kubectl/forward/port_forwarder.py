@@ -191,7 +191,7 @@ class _Relay:
 def _loopback_pair() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a TCP connection, both non-blocking.
 
-    Neither end of a Unix socket pair can send a RST.
+    A Unix socket pair wouldn't do, because neither end can send a RST.
     """
     with socket.socket() as listener:
         listener.settimeout(_LOOPBACK_S)

@@ -83,7 +83,7 @@ def read_agent(item: bytes) -> AgentPod | None:
 
 
 def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
-    """Return whether a container of a running pod runs, too; True if its state is unknown."""
+    """Return whether a container runs, in a pod whose phase is Running; True if it is unknown."""
     own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
 

@@ -107,7 +107,7 @@ def extent_of(
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
-    """Return the Unix time of the last answer, or 1 if unknown; 0 if none, or with a cause."""
+    """Return the last answer's Unix time, 1 if unknown; 0 without an answer, or with a cause."""
     has_answered = endpoint.has_sent and endpoint.cause is None
     return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
 

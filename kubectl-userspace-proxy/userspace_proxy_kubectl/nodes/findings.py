@@ -258,7 +258,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield nodes whose clocks are off; if most are off the same way, this machine's clock is."""
+    """Yield nodes whose clocks are off; if most are off alike, blame this machine's clock."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

@@ -94,7 +94,7 @@ class MergedPort:
     """The nodes on which the port isn't ok: the worst group first, then the largest."""
     served: int
     neutral: tuple[tuple[str, int], ...]
-    """Why nodes that serve the port have no evidence of an answered client, with their numbers."""
+    """Why nodes that serve the port have no evidence of an answered client, with node counts."""
     left_out: int
     """The number of nodes that serve the port, but whose summaries omit it."""
     missing: tuple[str, ...]

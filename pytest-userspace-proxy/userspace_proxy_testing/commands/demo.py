@@ -140,7 +140,7 @@ class _StopOnSignal:
         return self._woken.fileno()
 
     def clear(self) -> None:
-        """Discard the signals so far; afterwards, the caller checks everything."""
+        """Discard the signals so far; call this before checking what they may have changed."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
 

@@ -302,7 +302,7 @@ class FakeApiServer:
         return refusal or self._without_host(request, 204) or await self.pods.log(request)
 
     def _without_host(self, request: web.Request, code: int) -> web.Response | None:
-        """Return the response for a pod without a node, whose logs and ports aren't reachable."""
+        """Return the response for a pod that has no node, and no kubelet; None for other pods."""
         where = request.match_info
         pod = self._objects.get("pods", where["name"], where["namespace"])
         if pod is None or (pod.get("spec") or {}).get("nodeName"):
