@@ -102,8 +102,8 @@ class KubernetesService(ServedService):
 
         Args:
             like: The backend of each Pod, as for ``service_proxy``, for each of the Service's
-                ports; or a mapping by port name. None: a server that answers with the Pod's name;
-                Pods that already run continue.
+                ports; or a mapping by port name. None for a server that answers with the Pod's
+                name; Pods that already run continue.
 
         Raises:
             LookupError: The Service selects no Pod.

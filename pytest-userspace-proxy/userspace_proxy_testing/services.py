@@ -89,7 +89,7 @@ class Services:
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The IP address that clients dial; with ``service_proxy`` a loopback address.
-                Backends have addresses of the same family. None: a free IPv4 address.
+                Backends have addresses of the same family. None for a free IPv4 address.
             affinity_timeout_s: Seconds of ClientIP affinity; None for no affinity.
             balance: The balance method: see ``Proxy.add_service``.
             seed: The same seed reproduces the same choices.

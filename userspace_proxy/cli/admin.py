@@ -160,7 +160,7 @@ class AdminAddress:
 
 
 def _user_of_listener(ip: str, port: int) -> int | None:
-    """Return the user of the listening process; None except on Linux, or if none listens here."""
+    """Return the user of the listening process; None if none listens here, or this isn't Linux."""
     if not is_linux():
         return None
     from ..kernel.netlink.socket_users import user_of

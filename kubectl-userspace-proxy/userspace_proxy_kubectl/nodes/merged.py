@@ -275,7 +275,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
     """Return up to ASKED_MAX Services that aren't ok in summaries, on the most nodes first.
 
-    Other nodes' summaries omit them, so they don't show whether their endpoints answer at all.
+    Summaries omit Services where they are served, so they don't show if endpoints answer at all.
     """
     found = Counter(
         f"{port.namespace}/{port.service}"

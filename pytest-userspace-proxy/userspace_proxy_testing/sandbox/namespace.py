@@ -34,7 +34,7 @@ class Namespace:
     All its processes are killed when it closes, or when the process that created it dies.
 
     Args:
-        name: For messages; backends answer with it.
+        name: The name in messages and in backends' answers.
         holder: Keeps the namespace alive; closed together with it.
     """
 

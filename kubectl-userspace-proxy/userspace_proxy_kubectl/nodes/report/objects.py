@@ -53,7 +53,7 @@ class ServiceObjects:
 
 
 async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
-    """Read a Service, ``namespace/name``, and its EndpointSlices; errors become the problem."""
+    """Read a Service, ``namespace/name``, and its EndpointSlices; an error is the ``problem``."""
     namespace, name = ServiceKey.read(service)
     taken = _Items()
     problem = await _read(client, namespace, name, taken)
