@@ -104,7 +104,7 @@ def incidents_of(
     # incident.
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
-        # Cost: nearly all ports are healthy.
+        # Cost: skip healthy ports at once, because nearly all ports are healthy.
         if port.state.level is Level.OK:
             continue
         key = (port.namespace, port.service, port.port, port.family, port.side)

@@ -158,7 +158,7 @@ class FaultyStream:
                     return
 
     async def _may_go_on(self) -> bool:
-        """Wait while nothing may be forwarded; return False once the connection has ended."""
+        """Wait while a toxic prevents forwarding; return False once it has ended the connection."""
         while True:
             ends = self._ends()
             if not ends:
