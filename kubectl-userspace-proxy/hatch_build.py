@@ -1,4 +1,4 @@
-"""Gives this distribution the version of userspace-proxy, which it requires, and a manual page.
+"""Sets the version to userspace-proxy's, requires that version of it, and adds a manual page.
 
 The checkout declares the version, authors, URLs and readme format. A source distribution contains
 them in its metadata, which hatchling then uses, and contains the page.
@@ -56,7 +56,7 @@ class Manual(BuildHookInterface[Any]):
 
 
 def made_page(root: Path) -> str:
-    """Return the page, rendered by the checkout's code, which needs no other packages here."""
+    """Return the page, rendered by the checkout's code, which needs no other packages for it."""
     sys.path[:0] = [str(root.parent), str(root)]
     from userspace_proxy.cli.man import plugin_page
     from userspace_proxy_kubectl.cli.table import DASHBOARD, FORWARD, NODES, REPORT

@@ -1,4 +1,4 @@
-"""Gives this distribution the version of userspace-proxy, and requires that version of it.
+"""Sets the version to userspace-proxy's, and requires that version of it.
 
 The checkout declares the version, authors, URLs and readme format. A source distribution contains
 them in its metadata, which hatchling then uses, so this hook does nothing.

@@ -162,7 +162,7 @@ class PodStream:
                 raise self._broken("it broke off")
 
     def _read(self, message: bytes) -> bytes:
-        """Return a message's data; raise an error for a message on the error channel."""
+        """Return a message's data; raise PortForwardError for a text on the error channel."""
         channel, data = message[:1], message[1:]
         if channel not in (bytes([_DATA]), bytes([_ERROR])):
             return b""
@@ -186,7 +186,7 @@ async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
     """Open a stream to a pod's port, and wait for the pod; the caller closes the stream.
 
     Raises:
-        PortForwardError: The pod is gone or refuses, or the API server denies the port-forward.
+        PortForwardError: The pod is gone or refuses, or the API server denies it or is unreachable.
     """
     path = join("/api/v1/namespaces", to.namespace, "pods", to.pod, "portforward")
     try:

@@ -51,7 +51,7 @@ async def lacks_rights(client: ApiClient, what: str, namespace: str, words: str)
 
 
 def grant_command(user: str, namespace: str) -> str:
-    """Return the command that grants the role to a user; empty if the user's name is unknown."""
+    """Return the command that grants the role to a user, or to ``USER`` if the name is empty."""
     if user.startswith(_SERVICE_ACCOUNT):
         name = user.removeprefix(_SERVICE_ACCOUNT)
         whom = f"--serviceaccount={name}"
@@ -96,7 +96,7 @@ async def check_access(client: ApiClient, namespace: str, *, within_s: float) ->
     """Check that this user may read Services and forward ports; opens the client.
 
     Args:
-        namespace: Empty: all namespaces.
+        namespace: The namespace to check; empty for all namespaces.
         within_s: Seconds allowed for the server.
 
     Raises:

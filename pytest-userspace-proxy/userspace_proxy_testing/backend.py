@@ -23,7 +23,7 @@ class BackendError(UserspaceProxyError):
 
 
 class FaultControl(NamedTuple):
-    """Sets and removes the faults of one Service."""
+    """Adds and removes the faults of one Service."""
 
     add: Callable[..., None]
     remove: Callable[..., None]
@@ -38,7 +38,7 @@ class Backend:
     is_own = False
     """Whether this test runs the backend itself."""
     requests: Sequence[SeenRequest] = ()
-    """The last requests, oldest first; empty unless it is an HTTP server of the test."""
+    """The last requests, oldest first; empty unless the backend is an HTTP server of the test."""
     is_left = False
     """Whether the backend's address still accepted connections after its close."""
 

@@ -44,10 +44,10 @@ BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str] | ReadyC
 def read_backends(
     backends: int | Iterable[BackendLike | None], protocol: str
 ) -> list[BackendLike | None]:
-    """Return the kind of each backend; None: a server that answers with its name.
+    """Return the kind of each backend; None for a server that answers with its name.
 
     Raises:
-        TypeError: An item isn't a valid backend.
+        TypeError: The argument isn't a number or list, or an item isn't a valid backend.
         ValueError: An item is a string that isn't an address, or the number is negative.
     """
     if isinstance(backends, int) and not isinstance(backends, bool):
@@ -90,7 +90,7 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
 
 
 def as_command(like: BackendLike | None) -> ReadyCommand | None:
-    """Return the program of a backend, which may be given as a list of arguments."""
+    """Return a backend's program, which may be given as a list of arguments; None for others."""
     if isinstance(like, list):
         return ReadyCommand(like)
     return like if isinstance(like, ReadyCommand) else None

@@ -189,8 +189,8 @@ class _Answering(asyncio.DatagramProtocol):
 class CommandBackend(Backend):
     """A program; ``{host}`` and ``{port}`` in its arguments stand for its address.
 
-    Its environment contains them as HOST and PORT. It ends no later than this program; if a signal
-    kills this program, see :meth:`.BackendPlace.command`.
+    Its environment contains these as HOST and PORT. It ends no later than this process; if a signal
+    kills this process, see :meth:`.BackendPlace.command`.
     """
 
     is_own = True
@@ -357,7 +357,7 @@ def make_backend(
     """Return a started backend.
 
     Args:
-        like: The kind of backend; None: an HTTP or UDP server that answers with its name.
+        like: The kind of backend; None for an HTTP or UDP server that answers with its name.
         find_place: Returns the place where it listens, unless another program serves it.
 
     Raises:

@@ -18,7 +18,7 @@ class CommandOutput:
     """Standard output or error of a running command, read until its end.
 
     Args:
-        pipe: The read end; closed at its end.
+        pipe: The read end of a pipe, which is closed at EOF.
         descriptor: The descriptor to which the output is passed on: 1 or 2.
         awaited: A string that a line is expected to contain.
     """

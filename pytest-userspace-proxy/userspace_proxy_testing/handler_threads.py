@@ -21,15 +21,15 @@ MOST = 40
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Return whether calls are awaited: for an ``async def``, or an object with such a method."""
+    """Return whether this is an ``async def`` function, or an object with such a ``__call__``."""
     call = getattr(function, "__call__", None)  # noqa: B004 - an object with an async method
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def in_threads(function: HttpHandler) -> AsyncHttpHandler:
-    """Return a coroutine function that calls this function in a thread, at most ``MOST`` at once.
+    """Return a coroutine function that calls a plain function in one of up to ``MOST`` threads.
 
-    If the function returns an awaitable, the event loop awaits it.
+    A coroutine function, or an awaitable that a function returns, runs in the event loop.
     """
     room = asyncio.Semaphore(MOST)
 

@@ -102,8 +102,8 @@ class KubernetesService(ServedService):
 
         Args:
             like: The backend of each Pod, as for ``service_proxy``, for each of the Service's
-                ports; or a mapping by port name. None: a server that answers with the Pod's name;
-                Pods that already run continue.
+                ports; or a mapping by port name. None for a server that answers with the Pod's
+                name; Pods that already run continue.
 
         Raises:
             LookupError: The Service selects no Pod.
@@ -120,11 +120,11 @@ class KubernetesService(ServedService):
         self._runner.terminate(pod)
 
     def views(self) -> list[PortFacts]:
-        """Return only this port."""
+        """Return the facts of this port only."""
         return [view for view in super().views() if view.plan.key.name.port == self._port]
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Return none: another proxy may get the Service's address."""
+        """Return no address: another proxy may get the Service's address."""
         return []
 
     def _run(

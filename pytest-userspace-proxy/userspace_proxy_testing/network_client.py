@@ -86,7 +86,7 @@ class NetworkClient:
         """GET a web server's URL over a new connection; any status is an answer.
 
         Args:
-            url: Such as ``web.url`` or ``http://web.shop/cart``.
+            url: The URL, such as ``web.url`` or ``http://web.shop/cart``.
 
         Raises:
             ValueError: The URL isn't ``http://``.
@@ -109,8 +109,8 @@ class NetworkClient:
         Coroutines can use it with ``asyncio.open_connection(sock=…)``.
 
         Args:
-            protocol: ``TCP`` or ``UDP``; None: the Service's, or else TCP.
-            timeout_s: For the dial, and for each later call on the socket.
+            protocol: ``TCP`` or ``UDP``; None for the Service's, or TCP without a Service.
+            timeout_s: The timeout for the dial, and for each later call on the socket.
 
         Raises:
             OSError: The kernel's error; ``socket.gaierror`` if a name is unknown.

@@ -116,7 +116,7 @@ def main(descriptor: int, *octets: int) -> int:
         octets: The node's IPv4 address.
 
     Returns:
-        The exit status: 1 if the proxy left something in the kernel.
+        The exit status: 1 if the proxy can't start, or left something in the kernel.
     """
     with socket.socket(fileno=descriptor) as link:
         proxy = NodeProxy(socket.inet_ntoa(bytes(octets)))

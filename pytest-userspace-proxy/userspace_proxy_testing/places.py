@@ -23,7 +23,7 @@ class BackendPlace:
 
     Args:
         host: The IP address.
-        port: The port; 0: any free one.
+        port: The port; 0 for any free port.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:

@@ -104,7 +104,7 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _able(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Skip the test if this machine lacks something; fail it if another plugin blocks sockets."""
+    """Skip the test if this machine lacks something; fail it on other errors or blocked sockets."""
     try:
         require_own_threads()
         # If sockets are blocked, the event loop's creation would fail half-way.
@@ -242,7 +242,7 @@ def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[No
 
 
 def _programs_replaced_by(failure: pytest.ExceptionInfo[BaseException]) -> str:
-    """Return the module that replaced ``subprocess.Popen``, if a call of the kit failed."""
+    """Return the module that replaced ``Popen`` if a call into the kit failed; otherwise empty."""
     popen = getattr(sys.modules.get("subprocess"), "Popen", None)
     module = str(getattr(popen, "__module__", "subprocess"))
     callers = (str(entry.frame.f_globals.get("__name__")) for entry in failure.traceback)

@@ -2,7 +2,7 @@
 
     run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints applied
 
-Rule 1: a write is applied on return: in each Service that selects the Pod.
+Rule 1: a write returns once it is applied in each Service for which the Pod runs.
 Rule 2: at the end, Pods created here have been deleted, and others have their former state.
 """
 
@@ -147,7 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address: ``selected.host`` for IPv6 and programs, otherwise its own."""
+        """Return a Pod's current address, or ``selected.host`` (IPv6, programs), or a new one."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):

@@ -75,10 +75,10 @@ class ProxyWithFaults(Proxy):
                 ``half_open``, and ``fail_first`` with ``count`` per endpoint. ``reset_peer`` and
                 ``fail_first`` wait for the client's first byte, unless ``at_connect``. UDP has
                 ``latency``, ``loss`` and ``reorder``, the last two with ``percent``.
-            endpoint: One of the endpoints; None: all of them.
+            endpoint: One of the endpoints; None for all of them.
             stream: ``downstream``, from the endpoint to the client, or ``upstream``.
             toxicity: The share of affected connections.
-            name: A fault of the same name is replaced; empty: ``type_stream``.
+            name: The name, empty for ``type_stream``; a fault of the same name is replaced.
             attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
 
         Raises:
@@ -108,7 +108,7 @@ class ProxyWithFaults(Proxy):
 
         Args:
             service: The Service; it may have been removed.
-            endpoint: None: all its endpoints.
+            endpoint: One of its endpoints; None for all of them.
         """
         self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
 
@@ -125,7 +125,7 @@ class ProxyWithFaults(Proxy):
         A toxiproxy proxy is a Service here; this proxy may also have other Services.
 
         Args:
-            bind: IP address and port; 0 for any free port.
+            bind: The IP address and the port; port 0 for any free port.
 
         Returns:
             The address.

@@ -158,8 +158,8 @@ def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path
     """Write a record into a folder, which is created if needed.
 
     Args:
-        earlier: The same test's file to replace. None: a new file, with a name that no other test,
-            process or rerun has.
+        earlier: The same test's file to replace; None for a new file, with a name that no other
+            test, process or rerun has.
 
     Raises:
         OSError: The folder can't be written.

@@ -90,7 +90,7 @@ class RunningPod:
 
     Args:
         written: The Pod as it was before it ran here.
-        update: Writes its state to the cluster; returns once the state is applied.
+        update: Writes the Pod's state to the cluster; returns once the state is applied.
         is_ours: Whether this test created it.
     """
 

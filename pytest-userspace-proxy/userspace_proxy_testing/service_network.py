@@ -152,12 +152,12 @@ class ServiceNetwork(Services):
         return client
 
     def take_pod(self) -> Pod:
-        """Return an unused pod; :meth:`give_pod` returns it."""
+        """Return an unused pod; :meth:`give_pod` takes it back."""
         self._running()
         return self._idle.pop(0) if self._idle else self._add_pod()
 
     def give_pod(self, pod: Pod) -> None:
-        """Return a pod, so that a later backend can use it."""
+        """Take back a pod, so that a later backend can use it."""
         self._idle.append(pod)
 
     def open_socket(

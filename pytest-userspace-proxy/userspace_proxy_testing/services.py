@@ -57,7 +57,7 @@ class Services:
         Args:
             number: The backend's number in its Service, from 1.
             like: The kind of backend.
-            cluster_ip: The Service's address, whose family it must have; None: IPv4.
+            cluster_ip: The Service's address, whose family the result must have; None for IPv4.
             namespace: The Service's namespace.
         """
         raise NotImplementedError
@@ -89,8 +89,8 @@ class Services:
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The IP address that clients dial; with ``service_proxy`` a loopback address.
-                Backends have addresses of the same family. None: a free IPv4 address.
-            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+                Backends have addresses of the same family. None for a free IPv4 address.
+            affinity_timeout_s: Seconds of ClientIP affinity; None for no affinity.
             balance: The balance method: see ``Proxy.add_service``.
             seed: The same seed reproduces the same choices.
             handling: Annotations by name: see ``Proxy.add_service``.
@@ -223,7 +223,7 @@ class ProxiedService(ServedService):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """The arguments of ``service``."""
+        """The arguments of ``service`` that differ from the defaults."""
         known = signature(Services.service).parameters
         defaults = {name: one.default for name, one in known.items()}
         return {name: value for name, value in self._asked.items() if value != defaults.get(name)}
@@ -272,7 +272,7 @@ class ProxiedService(ServedService):
         self._put(self._slices(self._endpoints))
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Return the Service's own address."""
+        """Return the Service's own address; none with UDP, or if it isn't served."""
         if self.protocol != "TCP":
             return []
         try:

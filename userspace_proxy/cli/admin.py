@@ -145,7 +145,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered if the answer isn't from a proxy, or its user isn't trusted."""
+        """Raise NotAnswered unless a proxy answers, and on a default address, a trusted user's."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
@@ -160,7 +160,7 @@ class AdminAddress:
 
 
 def _user_of_listener(ip: str, port: int) -> int | None:
-    """Return the user of the listening process; None if no process of this node listens."""
+    """Return the user of the listening process; None if none listens here, or this isn't Linux."""
     if not is_linux():
         return None
     from ..kernel.netlink.socket_users import user_of

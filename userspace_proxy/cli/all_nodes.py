@@ -91,7 +91,7 @@ def node_flags(given: Given, *, of_nodes: bool) -> tuple[str, ...]:
     """Return the given flags that choose the agents to query.
 
     Args:
-        of_nodes: Whether to include the flags that choose nodes.
+        of_nodes: Whether to include ``--node``.
     """
     names = [flag.name for flag in NODE_FLAGS if of_nodes or flag.name != _NODE]
     return tuple(f"--{name}={given.values[name]}" for name in names if name in given.values)

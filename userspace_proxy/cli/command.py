@@ -137,7 +137,7 @@ class Command:
                 command's own name.
 
         Raises:
-            ConfigError: An unknown flag, a missing value, or too few or too many arguments.
+            ConfigError: A flag is unknown, a value is missing or invalid, or arguments don't fit.
         """
         from ..config.flags import KNOWN, dashed, split_words
 

@@ -151,7 +151,7 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Make all output in the block printable and free of secrets, even from libraries."""
+    """Make the block's output printable and free of secrets; an exception ends the program."""
     streams = sys.stdout, sys.stderr
     try:
         # Keep None, which sys.stderr is if stderr is closed.

@@ -165,7 +165,7 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
 def _ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return the nodes' answers about a Service; warn and return None without a client for nodes.
+    """Return the nodes' answers about a Service; None if they can't be read.
 
     Args:
         instead: Why there is no plan, to be reported if nodes answer; None if there is a plan.

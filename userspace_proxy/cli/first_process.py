@@ -24,15 +24,15 @@ from ..pacing import backoff_s
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# A control process that exits before this age may have failed at startup. The first restart is
-# immediate, and the delay doubles with each further restart.
+# A control process that is killed before this age may fail at startup: consecutive early ends
+# double the delay before the restart, which is otherwise immediate.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
 
 def run_as_first(command: list[str]) -> int:
-    """Run a command until it exits or is stopped; return its exit status.
+    """Run a command until it exits or is stopped, restarting it if killed; return its status.
 
     Call this while only the main thread runs.
     """

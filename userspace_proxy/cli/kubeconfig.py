@@ -31,7 +31,7 @@ def given_choices(given: Given) -> dict[str, str]:
 
 
 def means_cluster(given: Given, settings: Settings) -> bool:
-    """Return whether the command line names a cluster, like kubectl's, instead of a proxy."""
+    """Return whether the command line names a cluster, or the program is a plugin of kubectl."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
     return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 

@@ -161,7 +161,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
     """Write a string to a descriptor, which the caller closes; return once it is written.
 
     Raises:
-        OSError: The reader has closed the pipe.
+        OSError: The string can't be written: for example, the reader has closed the pipe.
     """
     # Import asyncio here, because commands that only write lines don't use it.
     import asyncio

@@ -80,7 +80,7 @@ def top(given: Given) -> int:
 
 
 def show_now(ask: Callable[[], AdminAnswer]) -> str:
-    """Return the text to show; while a proxy restarts, the error that it doesn't answer.
+    """Return the text to show, or an error as text, such as while a proxy restarts.
 
     Errors aren't raised, because the proxy or a deleted Service may reappear.
     """
@@ -97,7 +97,7 @@ def _width() -> dict[str, str]:
 
 
 def _level_of(body: bytes, *, service: str, is_part: bool) -> str:
-    """Return the answer's level or, for some of the Services, the worst level among them."""
+    """Return the answer's level; of a part, any level of its Services that isn't ok, else ok."""
     state = json.loads(body)
     if not is_part:
         return str(state["level"])

@@ -48,7 +48,7 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
     """Parse the arguments after the command.
 
     Raises:
-        ConfigError: An unknown flag, an invalid value, or a word that isn't a flag.
+        ConfigError: A flag is unknown, a value is missing or invalid, or a word isn't a flag.
     """
     given, others = split_words(words, KNOWN, command=command)
     if others:
@@ -139,7 +139,7 @@ def split_words(
         command: The command, for the hint about an unknown flag.
 
     Raises:
-        ConfigError: An unknown flag, or a flag without its value.
+        ConfigError: A flag is unknown, or lacks its value.
     """
     given: list[tuple[str, str]] = []
     others: list[str] = []

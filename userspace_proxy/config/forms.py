@@ -41,7 +41,7 @@ def listen_address(default_port: int) -> Kind:
 
 
 def dns_address() -> Kind:
-    """Return the kind for a DNS server's address, by default with port 53."""
+    """Return the kind for a DNS server's address, by default with port 53, or ``disabled``."""
     return Kind(
         "IP[:PORT]",
         _parse_dns_address,

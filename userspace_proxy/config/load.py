@@ -86,7 +86,7 @@ def load_flags(flags: Flags) -> Loaded:
 def _default_of_mode(
     values: dict[str, Any], origins: dict[str, Origin], texts: Mapping[str, str]
 ) -> Iterator[str]:
-    """Apply the default of mode nftables for node ports, which excludes loopback addresses.
+    """Apply mode nftables' default for node ports, without loopback addresses; yield a warning.
 
     This doesn't apply to manifests, which may lack the Node whose addresses the default means.
     Source: kube-proxy's SetDefaults_KubeProxyConfiguration.

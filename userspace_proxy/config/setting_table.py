@@ -50,7 +50,7 @@ class Setting:
     shown_default: str = ""
     """The default in words if its value isn't self-explanatory: ``none``."""
     no_effect: str = ""
-    """Why values other than the default have no effect; empty if they do."""
+    """Why values other than the default have no effect; empty if they have one."""
     harmless: tuple[object, ...] = ()
     """Values that request the actual behaviour, so no warning is needed."""
     option: str = ""

@@ -87,11 +87,11 @@ def read_affinity(seconds: int | None) -> int | None:
 
 
 class HandlingArguments(TypedDict, total=False):
-    """Arguments that correspond to annotations of a Service; None: the default."""
+    """Arguments that correspond to annotations of a Service; None for the default."""
 
     hold: str | None
     """``60s`` or ``60s,1000``: how long connections wait while no endpoint can accept them, and
-    their maximum number; None: they are refused."""
+    their maximum number; None to refuse them."""
     slow_start: str | None
     """``30s``: the time in which a new or recovered endpoint reaches its share of connections;
     None for no slow start."""

@@ -231,7 +231,7 @@ class Proxy(EmbeddedProxy):
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or your own steering.
-        source: The source of Services; None: only :meth:`add_service`.
+        source: The source of Services; None to serve only Services from :meth:`add_service`.
         options: All other options.
     """
 

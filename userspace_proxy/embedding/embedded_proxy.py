@@ -106,8 +106,8 @@ class EmbeddedProxy(Agent):
             standby: Endpoints that serve only while no other endpoint can.
             namespace: The Service's namespace.
             protocol: ``TCP`` or ``UDP``.
-            cluster_ip: The address that clients dial; None: an address of 127.64.0.0/10.
-            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+            cluster_ip: The address that clients dial; None for an address of 127.64.0.0/10.
+            affinity_timeout_s: Seconds of ClientIP affinity; None for no affinity.
             balance: How endpoints are chosen: a value of :class:`Balance`.
             seed: The same seed gives the same choices in each run.
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.

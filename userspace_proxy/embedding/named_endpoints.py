@@ -42,7 +42,7 @@ def make_all_slices(
 
 
 class _NamedAmong:
-    """The DNS names among endpoints, which it replaces by placeholder addresses."""
+    """Replaces the DNS names among endpoints by placeholder addresses."""
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self.hosts: dict[str, str] = {}

@@ -96,7 +96,7 @@ class Responder:
         self._log_limit = LogLimit()
 
     def respond(self, wire: bytes, *, is_udp: bool) -> Answer:
-        """Return the answer to a message, or a function that fetches it from elsewhere."""
+        """Return the answer, or a function that fetches it; None if the message isn't a query."""
         if not is_message(wire):
             return None
         try:
@@ -171,7 +171,7 @@ async def _add_target(
 
 
 async def _forward(query: Query, upstream: SocketAddress, size: int, *, is_udp: bool) -> bytes:
-    """Return the upstream server's answer, truncated to the client's UDP size."""
+    """Return the upstream server's answer, truncated if it doesn't fit; SERVFAIL without one."""
     try:
         found = await ask_by_udp(upstream, query, UPSTREAM_TIMEOUT_S)
         if is_truncated(found) and not is_udp:

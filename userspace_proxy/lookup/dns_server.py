@@ -177,7 +177,7 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, close the longest idle connection of the client with the most."""
+        """At the limit, close the longest idle connection of the client that has the most."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())

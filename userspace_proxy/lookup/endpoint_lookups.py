@@ -97,7 +97,7 @@ class EndpointLookups:
             await self.derive()
 
     async def derive(self) -> None:
-        """Publish the newest snapshot; may be called only while :meth:`follow` isn't running."""
+        """Publish the newest snapshot, if any; only :meth:`follow` may call this while it runs."""
         self._has_changed.clear()
         if self._newest is None:
             return

@@ -6,8 +6,8 @@ asyncio's event loop, requests, httpx, urllib3 and most other libraries call tha
 libraries (libpq), uvloop, and ``socket.connect`` with a name don't.
 
 Rule 1: the function is replaced while at least one `with` block is open, for all threads.
-Rule 2: if another library has replaced the function since then, its replacement stays. If it calls
-this module's function while no block is open, that function only calls the original.
+Rule 2: if another library has replaced the function since then, its replacement stays. If the
+replacement calls this module's function while no block is open, it calls only the original.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _TYPES = {IPFamily.IPV4: "A", IPFamily.IPV6: "AAAA"}
 
 
 class LookupFailed(UserspaceProxyError):
-    """No DNS server has answered a query."""
+    """A name is invalid in DNS, or no DNS server has returned a usable answer."""
 
 
 class _FamilyAnswer(NamedTuple):
@@ -49,7 +49,7 @@ class NodeResolver:
     """Resolves names through this node's DNS servers.
 
     Args:
-        resolv_conf: Read at each lookup: DHCP clients and the kubelet replace it.
+        resolv_conf: The file to read at each lookup: DHCP clients and the kubelet replace it.
         port: The servers' port.
     """
 

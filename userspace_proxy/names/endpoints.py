@@ -206,7 +206,7 @@ class NamedEndpoints:
         return self._ports[form].get((name, protocol), ())
 
     def ports_by_number(self, name: str, protocol: str) -> Sequence[Sequence[ServicePort]]:
-        """Return the Service's own ports, grouped by number."""
+        """Return the result of :meth:`ports`, grouped by port number."""
         found = self._by_number.get((name, protocol))
         if found is None:
             by_number: dict[int, list[ServicePort]] = {}

@@ -140,5 +140,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            # Memory: endpoints without a hostname share one string.
+            # Memory: for an endpoint without a hostname, this is ``behind`` itself, not a copy.
             yield endpoint.ip, endpoint.hostname + behind

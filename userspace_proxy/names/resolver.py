@@ -50,8 +50,8 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        dialled_address: Returns the address at which a cluster IP answers; None: that IP itself.
-        index: An index shared with other snapshots; None: a new one.
+        dialled_address: Returns the address at which a cluster IP answers; None for that IP itself.
+        index: An index shared with other snapshots; None for a new one.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME and its target's addresses, without these if the target is external."""
+        """Return a CNAME and its target's addresses; only the CNAME if the target is external."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):

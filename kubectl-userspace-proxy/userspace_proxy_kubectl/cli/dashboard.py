@@ -2,8 +2,8 @@
 
     kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser
 
-Rule 1: the browser is opened only after a node has answered or the command knows why none did, so a
-user without rights gets an error instead of an empty page.
+Rule 1: the browser is opened only after a node has answered or failed to answer, so a user without
+rights gets an error instead of an empty page.
 Rule 2: a browser that runs in this terminal isn't opened.
 """
 
@@ -36,7 +36,7 @@ def dashboard(given: Given) -> int:
     """Serve the dashboard until Ctrl-C.
 
     Raises:
-        UserspaceProxyError: No agent can be found or reached, or the port is taken.
+        UserspaceProxyError: A flag is wrong, no agent can be reached, or the port is taken.
     """
     settings = settings_of(given)
     port = _port(given)
@@ -52,7 +52,7 @@ def has_screen(platform: str = sys.platform, environment: Mapping[str, str] = os
 
 
 def open_browser(address: str) -> None:
-    """Open the user's browser, if any."""
+    """Open a URL in the user's browser, if there is one."""
     webbrowser.open(address)
 
 

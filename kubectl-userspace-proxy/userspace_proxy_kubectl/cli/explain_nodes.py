@@ -3,7 +3,7 @@
     agents ──about one Service──▶ merged ─▶ a part of the explanation
                 └──one --node──▶ that node's facts, which are explained instead of the plan
 
-Rule 1: if no agent can be found or reached, only the plan is explained, with the reason.
+Rule 1: if no agent can be found or reached, only the plan is explained, after a warning.
 """
 
 from __future__ import annotations

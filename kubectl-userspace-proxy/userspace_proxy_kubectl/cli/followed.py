@@ -53,7 +53,7 @@ def read_once(
             answer.
 
     Raises:
-        UserspaceProxyError: No agent can be found or reached.
+        UserspaceProxyError: A flag is wrong, or no agent can be found or reached.
     """
 
     async def main() -> AllNodes:
@@ -147,18 +147,18 @@ class FollowedNodes:
             problems = {one.node: one.problem for one in self._now.answers}
             async for now in reader.follow(also=also):
                 all_nodes = _with_problems(now, problems)
-                # Until each node has answered again, keep the first answers, which are more
-                # complete.
+                # Until each node has answered or failed again, keep the first answers, which are
+                # more complete.
                 has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
                 if has_begun:
                     self._now = all_nodes
 
 
 def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> AllNodes:
-    """Return all nodes; a node that this reader hasn't asked yet keeps its earlier problem.
+    """Return all nodes; a node that hasn't answered or failed again yet keeps its earlier problem.
 
     Args:
-        problems: Problems by node; the problem of a node is removed once the node has been asked.
+        problems: Problems by node; problems of nodes that have answered or failed are removed.
     """
     if not problems:
         return all_nodes

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
-# Settings of ``run`` that only concern clients on other machines.
+# Settings of ``run`` without effect here: one process serves loopback, without steering.
 _WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_port_range")
 
 
@@ -43,7 +43,7 @@ def forward(given: Given) -> int:
     """Forward until a signal; return the exit status.
 
     Raises:
-        ConfigError: A flag is wrong.
+        ConfigError: A flag or argument is wrong, or there is no kubeconfig.
         UserspaceProxyError: The API server doesn't respond, or denies access.
     """
     from userspace_proxy.cli.logs import set_up_logging
@@ -86,7 +86,7 @@ def forward(given: Given) -> int:
 
 
 def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[ServiceKey], str]:
-    """Return the Services named by the arguments, and the namespace to read (empty: all).
+    """Return the Services named by the arguments, and the namespace to read (empty for all).
 
     Raises:
         ConfigError: An argument isn't a Service.
@@ -113,7 +113,7 @@ def wanted_address(given: Given) -> str:
     """Return the common address of all Services; empty if each has its own.
 
     Raises:
-        ConfigError: The given address isn't a loopback address.
+        ConfigError: The given address isn't an IPv4 loopback address.
     """
     text = given.values.get("address", "")
     address = "127.0.0.1" if text == "localhost" else text
@@ -126,7 +126,7 @@ def wanted_address(given: Given) -> str:
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
-    """Return the proxy's options; each setting means the same as in ``run``."""
+    """Return the options of ``run``, with metrics and health checks only if configured."""
     from userspace_proxy.agent.run import make_options as options_of_run
 
     from ..forward.source import CONNECT_S
@@ -182,7 +182,7 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
 
 
 def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]]:
-    """Yield Services and ranges that aren't forwarded, with reasons."""
+    """Yield the Services, ports and port ranges that aren't forwarded, each with the reason."""
     for one in source.services.left_out:
         yield _name(one.service, one.port), one.reason
     for item in proxy.status().ignored:
@@ -282,8 +282,8 @@ def render_start(
         ports: The forwarded ports by name.
         left_out: The Services that aren't forwarded, with the reasons.
         head: The first line.
-        dns: The DNS server's address, or the reason why none runs.
-        columns: The terminal's width; 0: unlimited.
+        dns: The line that shows how to query the DNS server.
+        columns: The terminal's width; 0 if unlimited.
     """
     rows = [(port.name, port.address or "-", _state(port)) for port in ports.values()]
     lines = [head, *_table([("NAME", "ADDRESS", "PODS"), *rows] if rows else [], columns)]
@@ -296,7 +296,7 @@ def render_start(
 def render_changes(
     before: Mapping[str, ForwardedPort], now: Mapping[str, ForwardedPort]
 ) -> Iterator[str]:
-    """Yield a line for each changed Service port."""
+    """Yield a line for each Service port that was added, removed or changed."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if new is None:

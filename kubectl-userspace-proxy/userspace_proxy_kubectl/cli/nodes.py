@@ -40,7 +40,7 @@ def nodes(given: Given) -> int:
     """Print a table of the nodes; return the exit status.
 
     Raises:
-        UserspaceProxyError: No agent can be found or reached.
+        UserspaceProxyError: A flag is wrong, or no agent can be found or reached.
     """
     form = given.values.get("output", "text")
     return _show(given, settings_of(given), (), lambda _: partial(_table, form))
@@ -201,7 +201,7 @@ class _LastSeconds:
         self._past: deque[AllNodes] = deque(maxlen=_AVERAGED_S + 1)
 
     def add(self, now: AllNodes) -> tuple[AllNodes, AllNodes | None]:
-        """Add answers; return them with the oldest kept answers, or None if there are none."""
+        """Add answers; return them with the oldest kept answers, or None if none are older."""
         if not self._past or self._past[-1] is not now:
             self._past.append(now)
         return now, self._past[0] if self._past[0] is not now else None

@@ -2,8 +2,8 @@
 
     streams of all agents ──merged as they arrive──▶ line with its node ──▶ terminal
 
-Rule 1: a node whose stream breaks is named once, and its stream is reopened; lines from other nodes
-continue.
+Rule 1: a node whose stream breaks is named once until it sends lines again, and its stream is
+reopened. Other nodes' lines continue.
 Rule 2: the reason why connections of a Service port can't be observed is the same on all nodes, and
 is reported once.
 """
@@ -64,7 +64,7 @@ async def show_lines(given: Given) -> None:
 
 
 class ShownLines:
-    """What has been printed so far."""
+    """Prints lines of nodes, and remembers the reports that it has printed."""
 
     def __init__(self, stream: TextIO, *, is_json: bool) -> None:
         self._stream = stream
@@ -73,7 +73,7 @@ class ShownLines:
         self._unseen: set[tuple[str, str, int]] = set()
 
     def add(self, line: NodeLine) -> None:
-        """Print a line, or the problem of a broken stream."""
+        """Print a line, or the problem of a broken stream, unless it was already reported."""
         if line.problem is not None:
             if line.node not in self._broken:
                 self._broken.add(line.node)

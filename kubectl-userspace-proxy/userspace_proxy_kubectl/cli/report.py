@@ -30,7 +30,7 @@ def report(given: Given) -> int:
     """Write the archive, and print its contents; return the exit status.
 
     Raises:
-        UserspaceProxyError: No agent can be found, or the archive can't be written.
+        UserspaceProxyError: A flag is wrong, no agent can be found, or the file can't be written.
     """
     from ..nodes.report.archive import SUFFIX, write_archive
     from ..nodes.report.contents import listed

@@ -9,8 +9,8 @@ choose a name that hashes to another Service's address: the older Service keeps 
 Services share one address, the older Service keeps the port.
 Rule 2: traffic policies and hints concern nodes, and this machine isn't a node: all endpoints may
 be used from here.
-Rule 3: an address is dialled as the pod that its own Service lists for it. Another Service may list
-the same address, by mistake or on purpose, but nothing else relates an address to a pod.
+Rule 3: an address stands for the pod that the dialled Service's own slices list for it, because
+another Service may list another pod with the same address, by mistake or on purpose.
 Rule 4: a pod's real address isn't reachable from here, so names don't resolve to it: a headless
 Service's pods have addresses of 127.64.0.0/10 as well, with the pod's own ports.
 """
@@ -64,9 +64,9 @@ class Forwardable:
     """One cluster's forwarded Services; call :meth:`follow` with each snapshot.
 
     Args:
-        wanted: The Services to forward; empty: all.
-        seed: Identifies the cluster.
-        address: The common address of all Services; empty: each has its own.
+        wanted: The Services to forward; empty for all.
+        seed: A string that identifies the cluster.
+        address: The common address of all Services; empty if each has its own.
     """
 
     def __init__(self, wanted: frozenset[ServiceKey], *, seed: str, address: str = "") -> None:
@@ -81,7 +81,7 @@ class Forwardable:
         self._made: dict[ServiceKey, list[ServiceKey]] = {}
         """The Services derived from each Service: itself, and one per name of its endpoints."""
         self._numbers: dict[str, dict[ServiceKey, frozenset[int]]] = {}
-        """The Services that use each address's ports."""
+        """The port numbers of each Service, by address and Service."""
         self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
 
     @property
@@ -176,7 +176,7 @@ class Forwardable:
             self._left_out[service.key] = tuple(left_out)
 
     def _serve(self, of: ServiceKey, state: ServiceState) -> None:
-        """Serve a Service with TCP ports on its own address."""
+        """Serve a Service with TCP ports on its own address, or on the common address."""
         service = state.service
         ip = self._ips.get(service.key)
         if ip is None:
@@ -267,7 +267,7 @@ def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:
 
 
 def _at_loopback(item: EndpointSlice) -> EndpointSlice:
-    """Return a slice whose endpoints any IPv4 client may use: they are dialled as pods."""
+    """Return a slice's pods as endpoints for any IPv4 client: they aren't dialled by address."""
     endpoints = tuple(
         replace(each, hinted_zones=(), hinted_nodes=()) for each in item.endpoints if each.pod
     )

@@ -12,7 +12,7 @@ Rule 5: watches may lose their connections while this machine is suspended, so t
 when it resumes.
 
 The relay here isn't ``dataplane.relay``: a stream is WebSocket frames, perhaps within TLS, not a
-socket, and this relay gives the data plane the socket that it needs.
+socket, and this relay provides the socket that the data plane needs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PortForwarder:
     """Dials endpoints that are pods: a ``Dialer``, which works while :meth:`run` runs.
 
     Args:
-        client: The API server's client, open when the first endpoint is dialled.
+        client: The API server's client, which must be open when the first endpoint is dialled.
         pods: Returns each Service port's current endpoints as pods.
         half_closed_s: See HALF_CLOSED_S.
         unix: Returns Unix time, which advances while this machine is suspended.
@@ -164,7 +164,7 @@ class _Relay:
             writer.close()
 
     async def _up(self, reader: asyncio.StreamReader) -> None:
-        """Forward the client's bytes; never returns."""
+        """Forward the client's bytes, then start to wait for the pod's silence; never returns."""
         while data := await reader.read(_READ_BYTES):
             await self._stream.send(data)
         self._wait_for_silence()
@@ -191,7 +191,7 @@ class _Relay:
 def _loopback_pair() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a TCP connection, both non-blocking.
 
-    The kernel's socket pairs don't support a RST.
+    A Unix socket pair wouldn't do, because neither end can send a RST.
     """
     with socket.socket() as listener:
         listener.settimeout(_LOOPBACK_S)

@@ -26,20 +26,20 @@ from .forwardable import Forwardable
 from .port_forwarder import PortForwarder
 
 CONNECT_S = 5.0
-"""Seconds for one pod to answer: a stream takes several round trips through the API server."""
+"""Seconds to connect to one pod: opening a stream takes several round trips to the API server."""
 
 _CHECK_S = 30.0
 
 
 class ForwardSource(Source):
-    """A cluster's Services for this machine to serve; also dials their pods.
+    """The source of the Services that this machine serves, with a dialer for their pods.
 
     Args:
         kubeconfig: The kubeconfig files.
         master: The server's URL, instead of the kubeconfig's.
-        wanted: The Services to forward; empty: all.
-        namespace: The only namespace to read; empty: all.
-        address: The common address of all Services; empty: each has its own.
+        wanted: The Services to forward; empty for all.
+        namespace: The only namespace to read; empty for all.
+        address: The common address of all Services; empty if each has its own.
     """
 
     kind = "port-forward"
@@ -74,7 +74,7 @@ class ForwardSource(Source):
         """Dials the endpoints while the source runs."""
 
     def options(self, others: Options | None = None) -> Options:
-        """Return the options for a proxy with this source; steering is ``none``."""
+        """Return other or default options, changed for this source; steering is ``none``."""
         tuning = Tuning(connect_timeout_s=CONNECT_S)
         return replace(
             others or Options(tuning=tuning),

@@ -26,10 +26,10 @@ class AgentRun(NamedTuple):
     now: float
 
     def since(self, was: AgentRun) -> tuple[bool, float]:
-        """Return whether an earlier answer is of the same run, and the seconds counted since then.
+        """Return whether an earlier answer is of the same run, and the seconds counted since.
 
         The runs are compared by the agent's age, because setting the node's clock changes both
-        times. If the agent was restarted in between, the seconds count from its start.
+        times. If the agent was restarted in between, only the time since its start counts.
         """
         age, before = self.now - self.started, was.now - was.started
         is_same = age >= before - _SLEWED_S
@@ -68,7 +68,7 @@ class AllNodes:
     has_nodes: bool = True
     """Whether the cluster's Nodes could be listed; otherwise nodes without an agent are unknown."""
     digests: Mapping[str, str] | None = None
-    """The digest of each Service's plan, ``namespace/name``, that this machine computed from the
-    API server's objects; None if not computed yet, or not permitted."""
+    """Digests of Services' plans, by ``namespace/name``, which this machine computed from the API
+    server's objects; None if not computed yet, or not permitted."""
     planned_at: float = 0.0
-    """This machine's Unix time when these objects were read."""
+    """This machine's Unix time when the API server's objects were read."""

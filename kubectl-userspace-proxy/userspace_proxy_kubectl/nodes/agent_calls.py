@@ -1,4 +1,4 @@
-"""Requests agents' JSON, many at a time, within bounds of time, memory and load.
+"""Requests JSON from many agents at a time, within bounds of time, memory and load.
 
     ask ──pieces──▶ lines ──▶ lines.read… ──▶ Read
 
@@ -127,7 +127,7 @@ class AgentCalls:
             return b"".join([piece async for piece in pieces])
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
-        """Return an answer of another type; raises the same errors as :meth:`body`."""
+        """Return an answer decoded as ``kind``; raises the same errors as :meth:`body`."""
         body = await self.body(to, path, bounds)
         return await self._parsed(Allowance(bounds.body).decode, body, kind)
 
@@ -210,7 +210,7 @@ class AgentCalls:
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended.
-            TimeoutError: Nothing arrived.
+            TimeoutError: Nothing arrived in time.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(first_s) as silence:
@@ -316,7 +316,7 @@ def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str =
     Args:
         exc: The exception raised by a call.
         namespace: The agent's namespace.
-        node_state: Why the Node isn't ready; empty if it is ready, or unknown.
+        node_state: Why the Node isn't ready; empty if it is ready, or its state is unknown.
     """
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:

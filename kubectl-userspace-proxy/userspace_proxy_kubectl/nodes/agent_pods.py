@@ -1,8 +1,8 @@
 """Finds the agents among pods, and decides which agent of a node is asked, and on which port.
 
 Rule 1: an agent uses its node's network namespace; other pods with the same labels aren't agents.
-Rule 2: agents on a node are ordered: an agent comes first if it runs and isn't terminating, serves
-Services of the wanted name (a canary's, otherwise none), is ready, and is the newest.
+Rule 2: a node's agents are sorted by these criteria in turn: it runs, isn't terminating, serves
+Services with the wanted name (a canary's, otherwise none), is ready, is newer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AgentPod:
     serves_name: str = ""
     """The Service name that a canary serves; empty if it serves Services without a name."""
     takes_over: bool = False
-    """Whether the pod has the flag of the chart's agents."""
+    """Whether the pod has the flag ``--take-over``, as all of the chart's agents do."""
     reason: str = ""
     """Why the pod doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
@@ -56,7 +56,7 @@ class AgentPod:
 
 
 def read_agent(item: bytes) -> AgentPod | None:
-    """Parse a pod as JSON; return None if it isn't an agent.
+    """Parse a pod's JSON; return None if the pod isn't an agent.
 
     Raises:
         FieldError: The JSON isn't a pod.
@@ -83,7 +83,7 @@ def read_agent(item: bytes) -> AgentPod | None:
 
 
 def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
-    """Return whether a container runs: a running pod may have a container that keeps restarting."""
+    """Return whether a container runs, in a pod whose phase is Running; True if it is unknown."""
     own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
 
@@ -119,7 +119,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
 
 
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
-    """Return the agents that serve the same Services on a node, the asked agent first.
+    """Return the running agents that serve the same Services on a node, the agent to ask first.
 
     A terminating agent only waits for connections to end, and a canary serves other Services.
 

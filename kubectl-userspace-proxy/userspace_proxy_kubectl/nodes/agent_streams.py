@@ -31,7 +31,7 @@ class Following:
     """All nodes' streams.
 
     Args:
-        finder: Finds the agents; has listed the pods.
+        finder: Finds the agents; it has already listed the pods.
         answers: The answers, with the agents that were found.
         changed: Called after each change of the answers.
         first_s: Timeout of a stream's first answer.

@@ -3,8 +3,8 @@
     6 MiB of JSON each, 36 MiB all together ──▶ ``decoding``: 12 bytes of memory per byte of JSON
 
 Rule 1: whole answers are requested while nodes are few and answers small; a node whose answer is
-too large is asked for a summary. Once several answers are too large, all nodes are asked for
-summaries.
+too large is asked for a summary. Once more than a tenth of the answers, and at least two, are too
+large, all nodes are asked for summaries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .discovery import FoundAgents, Where
 from .plans import Plans
 
 SUMMARY_FROM = 100
-"""Clusters with at least this many nodes are read by summaries."""
+"""Agents of clusters with more nodes than this are asked for summaries."""
 WHOLE_BYTES = 36 << 20
 """The maximum number of bytes of all whole answers together."""
 ALSO_MAX = 100
@@ -50,7 +50,7 @@ class Asking:
     """How the agents of one read are asked.
 
     Args:
-        also: Services, ``namespace/name``, that summaries include anyway.
+        also: Services, ``namespace/name``, that summaries include even if served.
         watches: Whether to request streams.
     """
 
@@ -167,7 +167,7 @@ class Answers:
         return bool(news)
 
     def state_of(self, node: str) -> str:
-        """Return why a Node isn't ready; empty if it is ready, or unknown."""
+        """Return why a Node isn't ready; empty if it is ready, or its state is unknown."""
         state = (self._found.nodes or {}).get(node)
         return state.reason if state is not None else ""
 

@@ -109,7 +109,7 @@ class Behind:
         )
 
     def _turn(self, node: str) -> int:
-        """Return a node's rank: comparisons that have begun are finished first."""
+        """Return a node's rank: nodes with differences, nodes not asked yet, nodes without any."""
         known = self._differences.get(node)
         return 1 if known is None else 0 if known else 2
 

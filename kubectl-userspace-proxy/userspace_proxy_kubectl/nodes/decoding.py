@@ -65,7 +65,7 @@ class Allowance:
     body: int
     """The maximum size of the answer's JSON in bytes."""
     used: int = 0
-    """The memory taken by decoded values; for a stream, by all lines since it was measured."""
+    """The memory taken by decoded values; for a stream, by all lines since the last measurement."""
     pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))
     """Decides when the next change may be read."""
     _causes: int = 0
@@ -75,7 +75,7 @@ class Allowance:
         """Decode an answer or a line of it.
 
         Raises:
-            ValueError: The JSON isn't of this kind.
+            ValueError: The JSON isn't of this kind, or contains a number out of range.
             TooLarge: The decoded value takes too much memory.
         """
         if most_of(line) > DECODED_PER_BYTE * self.body:

@@ -102,7 +102,7 @@ def _states(port: PortFacts) -> Mapping[str, str]:
 
 
 def _addresses(port: PortFacts) -> Sequence[str]:
-    """Return the addresses that clients dial on all nodes."""
+    """Return the frontend addresses except node ports, whose addresses differ between nodes."""
     return [one.address for one in port.frontends if one.kind != _NODE_PORT]
 
 

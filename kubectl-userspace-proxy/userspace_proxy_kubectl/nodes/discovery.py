@@ -1,4 +1,4 @@
-"""Finds all nodes' agents: pods by the chart's labels, and Nodes that lack one.
+"""Finds all nodes' agents, which are pods with the chart's labels, and Nodes that lack an agent.
 
     pods, listed and watched ─┐
     Nodes, DaemonSets, once ──┴──▶ FoundAgents
@@ -75,7 +75,7 @@ class FoundAgents:
         """Return the nodes that have, or should have, an agent, by name.
 
         Args:
-            wanted: Only these nodes, including unknown nodes; empty: all.
+            wanted: Only these nodes, including unknown nodes; empty for all.
         """
         if wanted:
             return tuple(sorted(wanted, key=in_order))
@@ -117,7 +117,7 @@ class Finder:
         """List the pods, and return the agents found so far.
 
         Raises:
-            SourceError: The pods can't be listed, or there are none.
+            SourceError: The pods can't be listed.
         """
         await self._list_pods()
         if not self._pods and not self._where.selector and not self._is_kubeadm:
@@ -132,7 +132,7 @@ class Finder:
         return self.found
 
     def check(self) -> None:
-        """Raise SourceError if no agent exists, and no node should have one."""
+        """Raise SourceError if no agent is known, and no DaemonSet that should run agents."""
         if self.found.agents or self.found.placements:
             return
         raise SourceError(

@@ -36,7 +36,7 @@ class Extent(enum.StrEnum):
     NONE = "none"
     """Nothing fails, or the fault isn't about an endpoint."""
     ENDPOINT = "endpoint"
-    """At least two nodes tried the endpoint, and all of them have the same cause."""
+    """At least two nodes have a cause for the endpoint, and no node is known to be answered."""
     PATH = "path"
     """The endpoint answers some nodes while others receive nothing from it."""
     SOME = "some nodes"
@@ -88,7 +88,7 @@ def extent_of(
     """Return where the fault lies.
 
     Args:
-        causes: The result of :func:`current_cause` for each node.
+        causes: The result of :func:`current_cause` for each node that reports a cause.
         unhealthy: The number of nodes with a cause.
         answers: The Unix time of the endpoint's last answer to each other node.
     """
@@ -107,7 +107,7 @@ def extent_of(
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
-    """Return the Unix time of an endpoint's last answer; 0 if it never answered, or has a cause."""
+    """Return the last answer's Unix time, 1 if unknown; 0 without an answer, or with a cause."""
     has_answered = endpoint.has_sent and endpoint.cause is None
     return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
 
@@ -129,7 +129,7 @@ def same_cause(cause: Cause) -> object:
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Merge a cause of several nodes: as seen last, with their counts added."""
+    """Merge several nodes' reports of one cause: return the latest, with the counts added."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
     firsts = [cause.first_at for cause in causes if cause.first_at]
     return last.replace(

@@ -3,7 +3,7 @@
     planned from the API server ─▶ Explanation ──┬─▶ Explanation with a part about the nodes
     answers of agents ─▶ merged, differences ────┘
 
-Rule 1: if clients on nodes are served worse than planned, the sentence is about the nodes.
+Rule 1: if nodes show a problem that is at least as bad as the plan's, the sentence is about it.
 Rule 2: a node counts as different from the plan only after it has lagged for a while; its answer
 shows the difference.
 """

@@ -183,7 +183,7 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
 
 
 def _alone(answer: AgentAnswer) -> Iterator[_Said]:
-    """Yield the findings about a node that aren't from its agent."""
+    """Yield the findings that a node's answer, or the lack of one, shows by itself."""
     if (cause := answer.problem) is not None:
         level = Level.TROUBLE if answer.agents else Level.ATTENTION
         yield _Said(cause.fact, level, cause)
@@ -218,7 +218,7 @@ def _of_source(status: StatusFacts) -> Sequence[str]:
 
 
 def _without_source(status: StatusFacts) -> StatusFacts:
-    """Return the facts without the source's problems and without Services."""
+    """Return the facts; if the source as a whole fails, without its problems and Services."""
     if not _reads_badly(status):
         return status
     of_objects = [item.line for item in status.source.rejected]
@@ -258,7 +258,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield nodes whose clocks are off; if most are off equally, this machine's clock is wrong."""
+    """Yield nodes whose clocks are off; if most are off alike, blame this machine's clock."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

@@ -62,7 +62,7 @@ class MergedIncident:
 
     @property
     def command(self) -> str:
-        """A shell command that shows more; a comment in it states if it must run on the node."""
+        """A shell command that shows more; a comment in it names the node if it must run there."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
@@ -104,7 +104,7 @@ def incidents_of(
     # incident.
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
-        # Cost: nearly all ports are healthy.
+        # Cost: skip healthy ports at once, because nearly all ports are healthy.
         if port.state.level is Level.OK:
             continue
         key = (port.namespace, port.service, port.port, port.family, port.side)
@@ -143,7 +143,7 @@ class _Reach:
         self._listed: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
-        """The nodes that tried but got no answer, whatever the reason."""
+        """The nodes that have a cause for each endpoint, current or past."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """When the endpoints last answered other nodes."""
         self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
@@ -200,7 +200,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
 
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
-    """Merge incidents of endpoints that the same nodes fail to reach into one."""
+    """Merge the incidents of _PATHS or more endpoints that the same few nodes fail to reach."""
     of_nodes: dict[tuple[str, ...], list[MergedIncident]] = defaultdict(list)
     kept: list[MergedIncident] = []
     for one in found:

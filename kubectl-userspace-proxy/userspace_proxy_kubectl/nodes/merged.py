@@ -94,7 +94,7 @@ class MergedPort:
     """The nodes on which the port isn't ok: the worst group first, then the largest."""
     served: int
     neutral: tuple[tuple[str, int], ...]
-    """Why nodes that serve the port have no evidence of an answered client, and how many."""
+    """Why nodes that serve the port have no evidence of an answered client, with node counts."""
     left_out: int
     """The number of nodes that serve the port, but whose summaries omit it."""
     missing: tuple[str, ...]
@@ -188,13 +188,13 @@ class Merged:
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
     namespace: str = ""
-    """The only namespace; empty for all, or another selection."""
+    """The selected namespace; empty if all namespaces or individual Services are selected."""
     unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None if nothing is faulty or known to be healthy."""
+        """The level for all readers; None for a neutral mark (:func:`mark_of`)."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)
@@ -215,7 +215,7 @@ class Merged:
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
 
     def of_service(self, service: str) -> Merged:
-        """Return only a Service, one of its ports (by name or number), or a namespace."""
+        """Return the part about a Service, one of its ports (by name or number), or a namespace."""
         if "/" in service:
             ports = [port for port in self.ports if service in port.first.names]
         else:
@@ -273,9 +273,9 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 
 
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
-    """Return up to ASKED_MAX Services for which summaries don't suffice, on the most nodes first.
+    """Return up to ASKED_MAX Services that aren't ok in summaries, on the most nodes first.
 
-    They aren't ok on some node: only other nodes show whether their endpoints answer at all.
+    Summaries omit Services where they are served, so they don't show if endpoints answer at all.
     """
     found = Counter(
         f"{port.namespace}/{port.service}"
@@ -371,7 +371,7 @@ def _group(same: Sequence[_UnhealthyNode]) -> NodeGroup:
 
 
 def _has_files(known: Sequence[AgentAnswer], members: Mapping[str, PortFacts]) -> bool:
-    """Return whether a node reads manifests, so that the API server doesn't know its Services."""
+    """Return whether a node reads Services from another source than the API server."""
     return any(
         one.status is not None and one.node in members and one.status.source.kind != "kubernetes"
         for one in known
@@ -383,7 +383,7 @@ def _summaries(known: Sequence[AgentAnswer]) -> frozenset[str]:
 
 
 def _usual_count(known: Sequence[AgentAnswer]) -> int:
-    """Return the usual number of Service ports on a node, which needn't be exact."""
+    """Return the median of the numbers of Service ports in summaries; 0 without summaries."""
     counts = [
         one.status.served + sum(port.state.level is not Level.OK for port in one.status.ports)
         for one in known

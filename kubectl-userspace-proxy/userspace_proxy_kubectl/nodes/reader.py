@@ -69,7 +69,7 @@ class NodesReader:
     Args:
         client: The API server's client, not open yet.
         where: Selects the agents.
-        timeout_s: Deadline of the first answers; None: FIRST_S, and more for many nodes.
+        timeout_s: Timeout of the first answers; None for FIRST_S, and more for many nodes.
         with_plans: Also find nodes whose plan lags behind the API server.
     """
 
@@ -133,7 +133,7 @@ class NodesReader:
 
         Args:
             show: Called with the answers so far, several times a second until all have arrived.
-            also: Services, ``namespace/name``, that summaries include anyway.
+            also: Services, ``namespace/name``, that summaries include even if served.
 
         Raises:
             UserspaceProxyError: Pods can't be listed, there are no agents, or port-forwards aren't
@@ -212,7 +212,7 @@ class NodesReader:
 
         Args:
             path: The path and its query, both quoted.
-            nodes: The nodes; empty: all with an agent.
+            nodes: The nodes; empty for all selected nodes with an agent.
 
         Raises:
             UserspaceProxyError: See :meth:`first`.
@@ -312,7 +312,7 @@ class NodesReader:
 
         Args:
             old_s: The maximum age of answers.
-            is_last: Once set, return as soon as all is known.
+            is_last: Once set, return as soon as each difference has lasted long enough.
             changed: Called after each change.
         """
         if not self._with_plans:
@@ -337,7 +337,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask on some nodes, or on all nodes if no names are given."""
+        """Return the agents to ask on some nodes, or on all selected nodes without names."""
         if not self.agents:
             await self._found()
             self._finder.check()
@@ -374,7 +374,7 @@ class NodesReader:
     async def _keep_lines(
         self, node: str, to: ForwardTarget, path: str, queue: asyncio.Queue[NodeLine]
     ) -> None:
-        """Put an agent's lines into a queue until cancelled."""
+        """Put an agent's lines and its stream's problems into a queue until cancelled."""
         tries, within_s = 0, self._within_s(len(self.agents))
         while True:
             sent = self._calls.lines(to, path, first_s=within_s, silent_s=SILENT_S)

@@ -102,7 +102,7 @@ def _have_left_out(all_nodes: AllNodes) -> bool:
 
 
 def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:
-    """Return any node's facts about Services, as a single answer."""
+    """Return the facts about Services in any of the answers, as a single answer."""
     ports = {port.name: port for one in answers for port in one.ports}
     listed = {f"{port.namespace}/{port.service}" for port in ports.values()}
     others = (ServiceKey.read(service) for service in services if service not in listed)

@@ -75,8 +75,8 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     """Return all nodes as text in UTF-8.
 
     Args:
-        columns: The width of the terminal; 0: unlimited.
-        is_wide: Show all findings and causes, their remedies, and endpoints.
+        columns: The width of the terminal; 0 if unlimited.
+        is_wide: Whether to show all findings and causes, their remedies, and endpoints.
     """
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     findings = merged.findings if is_wide else merged.findings[:_FINDINGS_SHOWN]
@@ -223,7 +223,7 @@ def _endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def _traffic(port: MergedPort) -> str:
-    """Return the traffic of a healthy Service port as text; empty for other ports."""
+    """Return a healthy Service port's traffic as text; empty for other ports or without traffic."""
     if port.level is not Level.OK:
         return ""
     sums = port.sums

@@ -47,7 +47,7 @@ def _at(port: PortFacts, endpoint: EndpointFacts) -> object:
 
 
 def _judged(port: PortFacts, answering: set[object]) -> PortFacts:
-    """Return the facts with a cause for each endpoint that is silent only towards this node."""
+    """Return the facts; in an unknown state, add causes for endpoints that answer other nodes."""
     if port.state.word is not PortState.UNKNOWN:
         return port
     causes: list[Cause] = []

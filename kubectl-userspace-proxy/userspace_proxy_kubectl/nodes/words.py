@@ -43,7 +43,7 @@ class _Counts(NamedTuple):
 
 
 def on_nodes(nodes: Sequence[str], total: int) -> str:
-    """Return ``on node-7 and node-31 (2 of 120)``, ``on all 120 nodes``.
+    """Return ``on node-7 and node-31 (2 of 120)`` or ``on all 120 nodes``.
 
     Args:
         total: The number of nodes with an answer.
@@ -152,7 +152,7 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
 
 
 def _unless_all(nodes: Collection[str], total: int) -> str:
-    """Return `` on`` which nodes; empty if these are all ``total`` nodes."""
+    """Return the nodes after a space and ``on``; empty if these are all ``total`` nodes."""
     return "" if len(nodes) == total else f" {on_nodes(sorted(nodes, key=in_order), total)}"
 
 
@@ -205,8 +205,8 @@ def _causes(
     left.sort(key=lambda same: -nodes[same])
     endpoints = port.endpoints if left else ()
     here = {node for group in groups for node in group.nodes}
-    # State which nodes tried an endpoint only if this isn't obvious, and where it fails now: on
-    # other nodes it failed clients of the last minute.
+    # State which nodes tried an endpoint only if this isn't obvious and the endpoint fails now on
+    # one of these nodes, not only in the last minute.
     by_address = {
         one.address: one
         for one in endpoints

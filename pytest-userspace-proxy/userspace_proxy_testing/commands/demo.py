@@ -53,7 +53,7 @@ def demo(given: Given) -> int:
 
     Raises:
         ConfigError: The port isn't a number.
-        UserspaceProxyError: No demo runs, or it refuses the command.
+        UserspaceProxyError: No demo runs, it refuses the command, or the proxy fails.
         SandboxError: Namespaces can't be created here; the message contains the remedy.
         ListenError: The page's port is in use.
     """
@@ -114,7 +114,7 @@ def _show(
 
 
 class _StopOnSignal:
-    """Lets Ctrl-C, SIGTERM and the end of a child end a poll on its descriptor.
+    """Makes its descriptor readable after SIGINT, SIGTERM, SIGHUP or the end of a child.
 
     Signals become bytes on a socket, so no signal is lost between a check and a poll.
     """
@@ -140,7 +140,7 @@ class _StopOnSignal:
         return self._woken.fileno()
 
     def clear(self) -> None:
-        """Discard signals, because the caller has checked everything."""
+        """Discard the signals so far; call this before checking what they may have changed."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
 
@@ -175,7 +175,7 @@ def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
 def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
     """Write scripts: ``pod`` and ``node``, which run a command there, ``ask``, and this program.
 
-    This program needn't be in PATH.
+    The last one is needed because this program may not be in PATH.
     """
     for name, words in (
         ("pod", client.prefix),

@@ -64,11 +64,11 @@ class BrokenService:
     port: str = "port: 80"
     slice_namespace: str = NAMESPACE
     slice_owner: str = ""
-    """The Service that the slice names; empty: this Service."""
+    """The Service that the slice names; empty for this Service."""
     slice_port: str = "port: 8080"
     endpoint: str = _GOOD
     dialled: str = ""
-    """The address at which clients experience the mistake; empty: the cluster IP."""
+    """The address at which clients experience the mistake; empty for the cluster IP."""
 
 
 _BALANCED = "\n  type: LoadBalancer\n  loadBalancerSourceRanges: [198.51.100.0/24]"

@@ -180,7 +180,7 @@ def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
 
 
 def _run(argv: list[str]) -> int:
-    """Run a command in the foreground; the terminal sends it Ctrl-C, and this process SIGTERM."""
+    """Run a command in the foreground, where Ctrl-C reaches it; SIGTERM is passed on to it."""
     process = subprocess.Popen(argv, env=without_proxies())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

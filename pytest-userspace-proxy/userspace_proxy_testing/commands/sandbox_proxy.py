@@ -38,7 +38,7 @@ def page_socket(port: int | None) -> socket.socket:
     """Open the page's socket outside: a socket belongs to the namespace that creates it.
 
     Args:
-        port: On 127.0.0.1; None: 10249, or else any free port.
+        port: The port on 127.0.0.1; None for 10249 or, if that is in use, any free port.
 
     Raises:
         ListenError: The port is in use.
@@ -98,8 +98,8 @@ def running_proxy(
 
     Args:
         page: The listening socket of the status page.
-        log: A file for its log.
-        flags: Further flags.
+        log: The file for the proxy's log.
+        flags: Further flags of ``run``.
         health: The listening socket for health checks; None if the proxy opens one on the node.
     """
     inherited = [page, *([health] if health else [])]

@@ -1,4 +1,4 @@
-"""The commands that this package adds to ``userspace-proxy``, with an entry point each."""
+"""The commands that this package adds to ``userspace-proxy``, each with its entry point."""
 
 from __future__ import annotations
 

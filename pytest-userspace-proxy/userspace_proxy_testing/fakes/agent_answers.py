@@ -156,7 +156,7 @@ def endless(start: bytes, part: bytes, *, every_s: float = 0.0, pause: Pause = p
     """Return an endless answer: a start, then the same part over and over.
 
     Args:
-        every_s: Seconds between parts; 0: as fast as the client reads.
+        every_s: Seconds between parts; 0 to send as fast as the client reads.
     """
 
     async def answer(_request: AgentRequest, send: Send) -> None:
@@ -215,7 +215,7 @@ TRICKS: Sequence[str] = (
 
 
 def forged(facts: StatusFacts, trick: str) -> StatusFacts:
-    """Return facts with a string from TRICKS in every field that is shown to people."""
+    """Return facts with a string from TRICKS in fields that are shown to people."""
     ports = [
         msgspec.structs.replace(
             port,

@@ -28,7 +28,7 @@ def service_objects(
     Args:
         endpoints: The number of ready endpoints per Service.
         namespaces: The number of namespaces to spread them over.
-        nodes: The endpoints' nodes, in turn; empty: unspecified.
+        nodes: The endpoints' nodes, in turn; empty if unspecified.
     """
     items: list[Object] = []
     for number in range(count):

@@ -63,7 +63,7 @@ class FakeAgents:
         api: The API server, which gets the Nodes and pods, and forwards to the pods.
         release: The release's name; the default is the chart's.
         port: The port of the agents' status page; they have a flag for it unless it is the default.
-        serves: The name of the Services that a canary serves; empty: Services without a name.
+        serves: The name of the Services that a canary serves; empty for Services without a name.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FakeAgents:
 
         Args:
             answer: Answers each request; see ``agent_answers``.
-            pod: The pod's name; empty: made from release and node.
+            pod: The pod's name; empty to derive it from release and node.
             created: The pod's creation time.
             is_forbidden: Whether the API server denies port-forwards to it.
             log: The agent's log.
@@ -205,7 +205,7 @@ def response_head(code: int, **headers: str) -> bytes:
     """Return an answer's status line and headers, which announce that the connection will close.
 
     Args:
-        headers: By name, with ``_`` for ``-``.
+        headers: Values by name, in which ``_`` stands for ``-``.
     """
     lines = [f"HTTP/1.1 {code} {HTTPStatus(code).phrase}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

@@ -54,9 +54,9 @@ class ObjectFilter:
 
     resource: str
     name: str = ""
-    """The name of the only matching object (``fieldSelector``); empty: any."""
+    """The name of the only matching object (``fieldSelector``); empty for any."""
     namespace: str = ""
-    """The only matching namespace, from the path; empty: any."""
+    """The only matching namespace, from the path; empty for any."""
     labels: tuple[tuple[str, str], ...] = ()
     """Labels that a matching object has (``labelSelector``)."""
 
@@ -82,7 +82,7 @@ class ListPage:
 
 
 class FakeObjects:
-    """Services, EndpointSlices, Nodes, Pods and Leases, with resourceVersions."""
+    """Objects of the kinds in ``KINDS``, with resourceVersions."""
 
     def __init__(self) -> None:
         self.revision = FIRST_REVISION
@@ -93,7 +93,7 @@ class FakeObjects:
         """The remaining pages of lists, by continue token."""
 
     def put(self, item: Object) -> WatchEvent:
-        """Add an object, or replace the object with the same kind and name.
+        """Add an object, or replace the object with the same kind, namespace and name.
 
         Raises:
             KeyError: The kind isn't in ``KINDS``, or the object has no name.

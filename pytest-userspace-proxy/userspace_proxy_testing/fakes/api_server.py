@@ -1,4 +1,4 @@
-"""A Kubernetes API server in memory: Services, EndpointSlices, Nodes, Pods, Leases.
+"""A Kubernetes API server in memory: Services, EndpointSlices, Nodes, Pods, Leases, DaemonSets.
 
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
@@ -7,7 +7,7 @@ To clients, it behaves like kube-apiserver: resourceVersions, pages with continu
 410 for forgotten revisions, 504 for lists of future revisions, Status objects for errors. It
 validates and allocates nothing.
 
-Rule 1: ``requests`` contains all requests as text, one line each.
+Rule 1: ``requests`` contains all requests except reviews and ``/version`` as text, one line each.
 Rule 2: only the test triggers bookmarks, ends, silence and errors.
 Rule 3: a server belongs to the event loop in which it was started.
 """
@@ -85,10 +85,10 @@ class FakeApiServer:
 
     Args:
         token: The only valid bearer token; empty if no token is required.
-        has_watch_cache: Send lists from a resourceVersion in one page regardless of the limit, like
-            kube-apiserver; False: send every list in pages.
-        port: The port to listen on; 0: any free port.
-        tls: Makes the server serve HTTPS; clients send credentials only then.
+        has_watch_cache: Whether to send lists from a resourceVersion in one page regardless of the
+            limit, like kube-apiserver; other lists are sent in pages.
+        port: The port to listen on; 0 for any free port.
+        tls: The context for serving HTTPS; clients send credentials only over HTTPS.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class FakeApiServer:
         """Add an object, or replace the object of that kind and name; return its resourceVersion.
 
         Raises:
-            KeyError: The kind isn't in ``PATHS``, or the object has no name.
+            KeyError: The kind is unknown, or the object has no name.
         """
         return self._send_event(self._objects.put(item))
 
@@ -302,7 +302,7 @@ class FakeApiServer:
         return refusal or self._without_host(request, 204) or await self.pods.log(request)
 
     def _without_host(self, request: web.Request, code: int) -> web.Response | None:
-        """Return the response to a request for a pod's kubelet while the pod has no node."""
+        """Return the response for a pod that has no node, and no kubelet; None for other pods."""
         where = request.match_info
         pod = self._objects.get("pods", where["name"], where["namespace"])
         if pod is None or (pod.get("spec") or {}).get("nodeName"):

@@ -37,7 +37,7 @@ class FakeSteering(Steering):
         """The number of frontends in all calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None
         """The error that ``apply``, ``change`` and ``kernel_connections`` raise without changing
-        anything; None: they succeed."""
+        anything; None if they succeed."""
         self.counted: Mapping[Frontend, int] | None = None
         """The result of ``kernel_connections``."""
         self._taken = taken if taken is not None else {}

@@ -158,7 +158,7 @@ class FaultyStream:
                     return
 
     async def _may_go_on(self) -> bool:
-        """Wait while nothing may be forwarded; return False once the connection has ended."""
+        """Wait while a toxic prevents forwarding; return False once it has ended the connection."""
         while True:
             ends = self._ends()
             if not ends:
@@ -167,7 +167,7 @@ class FaultyStream:
                     self._queue.put_nowait(_Chunk(b"", self._clock()))
                 return True
             if self._is_over and self._drops():
-                # Reset the connection, as toxiproxy does: otherwise it would stay open after its
+                # Close the connection, as toxiproxy does: otherwise it would stay open after its
                 # client has gone.
                 self._abort(False)
                 return False

@@ -59,7 +59,7 @@ class EndpointFaults:
                 with ``count``; with UDP ``latency``, ``loss``, ``reorder``.
 
         Raises:
-            ConfigError: The fault doesn't exist, or an attribute is invalid.
+            ConfigError: The fault doesn't exist, or an argument is invalid.
         """
         is_udp = protocol is Protocol.UDP
         check_type(type_, protocol)
@@ -97,7 +97,7 @@ class EndpointFaults:
         """Remove all faults of an endpoint or of a Service. Idempotent.
 
         Args:
-            protocol: Remove only faults of this protocol; None: of TCP and UDP.
+            protocol: Remove only faults of this protocol; None for faults of both.
         """
         servers = self._servers.get(service, {})
         for at in list(servers):

@@ -27,7 +27,7 @@ def protocols_of(type_: str) -> frozenset[Protocol]:
 
 
 def check_type(type_: str, protocol: Protocol) -> None:
-    """Raise ConfigError unless the protocol supports a fault of this type."""
+    """Raise ConfigError unless the protocol supports this type; TypeError unless it is a string."""
     if not isinstance(type_, str):
         raise TypeError(f"fault: expected a name such as 'latency', got {type_!r}")
     known = _TYPES_OF[protocol]

@@ -150,7 +150,7 @@ def read_toxic(
 
     Args:
         attributes: Values by name; missing values are 0.
-        name: Empty: ``type_stream``, as in toxiproxy.
+        name: The toxic's name; empty for ``type_stream``, as in toxiproxy.
         types: The types of toxics that the protocol supports.
 
     Raises:

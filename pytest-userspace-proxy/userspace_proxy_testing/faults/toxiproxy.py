@@ -54,7 +54,7 @@ class ToxiproxyServices(Protocol):
     async def update(
         self, name: str, listen: str | None, upstream: str | None, enabled: bool | None
     ) -> None:
-        """Change the proxy; arguments that are None stay as they are."""
+        """Change a Service; None leaves a property unchanged."""
 
     async def delete(self, name: str) -> None:
         """Stop serving a Service."""
@@ -309,7 +309,7 @@ def _attributes(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _field(wanted: Mapping[str, Any], name: str, type_: type[_T], place: str = "") -> _T | None:
-    """Return a field; None if it is missing or null."""
+    """Return a field, or None if it is missing or null; raise _ApiError for another type."""
     value = wanted.get(name)
     if value is not None and not isinstance(value, type_):
         raise _ApiError(400, f"bad request body: {name}: expected {type_.__name__}{place}")

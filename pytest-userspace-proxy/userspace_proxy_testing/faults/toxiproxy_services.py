@@ -149,7 +149,7 @@ def _label(name: str, number: int) -> str:
 
 
 def _as_ip(listen: str) -> str:
-    """Return the address to listen on: loopback if all addresses were requested."""
+    """Return the address to listen on: 127.0.0.1 in place of all addresses or ``localhost``."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _ANY else listen
 
@@ -158,7 +158,7 @@ async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
     """Return an upstream's first address; a name is resolved only here.
 
     Raises:
-        ValueError: The name is unknown, or not of the listener's family.
+        ValueError: The text isn't ``host:port``, or the host has no address of this family.
     """
     host, _, port = upstream.rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:

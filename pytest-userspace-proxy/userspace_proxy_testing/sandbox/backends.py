@@ -282,11 +282,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until a signal ends the process."""
+    """Serve until SIGINT; return the exit status, 1 if a port can't be opened."""
     options = parse(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # Block signals, so that a signal waits until this thread does; other threads inherit the mask.
+    # Block signals, so that they stay pending until sigwait(); other threads inherit the mask.
     numbers = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     kept: list[socket.socket] = []

@@ -53,8 +53,8 @@ def hold_command(
 
     Args:
         rootless: Whether the namespace belongs to a user namespace of the sandbox.
-        user_pid: A process in that user namespace; None creates a new one.
-        sysctls: Such as ``net/ipv4/ip_forward=1``; set before anything else.
+        user_pid: A process in that user namespace; None to create a new one.
+        sysctls: Settings, such as ``net/ipv4/ip_forward=1``, which are applied first.
     """
     spared = str(Path("/proc/self/ns/net").readlink())
     script = ("sh", "-c", HOLD, "holder", sys.executable, str(REAPER), spared, *sysctls)
@@ -75,7 +75,7 @@ class Holder:
 
     Args:
         rootless: As for :func:`hold_command`.
-        user: A holder in the user namespace; None creates a new one.
+        user: A holder in the user namespace; None to create a new one.
         sysctls: As for :func:`hold_command`.
 
     Raises:
@@ -120,7 +120,7 @@ class Holder:
         _live.discard(self)
 
     def wait(self) -> None:
-        """Wait until a released namespace has no processes; idempotent."""
+        """Wait until a released namespace has no processes, for a limited time; idempotent."""
         try:
             self._process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:

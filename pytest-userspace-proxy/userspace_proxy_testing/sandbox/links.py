@@ -127,8 +127,8 @@ def bridge(subnets: Sequence[Network]) -> tuple[str, ...]:
 def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
     """Return the lines that create the segment between nodes and outside clients.
 
-    Its router sends packets for all other addresses to ``uplink``, an empty link, so it
-    reports them as unreachable (``lan_sysctls``).
+    Its router sends packets for all other addresses to ``uplink``, an empty link, and therefore
+    reports these addresses as unreachable (``lan_sysctls``).
     """
     return (
         *_new_bridge(LAN_BRIDGE, "02:00:00:00:00:02"),
@@ -147,7 +147,7 @@ def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
 def lan_sysctls(plan: AddressPlan) -> list[str]:
     """Return the settings with which the router gives up on ``uplink`` after 10 ms.
 
-    An unreachable route would be worse: the kernel sends five such errors, then one per second, and
+    An unreachable route would be worse: the kernel sends five ICMP errors, then one per second, and
     TCP delays its reaction to an error by 1 s if the error arrives while TCP is sending.
     """
     return [
@@ -194,7 +194,7 @@ def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]
 
 
 def to_node(pods: Sequence[Network], addresses: Sequence[Address]) -> list[str]:
-    """Return the lines by which one node reaches another node's pods."""
+    """Return the lines that add a node's routes to another node's pods."""
     return [f"route replace {pod} via {node}" for pod, node in by_family(pods, addresses)]
 
 

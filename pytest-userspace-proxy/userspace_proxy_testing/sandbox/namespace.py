@@ -34,7 +34,7 @@ class Namespace:
     All its processes are killed when it closes, or when the process that created it dies.
 
     Args:
-        name: For messages; backends answer with it.
+        name: The name in messages and in backends' answers.
         holder: Keeps the namespace alive; closed together with it.
     """
 
@@ -82,13 +82,13 @@ class Namespace:
         """Run a command in the namespace; return its output and status, like ``subprocess.run``.
 
         Args:
-            env: None: this process's, without variables for HTTP proxies.
+            env: The environment; None for this process's, without variables for HTTP proxies.
             files: As for :meth:`prefix_with_files`.
 
         Raises:
             SandboxError: The command failed (the message contains its last output line), or took
                 too long.
-            TypeError: ``argv`` is a single text.
+            TypeError: ``argv`` is a string.
         """
         if isinstance(argv, str):
             raise TypeError(f"cannot run {argv!r}: a command is a list: {argv.split()!r}")
@@ -165,7 +165,7 @@ class Namespace:
 
         Args:
             lines: Commands of ``ip`` without the word ``ip``.
-            sysctls: Such as ``net/ipv4/ip_forward=1``.
+            sysctls: Settings, such as ``net/ipv4/ip_forward=1``.
 
         Raises:
             SandboxError: The kernel refused a change; the remaining changes weren't applied.

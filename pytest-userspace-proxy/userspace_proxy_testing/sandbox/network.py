@@ -48,8 +48,8 @@ class Sandbox:
     as does the death of this process.
 
     Args:
-        rootless: Whether to use a user namespace; None: only if this process may not create
-            network namespaces.
+        rootless: Whether to use a user namespace; None to use one only if this process may not
+            create network namespaces.
         pod_cidr: As for :func:`.plan_addresses`.
         service_cidr: Likewise; outside clients route it through the node.
 

@@ -50,7 +50,7 @@ def explain_refusal(said: str, *, rootless: bool, sysctls: Mapping[str, str]) ->
     Args:
         said: The tool's output, such as ``unshare: unshare failed: Operation not permitted``.
         rootless: Whether a user namespace was requested.
-        sysctls: From :func:`.read_sysctls`.
+        sysctls: The result of :func:`.read_sysctls`.
     """
     cause = said.strip().splitlines()[-1] if said.strip() else "no reason given"
     if "/proc/sys/" in cause:

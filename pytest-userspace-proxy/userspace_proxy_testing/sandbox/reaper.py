@@ -62,7 +62,7 @@ def kill(pid: int, namespace: str) -> int | None:
 
 
 def reap(namespace: str) -> None:
-    """Kill all processes of a namespace and wait until they have exited."""
+    """Kill all processes of a namespace, and wait up to DEADLINE_S until they have exited."""
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
         dying = [d for d in (kill(pid, namespace) for pid in members(namespace)) if d is not None]

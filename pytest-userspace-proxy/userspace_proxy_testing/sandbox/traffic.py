@@ -68,7 +68,7 @@ def target(text: str) -> Target:
 
 
 async def keep_requesting(to: Target, phase: float) -> None:
-    """Request a target forever."""
+    """Request a target forever, with at most MAX_OPEN requests at a time."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(MAX_OPEN)
     async with asyncio.TaskGroup() as requests:
@@ -134,7 +134,7 @@ async def request_all(targets: Sequence[Target]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Request until a signal ends the process."""
+    """Request until a signal other than SIGINT ends the process."""
     parser = argparse.ArgumentParser(
         prog="traffic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

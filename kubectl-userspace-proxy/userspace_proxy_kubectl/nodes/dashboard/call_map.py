@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line between an item and the items that it calls."""
+    """A line from an item to an item that it calls."""
 
     start: str
     end: str

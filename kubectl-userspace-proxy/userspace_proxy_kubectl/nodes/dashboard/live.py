@@ -52,8 +52,8 @@ _FRESH_S = 4.0
 _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
 _LEAST_S = 0.5
-# How old the earlier answers should be with which the current answers are compared, for rates and
-# lags; until such answers exist, younger ones are used.
+# The minimum age of the answers with which the current answers are compared, for rates and lags;
+# until such answers exist, younger ones are used.
 _BEFORE_S = 10.0
 _KEPT = 8
 
@@ -63,10 +63,10 @@ class Live:
 
     Args:
         latest: Returns all nodes with their latest answers.
-        ask: Asks nodes.
+        ask: Sends a request to nodes.
         cluster: The name of the cluster.
         unix: Returns the Unix time.
-        clock: Monotonic seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Live:
         """The answers to the requests of pages, by path, with their times of arrival."""
 
     async def look(self) -> ClusterLook:
-        """Return all nodes with their latest answers, up to a moment old."""
+        """Return all nodes, merged from answers that may be a moment old."""
         async with self._merging:
             all_nodes, began = self._latest(), self._clock()
             look = self._look
@@ -172,7 +172,7 @@ class Live:
         return await asking.get(path, make)
 
     def _before(self, now: AllNodes, at: float) -> AllNodes | None:
-        """Return earlier answers for comparison, and store the current answers."""
+        """Return earlier answers for comparison; store the current answers every few seconds."""
         while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
             del self._marks[0]
         before = self._marks[0][1] if self._marks else None

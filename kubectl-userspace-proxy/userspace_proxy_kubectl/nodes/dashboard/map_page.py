@@ -95,7 +95,7 @@ def _texts(name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls])
     yield name
     for port in ports:
         yield port.key.name
-        # Cost: the nodes' facts are merged only for the shown endpoints.
+        # Read one node's endpoints, because merging all nodes' facts about each endpoint is slow.
         for endpoint in port.first.endpoints:
             yield endpoint.address
             yield endpoint.node

@@ -41,7 +41,7 @@ class PageHead:
 
 
 def render(name: str, head: PageHead, **content: object) -> Parts:
-    """Return the parts of a page whose content is a template."""
+    """Return the parts of a page; ``name`` is the template of its content."""
     look = head.look
     shown = {field.name: getattr(head, field.name) for field in fields(head)}
     content = {"now": look.now, "root": "/", **shown, **content}

@@ -136,7 +136,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
 
 
 def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
-    """Render one page of the causes that match the search."""
+    """Return one page of the causes that match the search."""
     merged = look.merged
     said = say_incidents(merged.incidents, look.now, len(merged.answered))
     found = [
@@ -211,8 +211,8 @@ def head(
     Args:
         mark: The level of the page's subject, or None for a neutral mark; empty if the subject is
             all nodes.
-        heading: The subject; empty: all nodes.
-        words: The state of the subject as text; empty: the state of all nodes.
+        heading: The subject; empty for all nodes.
+        words: The state of the subject as text; empty for the state of all nodes.
     """
     merged = look.merged
     level = merged.mark if mark == "" else mark

@@ -68,7 +68,7 @@ _STREAM = "/stream"
 
 
 class Addresses(NamedTuple):
-    """The URLs at which a browser begins."""
+    """The URLs that open the dashboard."""
 
     printed: str
     """The URL for the user, which works as long as the server runs."""
@@ -96,7 +96,7 @@ class Dashboard:
         """Start listening on loopback.
 
         Args:
-            port: 0: the default port, or any free port if the default port is taken.
+            port: 0 for the default port, or for any free port if the default port isn't available.
             path: The page to which the returned URLs point.
 
         Raises:
@@ -150,7 +150,7 @@ class Dashboard:
         return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
 
     async def _stream(self, make: _Maker, request: web.Request) -> web.StreamResponse:
-        """Send the changes of a page, until the client leaves."""
+        """Send the changes of a page, until the client disconnects."""
         path = request.rel_url.raw_path.removeprefix(_STREAM)
         asked, sent = Selection.parse(request.query, path), Sent()
 

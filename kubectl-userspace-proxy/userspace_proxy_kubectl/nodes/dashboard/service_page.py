@@ -71,7 +71,7 @@ class Head:
 
     endpoint: MergedEndpoint
     is_failing: bool
-    """Whether the endpoint fails for every node that tried it."""
+    """Whether the endpoint fails for at least one node, and isn't known to answer any."""
     says: str
 
 
@@ -105,7 +105,7 @@ class MatrixRow:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the node tried at least two endpoints, and all of them failed."""
+        """Whether at least two endpoints fail for the node, and none is known to answer it."""
         return _all_fail(self.states, least=2)
 
     @property
@@ -133,7 +133,7 @@ def render_service(
 
     Args:
         look: The nodes, limited to the Service.
-        calls: Calls, among them the Service's calls.
+        calls: Clients' calls, including the calls to the Service.
     """
     merged = look.merged.of_service(service)
     if not merged.ports:

@@ -40,7 +40,7 @@ def write_archive(
     """Write an archive; return its size in bytes.
 
     Args:
-        files: Consumed one at a time.
+        files: The files, which are consumed one at a time.
         made_at: Unix time, used for all files.
         replaces: Whether an existing file may be replaced.
 
@@ -78,7 +78,7 @@ def _publish(part: Path, path: Path) -> None:
     """Rename a file to its final name; raises FileExistsError if that is taken."""
     try:
         # Link, because a rename would replace a file that another program has created since the
-        # check above.
+        # caller's check.
         os.link(part, path)
     except FileExistsError:
         raise

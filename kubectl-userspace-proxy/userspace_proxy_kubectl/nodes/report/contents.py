@@ -77,7 +77,7 @@ class Contents:
 
     @property
     def count(self) -> int:
-        """The number of consumed files."""
+        """The number of files; complete once all files are consumed."""
         return len(self._listing.files) + _LISTS
 
     def files(self) -> Iterator[ReportFile]:
@@ -209,7 +209,7 @@ NEVER = (
 
 
 def _in_new_order(all_nodes: AllNodes, *, has_new_names: bool) -> AllNodes:
-    """Return nodes sorted by their new names: an order by hidden names would reveal something."""
+    """Return nodes, sorted by new names if any: an order by hidden names would reveal something."""
     if not has_new_names:
         return all_nodes
     answers = sorted(all_nodes.answers, key=lambda one: one.node)

@@ -35,8 +35,8 @@ from .pseudonyms import Pseudonyms
 from .scrubbing import Scrubber
 
 SERVICES_MAX = 100
-"""The maximum number of Services whose objects are read; Services that most nodes don't serve come
-first."""
+"""The maximum number of Services whose objects are read; Services with problems on the most nodes
+come first."""
 PORTS_MAX = 50_000
 """The maximum number of Service ports in whole answers, at 3 kB each; other answers become
 summaries. Nodes with problems come first."""
@@ -70,7 +70,7 @@ class Material:
 
 
 def unserved(all_nodes: AllNodes) -> list[str]:
-    """Return Services that some nodes fail to serve: on the most nodes first, then by name."""
+    """Return Services not served as planned, on the most nodes first, then by name."""
     counts: Counter[str] = Counter()
     for answer in all_nodes.answers:
         status = answer.status or StatusFacts()
@@ -84,7 +84,7 @@ async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber,
     """Return the scrubber, and why not all names are known (or an empty string).
 
     Args:
-        client: Open; its own credentials count as secrets, too.
+        client: The API server's client, open; its credentials count as secrets.
         key: The key of the pseudonyms; None to keep the names.
     """
     await client.credentials.header()
@@ -108,7 +108,7 @@ async def gather(
     """Read a report's material other than agents' answers.
 
     Args:
-        unknown: Why some names to hide are unknown: logs are then left out.
+        unknown: Why some names to hide are unknown; unless empty, logs are left out.
     """
     services, (shown, cut) = unserved(all_nodes), _cut(all_nodes)
     missing = [

@@ -49,11 +49,11 @@ class ServiceObjects:
     """``namespace/name``."""
     items: Sequence[Mapping[str, Any]] = ()
     problem: str = ""
-    """Why something is missing; empty if it is complete."""
+    """Why objects are missing; empty if none are."""
 
 
 async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
-    """Read a Service, ``namespace/name``, and its EndpointSlices; a failure is a value."""
+    """Read a Service, ``namespace/name``, and its EndpointSlices; an error is the ``problem``."""
     namespace, name = ServiceKey.read(service)
     taken = _Items()
     problem = await _read(client, namespace, name, taken)
@@ -65,7 +65,7 @@ async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
 
 
 class _Items:
-    """The objects that are kept from lists."""
+    """The objects kept from lists, up to OBJECTS_BYTES."""
 
     def __init__(self) -> None:
         self.items: list[Mapping[str, Any]] = []

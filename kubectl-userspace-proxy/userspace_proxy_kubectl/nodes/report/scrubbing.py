@@ -61,7 +61,7 @@ class Scrubber:
     """Makes strings safe for an archive.
 
     Args:
-        pseudonyms: None: names and addresses stay.
+        pseudonyms: The pseudonyms that replace names and addresses; None to keep these.
     """
 
     def __init__(self, secrets: Secrets, pseudonyms: Pseudonyms | None = None) -> None:
