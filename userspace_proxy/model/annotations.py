@@ -255,8 +255,6 @@ def unknown_notes(
     return tuple(notes)
 
 
-# A weight has at most five digits: Python refuses to convert very long numbers.
-_WEIGHT = re.compile(r"\d{1,5}", re.ASCII)
 # Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
 ANNOTATION_CILIUM_WEIGHT = "service.cilium.io/weight"
 WEIGHT_MAX = 65535
