@@ -106,6 +106,30 @@ def test_an_unanswered_request_is_counted_unless_another_failure_was_counted(cod
     assert (counters.unanswered_requests, counters.active, counters.stalled) == (owed, -1, -1)
 
 
+@pytest.mark.parametrize(("code", "owed"), [(None, 1), (CauseCode.ENDPOINT_RESETS, 0)])
+def test_a_due_answer_of_a_connection_left_open_is_counted_once(code, owed):
+    counters = EndpointCounters()
+    talk = exchange(counters)
+    talk.code = code
+    talk.note_left_open()
+    talk.note_left_open()
+    assert (counters.left_open, counters.unanswered_requests) == (owed, owed)
+
+
+@pytest.mark.parametrize(("closed", "has_answers"), [(19, True), (20, False), (20, True)])
+def test_closing_after_many_half_closing_clients_in_a_row_is_a_failure(closed, has_answers):
+    counters = EndpointCounters()
+    for _ in range(closed):
+        talk = exchange(counters)
+        talk.note_closed_after_client(5.0, lambda: has_answers)
+    assert talk.is_failed is (closed == 20 and has_answers)
+    assert counters.unanswered == talk.is_failed
+    counters.ends.succeeded_at = 6.0
+    talk = exchange(counters)
+    talk.note_closed_after_client(7.0, lambda: True)
+    assert not talk.is_failed
+
+
 @pytest.mark.parametrize("end", [None, left(0.5, 0.45)])
 def test_a_first_byte_in_time_or_barely_late_counts_as_success(end):
     counters = EndpointCounters()

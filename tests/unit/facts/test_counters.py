@@ -55,6 +55,21 @@ def test_failures_are_counted_by_cause():
     assert EndpointCounters().failures_by_cause() == {}
 
 
+def test_clients_closed_in_a_row_are_counted_until_another_is_answered():
+    counters = EndpointCounters()
+    assert [counters.ended_after_client() for _ in range(20)] == [False] * 19 + [True]
+    counters.ends.succeeded_at = 5.0
+    assert not counters.ended_after_client()
+
+
+def test_a_service_port_has_answered_once_any_endpoint_has():
+    table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
+    table.counters_of(pod)
+    assert not table.has_answered()
+    table.counters_of(pod).ends.succeeded_at = 5.0
+    assert table.has_answered()
+
+
 def test_a_late_answered_flow_no_longer_counts_as_unanswered():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
