@@ -1,5 +1,6 @@
 """Port ranges: each port is translated to an endpoint's port, in real namespaces."""
 
+import contextlib
 import itertools
 import sys
 import threading
@@ -135,9 +136,14 @@ class Life:
 
 
 def asks_again(flow):
-    """Return the pod that answers a flow."""
+    """Return the pod that answers a flow; empty if none does.
+
+    The kernel drops an answer if the flow's conntrack entry was deleted after the question.
+    """
     flow.send(b"hello")
-    return flow.recv(100).decode().partition(" ")[0]
+    with contextlib.suppress(TimeoutError):
+        return flow.recv(100).decode().partition(" ")[0]
+    return ""
 
 
 @pytest.fixture(params=WAYS)
