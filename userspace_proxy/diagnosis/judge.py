@@ -105,7 +105,7 @@ def diagnose(
     """
     answered = _answered(ports)
     notes = _notes(source.rejected)
-    checks = _failed_checks(health_checks, ports) if health_checks else {}
+    checks = _failed_checks(health_checks, ports)
     slices = _rejected_slices(source.rejected)
     if not (notes or checks or slices or answered):
         # Cost: usually there are no such facts, and nearly all ports are unchanged.
@@ -219,11 +219,13 @@ def _failed_checks(
     checks: Iterable[HealthCheckFacts], ports: Iterable[PortFacts]
 ) -> dict[tuple[str, str], list[Cause]]:
     """Return the health checks that don't answer, by Service and the side of load balancers."""
+    failed = {check.service: check.problem for check in checks if check.problem}
+    if not failed:
+        return {}
     sides = {f"{port.namespace}/{port.service}": port.side for port in ports if port.side}
     return {
-        (check.service, sides.get(check.service, "")): [health_check_fails(check.problem)]
-        for check in checks
-        if check.problem
+        (service, sides.get(service, "")): [health_check_fails(problem)]
+        for service, problem in failed.items()
     }
 
 
