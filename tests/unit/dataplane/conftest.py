@@ -10,6 +10,7 @@ import uvloop
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.dataplane.reactor import Reactor
 from userspace_proxy.model.serving import Serving
 
 from .groups import POD_A, POD_B
@@ -43,6 +44,14 @@ async def build() -> AsyncIterator[Callable[..., Rig]]:
 async def rig(build: Callable[..., Rig]) -> Rig:
     """A rig with the default tuning."""
     return build()
+
+
+@pytest.fixture
+async def reactor() -> AsyncIterator[Reactor]:
+    """A reactor in the test's event loop."""
+    reactor = Reactor(asyncio.get_running_loop())
+    yield reactor
+    reactor.close()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from tests.port_keys import port_key
 from userspace_proxy.balance.client_endpoint_pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY, ProbeDials
-from userspace_proxy.dataplane.reactor import Reactor
 from userspace_proxy.model import DialFailure, Failure, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
@@ -170,13 +169,6 @@ async def test_a_dial_started_before_the_success_does_not_count_as_a_denial(rig,
     connection.began_at = now - 1.0 if is_older else now + 1.0
     connection._dial_failed(SILENT)
     assert web.group.counters_of(connection.endpoint).denials.is_on is not is_older
-
-
-@pytest.fixture
-async def reactor():
-    reactor = Reactor(asyncio.get_running_loop())
-    yield reactor
-    reactor.close()
 
 
 @pytest.fixture

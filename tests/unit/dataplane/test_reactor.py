@@ -13,13 +13,6 @@ from .waiting import turns, until
 
 
 @pytest.fixture
-async def reactor():
-    reactor = Reactor(asyncio.get_running_loop())
-    yield reactor
-    reactor.close()
-
-
-@pytest.fixture
 def pairs():
     """Make non-blocking socket pairs, and close them at the end."""
     made = []
