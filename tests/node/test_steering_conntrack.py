@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 
@@ -11,7 +12,7 @@ import steering_nodes as nodes
 from userspace_proxy.kernel.conntrack import (
     FULL_LISTING_ABOVE,
     Change,
-    forget_changed,
+    StaleEntries,
     list_entries,
     remove_entries,
 )
@@ -79,7 +80,9 @@ def listed(node: nodes.Net, version: int, protocol: str = "udp") -> set[tuple[st
 def forget(
     protocol: int, dialled: list[SocketAddress], *, before=(), now=None, version: int = 4
 ) -> int:
-    return forget_changed(version, [Change(protocol, one, before, now) for one in dialled])
+    with contextlib.closing(StaleEntries()) as entries:
+        changes = [Change(protocol, one, before, now) for one in dialled]
+        return entries.forget_changed(version, changes)
 
 
 def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:

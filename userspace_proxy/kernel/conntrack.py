@@ -24,6 +24,7 @@ import errno
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,53 +136,106 @@ class Allowed:
         return entry.answered_from[:-_PORT_BYTES] + port.to_bytes(_PORT_BYTES, "big")
 
 
-def forget_changed(version: int, changes: Iterable[Change]) -> int:
-    """Remove entries of frontends if old or missing rules have caused them.
+class StaleEntries:
+    """Finds and removes entries in the calling thread's network namespace; not thread-safe.
 
-    These are UDP associations of steered frontends that point neither to the port nor to an
-    endpoint; associations of frontends that are no longer steered, if they point to an old port or
-    endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
-    and of reset connections, if a new connection would be steered elsewhere. If a frontend is no
-    longer steered, the old port refuses its connections, so its TCP entries stay, unless another
-    frontend or program may use that port now.
-
-    Returns: The number of stale entries.
-
-    Raises:
-        SteeringError: The kernel doesn't list or remove entries.
+    The socket stays open once it has been used, so a process without a free descriptor can still
+    remove entries.
     """
-    udp: list[Change] = []
-    tcp: list[Change] = []
-    for change in changes:
-        if change.protocol == socket.IPPROTO_TCP:
-            if change.now is not None:
-                tcp.append(change)
-            elif change.is_replaced:
-                # Ignore endpoints, because any other program may have sent a SYN to them.
-                tcp.append(change._replace(choices=()))
-        elif change.now is not None or change.before:
-            udp.append(change)
-    associations, connections = ByDialled(udp), ByDialled(tcp)
 
-    def is_stale_association(entry: ConntrackEntry) -> bool:
-        allowed = associations.find(entry.dialled)
-        return allowed is not None and allowed.is_stale(entry)
+    def __init__(self) -> None:
+        self._requests: Requests | None = None
 
-    def is_stale_connection(entry: ConntrackEntry) -> bool:
-        allowed = connections.find(entry.dialled)
-        return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
+    def check(self, version: int) -> None:
+        """Raise a SteeringError if this process can't list entries."""
+        wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
+        with self._asking("list") as requests:
+            list(list_entries(requests, version, wanted))
 
-    # Include frontends that weren't steered until now: another proxy, or this one before they were
-    # removed, may have sent their connections to an endpoint.
-    unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
-    # List entries of reset connections only of frontends that were steered before: such a listing
-    # walks all entries, and these entries last only ten seconds.
-    steered = [change for change in tcp if change.before]
-    reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
-    associated = _listings(socket.IPPROTO_UDP, udp)
-    return _remove(version, associated, is_stale_association) + _remove(
-        version, [*unanswered, *reset], is_stale_connection
-    )
+    def forget_changed(self, version: int, changes: Iterable[Change]) -> int:
+        """Remove entries of frontends if old or missing rules have caused them.
+
+        These are UDP associations of steered frontends that point neither to the port nor to an
+        endpoint; associations of frontends that are no longer steered, if they point to an old port
+        or endpoint (another proxy on this node may steer the frontend now); and entries of
+        unanswered SYNs and of reset connections, if a new connection would be steered elsewhere. If
+        a frontend is no longer steered, the old port refuses its connections, so its TCP entries
+        stay, unless another frontend or program may use that port now.
+
+        Returns: The number of stale entries.
+
+        Raises:
+            SteeringError: The kernel doesn't list or remove entries.
+        """
+        udp: list[Change] = []
+        tcp: list[Change] = []
+        for change in changes:
+            if change.protocol == socket.IPPROTO_TCP:
+                if change.now is not None:
+                    tcp.append(change)
+                elif change.is_replaced:
+                    # Ignore endpoints, because any other program may have sent a SYN to them.
+                    tcp.append(change._replace(choices=()))
+            elif change.now is not None or change.before:
+                udp.append(change)
+        associations, connections = ByDialled(udp), ByDialled(tcp)
+
+        def is_stale_association(entry: ConntrackEntry) -> bool:
+            allowed = associations.find(entry.dialled)
+            return allowed is not None and allowed.is_stale(entry)
+
+        def is_stale_connection(entry: ConntrackEntry) -> bool:
+            allowed = connections.find(entry.dialled)
+            return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
+
+        # Include frontends that weren't steered until now: another proxy, or this one before they
+        # were removed, may have sent their connections to an endpoint.
+        unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
+        # List entries of reset connections only of frontends that were steered before: such a
+        # listing walks all entries, and these entries last only ten seconds.
+        steered = [change for change in tcp if change.before]
+        reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
+        associated = _listings(socket.IPPROTO_UDP, udp)
+        return self._remove(version, associated, is_stale_association) + self._remove(
+            version, [*unanswered, *reset], is_stale_connection
+        )
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+
+    def _remove(
+        self,
+        version: int,
+        listings: Collection[EntryFilter],
+        is_stale: Callable[[ConntrackEntry], bool],
+    ) -> int:
+        """Remove the stale entries in these listings; return the number of removed entries."""
+        if not listings:
+            return 0
+        with self._asking("remove") as requests:
+            # Use a set, because listings overlap if the kernel ignores the filter.
+            stale = {
+                remove_request(entry)
+                for wanted in listings
+                for entry in list_entries(requests, version, wanted)
+                if is_stale(entry)
+            }
+            remove_entries(requests, stale)
+        return len(stale)
+
+    @contextlib.contextmanager
+    def _asking(self, verb: str) -> Iterator[Requests]:
+        with _explained(verb):
+            self._requests = self._requests or Requests.open(NETLINK_NETFILTER)
+            try:
+                yield self._requests
+            except BaseException:
+                # An unfinished listing blocks its socket.
+                self.close()
+                raise
 
 
 class ByDialled:
@@ -245,13 +299,6 @@ def is_answered(connection: ConntrackEntry) -> bool:
     return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
-def check(version: int) -> None:
-    """Raise a SteeringError if this process can't list entries."""
-    wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
-    with _requests("list") as requests:
-        list(list_entries(requests, version, wanted))
-
-
 Leg = tuple[bytes, bytes]
 """The dialled address, and the address from which replies come."""
 
@@ -277,7 +324,7 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
     Raises:
         SteeringError: The kernel doesn't list entries.
     """
-    with _requests("list") as requests:
+    with _requests() as requests:
         entries, volumes = Counter[Leg](), dict[Leg, Volume]()
         has_volumes = counts_bytes()
         for entry in list_entries(requests, version, EntryFilter(protocol)):
@@ -321,7 +368,7 @@ def connections_at(
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
     answering: defaultdict[bytes, set[bytes]] = defaultdict(set)
     asked: defaultdict[bytes, Counter[bytes]] = defaultdict(Counter)
-    with _requests("list") as requests:
+    with _requests() as requests:
         # Filter only for one address: each listing walks the whole table, in 8 ms even if it is
         # empty.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
@@ -367,12 +414,13 @@ def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _requests(verb: str) -> Iterator[Requests]:
-    with (
-        explained(f"{verb} conntrack entries", hint=_HINT),
-        Requests.open(NETLINK_NETFILTER) as requests,
-    ):
+def _requests() -> Iterator[Requests]:
+    with _explained("list"), Requests.open(NETLINK_NETFILTER) as requests:
         yield requests
+
+
+def _explained(verb: str) -> AbstractContextManager[None]:
+    return explained(f"{verb} conntrack entries", hint=_HINT)
 
 
 def _listings(protocol: int, changes: Collection[Change]) -> list[EntryFilter]:
@@ -380,21 +428,3 @@ def _listings(protocol: int, changes: Collection[Change]) -> list[EntryFilter]:
     if len(dialled) <= FULL_LISTING_ABOVE:
         return [EntryFilter(protocol, ip, port) for ip, port in dialled]
     return [EntryFilter(protocol)]
-
-
-def _remove(
-    version: int, listings: Collection[EntryFilter], is_stale: Callable[[ConntrackEntry], bool]
-) -> int:
-    """Remove the stale entries in these listings; return the number of removed entries."""
-    if not listings:
-        return 0
-    with _requests("remove") as requests:
-        # Use a set, because listings overlap if the kernel ignores the filter.
-        stale = {
-            remove_request(entry)
-            for wanted in listings
-            for entry in list_entries(requests, version, wanted)
-            if is_stale(entry)
-        }
-        remove_entries(requests, stale)
-    return len(stale)

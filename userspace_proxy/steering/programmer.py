@@ -19,8 +19,7 @@ from typing import Generic, TypeVar
 from ..errors import SteeringError
 from ..filters.endpoints import dropping_chain
 from ..filters.frontends import EarlierChains, Followed, Translation
-from ..kernel import conntrack
-from ..kernel.conntrack import PROTOCOL_NUMBERS, SINGLE, Change, Range
+from ..kernel.conntrack import PROTOCOL_NUMBERS, SINGLE, Change, Range, StaleEntries
 from ..kernel.interfaces import PreroutingAddress
 from ..kernel.one_thread import InOneThread
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken, pack_ip
@@ -150,6 +149,7 @@ class NatProgrammer(Programmer):
         super().__init__()
         self._facts = facts
         self._address = PreroutingAddress(facts.node_addresses)
+        self._entries = StaleEntries()
         self._to_ip = ""
         """The address for DNAT in PREROUTING; empty for the interface's address."""
         self._stale: dict[Frontend, frozenset[int]] = {}
@@ -162,6 +162,11 @@ class NatProgrammer(Programmer):
         to that port again."""
         self._replaced: set[Frontend] = set()
         """The frontends of :attr:`_stale` whose former port may serve other frontends."""
+
+    def close(self) -> None:
+        self._entries.close()
+        self._address.close()
+        super().close()
 
     def _note_stale(self, before: Affected) -> None:
         """Record the frontends whose conntrack entries may point to a wrong port after a change.
@@ -252,6 +257,7 @@ class NatProgrammer(Programmer):
         here = frozenset(map(pack_ip, self._address.here))
         ranges = ranges_among(self._stale, ports)
         forget_entries(
+            self._entries,
             self._stale,
             lambda frontend: Change(
                 PROTOCOL_NUMBERS[frontend.protocol],
@@ -322,7 +328,9 @@ def _besides(
 
 
 def forget_entries(
-    frontends: Collection[Frontend], change_of: Callable[[Frontend], Change]
+    entries: StaleEntries,
+    frontends: Collection[Frontend],
+    change_of: Callable[[Frontend], Change],
 ) -> None:
     """Remove the stale conntrack entries of frontends.
 
@@ -332,7 +340,7 @@ def forget_entries(
     for family in IPFamily:
         changes = [change_of(frontend) for frontend in frontends if frontend.family is family]
         if changes:
-            conntrack.forget_changed(family, changes)
+            entries.forget_changed(family, changes)
 
 
 Kind = TypeVar("Kind", bound=Programmer)

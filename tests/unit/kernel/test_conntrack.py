@@ -16,10 +16,9 @@ from userspace_proxy.kernel.conntrack import (
     ByDialled,
     Change,
     Range,
-    check,
+    StaleEntries,
     connections_at,
     counts_bytes,
-    forget_changed,
     is_answered,
     leads_to,
 )
@@ -37,6 +36,7 @@ CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
 STEERED = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36002), b"")
 PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
+CHANGE = Change(socket.IPPROTO_TCP, SocketAddress("10.96.0.10", 53), (), 36001)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_entry_counts_as_answered_after_a_reply_unless_reset(status, state, f
 
 def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
     monkeypatch.delattr("userspace_proxy.kernel.netlink.Requests.open")
-    assert forget_changed(4, ()) == 0
+    assert StaleEntries().forget_changed(4, ()) == 0
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_endpoint_with_only_unanswered_connections_is_silent(
         *(entry(other, 13, has_answered_client=True) for _ in range(answers)),
         *(entry(few, port) for port in range(20, 22)),
     ]
-    monkeypatch.setattr(conntrack, "_requests", lambda _verb: contextlib.nullcontext())
+    monkeypatch.setattr(conntrack, "_requests", contextlib.nullcontext)
     monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
     endpoints = {pack_address(*at) for at in (one, other, few)}
     number = getattr(socket, f"IPPROTO_{protocol}")
@@ -120,11 +120,47 @@ def test_the_hint_of_a_conntrack_error_depends_on_the_errno(monkeypatch, number,
 
     monkeypatch.setattr(Requests, "open", refuse)
     with pytest.raises(SteeringError) as raised:
-        forget_changed(4, [Change(socket.IPPROTO_TCP, SocketAddress("10.96.0.10", 53), (), 36001)])
+        StaleEntries().forget_changed(4, [CHANGE])
     assert words in raised.value.hint
     with pytest.raises(SteeringError) as raised:
-        check(4)
+        StaleEntries().check(4)
     assert words in raised.value.hint
+
+
+class _Answers:
+    """A netlink socket that answers a listing, or refuses it."""
+
+    is_closed = False
+
+    def __init__(self, code=0):
+        self.code = code
+
+    def blocks(self, _request):
+        if self.code:
+            raise OSError(self.code, "refused")
+        return ()
+
+    def change(self, _requests):
+        return ()
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_removing_entries_reuses_its_socket_until_it_fails(monkeypatch):
+    first, second = _Answers(), _Answers()
+    opened = iter([first, second])
+    monkeypatch.setattr(Requests, "open", lambda _protocol: next(opened))
+    entries = StaleEntries()
+    entries.check(4)
+    entries.forget_changed(4, [CHANGE])
+    first.code = errno.ETIMEDOUT
+    with pytest.raises(SteeringError):
+        entries.forget_changed(4, [CHANGE])
+    assert first.is_closed
+    entries.forget_changed(4, [CHANGE])
+    entries.close()
+    assert second.is_closed
 
 
 A, B = ("10.244.1.2", 53), ("10.244.1.3", 53)

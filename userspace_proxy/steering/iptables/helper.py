@@ -22,7 +22,6 @@ from typing import Any
 
 from ...errors import SteeringConflict, SteeringError
 from ...frames import receive_frame, send_frame
-from ...kernel import conntrack
 from ...model import Frontend, Protocol
 from ..base import SteeringFacts
 from ..names import ChainNames, label_of
@@ -148,7 +147,7 @@ class LegacyProgrammer(NatProgrammer):
     def start(self) -> Ports:
         refuse_ports = {self._facts.refuse_port, *self._refuse_ports_in_force()}
         left = all_rules(self._nat.read())
-        conntrack.check(self._version)
+        self._entries.check(self._version)
         self._to_ip = next((rule.to_ip for rule in left if rule.to_ip), "")
         ports = _ports_of(left)
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
@@ -174,9 +173,6 @@ class LegacyProgrammer(NatProgrammer):
         self._nat.remove_all()
         self._filter.remove_all()
         self._forget_all(removed)
-
-    def close(self) -> None:
-        self._address.close()
 
     def _load(self) -> None:
         left = self.start()

@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError, SteeringUnreadable
-from ...kernel.conntrack import PROTOCOL_NUMBERS, Change
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, StaleEntries
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.port_holders import connected_at
 from ...kernel.privileges import has_net_admin
@@ -84,6 +84,7 @@ class LocalProgrammer(Programmer):
         self._is_known = False
         """Whether the kernel contains the last written state."""
         self._repairs = itertools.count(1)
+        self._entries = StaleEntries()
         self._new: set[Frontend] = set()
         """Frontends whose stale conntrack entries must still be removed."""
 
@@ -139,6 +140,7 @@ class LocalProgrammer(Programmer):
     def close(self) -> None:
         self._guard.close()
         self._tables.close()
+        self._entries.close()
         super().close()
 
     def _load(self) -> None:
@@ -207,6 +209,7 @@ class LocalProgrammer(Programmer):
         """
         if self._new and has_net_admin() and read_table().limit:
             forget_entries(
+                self._entries,
                 self._new & (self._applied or {}).keys(),
                 lambda frontend: Change(
                     PROTOCOL_NUMBERS[frontend.protocol],

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 
 from ...errors import SteeringError
 from ...filters.frontends import Translation
-from ...kernel import conntrack
 from ...kernel.interfaces import not_forwarding, without_ipv6
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
@@ -143,7 +142,6 @@ class NftablesProgrammer(NatProgrammer):
             self._table = KeptTable(name, SETS, self._create, self._elements)
             opened.callback(self._table.close)
             super().__init__(facts)
-            opened.callback(self._address.close)
             opened.callback(super().close)
             self._kernel_path = KernelPath(facts.proxy_name)
             self._kernel_path.pair_with(self._table)
@@ -166,7 +164,7 @@ class NftablesProgrammer(NatProgrammer):
         return {**self._taken_earlier, **self._without_ipv6}
 
     def start(self) -> Ports:
-        conntrack.check(4)
+        self._entries.check(4)
         listing = self._table.read(ALL_MAPS)
         if listing is None:
             return {}
@@ -239,7 +237,6 @@ class NftablesProgrammer(NatProgrammer):
     def close(self) -> None:
         self._table.close()
         self._kernel_path.close()
-        self._address.close()
         super().close()
 
     def _load(self) -> None:

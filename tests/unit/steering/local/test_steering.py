@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel import conntrack
+from userspace_proxy.kernel.conntrack import StaleEntries
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.offers import KernelOffers
@@ -175,7 +175,7 @@ async def test_a_flow_translated_by_another_programs_rules_reaches_the_listener(
         await steering.apply({DNS: 53} if step == "apply" else {})
         if step == "repair":
             with monkeypatch.context() as refused:
-                refused.setattr(conntrack, "forget_changed", _refuse)
+                refused.setattr(StaleEntries, "forget_changed", _refuse)
                 await steering.apply({DNS: 53})
             await steering.repair()
         elif step == "change":

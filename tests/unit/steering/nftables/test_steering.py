@@ -15,6 +15,8 @@ import pytest
 from tests.descriptors import descriptors_left, open_descriptors
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel import conntrack
+from userspace_proxy.kernel.conntrack import StaleEntries
+from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
@@ -399,10 +401,10 @@ async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
     one, other = to_endpoint("10.244.1.2"), to_endpoint("10.244.1.3")
     with monkeypatch.context() as broken:
 
-        def fail(_version):
+        def fail(*_):
             raise SteeringError("cannot list conntrack entries")
 
-        broken.setattr(conntrack, "check", fail)
+        broken.setattr(StaleEntries, "check", fail)
         with pytest.raises(SteeringError, match="list"):
             await steering.apply({WEB: one, DNS: one})
     begin(WEB, DNS)
@@ -638,12 +640,26 @@ async def test_a_flow_ends_even_if_its_removal_and_the_next_change_were_rejected
     await steering.apply({DNS: 36001})
     dial(DNS)
     with monkeypatch.context() as broken:
-        broken.setattr(conntrack, "forget_changed", refuse)
+        broken.setattr(StaleEntries, "forget_changed", refuse)
         await steering.apply({})
         broken.setattr(module.KeptTable, "change", refuse)
         with pytest.raises(SteeringError, match="refused"):
             await steering.change({DNS: 36002}, ())
     await steering.repair()
+    assert count_flows(node) == 0
+
+
+async def test_stale_entries_are_removed_while_no_descriptor_is_free(
+    node, steering, dial, monkeypatch
+):
+    def refuse(_protocol):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    await steering.apply({DNS: 36001})
+    dial(DNS)
+    with monkeypatch.context() as limited:
+        limited.setattr(Requests, "open", refuse)
+        await steering.apply({})
     assert count_flows(node) == 0
 
 
