@@ -44,7 +44,7 @@ class Traits:
     is_dial: bool = False
     """Whether the cause makes dials fail, so that it is counted for each endpoint."""
     is_slow: bool = False
-    """Whether such dials fail only by a timeout."""
+    """Whether dials with this cause fail only after a timeout."""
     serves: bool = False
     """Whether clients reach the endpoint anyway."""
     accepts: bool = False
@@ -132,9 +132,9 @@ class CauseCode(enum.StrEnum):
     ENDPOINT_FAILS = "endpoint-fails", Traits(is_of_endpoint=True, is_of_now=True, is_dial=True)
     """A dial failed with an error for which there is no other code."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed", Traits(kubectl=_SLICES)
-    """The endpoint's address is an address of this node, or reserved (CVE-2021-25737)."""
+    """The endpoint's address, given or found by name, must not be dialled (CVE-2021-25737)."""
     NAME_NOT_ALLOWED = "name-not-allowed"
-    """The operator doesn't allow the name of an endpoint, or allows fewer names."""
+    """An endpoint's name isn't allowed, exceeds a limit, or might lead into the cluster."""
     NAME_UNRESOLVED = "name-unresolved"
     """DNS has no address for the name of an endpoint, or no longer has one."""
     NO_SLICE = "no-slice", Traits(is_of_pods=True, kubectl=_SLICES)
@@ -246,7 +246,7 @@ class When(enum.StrEnum):
 
 
 class Parameters:
-    """The parameters of a function, to which values are bound as a call would bind them."""
+    """The parameters of a function, to which values are bound as in a call, or all by position."""
 
     __slots__ = ("_defaults", "_function", "_rest", "names")
 
@@ -259,8 +259,8 @@ class Parameters:
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
         values = tuple(self._defaults.values())
-        # Don't precompute defaults if a keyword-only parameter has none: positional values can't
-        # fill it.
+        # Don't precompute defaults if a keyword-only parameter has none: the parameters without a
+        # value aren't the last ones then.
         are_last = self.names[last_of[0] :] == tuple(self._defaults)
         self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
         """The defaults of the remaining parameters, by the number of given values."""
@@ -329,7 +329,7 @@ class CauseRow(Generic[P]):
 
     @cached_property
     def places(self) -> Sequence[int] | None:
-        """The positions of the ``shared`` parameters; None if the cause belongs to its Service."""
+        """The positions of the identifying parameters; None if the cause belongs to its Service."""
         names = self._parameters.names
         if self.shared is not None:
             return [names.index(name) for name in self.shared]
@@ -372,7 +372,7 @@ class Cause:
     """One cause, an immutable value; :meth:`replace` returns a changed copy.
 
     Args:
-        params: The values of the row's parameters, in order.
+        params: The row's parameters in order, each with its name and value.
         when: When the cause was seen.
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
         host: The DNS name that resolved to the endpoint; empty if the endpoint is listed by
@@ -430,7 +430,7 @@ class Cause:
     def shared(self) -> tuple[object, ...] | None:
         """The cause's identity across Services; None if the cause belongs to its Service.
 
-        A cause about an endpoint is identified by its code and the endpoint's address.
+        Unless its row declares others, a cause about an endpoint is identified by code and address.
         """
         places = self.row.places
         if places is None:

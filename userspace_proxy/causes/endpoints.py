@@ -93,7 +93,7 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     "Or a firewall rejects some connections, as those above a limit",
 )
 def refuses(at: At, *, was_open: bool = False) -> str:
-    """Dials are answered with a RST; ``was_open`` if an earlier dial succeeded."""
+    """Dials are answered by a RST or ICMP error; ``was_open`` if an earlier dial succeeded."""
     port = port_of(str(at))
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
@@ -598,7 +598,7 @@ def absent(at: At, hop: NextHop) -> Cause:
 
 
 def end_code(failure: Failure) -> CauseCode:
-    """Return the code for connections that ended before an endpoint's byte, or by packet loss."""
+    """Return the code for connections that ended before the first answer, or by packet loss."""
     if failure in LOSSES:
         return CauseCode.PACKETS_LOST
     is_left = failure is Failure.UNANSWERED or failure is Failure.NO_DATAGRAM

@@ -42,7 +42,7 @@ def name_not_allowed(name: str) -> str:
 
 @_of_name(CauseCode.NAME_NOT_ALLOWED, hint="Names must not lead to pods: set --cluster-cidr")
 def networks_unknown(name: str) -> str:
-    """The name might resolve to a pod, because the pod networks are unknown."""
+    """The pod networks are unknown, so whether the name leads to a pod can't be decided."""
     return f"{name} is not looked up: which addresses are those of pods is unknown"
 
 
@@ -52,7 +52,7 @@ def networks_unknown(name: str) -> str:
     "failed",
 )
 def nodes_unknown(name: str) -> str:
-    """The name might resolve to a node, because the nodes' addresses are unknown."""
+    """The nodes' addresses are unknown, so whether the name leads to a node can't be decided."""
     return f"{name} is not looked up: which addresses are those of Nodes is unknown"
 
 
@@ -81,13 +81,13 @@ def not_looked_up_yet(name: str) -> str:
 
 @_of_name(CauseCode.NAME_UNRESOLVED, hint=_ASK)
 def name_unresolved(name: str, why: str) -> str:
-    """DNS answered that the name has no address."""
+    """DNS has no address for the name, or doesn't answer."""
     return f"no address of {name} is known: {why}"
 
 
 @_of_name(CauseCode.NAME_UNRESOLVED, hint=f"They are used for an hour. {_ASK}")
 def name_stale(name: str, why: str) -> str:
-    """DNS no longer has an address for the name."""
+    """DNS no longer has an address for the name, or doesn't answer."""
     return f"{name} no longer resolves, its last addresses are used: {why}"
 
 

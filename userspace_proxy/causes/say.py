@@ -23,7 +23,7 @@ EXPECTS_NO_HEADER = (
     "This proxy sends a PROXY header before the client's bytes (annotation "
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
 )
-"""The first remedy if an endpoint receives a PROXY header, and its clients no answer."""
+"""The first remedy if an endpoint receives a PROXY header, and its clients get no answer."""
 
 
 class Form(enum.Enum):

@@ -332,7 +332,7 @@ def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: Servic
     "ports: correct the EndpointSlice, or the Service that has the address of a pod",
 )
 def none_allowed(total: int, reasons: tuple[str, ...]) -> str:
-    """No endpoint is usable, because some are refused."""
+    """No endpoint is usable; some have addresses or names that aren't allowed."""
     return _none_usable(total, reasons)
 
 
