@@ -427,11 +427,11 @@ may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
 
 
 not_all_served = before_cause("not_all_served", "not all clients are served: ")
-"""States that some clients are rejected because of their requests."""
+"""States that some clients are rejected because of what they send."""
 
 
 none_served = before_cause("none_served", "no client has been served: ")
-"""States that all clients are rejected because of their requests."""
+"""States that all clients are rejected because of what they send."""
 
 
 none_admitted = before_cause("none_admitted", "no client has been admitted: ")
@@ -630,8 +630,8 @@ def stalled(
     Args:
         total: The number of open connections (flows).
         address: The endpoint's address, if there is only one endpoint.
-        endpoints: The number of endpoints.
-        has_former: Whether some of these endpoints are no longer used.
+        endpoints: The number of their endpoints that are still used.
+        has_former: Whether other endpoints of theirs are no longer used.
     """
     by = address or plural(endpoints, "endpoint")
     if has_former:

@@ -76,7 +76,7 @@ class Case:
             e for e in self.usable if e.ejected_for_s is not None or e.cause is not None
         ]
         self.all_fail = len(self.failing) == len(self.usable)
-        """Whether each usable endpoint failed when a client last dialled it."""
+        """Whether every usable endpoint is ejected or has a cause."""
         self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
         # Cost: computed once, because nearly all rules for failing endpoints read these values.
@@ -93,7 +93,7 @@ class Case:
 
     @property
     def ended(self) -> int:
-        """How many connections (flows) had no answer, as counted by the causes."""
+        """How many connections (flows) failed, as counted by the causes."""
         return sum(cause.count for cause in self.causes)
 
     @property
@@ -358,7 +358,7 @@ def lacks_ports(case: Case) -> PortVerdict | None:
 
 
 def clients_are_mistaken(case: Case) -> PortVerdict | None:
-    """Report that clients are rejected because of their requests."""
+    """Report that clients are rejected because of what they send."""
     port = case.port
     if not port.client_mistakes:
         return None

@@ -50,7 +50,7 @@ class Subject:
     """The name or number of the requested port; empty for all ports."""
 
     def dialled(self, address: str) -> str:
-        """Return the address that ``--probe`` dials: in a range, the requested port or none."""
+        """Return the address that ``--probe`` dials; empty for a range without a requested port."""
         return at_port(address, self.port) if TO in address else address
 
 
@@ -91,7 +91,7 @@ class PathStep:
     what: str
     hint: str = ""
     details: tuple[tuple[Level | None, str], ...] = ()
-    """The lines below the step and their levels; None for an object that is unused by design."""
+    """The lines below the step and their levels; None for a neutral mark."""
     pod: str = ""
     """The name of the pod concerned; empty without a pod, or for several."""
     is_by_design: bool = False

@@ -182,7 +182,7 @@ def _sentence(
 
 
 def _other_cause(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
-    """Return why clients would fail even if they reached the port; None if they wouldn't."""
+    """Return why clients would fail even at a right address; None if they wouldn't."""
     is_address = worst is not None and worst.topic == ADDRESS
     return other_cause(at) if at is not None and is_address else None
 

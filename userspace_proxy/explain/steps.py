@@ -114,7 +114,7 @@ def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
 def _firewalls(
     node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
 ) -> Iterator[PathStep]:
-    """Yield a step for each chain that may drop packets to a Service, or one if none is known.
+    """Yield a step for each chain that may drop packets to a Service; without any, at most one.
 
     Args:
         client: The address of the client that the user asked about; empty for any client.
@@ -309,7 +309,7 @@ def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
 
 
 def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
-    """Return a Service port's facts on a node; None if it has the same endpoints there."""
+    """Return a Service port's facts on a node; None if as many endpoints are usable there."""
     same = (one for one in subject.on_node if _key(one) == _key(port))
     return next((one for one in same if one.usable != port.usable), None)
 

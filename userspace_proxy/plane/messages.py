@@ -303,7 +303,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     waiting: WaitingReport | None = None
     """The clients that wait; None if no client waits."""
     client_mistakes: dict[ClientMistake, StreakPart] = {}
-    """The changed streaks of rejected clients, by the mistake in their requests."""
+    """The changed streaks of rejected clients, by the mistake."""
 
 
 class Counted(_Message):
