@@ -2,7 +2,7 @@
 
 The shaded area shows bytes per second, the line connections per second, each scaled to its own
 maximum. A mark at the bottom shows a step with saved connections or failed clients. Time that
-wasn't measured is shown as a gap. The ten-minute chart includes the time and figures of each step.
+wasn't measured is shown as a gap. The ten-minute chart can include each step's time and figures.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class HttpAnswer:
             data: Received bytes; empty if the connection was closed.
 
         Raises:
-            Unreadable: The bytes aren't an answer of a proxy, or end early.
+            Unreadable: The bytes aren't HTTP, have an unrequested encoding, or end early.
             TooLarge: The answer exceeds its bounds.
         """
         if not data:

@@ -70,7 +70,7 @@ class Page:
     problems: tuple[Problem, ...]
     """The problems of the node; the problems of Service ports are in their rows."""
     mistakes: Mapping[str, RejectedFacts]
-    """Objects of the source with mistakes, by kind of mistake."""
+    """Objects of the source with mistakes, by the ``kind`` of their :class:`Problem`."""
     incidents: Sequence[IncidentFacts]
     """Causes that affect several of the selected Services."""
     more_incidents: int

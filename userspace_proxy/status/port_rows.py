@@ -49,7 +49,7 @@ class Expanded:
 
     port: PortFacts
     last: str
-    """When a client was last answered, in words; empty if that was a moment ago, or never."""
+    """When a client was last answered, in words; empty if that was in the last minute, or never."""
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
     """How many endpoints are omitted, in words; empty if none are."""

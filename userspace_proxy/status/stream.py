@@ -51,7 +51,7 @@ MAX_STREAMS = 16
 # How long a client whose connection was closed waits before it reconnects.
 _RETRY_MS = 1000
 # The share of a core that a stream with an interval may use. With 2,000 Services without traffic a
-# sample takes some 40 ms, so messages are at least 5 s apart.
+# sample takes some 40 ms, so messages are at least 4 s apart.
 _SHARE = 0.01
 
 

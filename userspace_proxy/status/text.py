@@ -391,7 +391,7 @@ def _words(
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         sentence = f"{sentence_at(port, now, state.causes[:1], above)}{and_mistakes(port)}"
         return (sentence, capitalised(state.word)) if above else (sentence,)
-    # The only causes of a served port are about rejected clients.
+    # A served port's causes are about denied clients, or notes on what is by design.
     is_said = port.mark is None and port.path is not DataPath.KERNEL
     denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]
     causes = [cause_at(cause, now) for cause in denied]

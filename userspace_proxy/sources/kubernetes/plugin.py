@@ -44,9 +44,9 @@ PLUGIN_S = 60.0
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
-"""A plugin runs again this long before its credential expires; the smaller value applies."""
+"""A plugin runs again this long before its credential expires: the lesser of seconds and share."""
 _APART_S = 5.0
-"""Seconds between two runs that returned expired credentials."""
+"""Seconds after a run in which its credential's expiry doesn't cause another run."""
 _OUTPUT_BYTES_MAX = 1 << 20
 _LOGGED_MAX = 1000
 _READ_BYTES = 64 * 1024

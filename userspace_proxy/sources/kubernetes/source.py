@@ -267,7 +267,7 @@ class KubernetesSource(Source):
         self._problems = problems
 
     def _left_out(self) -> Iterator[RejectedFacts]:
-        """Yield a finding for each kind and namespace with too many objects."""
+        """Yield a finding for each kind and namespace whose objects exceed its share of memory."""
         for cache in self._caches:
             for namespace, left_out in cache.left_out():
                 # Round the numbers, because each changed line is logged.

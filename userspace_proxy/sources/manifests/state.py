@@ -84,7 +84,7 @@ class ManifestState:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Kinds that aren't supported, one line for each file and kind."""
+        """The lines of :attr:`.FileObjects.ignored` of all files."""
         return tuple(line for file in self._in_order() for line in file.read.ignored)
 
     @property
