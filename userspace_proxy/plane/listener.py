@@ -201,9 +201,9 @@ class ListeningSockets:
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # Open the replacements last of sockets that previous workers haven't handed over yet:
-            # when such a worker closes its socket, the kernel assigns the index to the socket that
-            # was opened last.
+            # Sockets that previous workers haven't handed over yet are replaced last: when such a
+            # worker closes its socket, the kernel assigns the index to the socket that was opened
+            # last.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock

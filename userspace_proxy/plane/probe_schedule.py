@@ -2,7 +2,7 @@
 
     every 1.5 s ──▶ due ──▶ a queue per Service ──namespaces, then Services, in turn──▶ begin
     begin ──answered──▶ 1.5 s
-          └──silent───▶ 3, 6 … 30 s
+          └──silent───▶ 1.5, 3, 6 … 30 s
 
 Rule 1: the budget limits how many probes begin per second, whatever the number of endpoints.
 Rule 2: namespaces take turns, as do the Services of a namespace and the endpoints of a Service. An
@@ -27,7 +27,7 @@ from ..shares import remove_from
 EVERY_S = 1.5
 """The average interval of an endpoint's probes, in seconds."""
 SILENT_S = 30.0
-"""The longest average interval for a failing endpoint; each consecutive failure doubles the
+"""The longest average interval for a failing endpoint; each further failure doubles the
 interval. 5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed
 within 40 s; until then, the Service takes the userspace path."""
 PER_SECOND = 2_000

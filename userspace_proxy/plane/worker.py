@@ -162,7 +162,7 @@ class Worker:
         return [*served.items(), (self._index, own)]
 
     def entries(self) -> Iterator[AffinityEntries]:
-        """Yield batches of affinity entries, Service ports in turn, last used entries first."""
+        """Yield batches of affinity entries, Service ports in turn, most recently used first."""
         now = self._dataplane.engine.clock()
         turns = deque(
             (group.label, group.balancers.current.entries(now))
