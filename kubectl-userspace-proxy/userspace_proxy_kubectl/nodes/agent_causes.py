@@ -75,5 +75,5 @@ def answer_too_large(where: str, mebibytes: float) -> str:
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_unreadable(where: str, why: str) -> str:
-    """The answer isn't from a proxy."""
+    """The answer is malformed, an HTTP error, or isn't from a proxy."""
     return f"the answer can't be read: {why}"

@@ -132,7 +132,7 @@ class Finder:
         return self.found
 
     def check(self) -> None:
-        """Raise SourceError if no agent is known, and no DaemonSet that should run agents."""
+        """Raise SourceError if neither an agent nor a DaemonSet that should run agents is known."""
         if self.found.agents or self.found.placements:
             return
         raise SourceError(

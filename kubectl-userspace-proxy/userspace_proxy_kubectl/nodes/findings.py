@@ -131,7 +131,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
         ((value, count),) = counted.most_common(1)
         if 2 * count > len(given):
             usual_of[name] = value
-    # Cost: settings usually keep their default, so only the nodes that set one are compared.
+    # Cost: settings usually keep their default, so compare a node's own and those most nodes set.
     common = [name for name, value in usual_of.items() if value]
     found: dict[str, dict[str, OtherSetting]] = {}
     for node, settings in given.items():

@@ -38,7 +38,7 @@ from .plans import Plans
 FIRST_S = 4.0
 """Seconds allowed for the first answers; the start of a command takes another second."""
 NODES_PER_S = 100
-"""The deadline grows by one second per this many nodes, which keep the reader busy that long."""
+"""The deadline grows by a second per this many further nodes, as the reader needs that long."""
 
 PAGE = Bounds(body=4 << 20)
 """The limits of a node's answer to a page's request, enough for a Service with 8,000 endpoints."""

@@ -129,7 +129,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
 
 
 def _evidence(port: MergedPort, why: str, total: int) -> str:
-    """Return how clients were served on nodes where a Service port has a neutral mark.
+    """Return what happened to clients on nodes with a neutral mark, after a colon; or empty.
 
     Args:
         why: The reason for the mark.

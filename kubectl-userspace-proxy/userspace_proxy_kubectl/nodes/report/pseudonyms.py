@@ -130,7 +130,7 @@ class Pseudonyms:
                 self._kinds[key] = kind
 
     def name(self, text: str, kind: str) -> str:
-        """Return a name's pseudonym, whatever the name's form; an empty name stays."""
+        """Return a name's pseudonym, whatever the name's form; empty and KEPT names stay."""
         if not text or text.lower() in KEPT:
             return text
         self.learn(kind, [text])
