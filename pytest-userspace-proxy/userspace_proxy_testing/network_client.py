@@ -90,7 +90,7 @@ class NetworkClient:
 
         Raises:
             ValueError: The URL isn't ``http://``.
-            OSError: The connection failed or ended before the answer.
+            OSError, HTTPException: The connection failed, ended early, or got no HTTP answer.
         """
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -114,7 +114,7 @@ class NetworkClient:
 
         Raises:
             OSError: The kernel's error; ``socket.gaierror`` if a name is unknown.
-            ValueError: A string isn't ``host:port``, or the protocol is unknown.
+            TypeError, ValueError: The address or the protocol is invalid.
         """
         if protocol is None:
             protocol = to.protocol if isinstance(to, ProxiedService) else "TCP"

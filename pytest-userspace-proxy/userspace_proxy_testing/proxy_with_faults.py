@@ -77,7 +77,7 @@ class ProxyWithFaults(Proxy):
                 ``latency``, ``loss`` and ``reorder``, the last two with ``percent``.
             endpoint: One of the endpoints; None for all of them.
             stream: ``downstream``, from the endpoint to the client, or ``upstream``.
-            toxicity: The share of affected connections.
+            toxicity: The share of affected connections (UDP: datagrams).
             name: The name, empty for ``type_stream``; a fault of the same name is replaced.
             attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
 

@@ -114,7 +114,7 @@ class RecordedTest(msgspec.Struct):
 
 
 def take(fixture: str, services: Reported) -> RecordedFixture:
-    """Return the current state of a fixture's Services; the report states whether they ended."""
+    """Return the state of a fixture's Services; if it can't be read, the report states why."""
     try:
         report = describe(services)
         recorded = [_service(service) for service in services.services]

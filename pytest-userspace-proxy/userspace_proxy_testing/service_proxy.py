@@ -56,7 +56,7 @@ class ServiceProxy(Services, RecordingProxy):
         """Return the names of Services, as seen from a namespace.
 
         Raises:
-            LookupError: The namespace has no Service, so no short name would resolve.
+            LookupError: A namespace other than ``default`` has no Service.
         """
         found = RecordingProxy.names(self, namespace)
         self._check_used(namespace)

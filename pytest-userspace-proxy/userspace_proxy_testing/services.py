@@ -96,7 +96,7 @@ class Services:
             handling: Annotations by name: see ``Proxy.add_service``.
 
         Raises:
-            ValueError: An argument is invalid, or has no effect here.
+            TypeError, ValueError: An argument is invalid, or has no effect here.
         """
         asked: dict[str, object] = {
             "port": port,

@@ -180,6 +180,6 @@ def error_line(log: Path) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return a log's last line."""
+    """Return a log's last line, or that the log is empty."""
     lines = log.read_text().strip().splitlines()
     return lines[-1] if lines else "the log is empty"

@@ -30,10 +30,10 @@ _GZIP_WBITS = 31
 
 
 class FakeAgent:
-    """One agent's status page; an :data:`~.agents.Answer`.
+    """A fake agent that serves its status page; an :data:`~.agents.Answer`.
 
     Args:
-        facts: The answer, as made by :func:`~.agent_status.status_of`.
+        facts: The status that it serves, as made by :func:`~.agent_status.status_of`.
         digests: The digests of its Services; see :func:`~.agent_status.plan_digests`.
         pages: Other paths and their JSON answers.
     """

@@ -134,7 +134,7 @@ class NamedToxic:
     """``upstream``: client to endpoint; ``downstream``: endpoint to client."""
     toxic: Toxic
     toxicity: float = 1.0
-    """The share of connections that the toxic affects."""
+    """The share of connections (UDP: datagrams) that the toxic affects."""
 
 
 def read_toxic(
