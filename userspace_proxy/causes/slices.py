@@ -80,7 +80,7 @@ def slice_rejected(slice_: str, line: str) -> str:
     hint=f"If it is one, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
-    """A slice that names no Service, but whose name contains the Service's name, has a mistake."""
+    """A slice that names no Service, but whose name begins with the Service's, has a mistake."""
     return f"{slice_}, by its name a slice of it, is rejected: {line}"
 
 
@@ -332,7 +332,7 @@ def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: Servic
     "ports: correct the EndpointSlice, or the Service that has the address of a pod",
 )
 def none_allowed(total: int, reasons: tuple[str, ...]) -> str:
-    """No endpoint is usable; some have addresses or names that aren't allowed."""
+    """No endpoint is usable; some have addresses that must not be dialled."""
     return _none_usable(total, reasons)
 
 

@@ -39,7 +39,7 @@ PORT_KEY = ("namespace", "service", "port", "family", "side")
 
 
 class Unreadable(UserspaceProxyError):
-    """An answer isn't HTTP, or isn't from a proxy."""
+    """An answer is malformed, ends early, or isn't from a proxy."""
 
 
 class TooLarge(UserspaceProxyError):

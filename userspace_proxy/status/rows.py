@@ -104,7 +104,7 @@ class Row:
     dots: tuple[Level | None, ...]
     """The levels of the first endpoints."""
     serving: int
-    """The number of endpoints that accept connections."""
+    """The number of endpoints that serve clients."""
     endpoints: int
     words: str
     """The state in words."""
