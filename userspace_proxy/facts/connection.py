@@ -262,7 +262,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def takes_all_kinds(self) -> bool:
-        """Whether all kinds are selected, even connections that weren't failed, saved or slow."""
+        """Whether all connections are selected, not only failed, saved or slow connections."""
         return not self.failed and not self.saved and self.slow_s is None
 
     def takes(self, one: ConnectionFacts) -> bool:

@@ -210,7 +210,7 @@ class ConnectionOutcome:
     def note_owed(self) -> None:
         """Count the answer that was due when the first side ended, if any. Idempotent.
 
-        The second side may end only when the client's kernel has forgotten the connection.
+        The second side may not end before the client's kernel has forgotten the connection.
         """
         if self.has_unanswered_request and not (self._is_owed or self.code):
             self._is_owed = True

@@ -1,7 +1,7 @@
-"""Declares the counters per endpoint and per Service port; all but ``GAUGES`` only grow.
+"""Declares the counters per endpoint and per Service port.
 
-Their names come from the table of figures. Counters are incremented on the traffic path, so they
-are slots: incrementing a field of a msgspec Struct takes 1.5 times as long.
+Their names, and which may decrease, are in the table of figures. They are slots, because they are
+incremented on the traffic path: incrementing a field of a msgspec Struct takes 1.5 times as long.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 Rule 1: each field is a figure; docs/api.md contains its docstring, and ``/metrics`` its ``help``.
 Rule 2: the JSON and ``/metrics`` have the same order as the table.
-Rule 3: counters only grow until the process exits; ``unanswered_flows`` may decrease, and isn't in
-``/metrics``.
+Rule 3: counters only grow until the process exits, except that a late answer takes back a failure
+in ``client_aborts`` or ``unanswered_flows``; the latter isn't in ``/metrics``.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class WaitCounts(msgspec.Struct, kw_only=True):
 
 
 class WaitingNow(WaitCounts):
-    """The counters, and the clients that wait now. Positional fields come first."""
+    """The counters, and the clients that wait now, which come first in the JSON."""
 
     waiting: Annotated[
         int,
@@ -404,4 +404,4 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
 
 
 GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
-"""The endpoints' figures that may decrease; when a worker exits, its part is subtracted."""
+"""The endpoints' figures of the present moment; when a worker exits, its part is subtracted."""

@@ -19,7 +19,7 @@ TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 
 
 
 class Durations:
-    """A histogram of durations since the process started.
+    """A histogram of durations since it was created.
 
     Args:
         bounds: Seconds, ascending.

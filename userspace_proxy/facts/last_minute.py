@@ -124,9 +124,9 @@ class LastMinute:
         self._parts = (*others, (number, _sum((*before, new))))
 
     def failing(self, now: float) -> MinuteCounts:
-        """Return the sums of the last minute; all 0 if all clients were answered in time.
+        """Return the sums of the last minute; all 0, even ``connections``, without a failure.
 
-        All counts except ``connections`` are failures.
+        All other counts are failures.
         """
         if now - self._failed_at >= LAST_MINUTE_S:
             return _NOTHING

@@ -74,7 +74,7 @@ class EndpointVerdictFacts(TrafficByCause):
     priority: int = 0
     """0 is the highest priority; endpoints with a higher number serve only if no lower one can."""
     is_standby: bool = False
-    """Whether the endpoint is on standby: usable, like another endpoint with a lower number."""
+    """Whether it is on standby: usable, while other usable endpoints have a lower number."""
     starting: float | None = None
     """The fraction of its share during slow start, below 1; null if it has its full share."""
     preference: str = ""
@@ -364,9 +364,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def mark_of(self, endpoint: EndpointFacts) -> Level | None:
         """Return the level that every view shows for an endpoint; None for a neutral mark.
 
-        An ok endpoint that a cause of the port's state names failed clients in the last minute, and
-        has the port's mark. The mark of any other ok endpoint is neutral if its answers aren't
-        visible (:attr:`is_unseen`).
+        If a cause of the port's state names an endpoint with level ok, the endpoint failed clients
+        in the last minute, and has the port's mark. The mark of any other ok endpoint is neutral if
+        its answers aren't visible (:attr:`is_unseen`).
         """
         if endpoint.level is not Level.OK:
             return endpoint.level

@@ -36,7 +36,7 @@ class MemoryFacts(msgspec.Struct, frozen=True):
             "memory_short", "", "1 while load is shed because memory is short, and for 10 s after"
         ),
     ] = False
-    """Whether ``is_short`` is true, or was in the last seconds."""
+    """Whether ``is_short`` is true, or was in the last 10 seconds."""
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
