@@ -32,7 +32,7 @@ class Cordoned:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return a ``Serving`` without cordoned endpoints; unchanged if it has no ``hold``."""
+        """Return a ``Serving`` whose cordoned endpoints are leaving; unchanged without ``hold``."""
         cordoned = self._of.get(service)
         # Without ``hold``, clients would be refused instead of waiting.
         if not cordoned or serving.handling.hold is None:

@@ -86,7 +86,7 @@ class Document:
 def decode(data: bytes) -> str:
     """Return the text of a YAML or JSON file: UTF-8, or UTF-16 with a byte order mark.
 
-    All other bytes are replaced by a character that is reported as a mistake in any value.
+    Bytes that aren't UTF-8 are replaced by a character that is reported as a mistake in any value.
 
     Source: YAML 1.2.2, section 5.2.
     """
@@ -194,7 +194,7 @@ def read_with(
 
 
 def _ends_of_json(text: str, begin: str = "{") -> list[int]:
-    """Return the ends of the JSON values at the start of a text, up to ``DOCUMENTS_MAX``.
+    """Return the ends of the JSON values at the start of a text, at most ``DOCUMENTS_MAX`` + 1.
 
     Args:
         begin: The characters with which a value may begin.

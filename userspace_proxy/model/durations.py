@@ -28,7 +28,7 @@ def parse_duration(text: str) -> float:
         seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in amounts)
         if seconds > _LONGEST_S:
             raise ConfigError(f"{quoted(text)} is too long")
-        # Round to nanoseconds, so that 1m0.1s is 60.1 and not 60.1000…01.
+        # Round to nanoseconds, so that 9ms is 0.009 and not 0.009000000000000001.
         return round(seconds, 9)
     if _DIGITS.fullmatch(text):
         raise ConfigError(f"{quoted(text)} has no unit", hint=f"write {text}s")

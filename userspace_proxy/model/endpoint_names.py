@@ -91,7 +91,7 @@ _NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState
 
 @dataclass(frozen=True, slots=True)
 class NameProblem:
-    """One problem of one name; equal facts compare equal."""
+    """One problem of one name."""
 
     host: str
     state: NameState

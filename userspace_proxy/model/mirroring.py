@@ -43,7 +43,7 @@ def not_mirrored_reason(wire: WireEndpoints) -> Note | None:
 def left_out_reason(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note | None:
     """Return the note for an Endpoints object that is ignored because its Service has slices.
 
-    The result is None if the slices contain all its addresses, as in a dump of a cluster.
+    The result is None if those slices contain all its addresses, as in a dump of a cluster.
 
     Args:
         slices: The slices that would mirror the object.

@@ -86,7 +86,7 @@ def _row(text: str, words: str) -> _Row:
 
 
 def _by_first_byte(size: int) -> Mapping[int, Sequence[_Row]]:
-    """Return the networks of one address size by the first byte of the network."""
+    """Return the networks of one address size in bytes, by the first byte of their addresses."""
     every = [(ipaddress.ip_network(text), _row(text, words)) for text, words in _RESERVED]
     rows = [row for network, row in every if len(network.network_address.packed) == size]
     found: dict[int, list[_Row]] = {}

@@ -117,7 +117,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(dict.fromkeys((*self.endpoints, *(self.outside or ()))))
 
     def gone_in(self, new: Serving) -> frozenset[SocketAddress]:
-        """Return the endpoints that clients inside or outside may no longer use."""
+        """Return the endpoints that were removed, or made standbys, for some or all clients."""
         olds, news = self.first_endpoints, new.first_endpoints
         gone = [o - n for o, n in zip(olds, news, strict=True)]
         if self.inside != new.inside:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 
 ALIKE = 0.6
-"""The minimum similarity of a suggestion: the share of letters that both words have."""
+"""The minimum similarity of a suggestion: the share of letters that both have in the same order."""
 NEARLY_EQUAL = 0.85
 """The similarity of two seven-letter words that differ in one letter."""
 COMPARED_MAX = 15_000

@@ -206,7 +206,7 @@ class _LocatedEndpoint(WireEndpoint, frozen=True):
 
 
 class WireNamed(WireHead, frozen=True):
-    """The metadata of any object, and the endpoints of a slice with all names."""
+    """The metadata of any object, and a slice's endpoints with all names that they contain."""
 
     endpoints: list[_LocatedEndpoint] | None = None
 

@@ -87,7 +87,7 @@ class _Value:
     nodes: int = 1
     """The number of values in it, including itself; an alias counts each time it is used."""
     height: int = 0
-    """The number of nested containers in it."""
+    """The depth of its containers: 0 for a scalar, 1 for a container of scalars."""
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Reader:
     """A reader of the documents of one text.
 
     Args:
-        lines_before: The lines added to line numbers in errors, but not in values.
+        lines_before: The number of lines before the text, added to line numbers in errors only.
         aliased_nodes_max: The maximum number of values to which aliases may refer.
     """
 
