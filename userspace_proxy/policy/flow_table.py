@@ -66,7 +66,7 @@ class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane; both classes time out after ``idle_s``, or as in conntrack."""
+    """The flows of one data plane; ``idle_s`` replaces conntrack's timeouts for both classes."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows

@@ -160,7 +160,7 @@ def _read(text: str) -> tuple[tuple[int, int], int]:
 
 
 def may_keep(client: Location, endpoint: Location) -> bool:
-    """Return whether replies that an endpoint sends to a client return through this node."""
+    """Return whether a connection may use its client's address; False if either side is HERE."""
     if HERE in (client, endpoint):
         return False
     if endpoint == FILTERED_BRIDGE:

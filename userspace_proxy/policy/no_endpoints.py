@@ -132,7 +132,7 @@ def selector_text(service: Service, most: int | None = None) -> str:
 
 
 def _pods_of(service: Service) -> tuple[str, ...]:
-    """Return kubectl's arguments for the pods of a Service, or of its namespace (long selector)."""
+    """Return kubectl's arguments for a Service's pods; for all pods if the selector is long."""
     text = selector_text(service, _TEXT_MAX)
     labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
     return "pods", "-n", service.key.namespace, *labels

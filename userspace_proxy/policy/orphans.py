@@ -29,7 +29,7 @@ from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
-"""How many names are considered per namespace: each has up to 64 variants, about 20 KB in all."""
+"""How many names are considered per namespace: a name's variants, 64 at most, take 17 KB."""
 # The minimum length of a variant: all names of two letters with a common letter would be similar.
 _VARIANT_MIN = 2
 

@@ -5,8 +5,8 @@
     otherwise ───────────────────▶ connections of the largest client in the largest network
 
 Rule 1: below the limit, a single client or Service port may hold all connections.
-Rule 2: at the limit, connections are reset so that a new client needn't wait, but never a recent
-connection, or a client's only connection while that connection is in use.
+Rule 2: at the limit, connections are reset so that a new client needn't wait; within the shares,
+never a recent connection, or a client's only connection while that connection is in use.
 Rule 3: new clients of a Service port above its share replace only connections of that port.
 Rule 4: the connections of a client or Service port that have been idle longest are reset first.
 Rule 5: if memory is short, the client that uses the most loses its largest connections first.
@@ -36,8 +36,8 @@ _FEW = 16
 CONNECTION_BYTES = 16 * 1024
 # Buffers that differ by less count as equal: of such connections, the longest idle is reset.
 _EQUAL_BYTES = 64 * 1024
-# A younger connection isn't reset, so that a burst resets nothing: more than twice the interval at
-# which idle connections are found (ageing.LOOK_S).
+# Within the shares, a younger connection isn't reset, so that a burst resets nothing: more than
+# twice the interval at which idle connections are found (ageing.LOOK_S).
 _SETTLED_S = 10.0
 
 
@@ -78,7 +78,7 @@ class Eviction(NamedTuple, Generic[H]):
     held: int
     """The number of connections of the client, or without a client, of the Service port."""
     share: int
-    """The number of connections to keep; above ``held`` if no share is exceeded."""
+    """The number of connections to keep; at least ``held`` if no share is exceeded."""
     victims: list[H]
     """The connections to reset, at least one; a client's longest idle connections come first."""
 
