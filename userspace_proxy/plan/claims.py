@@ -129,10 +129,10 @@ class _Family(NamedTuple):
 
     family: IPFamily
     addresses: tuple[tuple[FrontendKind, str], ...]
-    """The addresses that clients dial with the number of each port, in the order of
+    """The addresses on which clients dial a port's own number, not its node port, in the order of
     :func:`_addresses`."""
     node_ips: tuple[str, ...]
-    """Addresses that clients dial with node ports."""
+    """The addresses on which clients dial node ports."""
     admits: tuple[str, ...] | None
     """The source ranges of the load-balancer side."""
     notes: tuple[Cause, ...]
@@ -219,7 +219,7 @@ def _dialled(port: ServicePort, of_all: _Family) -> Iterator[tuple[FrontendKind,
 def _addresses(
     service: Service, family: IPFamily, facts: NodeFacts
 ) -> Iterator[tuple[FrontendKind, str]]:
-    """Yield the addresses that clients dial with the number of each port.
+    """Yield the addresses on which clients dial a port's own number, not its node port.
 
     If an address has two kinds, the kind with the stricter policy comes first.
     """
@@ -395,7 +395,7 @@ def _count_ranges(
 
 
 def _weights(service: Service) -> tuple[int, int]:
-    """Return how many frontends a port has, and how many more if it has a node port."""
+    """Return how many frontends a port has without external IPs, and how many a node port adds."""
     families = families_of(service)
     ips = (*service.cluster_ips, *service.load_balancer_ips)
     return sum(IPFamily.of(ip) in families for ip in ips), len(families)

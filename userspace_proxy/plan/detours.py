@@ -1,4 +1,4 @@
-"""Stores detours: the embedding program redirects dials to endpoints to other addresses.
+"""Stores detours: addresses that are dialled instead of endpoints, for embedding programs.
 
 Rule 1: an endpoint without a detour is dialled directly, and its Service port has no extra cost.
 """

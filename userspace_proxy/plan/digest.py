@@ -111,7 +111,7 @@ class Digests:
 
 
 def _asked_for(handling: Handling) -> list[tuple[str, object]]:
-    """Return the fields with other values than the defaults, so that new fields keep digests."""
+    """Return the fields that differ from the defaults, so that a new field changes no digest."""
     if handling is DEFAULT_HANDLING:
         return []
     pairs = ((name, getattr(handling, name)) for name in _COMPARED)

@@ -30,7 +30,7 @@ class PortPlan:
     serving: Serving
     """The usable endpoints, and how workers handle clients."""
     cause: Cause | None = None
-    """Why clients are refused or dropped; None if an endpoint is usable."""
+    """Why clients are refused, wait or are dropped; None if an endpoint is usable."""
     notes: tuple[Cause, ...] = ()
     """Requests of this Service port that have no effect; the first port also has the notes of the
     Service and its slices."""
@@ -97,7 +97,7 @@ class PlanChanges:
 
     open: tuple[PortPlan, ...]
     update: tuple[PortPlan, ...]
-    """Ports with the same key and protocol, but other frontends, endpoints or affinity."""
+    """Ports with the same key and protocol whose plans differ in anything else."""
     close: tuple[PortKey, ...]
 
     def __bool__(self) -> bool:

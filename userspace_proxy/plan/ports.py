@@ -73,7 +73,7 @@ class Earlier(NamedTuple):
     """The index of the slices from which the previous plan was made."""
     ports: Mapping[PortKey, PortPlan]
     doubtful_ips: Set[str]
-    """IPs at which endpoints have become forbidden, or are allowed again."""
+    """IPs whose endpoints may have become forbidden, or allowed again."""
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:

@@ -119,7 +119,7 @@ class RangeOwners:
 
 
 class ServedAddresses(Collection[SocketAddress]):
-    """The addresses with an owner, including the addresses within ranges."""
+    """The addresses with an owner; iterating and counting omit the addresses within ranges."""
 
     def __init__(
         self, single: Collection[SocketAddress], ranges: RangeOwners, protocol: Protocol
