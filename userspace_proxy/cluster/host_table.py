@@ -25,7 +25,7 @@ TTL_MAX_S = 300.0
 """The maximum interval between two lookups of a name: some zones have a TTL of a day, but a
 database may move within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
-"""The first and the longest wait after failures; RFC 8767 requires 30 s or more in the long run."""
+"""The first and the longest wait after failures; RFC 8767 recommends at least 30 s."""
 KEEP_S = 3600.0
 """How long old addresses are kept. RFC 8767 allows days, but after days an address may belong to
 another customer of the cloud."""
@@ -48,7 +48,7 @@ class _Host:
     why: str = ""
     """Why the last lookup failed; empty if it didn't."""
     since: float = 0.0
-    """When the first of the consecutive lookups failed, in monotonic seconds."""
+    """When the first of these consecutive failures occurred, in monotonic seconds."""
     keep_until: float = 0.0
     """Monotonic seconds until which the name keeps its last addresses."""
 
