@@ -83,7 +83,7 @@ class AffinityTables:
 
 
 class AffinityTable:
-    """The affinity entries of one Service port, least recently used first.
+    """The entries of one Service port, or of a Service's ports, least recently used first.
 
     Args:
         timeout_s: Seconds from the last use until an entry expires.

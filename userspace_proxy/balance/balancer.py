@@ -165,7 +165,7 @@ class Balancer:
         return endpoint in self._levels[0].members
 
     def has_more(self, client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
-        """Return whether :meth:`pick` would return an endpoint."""
+        """Return whether :meth:`pick` would return an endpoint; may drop an expired pin."""
         if len(tried) >= TRIED_MAX:
             return False
         pinned = self._pinned(client, now, tried, self._ejections.out(now))
@@ -198,7 +198,7 @@ class Balancer:
     ) -> SocketAddress | None:
         """Return the endpoint to dial next; None if no untried endpoint may be dialled now.
 
-        The caller then calls :meth:`answered` or :meth:`failed`.
+        None also after TRIED_MAX dials. The caller then calls :meth:`answered` or :meth:`failed`.
 
         Args:
             now: Monotonic seconds.

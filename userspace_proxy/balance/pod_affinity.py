@@ -64,7 +64,7 @@ class PodAffinity:
         self._table.restore(of_pods, now)
 
     def clear(self) -> None:
-        """Leave the table; the entries stay for the other ports. Idempotent."""
+        """Leave the table; the entries stay while another port uses it. Idempotent."""
         self._tables.leave(self.name, self)
 
 

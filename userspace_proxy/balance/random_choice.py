@@ -108,7 +108,7 @@ class _Draw:
     def few(
         self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
     ) -> list[SocketAddress]:
-        """Return up to ``count`` different endpoints, in DRAWS draws; none from a shorter list."""
+        """Return up to ``count`` different endpoints in DRAWS draws; none of at most DRAWS."""
         self.arrange(endpoints)
         drawn: list[int] = []
         for _ in range(DRAWS if len(endpoints) > DRAWS else 0):

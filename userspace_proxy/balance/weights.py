@@ -3,7 +3,7 @@
 During slow start an endpoint's share grows to its full size:
 
     1.0 ┤          ╭────
-        │       ╭──╯         linear from FLOOR, starting when the endpoint is new or has returned
+        │       ╭──╯         linear, at least FLOOR; starts when the endpoint is new or returns
     0.1 ┤ ╶────╯
         └─┴──────┴───▶ time
                 seconds
