@@ -13,8 +13,8 @@ from .in_process import Names, look_up
 class ServiceResolver(AbstractResolver):
     """Resolves Service names; passes other names to aiohttp's default resolver.
 
-    ``TCPConnector(resolver=…)`` closes the resolver with the session. A result contains the port to
-    dial, which may differ from the URL's port: see ``Proxy.names``.
+    ``TCPConnector(resolver=…)`` doesn't close the resolver. A result contains the port to dial,
+    which may differ from the URL's port: see ``Proxy.names``.
     """
 
     def __init__(self, names: Names) -> None:

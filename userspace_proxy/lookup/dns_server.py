@@ -1,7 +1,7 @@
 """Serves DNS on one address, over UDP and TCP.
 
-Rule 1: a query for cluster names is answered immediately, without a task or a queue.
-Rule 2: forwarded queries are bounded: beyond the limit, datagrams are dropped.
+Rule 1: a query for cluster names is answered immediately, unless it needs slow work (``names``).
+Rule 2: forwarded and slow queries are bounded: beyond the limit, datagrams are dropped.
 Rule 3: connections are bounded: at the limit, one connection of the client with the most is closed,
 so no client can block the forwarded queries of others.
 Rule 4: a connection is closed if its client sends nothing for a while, or doesn't read an answer.
@@ -49,7 +49,7 @@ _Sender = tuple[str | Any, int]
 _Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
 
 ELSEWHERE_MAX = 512
-"""The maximum number of concurrently forwarded queries; as many more queries wait."""
+"""The maximum number of concurrently forwarded or slow queries; as many more queries wait."""
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
@@ -95,7 +95,7 @@ class DnsServer:
         return SocketAddress(ip, port)
 
     async def run(self) -> None:
-        """Forward queries that arrived by UDP, until cancelled."""
+        """Answer forwarded and slow queries that arrived by UDP, until cancelled."""
         free = asyncio.Semaphore(ELSEWHERE_MAX)
         async with asyncio.TaskGroup() as group:
             while True:

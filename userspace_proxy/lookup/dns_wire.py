@@ -242,7 +242,7 @@ def read_answer(wire: bytes, query: Query) -> AddressAnswer:
     """Parse an answer to a query for addresses, for which :func:`is_answer` is true.
 
     Raises:
-        MalformedMessage: The answer ends early, or has an address of the wrong length.
+        MalformedMessage: The answer ends early, or has a malformed name or address.
     """
     _, flags, _, count, *_ = HEADER.unpack_from(wire)
     code = flags & _CODE
