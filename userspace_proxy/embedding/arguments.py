@@ -188,8 +188,8 @@ def make_slices(
         standby: Endpoints of the second priority, in the same form.
 
     Raises:
-        ValueError: An endpoint isn't an address, is given twice, or is of a family that the Service
-            doesn't have; a weight is out of range.
+        ValueError: An endpoint isn't an address, is in both arguments, or is of a family that the
+            Service doesn't have; a weight is out of range.
         TypeError: An endpoint or a weight has another type, or ``endpoints`` is a single string.
     """
     families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}

@@ -438,10 +438,10 @@ class AddedService:
         *,
         standby: Iterable[EndpointAddress] = (),
     ) -> None:
-        """Replace the endpoints, as in :meth:`EmbeddedProxy.add_service`; applied on return.
+        """Replace the endpoints, which must be addresses and not names; applied on return.
 
         Raises:
-            ValueError: An endpoint isn't an address.
+            ValueError: An endpoint is no address of the Service's family, or is in both arguments.
             TypeError: An endpoint has another type.
             LookupError: The Service was removed, or another Service of its name replaced it.
             ListenError: The Service can't be served now: clients are refused, and the proxy retries

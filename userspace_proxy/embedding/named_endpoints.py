@@ -57,7 +57,7 @@ class _NamedAmong:
         """Split endpoints into addresses, valid or not, and placeholders for names.
 
         Raises:
-            ValueError: Two arguments contain the same name and port.
+            ValueError: A name is invalid or not allowed, or is in both arguments with one port.
         """
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
