@@ -8,13 +8,13 @@
     │   └── ShortageError      no port at all can be opened
     │       └── BoundError     no port until another one closes
     ├── SteeringError          the kernel refused a rule or a route
-    │   └── SteeringConflict   another program owns that name or address
+    │   ├── SteeringConflict   another program owns that name or address
+    │   └── SteeringUnreadable the kernel's state changed while it was read
     ├── LockHeld               another proxy of the same name runs on this node
     ├── SandboxError           namespaces cannot be created here
     └── PlatformError          this operating system has no epoll; exit status 2
 
-Modules define subclasses of these for their callers. Any other exception is a bug, and is logged
-with its traceback. Expected outcomes (no endpoint, a refused dial) are values.
+Modules define subclasses of these. Other exceptions are bugs; expected outcomes are values.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     frame: length (4 bytes), number of sockets (1 byte), the message
 
 These calls block; in an event loop, ``plane.channel`` sends and reads the same frames. The two
-sides choose the messages' encoding, and trust each other: the length is unbounded.
+sides choose the messages' encoding, and trust each other: the length isn't checked.
 """
 
 from __future__ import annotations

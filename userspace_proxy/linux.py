@@ -26,7 +26,7 @@ _OPEN_MAX = 10_240
 
 
 def is_linux() -> bool:
-    """Return whether this is Linux, judged by epoll, which Python lacks on other systems."""
+    """Return whether this is Linux: Python has epoll, or a library such as gevent replaced it."""
     return hasattr(select, "epoll") or bool(replaced_by())
 
 
