@@ -38,7 +38,7 @@ from .service_argument import NoSuchService
 _TIMEOUT_S = 20.0
 
 
-# The maximum size of an answer, to limit memory; JSON for 10,000 Services has 20 MB.
+# The maximum size of an answer, to limit memory; JSON for 10,000 Services takes 20 MB and more.
 _MAX_BYTES = 512 * 1024 * 1024
 # The number of characters of a server's error message that are shown.
 _MAX_SAID = 300
@@ -145,7 +145,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered unless a proxy answers, and on a default address, a trusted user's."""
+        """Raise NotAnswered unless a trusted proxy answers; at a named address, any proxy is."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",

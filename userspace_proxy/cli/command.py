@@ -119,8 +119,8 @@ class Command:
     runs_anywhere: bool = False
     """Whether the command also works on macOS and Windows, where a proxy can't run."""
     may_read_all: bool = False
-    """Whether the command queries one proxy or all nodes, depending on its flags; ``run`` queries
-    one proxy, and an entry point all nodes (``plugin_commands``)."""
+    """Whether the command queries one proxy (the function ``run``) or all nodes (an entry point,
+    see ``plugin_commands``), depending on its flags."""
 
     @property
     def usage(self) -> str:

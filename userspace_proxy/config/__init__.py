@@ -1,4 +1,4 @@
-"""Settings: one table from which flags, help, files, docs and validation are derived.
+"""Defines settings in one table, from which flags, help, files, docs and validation are derived.
 
     flags.read_flags ──┐
     kubeproxy (file) ──┼──▶ load ──▶ Settings, warnings

@@ -1,4 +1,4 @@
-"""Kinds of values for one or two settings: listen addresses, node names, the server's URL."""
+"""Defines kinds of values for one or two settings, such as listen addresses and node names."""
 
 from __future__ import annotations
 

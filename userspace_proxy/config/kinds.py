@@ -1,4 +1,4 @@
-"""Kinds of settings: how to parse values from flags and YAML, and how to write them.
+"""Defines kinds of settings, which parse values from flags and YAML, and write them.
 
 Rule 1: a file may contain the same text as a flag, or YAML numbers, booleans, lists and mappings.
 Rule 2: an invalid value raises ConfigError; the caller adds the flag, or file and line.

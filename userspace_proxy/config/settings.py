@@ -1,5 +1,5 @@
 # ruff: noqa: RUF009  (defaults are immutable, and a row is a call)
-"""The table of all settings; flags, help, files and docs are generated from it.
+"""Defines the table of all settings, from which flags, help, files and docs are generated.
 
 Each field has a default and a row (see ``setting_table``): its flag, its fields in files, its kind,
 its help, and the reason for the default. To add a setting, add a field here and run ``make docs``.
