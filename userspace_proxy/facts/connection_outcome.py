@@ -131,7 +131,7 @@ class ConnectionOutcome:
         """Why the client got no answer, or only part of it; None if no failure is visible. A late
         byte may still reach the client."""
         self.is_failed = False
-        """Whether the connection is counted as a client that got no answer."""
+        """Whether the connection counts as failed: without an answer, or reset by the endpoint."""
         self.has_unanswered_request = False
         """Whether another answer was due when the first side ended."""
         self._is_owed = self._is_left_open = False

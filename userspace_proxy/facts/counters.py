@@ -88,7 +88,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """Counts a Service port's clients that began to wait, and those that then got no endpoint."""
+    """Counts a Service port's clients that began to wait, and those that never got an endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)
@@ -137,7 +137,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
         answers others; an answer to one of these clients is a success."""
         self._closed = -1.0, 0
-        """When the endpoint had last answered, and :meth:`ended_after_client` calls since."""
+        """When the endpoint last answered, and the :meth:`ended_after_client` calls since then."""
         self._open = _NOTHING_OPEN
         """The values of ``GAUGES`` at the last :meth:`take`."""
         self._succeeded_at: tuple[float, ...] = _NO_SUCCESS

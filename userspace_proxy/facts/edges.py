@@ -3,7 +3,7 @@
     TcpConnection, UdpListener ──▶ CallCounts ──report──▶ Edges ──▶ JSON, page, metric
 
 Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served; a
-connection whose client gets no answer counts as failed when it ends.
+connection without an answer, or reset by the endpoint, counts as failed when it ends.
 Rule 2: an edge belongs to the pod that had the client's address at the time of the call, because
 addresses are reused. Calls that were made while no pod was known are a separate edge.
 Rule 3: clients determine how many edges there are, so both tables are bounded. Calls that don't fit
@@ -51,7 +51,7 @@ class Calls(msgspec.Struct, frozen=True, array_like=True):
     """The client's IP address."""
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     failed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Connections that ended without an answer; they may have begun before the last report."""
+    """Connections that failed; they may have begun before the last report."""
 
     def __post_init__(self) -> None:
         # Reports of workers aren't trusted; real names are shorter.
@@ -86,7 +86,7 @@ class CallCounts:
             self._left_out += 1
 
     def fail(self, called: CalledPort, client: str) -> None:
-        """Count a connection or flow whose client got no answer, unless there is no room for it."""
+        """Count a failed connection or flow, unless there is no room for it."""
         key = (called, client)
         if key in self._counts or len(self._counts) < CALLS_MAX:
             self._counts.setdefault(key, 0)
@@ -122,7 +122,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Connections and flows since startup, refused or not."""
     failed: int = 0
-    """How many of these calls ended without an answer to the client."""
+    """How many of these calls ended without an answer, or were reset by the endpoint."""
     last_at: float = 0.0
     """The Unix time of the last call that workers have reported."""
 
@@ -187,7 +187,7 @@ class Edges:
             self._edges[key] = edge
 
     def facts(self, takes: Callable[[Collection[str]], bool] = lambda _: True) -> EdgesFacts:
-        """Return the edges of the Service ports whose names the function accepts."""
+        """Return the edges of the Service ports whose names ``takes`` accepts."""
         rows = [
             EdgeFacts(
                 client=client,
@@ -204,7 +204,7 @@ class Edges:
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
     def _has_place(self, port: PortKey, now: float) -> bool:
-        """Evict a stale edge if a new one has no room; return False if it still has none."""
+        """Return whether there is room for a new edge, after evicting a stale edge if necessary."""
         if self._of_port[port] >= EDGES_OF_A_PORT:
             stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:

@@ -50,7 +50,7 @@ def counter(
 
 
 def gauge(metric: str, unit: str, help_: str, *, is_rare: bool = False) -> msgspec.Meta:
-    """Annotate a field as a figure that grows and falls."""
+    """Annotate a field as a figure that rises and falls."""
     return _figure(Figure("gauge", metric, unit, help_, is_rare))
 
 

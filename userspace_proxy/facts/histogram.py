@@ -13,7 +13,7 @@ from collections.abc import Iterable
 ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """The bounds for loop iterations; an iteration counts at the first bound that it doesn't exceed."""
 
-# The bounds of the buckets in seconds; 1 s and 3 s are the default limits of dials.
+# The bounds of the buckets in seconds; 1 s and 3 s are the default limits of one and of all dials.
 TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 10.0)
 """The bounds for clients' waits. A wait that is shorter than a loop iteration counts as 0."""
 

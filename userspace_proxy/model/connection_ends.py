@@ -47,7 +47,7 @@ UNSERVED = frozenset(
 class EndedBy(enum.StrEnum):
     """The side that ended a connection: for a clean end, the side that sent its FIN first.
 
-    An endpoint that sent no byte was first, unless its kernel had acknowledged the client's FIN.
+    An endpoint that sent no byte counts as first unless its kernel acknowledged the client's FIN.
     """
 
     NONE = ""
