@@ -18,7 +18,7 @@ from ..model import SocketAddress
 from ..shares import BySize
 
 AffinityEntry = tuple[str, SocketAddress, float]
-"""A client, its endpoint, and the seconds since the entry was used."""
+"""A client, its endpoint, and the seconds since the entry was last used."""
 
 # The maximum number of entries: 32 MiB in each worker, for the clients of all its Service ports.
 MAX_ENTRIES = 131_072

@@ -44,8 +44,8 @@ TRIED_MAX = 16
 for all clients, so later clients try others: with half of the endpoints dead, one client in 65,536
 tries only dead endpoints. Without this bound a client might dial thousands of dead endpoints."""
 
-# The maximum number of ejected endpoints to check: the next endpoints in turn were dialled longest
-# ago, so if they were silent a moment ago, all others were as well.
+# The maximum number of endpoints to check per priority if all are ejected: the next in turn were
+# dialled longest ago, so if they were silent a moment ago, all other endpoints were as well.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 # Cost: all balancers that have ejected no endpoint yet share this object; nothing is added to it.

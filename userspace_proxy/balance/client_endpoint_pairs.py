@@ -1,4 +1,4 @@
-"""Counts the pairs of a client and an endpoint in use, and remembers pairs for a minute."""
+"""Counts the connections of each client to each endpoint, and remembers such pairs for a minute."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from .strategy import Skip
 from .weights import Weights
 
 CLIENTS_MAX = 16384
-"""The number of clients with cached choices, at most 300 bytes each on average. With 10,000
+"""The maximum number of clients with cached choices, on average at most 300 bytes each. With 10,000
 endpoints, the maximum of a plan, a choice takes 0.4 ms; with few distinct weights 0.6 ms, with
 distinct weights for all 3.3 ms. A change of the endpoints takes a worker 20 ms."""
 CHOICES_MAX = 8 * CLIENTS_MAX
@@ -49,7 +49,7 @@ _ENDPOINTS_OF_WEIGHT = 4
 class SourceHash:
     """A strategy that maps each client to one endpoint, in proportion to the weights.
 
-    Without a round-robin position, all workers choose the same endpoint for a client.
+    It has no round-robin position, so all workers choose the same endpoint for a client.
     """
 
     def __init__(self, weights: Weights) -> None:

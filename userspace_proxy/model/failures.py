@@ -1,6 +1,6 @@
 """Defines why dials, connections and flows fail: one member per distinct meaning.
 
-    connect, send, recv ──errno──▶ dial_failure ──▶ DialFailure ──▶ counted, worded, acted on
+    connect, send, recv ──errno──▶ dial_failure ──▶ DialFailure ──▶ counted, reported, acted on
                                                         ▲
     kernel asked: is there a host, a route? ────────────┘
 
@@ -108,7 +108,7 @@ BY_OWN_ROUTE = frozenset(OWN_ROUTES.values())
 LOSSES = frozenset({Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT, Failure.NOT_TO_CLIENT})
 """Failures caused by packets lost after the handshake."""
 LEFT = LOSSES | {Failure.UNANSWERED}
-"""Failures of connections that the client left; the endpoint ended all others."""
+"""Failures of connections that the client left; the endpoint ended all other connections."""
 
 EXHAUSTED_ERRNOS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}

@@ -89,8 +89,8 @@ class Handling:
     max_connections: int | None = None
     """The maximum number of connections from this node to an endpoint; None for no limit."""
     wake: Workload | None = None
-    """The workload that runs the pods: waiting clients cause an Event, and scale it where
-    allowed."""
+    """The workload that runs the pods. If clients wait, an Event is reported, and the workload is
+    scaled where that is allowed."""
     idle_after_s: float | None = None
     """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None if it is
     never scaled to zero; demand for it then lasts for the default time."""
@@ -103,7 +103,7 @@ class Handling:
     names: tuple[EndpointName, ...] = ()
     """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()
-    """Sorted addresses of these names: before a dial, the kernel is asked if one is this node's."""
+    """Sorted addresses of these names; each dial first asks the kernel if its address is local."""
     port_ranges: tuple[AskedRange, ...] = ()
     """Ranges of ports that clients may dial, each with the Service port that it contains."""
     shares_affinity: bool = False

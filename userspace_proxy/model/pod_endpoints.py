@@ -62,7 +62,7 @@ class PodEndpoint:
     ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Port numbers of its containers by port name and protocol."""
     listens_at: Mapping[PodPort, int] = field(default_factory=dict)
-    """The ports on which it listens instead, from the annotation ``userspace-proxy.io/ports``."""
+    """By port, the number of the port on which it listens instead (annotation ``…/ports``)."""
     node: str = ""
     hostname: str = ""
     subdomain: str = ""

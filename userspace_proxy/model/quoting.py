@@ -44,7 +44,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a string without secrets, with all but newlines and tabs made printable."""
+    """Return a string without secrets, in which all but newlines and tabs is made printable."""
     lines = without_secrets(text).split("\n")
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
 

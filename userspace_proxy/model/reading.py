@@ -237,7 +237,7 @@ class _Hints:
         self.nodes: set[str] = set()
 
     def names(self, items: list[WireHint] | None, found: set[str]) -> tuple[str, ...]:
-        """Return the names in an endpoint's hints; of too many, ``HINTED_OTHERS``, with a note.
+        """Return the names in an endpoint's hints; if there are too many, ``HINTED_OTHERS``.
 
         Args:
             found: The slice's zones or nodes so far; new names are added.

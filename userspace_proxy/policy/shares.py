@@ -34,7 +34,7 @@ _SERVICE_SHARE = 1 / 2
 _FEW = 16
 # The maximum cost of an idle connection (docs/benchmarks.md): freeing less isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
-# Buffers that differ by less count as equal: of such connections, the longest idle is reset.
+# Buffers are compared in units of this size; among equals, the longest idle connection is reset.
 _EQUAL_BYTES = 64 * 1024
 # Within the shares, a younger connection isn't reset, so that a burst resets nothing: more than
 # twice the interval at which idle connections are found (ageing.LOOK_S).
