@@ -77,7 +77,7 @@ class Amounts(Generic[G, K]):
 
 
 class BySize(Generic[K]):
-    """The amounts of holders; the largest are found without a search."""
+    """The amounts of holders; the holders of the largest amount are found without a search."""
 
     __slots__ = ("_holders", "amounts", "most", "total")
 

@@ -145,7 +145,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered unless a trusted proxy answers; at a named address, any proxy is."""
+        """Raise NotAnswered unless a trusted proxy answers; named addresses are trusted."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",

@@ -2,8 +2,8 @@
 
     first process ──▶ control process ──▶ workers
 
-When the first process of a PID namespace exits, the kernel kills all others. If that were the
-control process, its crash or OOM kill would break every connection of the node. With a separate
+When the first process of a PID namespace exits, the kernel kills its other processes. If that were
+the control process, its crash or OOM kill would break all connections of the node. With a separate
 first process, workers continue, and the next control process adopts them (ADR 0026).
 
 Rule 1: signals are passed to the control process, whose exit status is the container's. A control

@@ -97,7 +97,7 @@ def _width() -> dict[str, str]:
 
 
 def _level_of(body: bytes, *, service: str, is_part: bool) -> str:
-    """Return the answer's level; of a part, any level of its Services that isn't ok, else ok."""
+    """Return the answer's level; for a part of it, a level of its Services, if possible not ok."""
     state = json.loads(body)
     if not is_part:
         return str(state["level"])

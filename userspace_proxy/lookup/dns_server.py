@@ -2,8 +2,8 @@
 
 Rule 1: a query for cluster names is answered immediately, unless it needs slow work (``names``).
 Rule 2: forwarded and slow queries are bounded: beyond the limit, datagrams are dropped.
-Rule 3: connections are bounded: at the limit, one connection of the client with the most is closed,
-so no client can block the forwarded queries of others.
+Rule 3: connections are bounded: at the limit, the client with the most connections loses one of its
+own, so no client can block the forwarded queries of other clients.
 Rule 4: a connection is closed if its client sends nothing for a while, or doesn't read an answer.
 Rule 5: over TCP, where answers are large, each iteration of the event loop builds one answer, for
 one connection after the other.
@@ -177,7 +177,7 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, close the longest idle connection of the client that has the most."""
+        """At the limit, close the longest idle connection of the client with most connections."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())

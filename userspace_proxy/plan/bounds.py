@@ -7,12 +7,12 @@ frontends exceed it isn't planned (:mod:`userspace_proxy.shares`).
 from __future__ import annotations
 
 ENDPOINTS_OF_SERVICE_MAX = 50_000
-"""The maximum number of endpoints and source ranges of a Service, per port, family and side.
+"""The maximum sum of endpoints and source ranges over a Service's ports, families and sides.
 
 This allows five ports with 10,000 endpoints each; changing all of them takes half a second.
 """
 ENDPOINTS_OF_NAMESPACE_MAX = 50_000
-"""The maximum number of endpoints and source ranges of a namespace, counted in the same way.
+"""The maximum sum of endpoints and source ranges of a namespace, counted in the same way.
 
 This allows 3,000 pods, as many as Kubernetes is tested with, with 16 ports each; they take 55 MiB,
 of which half is allocated only when the page is opened. Source: Kubernetes' scalability

@@ -110,8 +110,8 @@ class FrontendOwners:
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
         self.cluster_ips: dict[str, ServiceKey] = {}
-        """The Service of each cluster IP on which only its ports serve; of several, the first by
-        name."""
+        """The Service of each cluster IP on which only its ports serve: the first by name if
+        several Services claim the IP."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]

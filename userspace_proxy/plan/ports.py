@@ -349,7 +349,7 @@ def _inside(claim: PortClaim, facts: NodeFacts) -> tuple[str, ...]:
 def _admits(
     ranges: tuple[str, ...] | None, inside: tuple[str, ...], *, is_dropping: bool
 ) -> tuple[str, ...] | None:
-    """Return the networks of clients in the ranges that have a usable endpoint; None admits all."""
+    """Return the networks within the ranges whose clients have an endpoint; None admits all."""
     if not is_dropping:
         return ranges
     return inside if ranges is None else _intersect(ranges, inside)

@@ -25,8 +25,8 @@ from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Vote, write_report
 from .usage import Usage
 
 BEAT_S = 60.0
-"""Seconds between two reports of unchanged demand: 5,000 nodes write 83 Leases a second, their
-kubelets 500."""
+"""Seconds between two reports of unchanged demand: 5,000 nodes write 83 Leases a second, and their
+kubelets write 500."""
 _FIGURES_S = 30.0
 # The time limit for workers' reports; a slower worker makes the node's demand unknown.
 _COUNT_S = 0.9
