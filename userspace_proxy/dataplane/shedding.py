@@ -1,6 +1,6 @@
 """Resets connections to make room at the descriptor limit, or to free memory.
 
-    no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
+    no room for 0.5 s ──▶ largest holder (``shares``) ──▶ its longest idle connections ──▶ RST
     memory is short ──▶ affinity entries, then the largest buffers, then as above ──▶ RST
 
 Rule 1: freed descriptors are for other clients, so for a moment, new connections of the largest

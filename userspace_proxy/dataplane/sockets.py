@@ -112,8 +112,8 @@ def _listen(sock: _socket.socket, at: SocketAddress, *, freebind: bool) -> None:
     if at.port:
         sock.bind(at)
     else:
-        # Disconnecting a listening socket releases a port that the kernel chose, but not a port
-        # bound by number (Linux's SOCK_BINDPORT_LOCK). So another socket finds a free number first.
+        # Disconnecting a listening socket releases a port that the kernel chose for port 0, but not
+        # an explicit port (Linux's SOCK_BINDPORT_LOCK). So another socket finds a free port first.
         with contextlib.closing(_socket.socket(sock.family, _socket.SOCK_STREAM)) as probe:
             probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             if freebind:
@@ -138,7 +138,7 @@ def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
     Idempotent; :func:`listen_again` undoes it.
 
     Args:
-        sock: The socket, bound by number.
+        sock: The socket, bound to an explicit port; the kernel would release a port that it chose.
         keeps_port: Whether no other socket may bind the port until ``listen_again``. Otherwise a
             socket with SO_REUSEADDR may, even if other processes still have copies of this socket.
 

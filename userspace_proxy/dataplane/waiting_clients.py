@@ -31,7 +31,7 @@ class WaitingClients(Generic[W]):
 
     def __init__(self) -> None:
         self.at_limit: set[W] = set()
-        """Places waiting for an endpoint at its limit."""
+        """Places of clients that wait for an endpoint at its limit."""
         self.dialled: set[W] = set()
         """Places for which an endpoint is being dialled; none of them is ``at_limit``."""
         self._since: OrderedDict[W, float] = OrderedDict()
@@ -51,7 +51,7 @@ class WaitingClients(Generic[W]):
         return waiter in self._since
 
     def add(self, waiter: W, since: float, *, is_first: bool = False) -> None:
-        """Add a place; ``is_first`` means that it has waited longer than all others."""
+        """Add a place; ``is_first``: its client has waited longer than all other clients."""
         self._since[waiter] = since
         places = self._places.setdefault(waiter.client_ip, OrderedDict())
         places[waiter] = None
@@ -61,7 +61,7 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, 1)
 
     def wait(self, waiter: W, *, is_at_limit: bool) -> None:
-        """Record that a place waits, and for which kind of endpoint."""
+        """Record that a client waits, and whether for an endpoint at its limit."""
         self.dialled.discard(waiter)
         if is_at_limit:
             self.at_limit.add(waiter)
@@ -79,11 +79,11 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, -1)
 
     def waits_since(self) -> float | None:
-        """Return when the place that has waited longest began to wait; None without places."""
+        """Return when the client that has waited longest began to wait; None without places."""
         return next(iter(self._since.values()), None)
 
     def overdue(self, due: float, most: int) -> list[W]:
-        """Return the places among the first ``most`` that began to wait at ``due`` or earlier."""
+        """Return those of the first ``most`` places whose wait began at ``due`` or earlier."""
         return [waiter for waiter, since in islice(self._since.items(), most) if since <= due]
 
     def to_end(self, newcomer: str) -> W:
