@@ -214,7 +214,7 @@ class EmbeddedProxy(Agent):
         One address with TCP and UDP counts as two endpoints.
 
         Raises:
-            LookupError: There is no such Service, or it has no such endpoint.
+            LookupError, ValueError, TypeError: The Service or endpoint is missing or invalid.
         """
         latest = self._running().sync.progress.latest
         state = latest.services.get(service) if latest is not None else None
@@ -322,7 +322,7 @@ class EmbeddedProxy(Agent):
         with session affinity stays with its endpoint.
 
         Raises:
-            LookupError: There is no such Service, or it has no such endpoint.
+            LookupError, ValueError, TypeError: The Service or endpoint is missing or invalid.
         """
         wanted = self.endpoints_of(service, endpoint)[0].endpoint
         for served in self._ports_of(service):
