@@ -314,7 +314,7 @@ def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:
 
 
 def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
-    """Return a plan's facts about a Service, or one of its ports.
+    """Return a plan's facts about a Service, or one of its ports; warn if the Node doesn't exist.
 
     Raises:
         NoSuchService: The Service doesn't exist, or has no such port.

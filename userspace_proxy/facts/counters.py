@@ -195,7 +195,7 @@ class EndpointCounters(_EndpointSlots, Counters):
     def ended_after_client(self) -> bool:
         """Record a connection closed without a byte after the client's FIN.
 
-        Many clients only send, so return whether that can no longer be the reason.
+        Returns whether there were too many since the last answer for clients that only send.
         """
         answered_at, count = self._closed
         count = count + 1 if answered_at == self.ends.succeeded_at else 1

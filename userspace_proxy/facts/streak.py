@@ -158,7 +158,7 @@ class Exclusions(Streak):
                                       └──▶ A answered: a success, as it ends connections by chance
 
     Rule 1: a connection counts if the endpoint has answered other clients since it closed the same
-    client's previous connection. So the failure depends on the client, not on the time.
+    client's previous one, within a minute. So the failure depends on the client, not on the time.
     Rule 2: an answer costs only the check whether any client was excluded.
     Rule 3: each process sees only some of a client's connections, and counts only these.
     """

@@ -29,7 +29,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration in its two largest units, or in milliseconds below one second."""
+    """Return a duration such as ``20 ms``, ``45 s``, ``5 min`` or ``3 h 5 min``; or ``unknown``."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
     if seconds < 1:
@@ -86,7 +86,7 @@ def format_rate(rate: float) -> str:
 
 
 def count_in_short(count: float) -> str:
-    """Return a number in at most six characters: ``99,999``, ``123k``, ``4.7M``."""
+    """Return a number in at most six characters, ``99,999``, ``123k``, ``4.7M``, or ``unknown``."""
     if not math.isfinite(count):
         return "unknown"
     if count < 99_999.5:

@@ -69,7 +69,7 @@ class SocketAddress(NamedTuple):
         """Parse ``10.96.7.1:80`` or ``[fd00::1]:80``; of a port range, take the first port.
 
         Raises:
-            ValueError: The text has no port.
+            ValueError: The text has no port, or its port isn't a number.
         """
         return SocketAddress(ip_of(text), int(port_of(text).partition(TO)[0]))
 

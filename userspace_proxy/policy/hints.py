@@ -48,7 +48,7 @@ def not_meant_reason(
 def _not_meant_reason(
     ready: Collection[Endpoint], facts: NodeFacts
 ) -> Callable[[Endpoint], str] | None:
-    """Return the function for endpoints of one priority."""
+    """Return the function for endpoints of one priority; None if hints don't decide."""
     if _decides(facts.node_name, (e.hinted_nodes for e in ready)):
         name = facts.node_name
         return lambda e: (

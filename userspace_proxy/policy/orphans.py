@@ -98,7 +98,7 @@ class Orphans:
         return None if beside is None else slice_unlabelled(service, beside)
 
     def _beside(self, service: ServiceKey) -> SliceKey | None:
-        """Return a slice that names no Service, but whose name begins with this Service's name."""
+        """Return a slice without a Service whose name begins with this Service's name, or None."""
         slices = self._slices.get(ServiceKey(service.namespace, ""), NO_SLICES)
         for start in (service.name, f"{service.name}-"):
             first = SliceKey(service.namespace, start)

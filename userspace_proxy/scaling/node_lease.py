@@ -86,7 +86,7 @@ class NodeLease:
             await self._write(demand)
 
     async def follow(self, asked: Vote | None) -> None:
-        """Take part in the vote that the holder's Lease contains, if any.
+        """Answer the vote in the holder's Lease, or end the cordons if there is none or it is over.
 
         Raises:
             SourceError: The answer may not have been written.
