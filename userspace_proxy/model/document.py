@@ -106,7 +106,7 @@ class Part(NamedTuple):
 
 
 def split_documents(text: str) -> list[Part]:
-    """Split YAML or JSON text into its documents, which can be parsed one by one.
+    """Split YAML or JSON text into parts to parse one by one: its documents, or all of the text.
 
     JSON objects may follow each other without ``---``, as in kubectl. Empty documents are omitted,
     which is 50 times as fast as parsing them.

@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME and its target's addresses; only the CNAME if the target is external."""
+        """Return a CNAME with its target's addresses; without these, only if it leads elsewhere."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):

@@ -108,7 +108,7 @@ class EndpointVerdict:
 
     @property
     def preference(self) -> str:
-        """Priority and weight in words; empty if both are the defaults."""
+        """Priority and weight in words, except defaults and weight 0; may be empty."""
         words = [f"priority {self.priority}"] if self.priority else []
         if self.is_standby:
             words = [f"on standby (priority {self.priority})"]
