@@ -93,7 +93,7 @@ while True:
 
 def leave() -> NoReturn:
     """Exit without stopping the workers, which the next process adopts."""
-    _log.info("leaving the node to the next process while workers continue to serve")
+    _log.info("exiting: workers continue to serve, and the next process adopts them")
     logging.shutdown()
     os._exit(0)
 

@@ -207,7 +207,7 @@ leave()
 def test_a_process_flushes_its_log_before_it_leaves_the_node():
     command = [sys.executable, "-c", LEAVER]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "leaving the node to the next process" in done.stderr.splitlines()[-1]
+    assert "exiting: workers continue to serve" in done.stderr.splitlines()[-1]
 
 
 def test_a_child_process_is_found_after_its_start():
