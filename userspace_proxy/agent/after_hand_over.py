@@ -103,8 +103,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
     Args:
         connection: The connection to the next process. If that process exits before it reports that
-            it serves, this process takes the node back. None: another process already serves the
-            node.
+            it serves, this process takes the node back. None: it doesn't take the node back.
         arrived: The stop signals that have arrived; after any of them, this process doesn't take
             the node back.
 
@@ -167,7 +166,7 @@ def takes_back() -> bool:
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Reap this process's previous workers when they exit; call this before new ones start."""
+    """Reap this process's previous workers when they exit; call this before new workers start."""
     with contextlib.suppress(OSError):
         for pid in _child_pids():
             descriptor = os.pidfd_open(pid)

@@ -66,7 +66,7 @@ class Agent:
     The agent runs in the event loop that starts it, of asyncio or uvloop.
 
     Args:
-        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+        steering: ``none`` (no privileges: clients dial loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
             created, besides which the agent changes nothing on the node.
         source: The source of Services.
@@ -266,7 +266,7 @@ class Agent:
     async def is_awaited(self) -> bool:
         """Return whether the previous process takes the node back when this one exits.
 
-        After this call the agent no longer reports that it serves, so the caller must stop it.
+        The previous process gets no report after this call, so stop the agent or exit.
         """
         await self._supervisor.stop("hand-over")
         return self._options.is_awaited()
@@ -302,7 +302,7 @@ class Agent:
     def status(self) -> StatusFacts:
         """Return all facts about this proxy at this moment.
 
-        Counters of worker processes may be a few seconds old; only the status page refreshes them.
+        Workers' counters may be a few seconds old; only the status server refreshes them.
         """
         core = self._core
         if core is None or self._steering is None:

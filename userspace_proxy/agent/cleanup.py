@@ -133,7 +133,7 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore a conntrack timeout left raised by a killed process; return whether there was one.
+    """Restore a conntrack timeout left raised by a killed process; return whether it was restored.
 
     That process recorded the previous value in its state file.
     """

@@ -117,7 +117,7 @@ def connect_to_holder(
 ) -> tuple[Prover, int] | None:
     """Return a connection to the lock's holder, and its pid; None if there is no holder.
 
-    The pid is 0 if its PID namespace isn't visible to this process.
+    The pid is 0 if the holder's PID namespace isn't visible to this process.
 
     Raises:
         LockHeld: The holder's queue stays full for ``within_s`` seconds.

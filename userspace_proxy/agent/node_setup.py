@@ -111,7 +111,7 @@ def open_steering(
 def steering_checks(
     name: str, options: Options, kernel: KernelOffers
 ) -> dict[str, Callable[[], None]]:
-    """Return a steering mode's checks before startup, by topic; each raises SteeringError."""
+    """Return a steering mode's startup checks, by topic; each raises SteeringError on failure."""
     own, hooks = options.is_own_namespace, hook_options(options)
     return {
         "steering": partial(check_steering, name, kernel, own_namespace=own),

@@ -197,7 +197,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks before startup, by topic; each raises UserspaceProxyError on failure."""
+    """Return the startup checks, by topic; each raises UserspaceProxyError on failure."""
     dns = settings.dns_bind_address
     return {
         "manifests" if settings.manifests else "API server": source.check,

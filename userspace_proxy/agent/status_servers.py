@@ -122,7 +122,7 @@ class Shown:
     health: Callable[[], StatusFacts]
     """Returns the facts without Service ports."""
     refresh: Callable[[], Awaitable[float]]
-    """Updates counters and facts before an answer; returns the seconds that the facts took."""
+    """Updates counters and facts before an answer; returns how many seconds the facts took."""
 
 
 class PortCounters:

@@ -224,7 +224,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return why clients of a Service port were dropped, with counts; empty if all are admitted."""
+    """Return why clients were dropped, with counts; empty if none was, or all are admitted now."""
     admits = plan.serving.admits
     if admits is None:
         return ()
