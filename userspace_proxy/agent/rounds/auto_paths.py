@@ -116,7 +116,7 @@ class AutoPaths:
                 self._unwatch(endpoint, key, port)
 
     def take(self) -> dict[PortKey, PathDecision]:
-        """Return the path decisions whose path or reason has changed since the last call."""
+        """Return the decisions whose path or reason may have changed since the last call."""
         changed, self._changed = self._changed, {}
         return {key: self._choose(key) for key in changed}
 

@@ -95,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot during the current round arrived; 0 if none has arrived."""
+        """Arrival of the first snapshot since a round last began, in monotonic seconds; else 0."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 

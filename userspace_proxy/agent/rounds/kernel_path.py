@@ -105,7 +105,7 @@ def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
 def _usable(
     serving: Serving,
 ) -> Iterator[tuple[tuple[SocketAddress, ...], tuple[str, ...] | None]]:
-    """Yield non-empty sets of endpoints, and the networks of clients that may use them."""
+    """Yield non-empty sets of endpoints, and their clients' networks; None for all clients."""
     admits, inside = serving.admits, serving.inside
     of = [(serving.endpoints, admits)]
     if serving.outside is not None:

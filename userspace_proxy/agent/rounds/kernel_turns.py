@@ -18,8 +18,8 @@ from ...turns import Turns
 from .served_port import ServedPort
 
 TURN_ELEMENTS = 4_096
-"""Once a change has added this many elements, it adds no further Service port; the other ports wait
-for 30 ms."""
+"""Once a change has added this many elements, which takes 30 ms, it adds no further Service port;
+the other ports wait for a later change."""
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 

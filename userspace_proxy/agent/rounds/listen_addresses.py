@@ -146,7 +146,7 @@ class ListenAddresses:
         )
 
     def _on_loopback(self, plan: PortPlan, frontend: Frontend) -> Iterator[SocketAddress]:
-        """Yield loopback addresses to try: the frontend's own if possible, then proxy ports.
+        """Yield addresses to try: a loopback frontend's own and second port, then proxy ports.
 
         The frontend's own port may be below ip_unprivileged_port_start, or in use.
         """

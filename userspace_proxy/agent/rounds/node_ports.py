@@ -162,8 +162,8 @@ class NodePortReservations:
     ) -> str:
         """Return a process that listens on one of these ports: ``nginx (pid 812)``.
 
-        The ports needn't be node ports. Returns ``another process`` if no owner of the socket is
-        visible, and an empty string if there is no such process.
+        The ports needn't be node ports. Returns ``another process`` if the last search found no
+        owner of the socket, and an empty string if there is no such process.
         """
         holders = [
             held for held in held_ports(protocol) if held.port in ports and family in held.families

@@ -63,7 +63,7 @@ class Options(PolicyOptions):
     service_cluster_ip_range: tuple[str, ...] = ()
     """The networks of Services, to which host names of endpoints must not resolve."""
     allow_wake: bool = False
-    """Whether to scale workloads from zero while clients of their Services wait."""
+    """Whether to scale workloads from zero while clients wait, and to zero once they are unused."""
     dns: tuple[str, int] | None = None
     """The address of the DNS server for Services' names (port 0: any free port); None: no server.
     """
@@ -85,7 +85,7 @@ class Options(PolicyOptions):
     """The commit that this program was built from; empty if unknown."""
     hand_over: Callable[[socket.socket], object] | None = None
     """Called to hand the node over to another process, with the connection to that process; doesn't
-    return, and the workers continue to serve. None: the workers exit with this process."""
+    return, or raises UserspaceProxyError. None: the workers exit with this process."""
     report_serving: Callable[[], object] | None = None
     """Called once this process serves a node that another process has handed over."""
     is_awaited: Callable[[], bool] = bool

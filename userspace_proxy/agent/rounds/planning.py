@@ -73,7 +73,7 @@ class Planning:
         self._conflict_lines = LogLimit(SERVICE_LINES)
 
     async def follow(self, snapshot: Snapshot) -> PlanChanges:
-        """Plan a snapshot, and apply the plan to listeners; the caller then updates rules."""
+        """Plan a snapshot, and apply it to listeners; return the changes for the rules."""
         plan = await self._make(snapshot)
         self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
@@ -174,7 +174,7 @@ def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
-    """Yield events for Service ports and Services that newly exceed the maximum of endpoints."""
+    """Yield events for Service ports and Services that newly have too many endpoints."""
     reported: set[tuple[ServiceKey, Cause]] = set()
     for port in (*changes.open, *changes.update):
         old, service = before.ports.get(port.key), port.key.name.service

@@ -190,7 +190,7 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Record an applied change before any other; return the ports whose path probes changed."""
+        """Record a change just applied; return the ports that probes have moved to another path."""
         for served, targets in change.targets:
             served.steered = targets
             served.path = served.path.follow(served.chosen, Clocks.monotonic())

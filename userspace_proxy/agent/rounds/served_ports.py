@@ -107,8 +107,8 @@ class ServedPorts:
         """Begin to serve a Service port.
 
         Args:
-            preferred: Proxy ports that rules of an earlier run point to, as
-                :meth:`.Steering.start` returns them.
+            preferred: Proxy ports to which rules of an earlier run point, by frontend; 0 for a port
+                that may have belonged to another Service.
         """
         # The port may already be open, if a bug has interrupted a round that is now repeated.
         self.retire(plan.key)

@@ -27,7 +27,7 @@ class Shortages:
         self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
         """Called with a Service that lacks listeners because it or its namespace has too many."""
         self.can_share = False
-        """Whether a limit of this proxy is reached, so that other ports' listeners would help."""
+        """Whether a limit of this proxy is reached, so that other ports could give up listeners."""
         self._cause, self._hint = "", ""
         """The cause and hint of the latest shortage."""
         self._keys: set[PortKey] = set()
@@ -42,7 +42,7 @@ class Shortages:
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
         """Queue a Service port for its turn; return the error for the missing resource.
 
-        Logs at most one line a minute for all ports; calls ``on_excess`` once for each Service.
+        Logs at most one line a minute; calls ``on_excess`` once for a Service above its share.
 
         Args:
             error: None if opening wasn't tried, as other ports wait for the same resource.
@@ -110,7 +110,8 @@ class ListenProblems:
         """Record the problem of a Service port, and log it if it is new.
 
         Args:
-            waits: Whether the port has no listener because it is waiting for its turn.
+            error: The problem, or None; ignored if ``waits``.
+            waits: Whether the port waits for its turn to listen, or has given up its listeners.
         """
         key, shortages = served.plan.key, self._shortages
         # The problem remains until :meth:`end` is called: until then, clients are refused.

@@ -72,7 +72,7 @@ class SyncLoop:
         self._min_period_s = min_period_s
         self._check_health = check_health or _nothing
         self._owes_round = False
-        """Whether the node has changed since the last successful round."""
+        """Whether a round is due without a new snapshot, because the node or a listener changed."""
         self._is_unfinished = False
         """Whether the last round failed, so that it must be repeated even without a new change."""
         self._owes_paths = False

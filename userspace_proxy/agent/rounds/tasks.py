@@ -139,7 +139,7 @@ class Pace:
 
 
 class SharedReading:
-    """A reading on request, which concurrent and slightly later requests share."""
+    """Reads on request, at most about once per READING_S; other requests share the last reading."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         self._read = read
