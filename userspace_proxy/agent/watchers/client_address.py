@@ -110,7 +110,7 @@ class ClientAddresses(Component):
         self._update()
 
     async def prepare(self, changes: PlanChanges) -> None:
-        """Call :meth:`begin` before the first Service port off the kernel path is served."""
+        """Call :meth:`begin` before a Service port that isn't on the kernel path is served."""
         if self._has_started.is_set():
             return
         if any(port.path.path is not DataPath.KERNEL for port in (*changes.open, *changes.update)):

@@ -83,7 +83,7 @@ class Compared(Component):
         return ProcessFacts(round(cpu_s, 2), sum(memory for _, memory in looks.values()))
 
     def _look(self, pid: int) -> tuple[float, int] | None:
-        """Return a process's CPU seconds and memory in bytes; None if /proc hides the process."""
+        """Return a process's CPU seconds and memory in bytes; None if /proc doesn't show it."""
         try:
             # The process name before these fields may contain spaces and brackets, so split the
             # line at the last bracket.

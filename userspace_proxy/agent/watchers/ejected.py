@@ -48,7 +48,7 @@ _LOOK_S = 1.0
 QUIET_S = 10.0
 """Seconds without a client's dial before a probe: twice the duration of the first ejection."""
 FOLLOWED_MAX = 1_000
-"""The maximum number of checked endpoints, which takes 1 ms; others depend on clients' dials."""
+"""The maximum number of checked endpoints (1 ms per check); others depend on clients' dials."""
 QUESTIONS_MAX = 100
 """The maximum number of queries to the kernel per check, which take 5 ms."""
 # The failures after which the kernel's neighbours and routes are queried. REFUSED is included
@@ -205,14 +205,14 @@ class EjectedEndpoints(Component):
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
-        """Return the chain that drops this node's packets to an endpoint; empty if none does."""
+        """Return the chain that drops or translates an endpoint's packets; empty if none does."""
         served = self._served_ports.of_group(group)
         return (
             "" if served is None else self._steering.dropping_chain(endpoint, served.plan.protocol)
         )
 
     def _look_at_silent(self, now: float) -> None:
-        """Record which chains drop packets of silent endpoints, and which endpoints answer."""
+        """Record which chains drop packets of silent endpoints, and which endpoints answer now."""
         silent = [
             (served.group, endpoint)
             for served in self._served_ports.of_udp

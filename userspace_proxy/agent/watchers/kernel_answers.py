@@ -9,11 +9,11 @@ before the firewall, and this node's probes don't pass it.
 
 Rule 1: Service ports with path ``auto`` leave the kernel path; ports with path ``kernel`` show the
 cause. Other programs' rules are read only to name the cause.
-Rule 2: if the endpoints don't answer this node either, the path isn't at fault: if all fail, their
-failure is the cause; if clients of other endpoints are answered, the cause is the failure of those
-endpoints that answer no client and fail this node. UDP can't be probed: if all its clients fail,
-they count only if a chain certainly drops their packets, as the protocol may have no answers; an
-endpoint fails if it alone answers no client at two checks in a row.
+Rule 2: if the endpoints don't answer this node either, the path isn't at fault. If all fail, their
+failure is the cause; if clients of other endpoints are answered, the cause is the failure of the
+endpoints that answer neither clients nor this node. UDP can't be probed, and may have no answers:
+if all its clients fail, they count only if a chain certainly drops their packets; an endpoint fails
+if it answers no client at two checks in a row while another endpoint answers.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -120,7 +120,7 @@ class _Traffic:
     silent: frozenset[bytes] = frozenset()
     """The endpoints that answered none of their tracked connections; packed."""
     still_silent: frozenset[bytes] = frozenset()
-    """Those that didn't at the previous check either: no answer was on its way."""
+    """The endpoints silent at the previous check, too, so that no answer was still on its way."""
     answered_at: float = 0.0
     """When a reported dial was last answered, in monotonic seconds."""
 
@@ -169,7 +169,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether too many connections are unanswered to be chance, and none was answered."""
+        """Whether too many connections went unanswered to be chance, and no dial was answered."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -333,7 +333,7 @@ class KernelAnswers(Component):
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
     def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
-        """Return endpoints that answer no client while others do; path auto probes TCP itself."""
+        """Return endpoints that answer no client; none for TCP with path auto: it probes them."""
         is_tcp = served.plan.protocol is Protocol.TCP
         if is_tcp and served.plan.path.path is DataPath.AUTO:
             return []
@@ -354,7 +354,7 @@ class KernelAnswers(Component):
         return (self._traffic[one] for one in kinds if one in self._traffic)
 
     def _is_doubted(self, served: ServedPort) -> bool:
-        """Return whether to decide now why a Service port's clients get no answer."""
+        """Return whether to decide the cause now; if clients get answers, clear the cause."""
         doubt = self._doubts.get(served)
         if not self._silent(served) and not self._silent_endpoints(served):
             self._doubts.pop(served, None)
@@ -421,7 +421,7 @@ class KernelAnswers(Component):
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _decide_partly(self, served: ServedPort, doubt: _Doubt) -> None:
-        """Record an endpoint that fails its clients, and probes, while others are answered."""
+        """Record an endpoint that answers no client and, for TCP, no probe, while others answer."""
         doubt.until = self._clock() + AGAIN_S
         silent, is_tcp = self._silent_endpoints(served), served.plan.protocol is Protocol.TCP
         silent = [one for one in silent if one in doubt.failing or not is_tcp]
@@ -449,7 +449,7 @@ class KernelAnswers(Component):
 def _failure_of_all(served: ServedPort, doubt: _Doubt, silent: Iterable[_Traffic]) -> Cause | None:
     """Return why no endpoint answers this node; None if one may, or too few clients show it.
 
-    Path ``auto`` leaves the kernel path by probes of its own.
+    Also None for path ``auto``, which leaves the kernel path because of its own probes.
     """
     is_known = served.plan.path.path is not DataPath.AUTO and not doubt.waiting
     if not (is_known and doubt.failing and any(one.is_telling for one in silent)):

@@ -55,7 +55,7 @@ class NodeNow(Component):
             self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)
 
     def facts_for(self, snapshot: Snapshot) -> NodeFacts:
-        """Return the node facts for planning a snapshot; log missing features of the node."""
+        """Return the node facts for planning a snapshot; log a missing Node or node ports."""
         known = self._addresses
         addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
         facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)

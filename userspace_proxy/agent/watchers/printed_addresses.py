@@ -47,7 +47,7 @@ def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKe
 
 
 def changed_lines(before: Mapping[PortKey, str], now: Mapping[PortKey, str]) -> list[str]:
-    """Return the changed lines, first for ports no longer served, with a null ``address``."""
+    """Return the changed lines, after a line with a null address for each port no longer served."""
     gone = [json.loads(line) for key, line in before.items() if key not in now]
     lines = [json.dumps({**one, "address": None, "endpoints": 0}) for one in gone]
     return lines + [line for key, line in now.items() if before.get(key) != line]

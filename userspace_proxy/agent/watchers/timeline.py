@@ -95,8 +95,7 @@ class Timeline:
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
         """The current outages, at most ``OUTAGES_MAX``."""
         self._has_more = False
-        """Whether there are more outages than are tracked; true until half of the tracked ones
-        end."""
+        """Whether there are untracked outages; true until half of the tracked outages are over."""
         self._left: dict[PortKey, None] = {}
         """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
@@ -112,7 +111,7 @@ class Timeline:
         return self._clocks.now
 
     def note_plan(self, before: Plan, changes: PlanChanges) -> None:
-        """Record which Service ports lost all endpoints, or have endpoints again."""
+        """Record which Service ports lost all usable endpoints, or have usable endpoints again."""
         lost: list[PortPlan] = []
         regained: list[PortPlan] = []
         for port in changes.update:

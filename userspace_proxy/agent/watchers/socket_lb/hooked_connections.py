@@ -144,7 +144,7 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
 
     def _show_paths(self, new: Mapping[int, int]) -> None:
-        """Record which frontends aren't offloaded, and count the connections of offloaded ones.
+        """Record which frontends aren't offloaded, and add new connections to the paths' counts.
 
         Args:
             new: The numbers of connections since the last call, by the groups' numbers.

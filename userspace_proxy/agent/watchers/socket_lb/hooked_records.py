@@ -30,7 +30,7 @@ from ....steering.socket_lb.socket_maps import Result
 if TYPE_CHECKING:
     from ....steering.socket_lb.hooks import SocketEvent
 
-# The states in linux/tcp.h: the last state before the close shows which side sent its FIN first.
+# The states in net/tcp_states.h: the last one before the close shows which side sent a FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
 _BY_CLIENT = frozenset({_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSING})
 _BY_ENDPOINT = frozenset({_CLOSE_WAIT, _LAST_ACK})
@@ -61,7 +61,7 @@ class Records:
         return self._ring.observe(filters)
 
     def note(self, event: SocketEvent) -> None:
-        """Record that a connection was closed, or that a dial got no answer."""
+        """Record that a connection was closed, or that a dial failed or was given up."""
         log, port, seen = self.connection_log, event.name.name, event.seen
         # The hooks can't detect whether the answer was complete, so any answer suffices.
         is_plain = seen.result is Result.SERVED and seen.received > 0
