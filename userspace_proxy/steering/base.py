@@ -177,7 +177,7 @@ class Steering(abc.ABC):
     NET_RAW, because steered packets are admitted only to such sockets."""
     unguarded = ""
     """Why steered packets are admitted to any socket, even another program's; empty if they aren't.
-    The first ``apply`` sets it. Source: docs/adr/0013."""
+    :meth:`start` or the first :meth:`apply` sets it. Source: docs/adr/0013."""
 
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType(
         {
@@ -200,7 +200,7 @@ class Steering(abc.ABC):
 
     @property
     def helper_restarts(self) -> int:
-        """The number of helper processes that were replaced after a crash."""
+        """The number of helper processes that were replaced after a crash or a time-out."""
         return 0
 
     @abc.abstractmethod
@@ -263,7 +263,7 @@ class Steering(abc.ABC):
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
         """Return the number of connections that the kernel translated directly to endpoints.
 
-        It takes 2 µs per frontend, in a worker thread.
+        It takes 2 µs per frontend, in the steering thread.
 
         Returns: The number by frontend, counted since the frontend was first on the kernel path; it
             never decreases while the frontend is steered. None if this mechanism, or this kernel,
@@ -275,18 +275,19 @@ class Steering(abc.ABC):
         return None
 
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
-        """Return the chain of another program that drops packets to an endpoint, or its replies.
+        """Return the chain of another program that drops or translates an endpoint's packets.
 
         The text completes a sentence, and is as of the last :meth:`repair`; it is empty unless a
-        chain certainly drops them.
+        chain certainly does so.
         """
         return ""
 
     @abc.abstractmethod
     async def repair(self) -> int:
-        """Compare the kernel's state with the desired state, and repair differences.
+        """Repair the kernel's state; return the number of frontends and guard rules that differed.
 
-        Returns: The number of frontends and guard rules that differed.
+        Raises:
+            SteeringError: The kernel refused to list or change its state.
         """
 
     @abc.abstractmethod

@@ -70,7 +70,7 @@ class Programmer(abc.ABC):
         return self._taken_earlier
 
     def filters(self) -> Sequence[Followed]:
-        """Return the chains of other programs that may drop endpoints' packets."""
+        """Return the chains of other programs that may drop or translate endpoints' packets."""
         return self._earlier.filters
 
     @abc.abstractmethod
@@ -114,7 +114,7 @@ class Programmer(abc.ABC):
         return 0 if self._applied is None else self._repair()
 
     def look_at_others(self) -> None:
-        """Read other programs' chains that precede this proxy's chains; called after a repair."""
+        """Read other programs' chains that precede this proxy's; called after start and repairs."""
         self._taken_earlier = self._earlier.look((self._applied or {}).keys())
 
     @abc.abstractmethod

@@ -89,7 +89,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check by trial requests whether the kernel supports a steering mode.
+    """Check by the results of trial requests whether the kernel supports a steering mode.
 
     Raises:
         SteeringError: The kernel lacks something that steering needs, so startup would fail.

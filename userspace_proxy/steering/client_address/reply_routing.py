@@ -167,14 +167,14 @@ class ReplyRouting:
         return ""
 
     async def repair(self, bridges: Iterable[int] = ()) -> int:
-        """Repair changes by other programs.
+        """Repair changes by other programs; return the number of missing or different objects.
 
         Args:
             bridges: Interface indexes of the bridges that need delivery to clients on the same
                 bridge; :attr:`bridges` contains the bridges on which delivery works.
 
-        Returns:
-            The number of missing or different objects.
+        Raises:
+            SteeringError: The kernel refused to list or change an object.
         """
         wanted = frozenset(bridges)
 
@@ -214,7 +214,7 @@ class _Kernel:
         """The bridges that the table's rules name."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
-        """Repair differences; return the number of changes that other programs made."""
+        """Repair differences; return the number of missing or different objects."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
                 table = OwnedTable(self._name, self._write, owners=self._owners)
@@ -233,7 +233,7 @@ class _Kernel:
         return count + table.put_right()
 
     def remove(self) -> bool:
-        """Remove the table, and objects that no other proxy uses; return whether any existed."""
+        """Remove the tables, and objects that no other proxy uses; return whether any existed."""
         self.close()
         was_there = False
         for family in (INET, BRIDGE):

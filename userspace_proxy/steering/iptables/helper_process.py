@@ -41,7 +41,7 @@ class HelperProcess:
         self._child: AnsweringChild | None = None
         self._errors: IO[bytes] | None = None
         self.restarts = 0
-        """The number of replaced helpers that had exited on their own."""
+        """The number of helpers that were replaced because they had crashed or timed out."""
         self._lost = False
         self._failures = 0
         """The number of consecutive helpers that exited without an answer."""

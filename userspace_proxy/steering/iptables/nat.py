@@ -22,7 +22,7 @@ Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In th
 rules for port ranges come last, so that single ports take precedence.
 Rule 3: a chain's name contains its level, and jumps go only to deeper levels, so a collision of two
 names is harmless: one chain then contains the lines of both chains. Its probability is one in a
-million for two chains of a level, and one half for a level of a thousand chains.
+million for two chains of a level, and 38 % for a level of a thousand chains.
 """
 
 from __future__ import annotations
@@ -318,9 +318,9 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
-    """Return the possible lengths of chains' prefixes; each length has its own letter."""
+    """Return the possible lengths of chains' prefixes; each length has its own character."""
     # Two bits per level give the shortest path. The upper half of an IPv6 address is divided by
-    # four bits per level, because there are only 62 letters.
+    # four bits per level, because there are only 62 characters.
     routed = ip_bits - 64 if ip_bits > 64 else 0
     ip = (*range(0, routed, 4), *range(routed, ip_bits, 2))
     return (*ip, ip_bits, *range(ip_bits + _PROTOCOL_BITS, ip_bits + _BEHIND_IP, 2))

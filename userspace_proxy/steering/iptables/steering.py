@@ -22,7 +22,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
     """REDIRECT and DNAT rules in the legacy tables.
 
     The helper for IPv4 runs from ``start`` on. The helper for IPv6 runs only if there are IPv6
-    frontends, or if an earlier run may have left rules.
+    frontends, or if an earlier run has left rules.
     """
 
     name = "iptables"

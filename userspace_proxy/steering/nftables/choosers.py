@@ -75,7 +75,7 @@ class Chooser(NamedTuple):
 
     family: IPFamily
     counts: tuple[tuple[tuple[str, ...] | None, int], ...]
-    """For each choice, the clients' networks and the number of endpoints."""
+    """For each choice, the clients' networks (None: all clients) and the number of endpoints."""
     affinity: Affinity | None = None
     endpoints: tuple[SocketAddress, ...] = ()
     """The endpoints of all choices, in order; empty for a single port without affinity."""
@@ -83,7 +83,7 @@ class Chooser(NamedTuple):
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range; the first one maps to the endpoints' port."""
+    """The first and last port of a range, whose first port maps to the endpoints' port, or None."""
 
 
 class ChooserChain(NamedTuple):

@@ -87,7 +87,7 @@ class KernelPath:
         targets: KernelTargets,
         found: Callable[[Mapping[Frontend, tuple[SocketAddress, ...]]], None] = lambda _left: None,
     ) -> None:
-        """Write the desired state for the first time.
+        """Write the desired state for the first time; without frontends, remove an old table.
 
         Args:
             found: Called with the endpoints that an earlier run left, before the table is written.

@@ -1,7 +1,7 @@
 """The contents of the kernel path's table, which maps frontends to endpoints.
 
     forwarded4  10.96.7.1 . tcp . 80
-    choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
+    choices4    10.96.7.1 . tcp . 80 : goto choose-1-of-2-ip
     endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     a rule draws the last number
     counted4    10.96.7.1 . tcp . 80  counts connections; stays while the frontend is steered
     ranged4, range_choices4, range_endpoints4, counted_ranges4     the same for ranges of ports
@@ -178,7 +178,7 @@ class KernelRules:
         self._index_affinities(change)
 
     def elements(self) -> Iterator[SetElement]:
-        """Yield the elements of all sets, without affinity entries."""
+        """Yield the elements of all sets, without links and affinity entries."""
         yield from ((*key, b"") for key in self.counted)
         for frontend, target in self.targets.items():
             yield from _elements(frontend, target, self.choosers[chooser_of(frontend, target)])

@@ -45,9 +45,9 @@ class HookRights:
     locked_max: int | None = None
     """The maximum size of this process's maps in bytes; None if only memory limits it."""
     cgroup: Path | None = None
-    """The cgroup v2 directory to which programs are attached."""
+    """The cgroup v2 directory to which programs are attached; None if there is none."""
     names: Path | None = None
-    """The mount point of bpffs, for pins."""
+    """The mount point of bpffs, for pins; None if there is none."""
     is_read_only: bool = False
     """Whether that mount is read-only."""
 
@@ -95,7 +95,7 @@ class HookRights:
 
 
 def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -> HookRights:
-    """Read this process's permissions; this briefly sets its soft limit of locked memory to 0.
+    """Read this process's permissions; this may briefly set its soft limit of locked memory to 0.
 
     Args:
         kernel: The features of the kernel; the parts for connect hooks must have been tried.

@@ -116,7 +116,7 @@ def _pins(names: Path) -> Iterator[tuple[int, str]]:
 
 
 def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherHook]:
-    """Return the effects of other programs on the proxy's hooks, Service translators first.
+    """Return how other programs affect the proxy's hooks; programs that prevent hooks come first.
 
     Args:
         own: The ids of this proxy's programs. Programs pinned by any userspace-proxy are also

@@ -5,7 +5,7 @@
     counters                 number_key of an endpoint → DialCounts
     ejected                  EjectionScope → Ejection
     pins                     network namespace, affinity → endpoint, time of last use
-    settings                 number_key(0), of 4 bytes → DialSettings
+    settings                 SETTINGS_KEY → DialSettings
     events                   RingEvent
 
 Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second
@@ -114,7 +114,7 @@ class DialCounts(NamedTuple):
 
 
 class EventKind(enum.IntEnum):
-    """The kind of an event; the first three are also reasons to eject an endpoint."""
+    """The kind of an event; the first three are also values of :attr:`Ejection.kind`."""
 
     PROBED = 0
     """Not an event: an ejection has expired, and the dial in progress will end or extend it."""
@@ -169,7 +169,7 @@ class DialSettings(NamedTuple):
     observing: int = 0
     """If 1, each closed connection is reported as an event."""
     next_number: int = 1
-    """The next number to assign to an endpoint; programs don't read it."""
+    """The next number to assign to an endpoint or an affinity; programs don't read it."""
     valid_until_ns: int = 2**64 - 1
     """The time after which no dial is offloaded; 0 until the settings are written."""
 
@@ -212,7 +212,7 @@ class RingEvent(NamedTuple):
     sent: int
     result: Result
     tcp_state: int
-    """The last TCP state before the connection was closed, as in ``linux/tcp.h``."""
+    """The last TCP state before the connection was closed, as in ``net/tcp_states.h``."""
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:
