@@ -58,7 +58,7 @@ _UNUSED_PORT = 1
 _PORT_BYTES, _PORTS = 2, 1 << 16
 _SILENT_MIN = 3
 """The number of unanswered connections that make an endpoint silent if it has answered none; the
-kernel keeps entries of both kinds for two minutes."""
+kernel keeps TCP entries for two minutes both before an answer and in TIME_WAIT."""
 
 
 class Range(NamedTuple):

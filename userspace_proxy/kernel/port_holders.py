@@ -42,7 +42,7 @@ _FILES = {
 }
 # TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: the states without an open connection.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
-# Addresses in the form of these files: four words, each in the machine's byte order.
+# Addresses as in /proc/net/tcp and tcp6: one or four 32-bit words in hex, in host byte order.
 _ANY_4 = "0" * 8
 _ANY_6 = "0" * 32
 _MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder):08X}"
@@ -162,7 +162,7 @@ def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
 
     If several processes share a socket, the first in the order of :func:`_pids` is returned: a
     server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` descriptors are checked,
-    and :data:`OF_PROCESS_MAX` per process; the holder of a socket beyond them is :data:`NOT_FOUND`.
+    and :data:`OF_PROCESS_MAX` per process; beyond the former, holders are :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, PortHolder] = {}

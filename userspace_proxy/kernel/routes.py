@@ -24,7 +24,7 @@ from .netlink.messages import Message
 from .netlink.sockets import NETLINK_ROUTE
 from .node_listings import OURS, NodeListings
 
-# Without a route, or with one of type unreachable, prohibit or blackhole (fib_props in the kernel).
+# The errors without a route, or for a route of type unreachable, prohibit or blackhole (fib_props).
 _REFUSALS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ROUTE_4, rtnetlink.GROUP_ROUTE_6)
 

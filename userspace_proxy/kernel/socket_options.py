@@ -233,7 +233,7 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
 
 
 def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Return ancillary data for a reply from an address; with interface 0, routing chooses one."""
+    """Return ancillary data that sets the source of a reply; empty if the address is unknown."""
     if local is None:
         return []
     kind, ip = local

@@ -36,7 +36,7 @@ class TcpInfo(NamedTuple):
     """The kernel's state of a connection."""
 
     state: int
-    """The number of the state, as in linux/tcp_states.h."""
+    """The number of the state, as in net/tcp_states.h."""
     sent_again: int
     """How often the same data was retransmitted consecutively."""
     probed: int
@@ -101,7 +101,7 @@ _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
 # The states in which no FIN has arrived in order: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. Source:
-# linux/tcp_states.h.
+# net/tcp_states.h.
 _EXPECTS_MORE = frozenset({1, 4, 5})
 
 
@@ -112,7 +112,7 @@ def reset_as(
 
     Args:
         number: The errno, if it is known.
-        client: The client's socket; the client counts as disconnected if both are.
+        client: The client's socket; it counts as disconnected unless only the endpoint's is.
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT

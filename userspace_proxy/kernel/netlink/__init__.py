@@ -3,7 +3,7 @@
     messages    bytes ◀──▶ messages and attributes
     sockets     Requests: list, ask, change · Events: what changed · explained: errors in words
     rtnetlink   links, addresses, routes, rules as bytes
-    socket_users  the user of a TCP connection's client
+    socket_users  the user of a TCP connection's client, or of a Unix listener
 
 Conntrack entries and nftables are read and written by ``ctnetlink`` and ``nf_tables``. No library
 is used: docs/adr/0002 gives the reasons.

@@ -77,7 +77,7 @@ def user_of_listener(name: bytes) -> int | None:
 
 @checked
 def _read_listener(body: bytes) -> tuple[bytes, int | None]:
-    """Return the name and uid of a stream socket; for other sockets, an empty name."""
+    """Return a stream socket's name, and its uid if it is reported; empty for other sockets."""
     if _UNIX_TYPE.unpack_from(body)[0] != socket.SOCK_STREAM:
         return b"", None
     found = dict(read_attributes(body, _UNIX_TYPE.size))

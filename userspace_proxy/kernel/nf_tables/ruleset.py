@@ -40,7 +40,7 @@ _BEGIN, _END = 0x10, 0x11
 _FRAME = bytes([0, 0, 0, 10])
 # The error numbers of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
-# The maximum number of times that elements are listed until two listings agree.
+# The maximum number of times that elements are listed again until two listings agree.
 _LISTINGS = 10
 _WORDS = {
     NEW_TABLE: "add table",
