@@ -133,9 +133,10 @@ def find_first_drop(
     links: Sequence[PodLink],
     whose: str = "",
 ) -> Drop | None:
-    """Return the rule or policy that drops packets of all clients, or of all clients behind links.
+    """Return what drops packets of all clients, or of all behind the links; None if nothing does.
 
     Args:
+        links: The links; ignored if following their packets would take too long.
         whose: The clients behind the links, as the end of a sentence.
     """
     for packet in packets:

@@ -194,9 +194,9 @@ def write_out(
     """Yield a rule with the elements of its first set written out.
 
     A set of single fields yields one rule. A map, or a set of concatenated fields, yields one rule
-    per element. An empty set yields no rule, because no packet matches. Intervals are an unknown
-    condition in a map, in concatenated fields, and of interfaces, where they are prefixes of names,
-    or indexes in the host's byte order.
+    per element. An empty set yields no rule, because no packet matches, or, if the look-up is
+    inverted, the rule without this condition. Intervals are an unknown condition in a map, in
+    concatenated fields, and of interfaces (prefixes of names, or indexes in host byte order).
 
     Args:
         step: A rule with a :func:`set_of`.
