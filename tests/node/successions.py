@@ -69,7 +69,7 @@ def take_back(testbed: Testbed) -> Iterator[None]:
     assert "the running proxy has handed over the node" in done.stderr
     assert "cannot serve DNS" in done.stderr
     yield
-    line = "taking the node back: replacement process exited before it served clients"
+    line = "taking the node back: the next process exited before it served clients"
     assert testbed.agent.log().count(line) == 1
     serve(testbed, *SERVED, ADDED)
     assert testbed["pod"].get(ADDED.address) in PODS

@@ -100,7 +100,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     source = make_source(settings)
     is_back = takes_back()
     if is_back:
-        _log.error("taking the node back: replacement process exited before it served clients")
+        _log.error("taking the node back: the next process exited before it served clients")
         reap_children(asyncio.get_running_loop())
     kernel = read_offers_for(settings.steering)
     taken = None if is_back else await _make_way(settings, options, source, kernel)
