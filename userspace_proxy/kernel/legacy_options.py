@@ -1,6 +1,7 @@
 """Queries the legacy tables of iptables by socket options, without the iptables programs.
 
-Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
+Source: include/uapi/linux/netfilter_ipv4/ip_tables.h, netfilter_ipv6/ip6_tables.h and
+netfilter/x_tables.h.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import os
 import socket
 import struct
 
-# IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH and …_TARGET.
+# IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH and …_TARGET, which IPv6 numbers
+# otherwise.
 GET_INFO = 64
 GET_REVISION_MATCH, GET_REVISION_TARGET = 66, 67
+IPV6_GET_REVISION_MATCH = 68
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 # The size of struct ipt_getinfo: name, valid hooks, five hook entries, five underflows, the number

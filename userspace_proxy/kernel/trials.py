@@ -30,6 +30,7 @@ from .legacy_options import (
     GET_INFO,
     GET_REVISION_MATCH,
     GET_REVISION_TARGET,
+    IPV6_GET_REVISION_MATCH,
     SOCKET_REVISION,
     ask_legacy,
     info_of,
@@ -174,7 +175,8 @@ def _ask_for_option(version: int) -> None:
     """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
         # FileNotFoundError: the tables' code is loaded, but the match is missing.
-        ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
+        option = IPV6_GET_REVISION_MATCH if version == 6 else GET_REVISION_MATCH
+        ask_legacy(version, option, SOCKET_REVISION)
 
 
 def _ask_for_extensions() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from userspace_proxy.kernel import trials
 from userspace_proxy.kernel.bpf.objects import KINDS, HookKind
+from userspace_proxy.kernel.legacy_options import GET_REVISION_MATCH, IPV6_GET_REVISION_MATCH
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.offers import try_parts
 
@@ -96,6 +97,19 @@ def test_only_legacy_tables_in_loaded_modules_are_probed(monkeypatch, modprobe, 
         (tmp_path / name).mkdir()
     assert try_parts(TABLES) == dict.fromkeys(TABLES, 0)
     assert read == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("part", "option"),
+    [("legacy tables", GET_REVISION_MATCH), ("legacy tables of IPv6", IPV6_GET_REVISION_MATCH)],
+)
+def test_without_a_namespace_of_its_own_a_trial_queries_the_matches_of_its_family(
+    monkeypatch, part, option
+):
+    asked = []
+    monkeypatch.setattr(trials, "ask_legacy", lambda *query: asked.append(query[1]))
+    trials._LEGACY[part][1]()
+    assert asked == [option]
 
 
 def test_legacy_tables_without_a_loadable_module_count_as_missing(monkeypatch, modprobe):
