@@ -18,6 +18,7 @@ from ...filters.matches import (
     Value,
     states,
 )
+from ...kernel.netlink import explained
 from ...model.addresses import parse_network
 from ..names import label_of
 from .legacy import LegacyTables, tables_in_use
@@ -61,7 +62,9 @@ def read_legacy(*names: str) -> Tables:
     """
     tables: Tables = {}
     for version in FAMILIES:
-        for name in {*names}.intersection(tables_in_use(version)):
+        with explained("list legacy iptables tables", hint="run as root"):
+            in_use = tables_in_use(version)
+        for name in {*names}.intersection(in_use):
             text = LegacyTables(version).save(name)
             table = ChainTable(FAMILIES[version], name, is_legacy=True)
             tables[table] = parse_legacy(text, table, _PRIORITIES.get(name, 0))

@@ -5,8 +5,10 @@ from textwrap import dedent
 import pytest
 
 from tests.unit.filters.written import nft
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.filters.chains import Chain, ChainTable
-from userspace_proxy.steering.iptables.legacy_chains import parse_legacy
+from userspace_proxy.steering.iptables import legacy_chains
+from userspace_proxy.steering.iptables.legacy_chains import FILTERING, parse_legacy, read_legacy
 
 TITLE = ChainTable("ip", "filter", is_legacy=True)
 
@@ -28,6 +30,15 @@ def test_chains_are_parsed_with_their_policies():
         "OTHERS": Chain(TITLE, "OTHERS", steps=(nft("accept", "tcp dport 22"),)),
         "UPROXY-TCP": Chain(TITLE, "UPROXY-TCP"),
     }
+
+
+def test_missing_permission_to_list_tables_is_a_steering_error(monkeypatch):
+    def refuse(_version):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(legacy_chains, "tables_in_use", refuse)
+    with pytest.raises(SteeringError, match="cannot list legacy iptables tables"):
+        read_legacy(*FILTERING)
 
 
 @pytest.mark.parametrize(
