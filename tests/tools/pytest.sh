@@ -9,6 +9,10 @@ python=.venv/bin/python
 # A shell without job control starts background commands with SIGINT ignored, but tests send SIGINT.
 run=(env --default-signal=INT ${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cache/$part" "$@")
 
+# Without compiled tests, each process would compile them all, because all collect them at once.
+compgen -G "tests/__pycache__/conftest.*-pytest-*.pyc" >/dev/null ||
+  "${run[@]}" -n 0 --collect-only --quiet >/dev/null
+
 "${run[@]}" --cache-clear
 status=$?
 # Status 1 means failed tests; other statuses aren't caused by chance.
