@@ -195,11 +195,11 @@ class KernelSteeringContract(SteeringContract):
     def break_it(self, steering: Steering) -> None:
         """Remove the applied state from the kernel, like another program."""
 
-    async def test_without_a_refusal_no_frontend_is_unsteered(self, steering):
+    async def test_no_frontend_is_unsteered_if_the_kernel_accepts_all(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
         assert steering.unsteered == {}
 
-    async def test_a_change_on_top_of_drift_is_repaired(self, steering):
+    async def test_drift_that_precedes_a_change_is_repaired_after_the_change(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE})
         self.break_it(steering)
         await steering.change({WEB: 36002}, ())
@@ -264,7 +264,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
     def refusal(self, frontend: Frontend) -> AbstractContextManager[object]:
         """Make steering of only this frontend fail within the block."""
 
-    async def test_only_the_refused_frontend_has_a_problem(self, steering):
+    async def test_only_a_frontend_that_the_kernel_rejects_is_unsteered(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001, DNS: REFUSE})
             served = "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> refuse"
@@ -275,19 +275,21 @@ class SelectiveSteeringContract(KernelSteeringContract):
             assert await steering.render() == served
             assert steering.unsteered.keys() == {self.outside}
 
-    async def test_a_frontend_refused_in_a_change_is_unsteered_with_its_cause(self, steering):
+    async def test_a_frontend_rejected_during_a_change_is_reported_as_unsteered_with_the_cause(
+        self, steering
+    ):
         with self.refusal(self.outside):
             await steering.apply({WEB: 36001})
             await steering.change({self.outside: 36002}, ())
             assert steering.unsteered[self.outside].startswith("cannot ")
             assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_a_refused_frontend_is_not_drift(self, steering):
+    async def test_a_rejected_frontend_is_not_counted_as_drift(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
             assert {await steering.repair() for _ in range(REPAIRS)} == {0}
 
-    async def test_a_frontend_no_longer_refused_is_steered_by_a_repair(self, steering):
+    async def test_a_repair_steers_a_frontend_that_the_kernel_no_longer_rejects(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
         for _ in range(REPAIRS):
@@ -295,7 +297,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
         assert steering.unsteered == {}
         assert f"TCP {self.outside.address} -> :36002" in await steering.render()
 
-    async def test_a_removed_frontend_is_no_longer_unsteered(self, steering):
+    async def test_a_rejected_frontend_is_no_longer_reported_after_its_removal(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
             await steering.change({}, [self.outside])

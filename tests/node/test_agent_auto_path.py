@@ -129,7 +129,7 @@ def web(tmp_path):
         pytest.param(Endpoint.go_silent, Endpoint.come_back, "does not answer", id="cut"),
     ],
 )
-def test_after_the_switch_a_failed_endpoint_fails_no_connection_and_open_ones_continue(
+def test_after_the_switch_to_userspace_a_failed_endpoint_fails_no_new_or_open_connection(
     web, version, fail, recover, words
 ):
     connection, flow = web.open_to_good(version)
@@ -153,7 +153,7 @@ def test_after_the_switch_a_failed_endpoint_fails_no_connection_and_open_ones_co
 
 
 @pytest.mark.parametrize("version", [4, pytest.param(6, marks=pytest.mark.long)])
-def test_pending_dials_to_a_silent_endpoint_are_served_after_the_switch(web, version):
+def test_dials_pending_at_a_silent_endpoint_are_served_after_the_switch_to_userspace(web, version):
     address = CLUSTER_IPS[version].format(10), PORT
     web.bad.go_silent()
     with contextlib.ExitStack() as stack:

@@ -99,7 +99,7 @@ def kernel(tmp_path):
 
 
 @pytest.mark.parametrize(("firewall", "version"), [("docker", 6), ("firewalld", 4)])
-def test_a_firewall_dropping_forwarded_packets_is_the_cause_until_removed(
+def test_a_firewall_dropping_forwarded_packets_is_reported_as_the_cause_until_removed(
     kernel, firewall, version
 ):
     appear, go = FIREWALLS[firewall]

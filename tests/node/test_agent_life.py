@@ -233,7 +233,7 @@ CLOSE_WAIT = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
 
 
 @pytest.mark.parametrize("successor", ["cleanup", "restart"])
-def test_a_timeout_raised_by_a_killed_proxy_is_restored(successor, tmp_path):
+def test_the_close_wait_timeout_raised_by_a_killed_proxy_is_restored(successor, tmp_path):
     state = f"--state-dir={tmp_path / 'state'}"
     with Testbed(tmp_path, "nftables", "--workers=1", state) as testbed:
         agent = testbed.agent

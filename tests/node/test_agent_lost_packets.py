@@ -98,7 +98,7 @@ def says(testbed, text):
 WHOLE = len("head") + LARGE + len("tail")
 
 
-def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbed):
+def test_an_endpoint_that_acknowledges_handshakes_but_no_data_is_reported(testbed):
     drop_in(testbed.pod("one"))
     for _ in range(3):
         assert ask(testbed, b"large" + bytes(LARGE), WHOLE) == b""
@@ -115,7 +115,7 @@ def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbe
 
 
 @pytest.mark.parametrize("leaves", ["close", "reset"])
-def test_a_client_unreachable_by_responses_is_reported_and_no_endpoint_blamed(testbed, leaves):
+def test_lost_responses_are_attributed_to_the_client_and_not_to_the_endpoint(testbed, leaves):
     pod = testbed["pod"]
     drop_in(pod.host)
     for _ in range(3):

@@ -57,7 +57,7 @@ def test_workers_hold_at_most_the_capability_for_client_addresses(testbed):
         assert said["PPid"] == str(testbed.agent.pid)
 
 
-def test_healthz_fails_while_a_hung_only_worker_is_replaced(testbed):
+def test_healthz_fails_while_the_only_worker_hangs_and_is_replaced(testbed):
     agent = testbed.agent
     (before,) = workers(testbed)
     os.kill(before["pid"], signal.SIGSTOP)

@@ -68,7 +68,7 @@ def dial(cgroup: Path, address: tuple[str, int]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_elements_are_set_and_removed_singly_and_in_batches() -> None:
+def test_map_elements_are_set_and_removed_singly_and_in_batches() -> None:
     table = calls.create_map("table", MapSpec(HASH, 4, 4, 30_000))
     keys = struct.pack("=30000I", *range(30_000))
     calls.update_batch(table, keys, keys, 30_000)
@@ -81,7 +81,7 @@ def test_elements_are_set_and_removed_singly_and_in_batches() -> None:
     os.close(table)
 
 
-def test_all_elements_are_read_and_absent_keys_do_not_prevent_a_removal() -> None:
+def test_all_map_elements_are_read_and_absent_keys_do_not_prevent_a_removal() -> None:
     spec = MapSpec(HASH, 4, 8, 10_000)
     table = calls.create_map("table", spec)
     assert calls.elements(table, spec) == []

@@ -257,7 +257,7 @@ def detach(pin: Path) -> bool:
     return True
 
 
-def test_with_host_only_dials_from_pods_use_the_rules(tmp_path):
+def test_host_only_leaves_dials_from_pods_to_the_rules(tmp_path):
     with socket_node(tmp_path, HOOKS, "--socket-lb-host-only") as node:
         life = Life(node)
         life.start()

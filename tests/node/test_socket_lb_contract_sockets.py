@@ -111,7 +111,7 @@ def test_the_peer_of_a_socket_is_the_dialled_address(site, client, version):
             assert dial.way == site.node.way
 
 
-def test_the_peer_of_a_mapped_address_is_the_dialled_address(site):
+def test_a_dial_to_an_ipv4_mapped_address_has_that_address_as_its_peer(site):
     address = mapped(site.web.cluster_ip(4))
     with Dial(site.client, address).connect() as dial:
         assert dial.peer == address
@@ -187,7 +187,7 @@ def test_a_disconnected_socket_may_dial_again(site, version):
 
 
 @by_version
-def test_a_refused_socket_sees_a_directly_dialled_endpoint_as_its_peer(site, version):
+def test_a_socket_refused_by_a_service_has_a_directly_dialled_endpoint_as_its_peer(site, version):
     endpoint = site.backends[0].at(version)
     with site.new(version) as dial:
         # A non-blocking socket reports its own error once.

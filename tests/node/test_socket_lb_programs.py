@@ -170,7 +170,7 @@ def test_a_service_without_slots_is_not_translated(hooks: SocketLb, node: Net) -
     assert dial(node, WEB) == "ENETUNREACH"
 
 
-def test_with_host_only_dials_from_other_namespaces_are_not_translated(
+def test_host_only_excludes_dials_from_other_namespaces(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server))

@@ -106,7 +106,7 @@ async def test_drift_is_counted_per_rule(node, steering, command, drifted):
 @pytest.mark.parametrize(
     ("chain", "drifted"), [("-t nat -I PREROUTING", 1), ("-t nat -I OUTPUT", 1), ("-I INPUT", 2)]
 )
-async def test_a_rule_inserted_before_the_proxys_rule_is_overtaken_only_once(
+async def test_the_proxys_rule_is_moved_before_a_newly_inserted_rule_only_once(
     node, steering, chain, drifted
 ):
     await steering.apply({WEB: 36001})

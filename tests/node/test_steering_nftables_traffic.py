@@ -20,7 +20,7 @@ def kind():
 
 @pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_later_drop_policy_does_not_delay_the_refusal_on_a_proxy_port(
+async def test_a_direct_dial_to_a_proxy_port_is_refused_immediately_despite_a_later_drop_policy(
     cluster, steering, web, where
 ):
     client = net_of(cluster, where)
@@ -53,7 +53,9 @@ async def test_leftover_kube_proxy_rules_have_no_effect(cluster, steering, web, 
         pytest.param(ACK, id="ack"),
     ],
 )
-async def test_an_unsteered_segment_opens_no_connection(cluster, steering, web, flags):
+async def test_a_segment_sent_directly_to_a_proxy_port_opens_no_connection(
+    cluster, steering, web, flags
+):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""

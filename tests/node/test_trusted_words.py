@@ -71,7 +71,7 @@ def test_the_first_line_states_the_cause(testbed, case):
 
 
 @pytest.mark.parametrize("ends", ["close", "reset"])
-def test_clients_leaving_without_a_request_are_not_an_endpoint_failure(testbed, ends):
+def test_clients_closing_without_a_request_are_not_counted_as_an_endpoint_failure(testbed, ends):
     agent, client, address = testbed.agent, testbed["pod"], (service_ip(ORIGINAL), 80)
     objects = objects_of(ORIGINAL, pod=testbed.ip("pod"))
     agent.manifests.write_objects(objects, name="a-original.yaml")
