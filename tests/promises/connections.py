@@ -29,7 +29,7 @@ class TestConnections:
     """The effects of this proxy's annotations."""
 
     @V4_AND_V6
-    def test_connections_to_an_unready_endpoint_are_closed_if_annotated(
+    def test_a_service_annotation_closes_connections_to_an_endpoint_that_becomes_unready(
         self, world: World, v6: bool
     ) -> None:
         """Source: kubernetes#108523: clients would stay connected to a demoted primary."""

@@ -104,7 +104,9 @@ class TestPolicies:
         world.put(CLUSTER.at(far(two)))
         assert world.who("laptop", at) == "two"
 
-    def test_external_local_prefers_a_local_terminating_endpoint(self, world: World) -> None:
+    def test_external_local_uses_a_local_terminating_endpoint_rather_than_a_remote_ready_one(
+        self, world: World
+    ) -> None:
         """Source: e2e "should fallback to local terminating endpoints …" (KEP-1669)."""
         one, two = world.pods("one", "two")
         here = At(one, ready=False, serving=True, terminating=True)
