@@ -219,7 +219,9 @@ def test_an_unacknowledged_fin_counts_as_one_byte(system: System) -> None:
     system.until(is_acknowledged)
 
 
-def test_an_edge_is_reported_once_but_a_level_until_read(system: System) -> None:
+def test_an_edge_triggered_event_is_reported_once_and_a_level_triggered_event_until_read(
+    system: System,
+) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), IN | ET)
@@ -233,7 +235,7 @@ def test_an_edge_is_reported_once_but_a_level_until_read(system: System) -> None
     epoll.close()
 
 
-def test_an_edge_of_already_read_bytes_is_not_reported(system: System) -> None:
+def test_an_edge_triggered_event_is_not_reported_after_its_bytes_were_read(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), IN | ET)

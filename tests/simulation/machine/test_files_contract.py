@@ -121,7 +121,7 @@ def test_sockets_with_reuse_port_share_a_port(bind: Open, kind: int) -> None:
 
 
 @pytest.mark.parametrize("leaves", ["is deaf", "is closed"])
-def test_the_last_reuse_port_socket_takes_the_index_of_one_that_leaves(
+def test_the_last_reuse_port_socket_takes_the_index_of_a_closed_socket(
     system: SimpleNamespace, bind: Open, leaves: str
 ) -> None:
     first = bind(UDP, REUSE_PORT)
