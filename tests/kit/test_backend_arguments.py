@@ -32,7 +32,7 @@ def test_a_number_creates_backends_that_return_their_names():
     assert read_backends(0, "UDP") == []
 
 
-def test_a_list_is_read_once():
+def test_backends_can_be_given_as_an_iterator():
     likes = ["127.0.0.1:80", ("127.0.0.1", 81), ["redis-server"], echo, None]
     assert read_backends(iter(likes), "TCP") == likes
 

@@ -69,7 +69,7 @@ async def test_reset_cancels_the_function_serving_a_connection(accepted):
         await ended.wait()
 
 
-async def test_a_kept_connection_is_reset_only_inside_its_block(accepted):
+async def test_a_connection_can_be_reset_only_inside_its_keep_block(accepted):
     client, server = accepted
     connections = Connections()
     _, writer = await asyncio.open_connection(sock=server)

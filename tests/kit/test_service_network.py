@@ -54,7 +54,7 @@ def test_a_cluster_ip_in_use_is_not_allocated_again(network):
     assert network.service("other", backends=0).host not in (first.host, taken.host)
 
 
-def test_a_dead_backend_costs_no_request_and_can_restart(network):
+def test_a_dead_backend_fails_no_request_and_can_restart(network):
     web = network.service("web", backends=2)
     web.backends[0].stop()
     assert [get(network, web) for _ in range(3)] == ["web-2"] * 3
@@ -160,7 +160,7 @@ def test_a_killed_proxy_process_is_an_error_at_close():
 
 
 @pytest.mark.long
-def test_a_remaining_process_is_an_error(monkeypatch, tmp_path):
+def test_a_process_left_running_at_close_is_an_error(monkeypatch, tmp_path):
     # A reaper that kills no process.
     idle = tmp_path / "reaper.py"
     idle.write_text("import sys; sys.stdin.read()")

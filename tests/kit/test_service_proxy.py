@@ -43,7 +43,7 @@ def test_draining_a_backend_does_not_restart_round_robin(proxy):
     assert [get(web) for _ in range(4)] == ["web-3", "web-2", "web-3", "web-2"]
 
 
-def test_a_dead_backend_costs_no_request_and_is_counted_as_saved(proxy):
+def test_a_dead_backend_fails_no_request_and_its_connections_are_counted_as_saved(proxy):
     web = proxy.service("web", backends=2)
     web.backends[0].stop()
     assert [get(web) for _ in range(3)] == ["web-2"] * 3
@@ -87,7 +87,7 @@ def test_the_text_of_stats_lists_counters_and_endpoints(proxy):
     )
 
 
-def test_only_clients_accepted_by_the_proxy_are_counted_as_refused(proxy):
+def test_clients_refused_by_the_kernel_are_not_counted_as_refused_by_the_proxy(proxy):
     none, stopped = proxy.service("none", backends=0), proxy.service("stopped")
     stopped.backends[0].stop()
     assert refuses(none.address)
@@ -134,7 +134,7 @@ def test_a_test_can_choose_the_next_connections_endpoint(proxy):
 
 
 @pytest.mark.parametrize("method", ["names", "resolver"])
-def test_names_of_a_namespace_without_services_are_an_error(proxy, method):
+def test_resolving_names_in_a_namespace_without_services_is_an_error(proxy, method):
     with pytest.raises(LookupError, match="no Service is in namespace nope: there is no Service"):
         getattr(proxy, method)("nope")
     proxy.service("web", namespace="shop")

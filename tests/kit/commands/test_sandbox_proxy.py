@@ -84,7 +84,7 @@ def test_a_page_in_a_pod_is_served_there_and_health_is_served_outside(tmp_path):
                 page_socket_in(pod)
 
 
-def test_the_proxy_is_ready_after_serving_and_stops_with_the_block(tmp_path):
+def test_the_proxy_becomes_ready_and_stops_at_the_end_of_the_with_block(tmp_path):
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     log = tmp_path / "log"

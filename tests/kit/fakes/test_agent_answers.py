@@ -109,7 +109,7 @@ async def test_configured_pages_are_served_and_other_paths_return_404():
     assert b" 404 " in (await asked(agent, request(path="/api/v1/plan"))).got
 
 
-async def test_the_bomb_expands_more_than_five_hundredfold():
+async def test_the_gzip_bomb_expands_more_than_five_hundredfold():
     client = await asked(gzip_bomb(8 << 20), request())
     unpacked = zlib.decompressobj(wbits=31).decompress(client.body)
     assert len(unpacked) == 8 << 20 > 500 * len(client.body)
@@ -122,6 +122,6 @@ async def test_deeply_nested_json_exceeds_the_parsers_depth():
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_forged_facts_contain_the_trick_in_all_displayed_fields(trick):
+def test_forged_facts_contain_the_hostile_text_in_all_displayed_fields(trick):
     made = forged(facts(), trick)
     assert made.node == made.verdict == made.ports[0].state.sentence == trick

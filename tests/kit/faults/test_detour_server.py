@@ -53,7 +53,7 @@ async def test_half_open_connections_are_accepted_and_never_answered():
                 await ask(faults)
 
 
-async def test_the_fault_first_resets_resets_only_the_first_clients():
+async def test_first_resets_resets_only_the_first_clients():
     async with faulty() as faults:
         faults.first_resets = FirstResets(2)
         for _ in range(2):
@@ -62,7 +62,7 @@ async def test_the_fault_first_resets_resets_only_the_first_clients():
         assert await ask(faults) == b"hello"
 
 
-async def test_the_fault_first_resets_can_reset_a_client_before_its_first_byte():
+async def test_first_resets_can_reset_a_client_before_its_first_byte():
     async with faulty() as faults:
         faults.first_resets = FirstResets(1, at_connect=True)
         reader, writer = await connect(faults)

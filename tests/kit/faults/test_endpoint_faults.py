@@ -45,7 +45,7 @@ async def test_an_endpoint_with_a_fault_is_dialled_through_a_detour(rig):
     assert rig.detours[WEB] == {}
 
 
-async def test_faults_are_listed_by_endpoint_in_words(rig):
+async def test_the_faults_of_each_endpoint_are_listed_as_text(rig):
     rig.add("latency", latency=10, jitter=2)
     rig.add("bandwidth", rate=5, stream="upstream", toxicity=0.25)
     rig.add("half_open")
@@ -74,7 +74,7 @@ async def test_a_used_up_fault_is_no_longer_listed(rig):
     assert rig.faults.of(WEB) == {}
 
 
-async def test_a_share_of_datagrams_is_listed_in_words(rig):
+async def test_a_fault_of_datagrams_is_listed_with_the_affected_share(rig):
     rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
     words = ["latency(latency=5) downstream for 50% of datagrams"]
     assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): words}

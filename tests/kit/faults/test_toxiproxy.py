@@ -147,7 +147,7 @@ async def test_a_host_name_resolving_to_loopback_is_rejected(call, host, expecte
     assert status == expected
 
 
-async def test_on_other_addresses_any_host_header_is_accepted():
+async def test_an_api_not_bound_to_loopback_accepts_any_host_header():
     api = ToxiproxyApi(Services())
     _, port = await api.serve(("0.0.0.0", 0))
     url = f"http://127.0.0.1:{port}/version"

@@ -5,7 +5,7 @@ from userspace_proxy_testing.sandbox.network import Sandbox
 
 
 @pytest.mark.parametrize("use", [lambda s: s.node, lambda s: s.lan, lambda s: s.add_pod("a")])
-def test_an_unopened_sandbox_is_an_error(use):
+def test_using_an_unopened_sandbox_is_an_error(use):
     with pytest.raises(SandboxError, match="cannot use the sandbox: it is not open"):
         use(Sandbox())
 

@@ -20,7 +20,7 @@ def proc(tmp_path):
     return str(tmp_path)
 
 
-def test_members_of_a_namespace_are_all_its_other_processes(proc):
+def test_members_returns_all_processes_of_a_namespace_except_the_reaper(proc):
     assert sorted(members("net:[2]", proc)) == [7, 8]
 
 
