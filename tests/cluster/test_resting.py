@@ -117,7 +117,7 @@ async def test_an_idle_open_connection_prevents_scale_down(
     await again.close()
 
 
-async def test_a_second_selecting_service_keeps_pods_but_a_copied_annotation_does_not(
+async def test_pods_are_kept_for_a_second_service_that_selects_them_but_not_for_a_copied_annotation(
     shop: Shop,
 ) -> None:
     """The workload's selector at the API server decides (issue 52)."""

@@ -43,7 +43,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("pair", requirements(), ids=["readme", "git", "archive"])
-def test_a_pair_installs_both_distributions(
+def test_each_pair_of_requirements_installs_both_distributions(
     pair: list[str], repository: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "requirements.txt"
