@@ -110,7 +110,7 @@ def test_unanswered_clients_move_a_port_to_userspace_regardless_of_probes(auto, 
     assert auto.take() == {}
 
 
-def test_switching_to_another_path_forgets_unanswered_clients(auto):
+def test_configuring_another_path_forgets_unanswered_clients(auto):
     auto.leave_kernel(WEB.key, forwarding_unanswered())
     auto.follow(plan(A, B, path=DataPath.USERSPACE))
     auto.follow(WEB)
@@ -173,7 +173,7 @@ def test_a_shared_endpoint_is_probed_once_for_all_service_ports(auto):
     assert auto.probes.endpoints == []
 
 
-def test_a_new_endpoint_must_answer_first_and_a_removed_endpoint_no_longer_counts(auto):
+def test_a_port_uses_userspace_until_a_new_endpoint_answers_or_is_removed(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()

@@ -54,7 +54,7 @@ def test_by_default_all_clients_may_reach_all_usable_endpoints():
     assert choices() == (EndpointChoice((A, B)),)
 
 
-def test_clients_outside_the_source_ranges_have_no_endpoint_choice():
+def test_only_clients_inside_the_source_ranges_have_an_endpoint_choice():
     assert choices(admits=(OFFICE,)) == (EndpointChoice((A, B), (OFFICE,)),)
 
 
@@ -80,7 +80,7 @@ def test_source_ranges_limit_inside_and_outside_clients():
 @pytest.mark.parametrize(
     "serving", [Serving(), Serving((A, B), admits=())], ids=["none", "all-dropped"]
 )
-def test_without_endpoints_or_admitted_clients_there_are_no_choices(serving):
+def test_there_is_no_endpoint_choice_without_endpoints_or_admitted_clients(serving):
     assert tuple(choices_of(serving)) == ()
 
 
@@ -104,7 +104,7 @@ def test_source_hash_fills_slots_in_proportion_to_their_weights():
     assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
 
 
-def test_refused_and_loopback_frontends_keep_their_targets():
+def test_refusing_and_loopback_frontends_keep_their_targets_on_the_kernel_path():
     other = Frontend("10.96.7.2", 80, Protocol.TCP)
     targets = targets_of(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
     assert targets == {

@@ -85,7 +85,7 @@ def test_a_loopback_frontend_keeps_its_address_when_bound_to_loopback(ip, expect
     assert not wanted.transparent
 
 
-def test_a_port_of_a_port_range_is_bound_only_to_its_own_number():
+def test_a_further_port_of_a_range_is_bound_only_to_its_own_number():
     ranges = (DialledRange("127.98.0.1", 80, 90, 80),)
     plan = with_serving(plan_of("127.98.0.1"), ranges=ranges)
     (own,) = plan.frontends
@@ -118,7 +118,7 @@ def test_a_limited_number_of_ports_in_use_is_skipped():
     assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
 
 
-def test_a_preferred_port_is_offered_after_all_attempts():
+def test_a_preferred_port_is_offered_even_after_the_limit_of_attempts():
     addresses, frontend = make(Bind.PROXY_PORT), Frontend("10.96.0.1", 80, Protocol.TCP)
     _, _, others = one(addresses, "10.96.0.2")
     assert len(list(others.addresses)) == listen_addresses._TRIES

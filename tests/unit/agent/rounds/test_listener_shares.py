@@ -238,7 +238,9 @@ async def test_without_a_free_port_a_retry_tries_only_one_service_port(few):
     assert few.pool.searches == 1
 
 
-async def test_service_ports_with_a_listener_per_address_do_not_take_turns_forever(make, plane):
+async def test_service_ports_with_one_listener_per_address_do_not_displace_each_other_forever(
+    make, plane
+):
     plane._listeners._limit = 2 * PORTS
     ports, cluster = make(Bind.FRONTEND), Cluster()
     for args in (("shop", "web", 15), ("other", "web", 3), ("tenant", "big", 10)):
@@ -254,7 +256,7 @@ async def test_service_ports_with_a_listener_per_address_do_not_take_turns_forev
 @pytest.mark.parametrize(
     ("free", "given"), [pytest.param(10, 0, id="free-behind"), pytest.param(0, 1, id="none-free")]
 )
-async def test_ports_in_use_cost_no_extra_searches_unless_none_is_free(
+async def test_listeners_are_given_up_for_ports_in_use_only_if_no_port_is_free(
     make, monkeypatch, free, given
 ):
     monkeypatch.setattr(listen_addresses, "_TRIES", 8)

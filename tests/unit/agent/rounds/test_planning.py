@@ -150,7 +150,7 @@ async def test_a_port_used_by_draining_workers_is_reserved(
     await until(lambda: {28000, 28001} <= {*start.served_ports.pool.candidates()})
 
 
-async def test_facts_are_read_for_the_planned_snapshot(start):
+async def test_node_facts_are_requested_for_each_planned_snapshot(start):
     asked = []
     loop = await start(
         WatchedSteering(), facts=lambda snapshot: asked.append(snapshot) or NodeFacts()

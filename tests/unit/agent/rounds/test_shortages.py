@@ -98,7 +98,7 @@ def test_running_out_of_a_common_resource_counts_as_a_shortage():
     assert [is_shortage(e) for e in (ERROR, error, taken)] == [True, True, False]
 
 
-def test_a_service_port_that_was_not_tried_has_the_previous_ports_shortage():
+def test_an_untried_service_port_is_reported_with_the_shortage_of_the_previous_port():
     shortages = Shortages()
     shortages.note(CART, ERROR, now=0.0)
     lack = shortages.note(WEB, None, now=0.0)

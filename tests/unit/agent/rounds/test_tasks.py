@@ -16,7 +16,7 @@ from userspace_proxy.agent.rounds.tasks import (
 from userspace_proxy.errors import SourceError
 
 
-async def test_failed_returns_an_expected_error():
+async def test_an_expected_error_of_a_task_is_returned_by_failed():
     supervisor = Supervisor()
 
     async def fail():
