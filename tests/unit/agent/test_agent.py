@@ -47,7 +47,7 @@ class Silent(MemorySource):
         await asyncio.Event().wait()
 
 
-async def test_is_awaited_first_stops_reporting_that_the_process_serves():
+async def test_is_awaited_ends_the_hand_over_task_before_it_calls_the_option():
     def tasks():
         return {task.get_name() for task in asyncio.all_tasks()}
 

@@ -338,7 +338,9 @@ def test_the_remedy_of_resets_names_the_proxy_header_if_one_is_sent(version, is_
     assert ("PROXY header" in hint) is is_named
 
 
-async def test_the_cause_of_the_last_minute_considers_the_header_and_the_previous_minute(plane):
+async def test_the_last_minutes_failures_mention_a_proxy_header_and_whether_they_were_many_before(
+    plane,
+):
     (port,) = served_ports = web(plane, POD_A)
     (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
@@ -358,7 +360,9 @@ async def test_the_cause_of_the_last_minute_considers_the_header_and_the_previou
         ({"affinity_timeout_s": 60}, False),
     ],
 )
-async def test_endpoints_are_compared_unless_their_clients_differ(plane, changes, is_unusual):
+async def test_an_endpoint_is_reported_as_unusual_only_without_source_hash_and_affinity(
+    plane, changes, is_unusual
+):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     endpoints = port.plan.serving.endpoints
     port.plan = replace(port.plan, serving=Serving(endpoints, **changes))

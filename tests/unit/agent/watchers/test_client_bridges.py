@@ -42,7 +42,7 @@ def test_a_bridge_keeps_delivering_open_connections_while_its_entry_is_effective
     assert bridges.wanted == frozenset()
 
 
-def test_a_kernel_refusal_is_an_obstacle_for_all_remaining_bridges(bridges):
+def test_a_rejected_bridge_table_is_an_obstacle_for_all_bridges_without_another_obstacle(bridges):
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     bridges.note([], "no nftables for bridges")
     assert [(one.version, one.cause) for one in bridges.obstacles] == [

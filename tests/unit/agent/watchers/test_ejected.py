@@ -177,7 +177,7 @@ def test_a_successful_probe_does_not_end_a_streak_of_resets(rig):
         pytest.param({"can_probe": False}, id="a-dialer-of-the-caller"),
     ],
 )
-def test_endpoints_are_not_probed_where_a_connect_proves_nothing(plane, given):
+def test_udp_endpoints_and_endpoints_of_a_custom_dialer_are_not_probed(plane, given):
     rig = Rig(plane, **given)
     rig.eject()
     rig.pass_(QUIET_S)
@@ -231,7 +231,7 @@ def test_after_an_unanswered_dial_the_kernels_neighbour_state_is_read(rig, failu
     assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
 
 
-def test_the_link_of_an_obstacle_reported_by_a_worker_needs_no_kernel_query(rig):
+def test_the_link_to_an_absent_host_reported_by_a_worker_is_shown_without_a_kernel_query(rig):
     rig.eject(failure=Failure.NO_HOST)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth1")

@@ -240,7 +240,7 @@ async def test_an_endpoint_silent_to_its_clients_alone_is_not_the_cause(node):
 
 
 @of(path=DataPath.AUTO)
-async def test_failing_endpoints_are_left_to_the_probes_of_auto(node):
+async def test_with_path_auto_unanswered_clients_of_a_failing_endpoint_are_not_reported(node):
     node.probe = REFUSED
     await node.fail()
     assert node.port.unanswered is None
@@ -295,7 +295,9 @@ async def test_connections_begun_during_a_long_pause_do_not_count_as_unanswered(
     assert node.port.unanswered is None
 
 
-async def test_connections_before_a_long_pause_do_not_offset_later_ones(node):
+async def test_answered_connections_before_a_long_pause_do_not_offset_later_unanswered_clients(
+    node,
+):
     await node.look()
     await node.look(9, answered=9, after_s=STALE_S + 1)
     await node.fail()
@@ -310,7 +312,7 @@ async def test_a_reply_ends_the_suspected_loss(node, caplog):
     assert "kernel path works again" in caplog.text
 
 
-async def test_unanswered_clients_are_reported_as_soon_after_an_answer_as_initially(node):
+async def test_a_second_outage_is_reported_as_quickly_as_the_first(node):
     await node.fail()
     await node.look(1, answered=1)
     await node.fail()

@@ -141,7 +141,7 @@ async def test_a_repeatedly_ejected_endpoint_counts_as_one_outage(rig):
     assert len(rig.timeline.events()) == 1
 
 
-async def test_an_endpoint_ejected_again_immediately_has_not_returned(rig):
+async def test_an_outage_has_not_ended_if_its_endpoint_is_ejected_again_immediately(rig):
     rig.eject()
     rig.give_back()
     rig.eject()

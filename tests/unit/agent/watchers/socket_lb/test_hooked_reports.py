@@ -62,7 +62,7 @@ def test_an_endpoint_without_counters_is_forgotten_even_without_a_service_port(r
     assert rig.reports.compare({}, {}) == {}
 
 
-def test_a_success_without_an_ejection_is_dated_at_the_reading(rig):
+def test_a_success_without_a_previous_ejection_has_the_time_of_the_reading(rig):
     rig.look(established=1)
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
 
