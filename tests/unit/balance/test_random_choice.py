@@ -112,7 +112,7 @@ def test_power_of_two_choices_never_picks_the_most_loaded_endpoint(seed, loads):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_power_of_two_choices_among_many_endpoints_picks_no_skipped_one(left):
+def test_power_of_two_choices_among_many_endpoints_picks_no_skipped_endpoint(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     strategy = PowerOfTwoChoices(lambda pod: pod == many[0], random.Random(7))
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
@@ -183,7 +183,7 @@ def test_weighted_power_of_two_choices_compares_two_distinct_endpoints(heavy):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_weighted_choices_among_many_endpoints_pick_no_skipped_one(left):
+def test_weighted_choices_among_many_endpoints_pick_no_skipped_endpoint(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     weights, skip = Weights({many[0]: 1}), set(many[left:])
     by_chance = WeightedRandomChoice(weights, EachNumber(7919))

@@ -58,7 +58,7 @@ def test_an_unclassified_error_keeps_its_text_and_a_known_remedy(number, failure
     assert bool(remedy(cause)) is has_remedy
 
 
-def test_only_over_ipv6_eacces_means_prohibited_by_a_firewall():
+def test_eacces_means_prohibited_by_a_firewall_only_over_ipv6():
     """Over IPv4, the ICMP errors of firewalls become EHOSTUNREACH and ENETUNREACH."""
     assert failed_with(errno.EACCES, POD_V6) == prohibited(POD_V6)
 

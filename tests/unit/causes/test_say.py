@@ -90,7 +90,7 @@ def test_the_time_of_a_past_denial_is_separated_from_the_client():
     assert remedy(past) == remedy(denies(POD, ALICE))
 
 
-def test_the_text_of_a_cause_counts_similar_ones_except_in_short_form():
+def test_the_text_of_a_cause_counts_similar_causes_except_in_short_form():
     cause = is_headless().replace(more=1_200)
     assert say(cause) == f"{say(is_headless())}; 1,200 more like this are not listed"
     assert say(cause, Form.SHORT) == "it is headless"

@@ -105,7 +105,7 @@ def test_the_agents_check_skips_firewalls_and_checks_nothing_without_steering(no
     assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
 
 
-def test_the_agent_also_reports_a_path_without_effect(node):
+def test_the_agents_check_reports_a_path_setting_without_effect(node):
     settings = Settings(path="kernel")
     assert topics(check_node(settings, "none")) == ["path"]
     assert topics(check_node(settings, "local")) == ["path", "kube-proxy", "kernel", "ports"]

@@ -144,7 +144,7 @@ def test_a_chain_dropping_a_frontends_packets_is_reported():
         ),
     ],
 )
-def test_unread_or_unknown_rules_are_listed_as_not_followed(kernel, expected):
+def test_rules_that_cannot_be_read_or_interpreted_are_listed_as_not_followed(kernel, expected):
     known = "ok no chain certainly drops packets that are steered to the proxy; not followed"
     assert lines(kernel) == ([f"{known}: {expected}"] if expected else [])
 

@@ -103,7 +103,7 @@ def test_a_service_with_endpoints_has_no_findings(tmp_path):
     assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
 
 
-def test_a_single_missing_node_is_a_warning(tmp_path):
+def test_endpoints_on_a_node_that_does_not_exist_are_a_warning(tmp_path):
     node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: a.example}\n"
     cause = no_node("a", ("a.example",))
     found = findings_of(tmp_path, WEB + SLICE + node)
@@ -135,11 +135,11 @@ def test_a_single_missing_node_is_a_warning(tmp_path):
         ),
     ],
 )
-def test_mistakes_that_refuse_clients_or_have_no_effect_are_warnings(tmp_path, text, what, cause):
+def test_mistakes_that_cause_refusals_or_have_no_effect_are_warnings(tmp_path, text, what, cause):
     assert findings_of(tmp_path, text)[1:] == [warning(what, cause)]
 
 
-def test_only_the_first_of_many_refusing_services_are_named(tmp_path):
+def test_only_the_first_of_many_services_that_refuse_clients_are_named(tmp_path):
     text = "---\n".join(
         WEB.replace("web", f"web-{n}").replace("0.10", f"0.{n + 1}") for n in range(23)
     )
