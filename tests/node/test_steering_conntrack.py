@@ -165,7 +165,7 @@ def test_removing_a_conntrack_entry_keeps_a_newer_entry_with_the_same_port(node)
 
 
 @pytest.mark.kernel
-def test_only_unanswered_syn_entries_of_the_frontends_are_removed(node):
+def test_only_conntrack_entries_of_unanswered_syns_to_the_frontends_are_removed(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     with nodes.tcp_server(node, 80), node.tcp() as opened:
         opened.connect(WEB)

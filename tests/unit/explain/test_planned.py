@@ -61,7 +61,7 @@ def explain_manifest(tmp_path, service, steering="auto"):
     return explain(read_subject(status, service, "shop.yaml", is_live=False))
 
 
-def test_explain_rejects_loopback_endpoints_as_on_a_node(tmp_path):
+def test_explain_rejects_loopback_endpoints_as_a_node_does(tmp_path):
     port = plan_manifest(tmp_path).only("shop/web").ports[0]
     assert (port.state.word, port.cause.row) == (PortState.REFUSED, none_allowed)
 

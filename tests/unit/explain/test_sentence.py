@@ -159,7 +159,7 @@ def test_on_the_kernel_path_dials_prove_only_that_connections_are_accepted(chang
     assert f"{shown} show only" in explain(make_subject(port), dials=dials).sentence
 
 
-def test_the_problem_of_one_port_is_stated_without_the_firewalls():
+def test_the_sentence_about_one_failing_port_does_not_mention_firewalls():
     refused = make_port(port="metrics", endpoints=(), reason="none is ready")
     served = make_port(endpoints=(make_endpoint(OTHER, sent_at=NOW - 1),))
     explanation = explain(make_subject(served, refused, firewalls=(CHAIN,)))

@@ -82,7 +82,9 @@ def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, prot
     [(True, Level.ATTENTION), (False, None)],
     ids=["hangs", "may send last"],
 )
-def test_an_endpoint_that_failed_clients_of_the_last_minute_is_not_good(is_unusual, level):
+def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_marked_as_good(
+    is_unusual, level
+):
     at = "10.244.1.118:8080"
     minute = LastMinuteFacts(
         connections=20, unanswered_requests=9, cause=owes_answers(at), is_unusual=is_unusual
@@ -98,7 +100,7 @@ def test_an_address_that_refuses_clients_has_a_neutral_mark():
     assert {step.level for step in steps_of(explanation, "address")} == {None}
 
 
-def test_the_kernels_counts_are_stated_only_of_a_node():
+def test_kernel_connection_counts_are_shown_only_for_a_running_proxy():
     port = replace(make_port(), path=PathView(DataPath.KERNEL))
     for is_live, count in ((True, 1), (False, 0)):
         (path,) = steps_of(explain(make_subject(port, is_live=is_live)), "path")
@@ -241,7 +243,7 @@ def test_the_worst_of_several_failed_dials_determines_the_verdict():
         pytest.param({"connections": 0, "admits": ("192.0.2.0/24",)}, id="not-all-are-admitted"),
     ],
 )
-def test_an_address_that_clients_dial_is_not_judged_by_local_dials(changes):
+def test_a_failed_local_dial_of_an_address_that_serves_or_restricts_clients_is_no_problem(changes):
     subject = make_subject(make_port(**changes))
     explanation = explain(subject, dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.level is Level.OK

@@ -118,7 +118,7 @@ class ByFrontend(ProgrammedSteering):
     ("kind", "port"),
     [pytest.param(ByPort, 35999, id="proxy-port"), pytest.param(ByFrontend, 0, id="frontend")],
 )
-async def test_a_refused_frontend_is_written_with_the_port_that_means_refusal(
+async def test_a_frontend_that_refuses_clients_is_written_with_the_refuse_port(
     programmer, kind, port
 ):
     steering = kind(SteeringFacts(refuse_port=35999), lambda: programmer)

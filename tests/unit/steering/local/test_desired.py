@@ -38,7 +38,7 @@ def test_an_address_stays_routed_while_a_frontend_uses_it():
     assert kept_by(desired) == before
 
 
-def test_the_address_of_a_refused_frontend_is_routed_but_clients_not_admitted():
+def test_the_address_of_a_refused_frontend_is_routed_but_its_clients_are_not_admitted():
     assert DesiredState().change({WEB: REFUSED}) == StateChange(added_networks={"10.96.7.1/32"})
 
 

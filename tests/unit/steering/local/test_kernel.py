@@ -36,7 +36,7 @@ def test_removing_a_nonexistent_route_is_not_an_error(tables):
     assert tables.change(removed=[TO_WEB]) == {}
 
 
-def test_a_conflicting_route_is_returned_with_its_cause_and_other_routes_added(node, tables):
+def test_a_conflicting_route_is_returned_with_its_cause_and_other_routes_are_added(node, tables):
     node.run("ip route add unreachable 10.96.7.1 table local proto static metric 7")
     other = LocalRoute("10.96.7.2/32", metric=7)
     refused = tables.change(added=[TO_WEB, other])

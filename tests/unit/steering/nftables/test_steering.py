@@ -435,7 +435,7 @@ async def test_a_dropped_syn_does_not_follow_its_conntrack_entry_to_the_old_port
 
 
 @pytest.mark.parametrize("then", ["removed", "refused"])
-async def test_an_unanswered_syn_entry_ends_once_its_port_serves_another_frontend(
+async def test_the_conntrack_entry_of_an_unanswered_syn_ends_once_its_port_serves_another_frontend(
     node, steering, begin, then
 ):
     """Issue 75: the retransmitted SYN was served by an endpoint of another Service."""
@@ -452,7 +452,7 @@ async def test_an_unanswered_syn_entry_ends_once_its_port_serves_another_fronten
 
 
 @pytest.mark.parametrize("then", ["clean_up", "nothing steered", "next run"])
-async def test_an_unanswered_syn_entry_ends_with_the_last_rule_to_its_proxy_port(
+async def test_the_conntrack_entry_of_an_unanswered_syn_ends_with_the_last_rule_to_its_proxy_port(
     node, steering, begin, then
 ):
     """Issue 75: the retransmitted SYN reached a program that had bound the port in the meantime."""
@@ -486,7 +486,7 @@ async def test_only_a_bounded_number_of_former_frontends_is_kept(steering, monke
     assert await steering._do(lambda programmer: list(programmer._left.values())) == [{CART}]
 
 
-async def test_an_unanswered_syn_entry_is_removed_despite_drift_of_the_other_table(
+async def test_the_conntrack_entry_of_an_unanswered_syn_ends_despite_drift_of_the_other_table(
     node, steering, begin
 ):
     one, other = to_endpoint("10.244.1.2"), to_endpoint("10.244.1.3")
@@ -498,7 +498,9 @@ async def test_an_unanswered_syn_entry_is_removed_despite_drift_of_the_other_tab
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_an_unanswered_syn_entry_is_removed_when_its_frontend_returns(node, steering, begin):
+async def test_the_conntrack_entry_of_an_unanswered_syn_ends_when_its_frontend_returns(
+    node, steering, begin
+):
     await steering.apply({WEB: to_endpoint("10.244.1.2")})
     begin(WEB)
     await steering.change({}, [WEB])
@@ -602,7 +604,7 @@ async def test_flows_translated_to_a_removed_interface_address_end(
     assert count_flows(node, version=version) == 0
 
 
-async def test_a_new_run_ends_flows_to_an_address_lost_between_runs(node, steering, dial):
+async def test_a_new_run_ends_flows_to_a_node_address_removed_between_runs(node, steering, dial):
     node.run("ip address add 10.1.0.1/32 dev lo")
     await steering.apply({DNS: 36002})
     lead_as_outside(node, DNS, 36002)
@@ -703,7 +705,7 @@ async def test_a_flow_translated_to_an_endpoint_by_another_program_ends(node, st
     await assert_a_repair_ends_the_flow(node, steering)
 
 
-async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_rejected(
+async def test_a_syns_conntrack_entry_of_a_removed_address_is_deleted_despite_a_rejected_change(
     node, steering, begin, monkeypatch
 ):
     """The refused change would have removed the frontend, which is still steered."""
