@@ -195,7 +195,7 @@ async def test_trusted_addresses_stay_trusted_after_they_are_evicted_from_the_ca
         ),
     ],
 )
-async def test_a_peer_with_an_oversized_proxy_header_is_reset_and_others_are_served(
+async def test_a_peer_with_an_oversized_proxy_header_is_reset_and_other_peers_are_served(
     rig, pod, caplog, header, cause
 ):
     caplog.set_level(logging.INFO)

@@ -172,7 +172,7 @@ async def test_a_connection_counts_as_stalled_while_its_endpoint_acknowledges_no
 @pytest.mark.parametrize(
     ("waits", "sends_more", "owed"), [(True, False, 1), (True, True, 0), (False, False, 0)]
 )
-async def test_an_endpoint_silent_at_two_checks_after_a_waiting_client_ended_owes_an_answer(
+async def test_silence_for_two_checks_after_a_waiting_clients_fin_counts_as_an_unanswered_request(
     rig, monkeypatch, waits, sends_more, owed
 ):
     monkeypatch.setitem(OWED_AFTER_S, True, 0.1 if waits else 60.0)

@@ -129,7 +129,7 @@ def test_a_descriptor_limit_that_exceeds_memory_is_reduced(limit, expected):
     assert bounded(limit) == expected
 
 
-def test_a_descriptor_limit_set_by_hold_applies_until_it_is_lifted(loop, caplog):
+def test_a_descriptor_limit_set_by_hold_applies_until_hold_lifts_it(loop, caplog):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(40)
     descriptors.hold(4)
@@ -169,7 +169,7 @@ def test_a_pause_followed_by_room_does_not_count_towards_a_later_stall(loop):
     assert not descriptors.is_stalled(loop.now)
 
 
-def test_an_old_pause_without_a_release_does_not_cause_a_stall(loop):
+def test_a_pause_an_hour_ago_does_not_make_a_new_pause_count_as_a_stall(loop):
     """Otherwise, an hour later, the first client over the limit would cause a reset at once."""
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)

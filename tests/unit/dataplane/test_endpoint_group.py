@@ -30,7 +30,7 @@ def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     [(5.0, 6.0, False), (4.9, 6.0, True), (5.5, 5.2, True), (5.5, None, True)],
     ids=["waited", "others-waited-too", "at-once", "not-dialled"],
 )
-def test_an_endpoint_that_answers_other_clients_is_not_blamed_for_a_wait(
+def test_an_endpoint_is_not_blamed_for_a_client_that_waited_while_it_answered_others(
     group, answered_at, dialled_at, is_blamed
 ):
     counters = group.counters_of(POD_A)

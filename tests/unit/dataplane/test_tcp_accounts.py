@@ -84,7 +84,9 @@ def noted(rig, counters):
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-async def test_a_client_leaving_after_an_unanswered_second_counts_as_unanswered(rig, leave):
+async def test_a_client_that_leaves_after_waiting_a_second_for_an_answer_counts_as_unanswered(
+    rig, leave
+):
     client, _server, counters = await ask_and_wait(rig)
     assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
     getattr(client, leave)()
@@ -406,7 +408,7 @@ async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unans
 @pytest.mark.parametrize(
     ("left_open_s", "is_closed", "owed"), [(0.1, False, 1), (60.0, False, 0), (0.1, True, 0)]
 )
-async def test_an_answer_that_never_ends_counts_as_unanswered_once_its_client_is_forgotten(
+async def test_a_half_closed_client_that_resets_an_incomplete_answer_counts_as_unanswered(
     rig, monkeypatch, left_open_s, is_closed, owed
 ):
     monkeypatch.setattr(tcp_accounts, "LEFT_OPEN_S", left_open_s)
@@ -461,7 +463,7 @@ async def test_a_reset_reported_by_splice_is_attributed_to_the_endpoint(rig):
     assert (counters.resets, counters.endpoint_aborts) == (1, 1)
 
 
-async def test_a_client_reset_after_an_empty_endpoint_close_is_attributed_to_the_client(
+async def test_a_reset_after_an_endpoint_closed_without_sending_is_attributed_to_the_client(
     build, caplog
 ):
     caplog.set_level(logging.INFO, LOGGER)

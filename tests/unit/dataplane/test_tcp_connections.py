@@ -659,7 +659,7 @@ async def test_a_paused_listener_that_cannot_be_watched_is_retried_later(build, 
     assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_paused_listener_that_refuses_resets_waiting_clients(build):
+async def test_a_paused_listener_that_starts_refusing_resets_its_waiting_clients(build):
     rig, web, _pod, pairs = await serving_two(build)
     waiting = await rig.client(web)
     await until(lambda: not rig.engine.descriptors.is_accepting)

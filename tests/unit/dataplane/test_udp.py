@@ -233,7 +233,7 @@ class CountsTurns:
         raise AssertionError(f"its time isn't up: {cause}")
 
 
-async def test_a_refusing_endpoint_makes_no_room_for_waiting_flows(rig):
+async def test_a_flow_refused_by_its_endpoint_makes_no_room_for_waiting_flows(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, **limited(1))
     busy = rig.udp_client(dns)

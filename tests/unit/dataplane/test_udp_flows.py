@@ -187,7 +187,7 @@ async def test_a_new_flow_without_a_free_descriptor_replaces_another_flow(build)
 
 
 @pytest.mark.pure
-async def test_without_a_free_source_port_a_new_flow_ends_another(rig, monkeypatch):
+async def test_without_a_free_source_port_a_new_flow_ends_another_flow(rig, monkeypatch):
     pod, dns, client = rig.udp_served()
     await exchange(client, pod)
     other = rig.udp_client(dns)
@@ -294,7 +294,7 @@ def test_a_departed_host_is_detected_unless_its_endpoint_has_answered(node):
     assert (node.questions, node.watched) == (2, 0)
 
 
-def test_flows_checked_before_are_checked_last(node):
+def test_flows_whose_endpoints_were_already_checked_are_checked_after_new_flows(node):
     for number in range(150):
         node.add(SocketAddress(f"198.51.100.{number}", 53))
     assert (node.take_absent(), node.take_absent(0.0), node.questions) == ([], [], 150)

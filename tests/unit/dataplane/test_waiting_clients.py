@@ -41,7 +41,7 @@ def test_a_wait_that_is_added_as_the_oldest_is_evicted_first():
     assert waiting.to_end("two") is older
 
 
-def test_addresses_of_one_64_network_evict_no_other_clients_waits():
+def test_new_clients_of_one_ipv6_64_network_evict_no_waits_of_other_clients():
     lone = [f"2001:db8:{i:x}::1" for i in range(10)]
     waiting, places = filled("192.0.2.1", *lone, *(f"2001:db8:bad::{i:x}" for i in range(1, 90)))
     for i in range(90, 190):

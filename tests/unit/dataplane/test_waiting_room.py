@@ -43,7 +43,7 @@ async def test_only_the_last_sixteen_of_a_hundred_waiting_clients_are_served_in_
     assert count_waiting(web) == 0
 
 
-async def test_in_a_full_waiting_room_the_client_with_the_most_waits_loses_its_oldest(rig):
+async def test_in_a_full_waiting_room_the_client_with_the_most_waits_loses_its_oldest_wait(rig):
     web = rig.service(handling=Handling(hold=Hold(60, 16)))
     lone = await rig.client(web, source="127.0.0.2")
     await until(lambda: waited(web) == 1)
@@ -364,7 +364,7 @@ async def test_an_expired_retry_timer_does_not_redial_a_waiting_client(timed):
     assert group.totals().failures == 1
 
 
-async def test_an_earlier_turn_does_not_redial_a_client_served_after_a_wait(rig):
+async def test_a_redial_queued_earlier_does_not_redial_a_client_that_was_served_meanwhile(rig):
     dead = UNREACHABLE._replace(port=1)
     group = EndpointGroup(port_key("shop/web"), Serving([dead, UNREACHABLE], **HOLD))
     connection, client = await rig.begun(group)
@@ -489,7 +489,9 @@ async def test_the_end_of_a_connection_does_not_retry_each_waiting_client(timed,
     assert timers.waiting == 0
 
 
-async def test_simultaneously_ending_flows_make_room_between_two_checks(timed, timers):
+async def test_connections_ending_between_two_checks_each_make_room_for_a_waiting_flow(
+    timed, timers
+):
     room, places = WaitingRoom(timed.engine.reactor, 1, CounterTable(), Hold(60)), []
     flows = [Datagrams(room, places) for _ in range(3 * WINDOW)]
     timers.advance(RETRY_S)

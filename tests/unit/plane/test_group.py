@@ -244,7 +244,7 @@ def test_a_removed_endpoint_is_not_ejected(group):
     assert group.ejected(0.0) == {}
 
 
-def test_an_endpoint_that_has_answered_since_is_not_shown_as_ejected(group):
+def test_an_endpoint_that_answered_after_its_ejection_is_not_shown_as_ejected(group):
     failed = StreakPart(-1.0, 1, 99.0, 99.0, Failure.RESET)
     group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {POD_A: 5.0}

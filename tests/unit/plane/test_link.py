@@ -84,7 +84,9 @@ async def test_a_udp_client_reaches_the_new_group_after_its_listener_is_handed_o
     assert await asked(client, new) == b"answer"
 
 
-async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packets(rig):
+async def test_a_listener_handed_to_a_group_that_admits_no_client_drops_packets_until_handed_back(
+    rig,
+):
     pod, web = rig.served()
     hand_over(rig, web, pod.address, admits=())
     client = rig.keep(Peer(socket.socket()))
@@ -94,7 +96,7 @@ async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packe
     assert await serves(client, pod)
 
 
-async def test_a_tcp_port_that_refused_without_endpoints_serves_again(rig):
+async def test_a_tcp_port_serves_while_it_has_an_endpoint_and_refuses_otherwise(rig):
     web, pod = rig.service(), rig.endpoint()
     address = web.address
     for _ in range(2):

@@ -218,7 +218,7 @@ def test_a_port_used_by_another_program_is_rejected(share, protocol, is_shared, 
 
 
 @pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
-async def test_while_tcp_refuses_no_other_program_can_bind_the_port(share, workers):
+async def test_while_a_tcp_listener_refuses_no_other_program_can_bind_its_port(share, workers):
     sockets = share(workers=workers)
     peer = await dial(sockets.at)
     with contextlib.closing(peer), sockets.by_worker[0].dup() as copy:

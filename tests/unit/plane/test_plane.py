@@ -31,7 +31,7 @@ def pods_of(rig, protocol, count=2):
     return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
-async def test_a_service_too_large_for_a_worker_is_rejected_and_other_services_served(rig):
+async def test_a_service_too_large_for_a_worker_is_rejected_and_other_services_are_served(rig):
     (pod,) = pods_of(rig, TCP, 1)
     web, other = rig.service(pod.address), rig.service(pod.address)
     endpoints = tuple(SocketAddress(f"2001:db8::{n:04x}", 8080) for n in range(60_000))

@@ -134,7 +134,7 @@ def begin_all(schedule, until):
     return found
 
 
-def test_concurrent_probes_of_a_namespace_leave_room_for_others(schedule):
+def test_concurrent_probes_of_a_namespace_leave_room_for_other_namespaces(schedule):
     for number, endpoint in enumerate(MANY[:1_000]):
         add(schedule, ServiceKey("x", f"big-{number}"), endpoint)
     found = begin_all(schedule, 10.0)

@@ -122,7 +122,7 @@ def test_the_last_socket_takes_over_the_index_of_a_closed_socket(share, left):
         assert sharers.who_hears(client) == int.from_bytes(socket.inet_aton(client), "big") % 3
 
 
-def test_sockets_with_unknown_positions_are_ordered_without_a_loss():
+def test_sockets_with_unknown_positions_are_all_kept_when_they_are_ordered():
     assert sorted(order_left([-5, 1, 10**12])) == [-5, 1, 10**12]
     assert order_left([]) == []
 
