@@ -191,7 +191,9 @@ def test_an_endpoint_that_has_answered_is_not_blamed_for_clients_leaving_soon(co
     ("failure", "needed"),
     [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
 )
-def test_few_consecutive_failures_are_not_reported_after_an_earlier_one(counters, failure, needed):
+def test_after_an_earlier_failure_and_a_success_few_consecutive_failures_are_not_reported(
+    counters, failure, needed
+):
     counters.connections = 100
     counters.ended_unanswered(1.0, failure)
     counters.ends.succeeded_at = 2.0
@@ -271,7 +273,9 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_that_serves_no_client_fails_rather_than_denies(counters, failure):
+def test_an_endpoint_that_serves_no_client_is_reported_as_failing_and_not_as_denying(
+    counters, failure
+):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)
@@ -304,7 +308,7 @@ def test_the_only_client_with_a_streak_of_failures_is_named(counters, failure):
     assert failure_of(POD, counters, at(4.0))[0].row is resets
 
 
-def test_a_recently_answered_client_is_not_excluded(counters):
+def test_a_client_answered_within_the_last_minute_is_not_reported_as_excluded(counters):
     exclude(counters, 1.0)
     counters.exclusions.answered("10.244.3.7", 2.0)
     exclude(counters, 3.0, 4.0, 5.0, 61.9)
@@ -314,7 +318,7 @@ def test_a_recently_answered_client_is_not_excluded(counters):
     assert has_excluded(counters.exclusions)
 
 
-def test_resets_of_one_clients_dials_are_attributed_to_the_program(counters):
+def test_resets_of_only_one_clients_dials_are_attributed_to_the_endpoints_program(counters):
     counters.connections = 9
     deny(counters, 5.0, 8.0, 11.0, failure=Failure.RESET)
     assert failure_of(POD, counters, at(11.0))[0].row is denies
@@ -339,7 +343,7 @@ def test_resets_after_a_response_are_reported_until_a_clean_close(counters):
 
 
 @pytest.mark.parametrize("failure", [Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT])
-def test_packets_lost_by_an_endpoint_are_reported_with_and_without_a_byte(counters, failure):
+def test_packets_lost_by_an_endpoint_are_reported_whether_or_not_a_byte_arrived(counters, failure):
     counters.connections = 100
     for now in (1.0, 2.0, 3.0):
         assert failure_of(POD, counters, at(3.0)) == NOTHING

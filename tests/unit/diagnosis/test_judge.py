@@ -63,7 +63,7 @@ NO_SLICE = as_read(CauseCode.NO_SLICE, "no slice")
 WEB = ("shop/web",)
 
 
-def test_each_cause_is_listed_once_with_the_deciding_one_first():
+def test_each_cause_is_listed_once_with_the_deciding_cause_first():
     in_use, note = not_listening("in use", "stop it"), a_note("a note")
     twice = {"problem": "in use", "hint": "stop it", "notes": (in_use, note)}
     state = judge(make_port(endpoints=(READY, EJECTED), **twice))
@@ -240,7 +240,7 @@ def test_a_sources_note_with_a_line_replaces_the_plans_note():
     assert say(port.notes[0]) == item.line
 
 
-def test_an_object_kept_despite_mistakes_has_a_note_with_the_first_one():
+def test_an_object_kept_despite_mistakes_has_a_note_with_the_first_mistake():
     items = [RejectedFacts.at(f"m/web.yaml:{i}", "no") for i in (3, 7)]
     items = [replace(item, keeps=WEB) for item in items]
     (port,) = given(make_port(), rejected=items)

@@ -112,6 +112,6 @@ def test_each_failure_of_the_kernel_is_one_problem(facts, level, kind):
     assert (problem.level, problem.kind) == (level, kind)
 
 
-def test_a_conntrack_table_below_nine_tenths_is_not_reported():
+def test_a_conntrack_table_less_than_nine_tenths_full_is_not_reported():
     view = make_view(tracking=TrackingFacts(entries=89, limit=100))
     assert not [*problems_of_kernel(view)]

@@ -46,7 +46,7 @@ def test_addresses_in_use_of_many_services_are_one_problem():
 
 
 @pytest.mark.parametrize(("is_attached", "count"), [(None, 1), (False, 1), (True, 0)])
-def test_a_missing_route_matters_unless_connect_is_translated(is_attached, count):
+def test_a_missing_route_is_a_problem_unless_hooks_translate_connect(is_attached, count):
     view = make_view(unrouted={"fd00::1": "Network is unreachable"})
     view.socket_lb = SocketLbFacts(is_attached=is_attached)
     problems = problems_of_node(view, NOW)

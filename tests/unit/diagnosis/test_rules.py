@@ -133,7 +133,7 @@ def test_addresses_intercepted_by_a_chain_are_named(missed, place):
         pytest.param({"is_dropping": True}, id="dropped-on-this-node-by-design"),
     ],
 )
-def test_a_further_cause_requires_a_problem_and_refused_clients(changes):
+def test_a_further_cause_is_stated_only_with_a_problem_and_refused_clients(changes):
     assert other_cause(make_port(**{"problem": HELD_BY, "cause": NO_NAME, **changes})) is None
 
 

@@ -129,7 +129,7 @@ def test_the_only_client_with_unanswered_connections_is_named():
     assert left == lately_of(sends_nothing(POD), 12, 8.0)
 
 
-def test_the_last_endpoint_that_clients_left_is_the_cause():
+def test_the_endpoint_that_last_left_a_client_unanswered_is_the_cause_of_client_aborts():
     left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, OTHER)
     cause = found(MinuteCounts(20, 1, 2, 12), reset, left).cause
     assert cause == lately_of(sends_nothing(POD), 12, 4.0, others=False)
@@ -156,7 +156,7 @@ def test_lost_packets_are_attributed_to_the_unreached_side():
 
 
 @pytest.mark.parametrize("kind", ["unanswered", "client_aborts", "endpoint_aborts", "late"])
-def test_failures_unexplained_by_present_endpoints_point_to_removed_ones(kind):
+def test_failures_that_no_present_endpoint_explains_are_attributed_to_removed_endpoints(kind):
     minute, answering = MinuteCounts(20, **{kind: 12}), EndpointCounters()
     others = (counted(answering),)
     facts = found(minute, *others)
@@ -300,7 +300,7 @@ def test_clients_that_waited_are_shown_with_the_reason(most, changes, row):
         pytest.param((60, 0, 0, 0, 0, 0, 4), {}, id="saved-late"),
     ],
 )
-def test_reported_failures_stay_reported_until_halved(minute, changes):
+def test_failures_reported_before_stay_reported_until_their_share_halves(minute, changes):
     for was_many in (False, True):
         port = served(LastMinuteFacts(*minute, was_many=was_many), **changes)
         assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
@@ -355,7 +355,7 @@ def test_connections_saved_late_are_reported_if_many(counts, changes, row):
     assert port.state.word is state
 
 
-def test_connections_saved_late_are_explained_by_removed_endpoints_if_none_is_late():
+def test_connections_saved_late_are_attributed_to_removed_endpoints_if_no_present_one_is_late():
     facts = found(MinuteCounts(28, late=4))
     clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
     assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])
@@ -468,14 +468,14 @@ def test_unanswered_requests_are_unusual_if_most_were_left_open(owed, left_open,
     assert facts.is_unusual is is_unusual
 
 
-def test_connections_that_an_endpoint_leaves_open_have_ended_for_their_clients():
+def test_connections_left_open_by_an_endpoint_count_as_ended_when_endpoints_are_compared():
     hanging, other = ended_so(12, 14), ended_so(0, 14)
     hanging[1].active = 14
     facts = found(MinuteCounts(28, unanswered_requests=12), other, hanging)
     assert facts.is_unusual
 
 
-def test_few_unanswered_requests_are_not_reported_and_none_beside_worse_failures():
+def test_unanswered_requests_are_not_reported_if_they_are_few_or_worse_failures_exist():
     assert (
         many_unanswered_requests(served(LastMinuteFacts(40, unanswered_requests=3), **SENT)) is None
     )

@@ -146,7 +146,7 @@ def test_a_filter_with_several_kinds_selects_connections_of_any_of_them():
     assert not ConnectionFilter(failed=True, service="other").takes(failed)
 
 
-def test_the_filter_slow_selects_connections_that_waited_at_least_as_long():
+def test_the_filter_slow_selects_connections_that_waited_at_least_its_value():
     slow = ConnectionFilter(slow_s=0.003)
     assert slow.takes(served())
     assert not slow.takes(served(first_byte_s=0.0015))
@@ -175,7 +175,7 @@ def test_a_client_that_leaves_is_not_counted_as_refused():
     assert ending(EndedBy.PROXY, is_served=True) is ConnectionEvent.ENDED
 
 
-def test_failed_dials_have_causes_and_exclude_the_answering_endpoint():
+def test_failed_dials_have_causes_and_exclude_the_endpoint_that_finally_answered():
     assert failed_dials(None) == ()
     tried = {SocketAddress("10.244.0.9", 80): CauseCode.ENDPOINT_REFUSES}
     assert failed_dials(tried) == (DEAD,)

@@ -90,7 +90,7 @@ def test_a_connections_end_is_classified_and_counted_once(end, failure, counted)
     assert counters.cuts.part.client == (ALICE if end.lost and end.has_answer else "")
 
 
-def test_after_a_wait_only_leaving_clients_are_counted_apart_from_endpoints():
+def test_a_client_abort_after_a_wait_is_not_counted_against_the_endpoint():
     counters, after_wait = EndpointCounters(), AfterWait(CounterTable())
     for end, counts in [(ended(), (0, 1)), (given_up(), (1, 1))]:
         exchange(counters, after_wait).note_end(end, 5.0)
@@ -107,7 +107,7 @@ def test_an_unanswered_request_is_counted_unless_another_failure_was_counted(cod
 
 
 @pytest.mark.parametrize(("code", "owed"), [(None, 1), (CauseCode.ENDPOINT_RESETS, 0)])
-def test_a_due_answer_of_a_connection_left_open_is_counted_once(code, owed):
+def test_an_unanswered_request_of_a_connection_left_open_is_counted_once(code, owed):
     counters = EndpointCounters()
     talk = exchange(counters)
     talk.code = code
@@ -117,7 +117,9 @@ def test_a_due_answer_of_a_connection_left_open_is_counted_once(code, owed):
 
 
 @pytest.mark.parametrize(("closed", "has_answers"), [(19, True), (20, False), (20, True)])
-def test_closing_after_many_half_closing_clients_in_a_row_is_a_failure(closed, has_answers):
+def test_closing_when_clients_half_close_is_a_failure_after_twenty_times_in_a_row(
+    closed, has_answers
+):
     counters = EndpointCounters()
     for _ in range(closed):
         talk = exchange(counters)
@@ -140,7 +142,7 @@ def test_a_first_byte_in_time_or_barely_late_counts_as_success(end):
     assert counters.exclusions.succeeded_at == 5.0
 
 
-def test_a_byte_just_after_the_clients_fin_is_marked_as_triggered_by_it():
+def test_a_byte_just_after_the_clients_fin_is_marked_as_triggered_by_the_fin():
     for left_s, is_at_end in [(0.0, True), (AT_END_S, False), (1.5, False)]:
         counters = EndpointCounters()
         ends, talk = counters.ends, exchange(counters)

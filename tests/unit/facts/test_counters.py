@@ -55,14 +55,14 @@ def test_failures_are_counted_by_cause():
     assert EndpointCounters().failures_by_cause() == {}
 
 
-def test_clients_closed_in_a_row_are_counted_until_another_is_answered():
+def test_closes_after_half_closing_clients_are_counted_in_a_row_until_a_client_is_answered():
     counters = EndpointCounters()
     assert [counters.ended_after_client() for _ in range(20)] == [False] * 19 + [True]
     counters.ends.succeeded_at = 5.0
     assert not counters.ended_after_client()
 
 
-def test_a_service_port_has_answered_once_any_endpoint_has():
+def test_a_service_port_counts_as_answered_once_any_of_its_endpoints_has_answered():
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     table.counters_of(pod)
     assert not table.has_answered()
@@ -70,7 +70,7 @@ def test_a_service_port_has_answered_once_any_endpoint_has():
     assert table.has_answered()
 
 
-def test_a_late_answered_flow_no_longer_counts_as_unanswered():
+def test_a_flow_answered_late_no_longer_counts_as_unanswered():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
     assert counters.unanswered_flows == 1
@@ -79,7 +79,7 @@ def test_a_late_answered_flow_no_longer_counts_as_unanswered():
     assert (counters.unanswered, counters.late, counters.ends.part.failures) == (0, 1, 1)
 
 
-def test_an_endpoint_records_a_client_that_only_it_leaves_unanswered():
+def test_a_client_whose_connections_are_closed_between_successes_is_recorded_as_excluded():
     counters = EndpointCounters()
     for now in (1.0, 3.0):
         counters.ended_unanswered(now, Failure.CLOSED, "192.0.2.7")

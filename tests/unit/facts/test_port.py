@@ -134,7 +134,7 @@ def test_the_level_of_an_endpoint_and_whether_it_serves_follow_from_its_state(fa
     assert PortFacts(endpoints=[endpoint]).serving == serves
 
 
-def test_without_cause_keeps_the_endpoints_counters():
+def test_without_cause_removes_the_cause_and_keeps_the_counters_of_an_endpoint():
     failing = EndpointFacts("10.0.0.1:80", connections=3, cause=RESETS, is_past=True)
     assert failing.without_cause() == EndpointFacts("10.0.0.1:80", connections=3)
 
@@ -229,7 +229,7 @@ def test_a_kernel_path_port_counts_as_observed_once_the_hooks_clients_got_respon
 @pytest.mark.parametrize(
     ("by_rules", "at_connect", "count"), [(None, None, None), (3, None, 3), (None, 0, 0), (3, 2, 5)]
 )
-def test_past_workers_sums_the_connections_by_rules_and_by_hooks(by_rules, at_connect, count):
+def test_past_workers_is_the_sum_of_connections_by_rules_and_by_hooks(by_rules, at_connect, count):
     port = PortFacts(kernel_connections=by_rules, socket_connections=at_connect)
     assert port.past_workers == count
 

@@ -154,7 +154,7 @@ async def has(limit, count):
             await turn.wait()
 
 
-async def test_at_the_limit_the_oldest_connection_is_closed_and_the_new_one_served():
+async def test_at_the_limit_the_oldest_connection_is_closed_and_the_new_connection_is_served():
     async with Limited(ConnectionLimit(2)) as limited:
         oldest, other = await limited.connect(), await limited.connect()
         assert await ask(oldest)
@@ -177,7 +177,7 @@ async def test_connections_with_unfinished_bodies_leave_room_for_probes():
         assert [await ask(streams) for streams in probes] == [True] * 3
 
 
-async def test_a_port_at_its_limit_does_not_affect_another():
+async def test_a_port_at_its_limit_does_not_affect_another_port():
     shared = ConnectionLimit(3)
     async with Limited(ConnectionLimit(1), shared) as limited:
         await limited.listen(ConnectionLimit(1), shared)
@@ -199,7 +199,7 @@ async def test_all_ports_share_a_connection_limit():
         assert await ask(new)
 
 
-async def test_at_the_shared_limit_the_port_with_the_most_connections_loses_one():
+async def test_at_the_shared_limit_the_port_with_the_most_connections_loses_a_connection():
     shared = ConnectionLimit(4)
     async with Limited(ConnectionLimit(5), shared) as limited:
         await limited.listen(ConnectionLimit(5), shared)
@@ -329,7 +329,7 @@ async def is_cut(streams):
         return False
 
 
-async def test_unread_bytes_count_a_shared_response_once_and_exclude_a_read_one():
+async def test_unread_bytes_count_a_shared_response_once_and_exclude_a_response_that_was_read():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
         read = await ask_large(limited, "read")
         assert await is_complete(read)

@@ -111,7 +111,7 @@ def test_the_counters_of_a_service_port_appear_together(counted):
         assert value(view, full, detail="service", **WEB) == (name.endswith(counted)), name
 
 
-def test_no_series_is_duplicated_even_if_the_view_repeats_itself():
+def test_no_series_is_duplicated_even_if_the_view_lists_ports_and_endpoints_twice():
     web = make_port(endpoints=(), reason="it has no endpoints")
     twice = make_view(replace(web, endpoints=make_port().endpoints * 2), web, web)
     twice = replace(twice, workers=make_calm_view().workers * 2)

@@ -230,7 +230,9 @@ async def test_health_check_listeners_follow_the_node_port_addresses(ports, ask)
         await ask(port, ip="127.0.0.2")
 
 
-async def test_a_node_port_address_missing_from_the_node_does_not_affect_others(ports, ask):
+async def test_a_node_port_address_missing_from_the_node_does_not_affect_other_addresses(
+    ports, ask
+):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("192.0.2.1", "127.0.0.1"))
     assert list(ports.problems) == [WEB]
@@ -262,7 +264,7 @@ async def test_close_is_idempotent_and_closes_all_listeners(ports, ask):
         await ask(port)
 
 
-async def test_floods_on_many_health_check_ports_spare_the_connections_of_another(ports, ask):
+async def test_floods_on_many_health_check_ports_spare_the_connections_of_another_port(ports, ask):
     """Together, the floods exceed the limit that all health checks share."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
     checks = [HealthCheck(ServiceKey("shop", f"web-{n}"), n, 1) for n in (last, *flooded)]

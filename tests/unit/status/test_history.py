@@ -80,7 +80,7 @@ def test_idle_seconds_after_a_minute_of_traffic_are_zero():
     assert minute.connections[-22:] == [1.0, *[0.0] * 20, 5.0]
 
 
-def test_a_sample_covers_the_time_since_the_previous_one():
+def test_a_sample_covers_the_time_since_the_previous_sample():
     assert noted(0, 50, step_s=5.0).minute(KEY).connections[-5:] == [10.0] * 5
 
 
@@ -147,7 +147,7 @@ def test_with_too_many_service_ports_only_a_minute_of_history_is_kept():
     assert history.ten_minutes(keys[0]) is None
 
 
-def test_a_sample_less_than_a_second_after_the_previous_one_is_skipped():
+def test_a_sample_less_than_a_second_after_the_previous_sample_is_skipped():
     history = noted(0, 10, 20, step_s=0.4)
     assert not history.has_rates
     history.note((port(30),), 502.0)

@@ -71,7 +71,7 @@ def test_an_unknown_port_is_reported_with_the_services_ports():
     assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has 80 (http)"
 
 
-def test_equal_names_in_other_namespaces_are_suggested_before_similar_ones():
+def test_equal_names_in_other_namespaces_are_suggested_before_similar_names():
     ports = [make_port("web", namespace=name) for name in ("a", "b", "c", "d", "e")]
     view = make_view(*ports[:2], make_port("webs", namespace="shop"))
     there_is = "there is no Service"

@@ -59,7 +59,7 @@ def test_a_collapsed_row_has_no_detail_and_shows_endpoints_as_dots():
     assert len(row.dots) == DOTS_SHOWN
 
 
-def test_hidden_endpoints_are_counted_and_failing_ones_listed_first():
+def test_hidden_endpoints_are_counted_and_failing_endpoints_are_listed_first():
     many = (*endpoints(30), *endpoints(1, "not ready"))
     detail = row_of(make_port(endpoints=many)).detail
     assert len(detail.endpoints) == ENDPOINTS_SHOWN

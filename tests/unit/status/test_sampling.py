@@ -32,7 +32,7 @@ class Proxy:
         self.now = max(self.now, before + seconds)
 
 
-async def test_concurrent_requests_share_a_sample_and_later_ones_get_a_new_one():
+async def test_concurrent_requests_share_a_sample_and_later_requests_get_a_new_sample():
     proxy = Proxy(cost_s=0.25)
     samples = await asyncio.gather(*(proxy.sampler.look() for _ in range(10)))
     assert {sample.view.ports[0].connections for sample in samples} == {1}
@@ -107,7 +107,7 @@ async def test_work_runs_in_a_thread_one_call_at_a_time():
     assert max(most) == 1
 
 
-async def test_work_of_a_cancelled_caller_finishes_before_the_next_starts():
+async def test_work_of_a_cancelled_caller_finishes_before_the_next_work_starts():
     sampler, began, release, steps = Proxy().sampler, asyncio.Event(), threading.Event(), []
     loop = asyncio.get_running_loop()
 

@@ -148,7 +148,7 @@ def open_as_nobody(_address):
 
 
 @as_another_user
-async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest():
+async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest_stream():
     connector = aiohttp.TCPConnector(socket_factory=open_as_nobody)
     async with (
         watching(make_view(make_port())) as watcher,

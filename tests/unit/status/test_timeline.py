@@ -97,7 +97,7 @@ def test_other_events_are_shown_individually_newest_first(events):
     assert joined(events) == events[::-1]
 
 
-def test_a_joined_event_does_not_absorb_a_later_one():
+def test_a_joined_event_does_not_absorb_a_later_event():
     events = [refused(0, "a"), refused(59, "b"), refused(130, "c"), refused(140, "d")]
     assert [(one.at - NOW, one.what) for one in joined(events)] == [
         (130, "it refuses: 2 Service ports"),
