@@ -89,7 +89,7 @@ def test_a_field_without_a_line_has_the_line_of_its_container(path, line):
     assert read(WEB).line_of(path) == line
 
 
-def test_line_numbers_continue_across_documents_and_empty_ones_are_omitted():
+def test_line_numbers_continue_across_documents_and_empty_documents_are_omitted():
     documents = parse_documents("---\n# none\n---\na: 1\n---\n\n--- null\n---\nb: 2\n", place="x")
     assert [(d.value, d.line) for d in documents] == [({"a": 1}, 4), ({"b": 2}, 9)]
 

@@ -171,7 +171,7 @@ def test_only_vip_mode_load_balancer_ips_are_used(ip_mode, is_in):
     assert service.balanced_elsewhere == (() if is_in else ("203.0.113.8",))
 
 
-def test_an_invalid_source_range_admits_no_client_and_valid_ones_stay():
+def test_an_invalid_source_range_admits_no_client_and_valid_ranges_stay_in_effect():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
     assert service.notes == (NoteKind.RANGE_WRONG(why(parse_range, "10.0.0.0/99")),)

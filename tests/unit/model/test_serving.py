@@ -33,7 +33,7 @@ def test_clients_without_a_local_endpoint_are_dropped_by_policy():
     assert not Serving(outside=(), admits=("10.0.0.0/8",)).is_dropping
 
 
-def test_handled_changes_the_client_handling_but_no_endpoints():
+def test_handled_replaces_the_handling_and_keeps_the_endpoints():
     usable = Serving(
         (POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 5),), standbys=((POD_B, 1),)
     )
@@ -98,7 +98,9 @@ def test_first_of_keeps_the_order_of_endpoints():
         ),
     ],
 )
-def test_newcomers_are_new_endpoints_beside_others_of_their_priority(serving, before, expected):
+def test_newcomers_are_the_new_endpoints_beside_an_earlier_one_of_their_priority(
+    serving, before, expected
+):
     assert serving.newcomers(before) == expected
 
 
@@ -112,7 +114,7 @@ def test_an_endpoint_no_longer_usable_from_a_side_is_gone():
     assert both.gone_in(both) == frozenset()
 
 
-def test_changed_inside_networks_make_endpoints_of_only_one_side_gone():
+def test_if_inside_networks_change_endpoints_of_only_one_side_count_as_gone():
     split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
     assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}
     apart = replace(split, endpoints=(POD_A,))

@@ -352,7 +352,7 @@ def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
     ]
 
 
-def test_claims_with_frontends_of_different_kinds_are_not_the_same():
+def test_claims_whose_frontends_differ_in_kind_are_not_the_same():
     external, balanced = claims(
         service(external_ips=(EXTERNAL_IP,)), service(load_balancer_ips=(EXTERNAL_IP,))
     )
@@ -431,7 +431,9 @@ def ports(count, **fields):
         pytest.param({"ports": ports(6_000, node_port=30000)}, 5_000, id="node-ports"),
     ],
 )
-def test_ports_times_addresses_are_bounded_and_the_first_ports_by_name_served(policies, expected):
+def test_the_product_of_ports_and_addresses_is_bounded_and_the_first_ports_by_name_are_served(
+    policies, expected
+):
     given = service(**{"ports": tuple(reversed(ports(20_000))), **policies})
     served, (left_out,) = served_ports(given)
     assert served == sorted(given.ports, key=lambda port: port.name)[:expected]
@@ -483,7 +485,7 @@ def test_only_the_first_of_many_unsupported_ports_are_listed():
     assert unsupported_ports(service()) == ()
 
 
-def test_the_last_listed_of_many_ignored_ports_counts_the_others():
+def test_the_last_listed_of_many_ignored_ports_counts_the_other_ports():
     items = [IgnoredService(CART, f"p{n}", NO_SCTP) for n in range(IGNORED_MAX + 1)]
     assert first_ignored(items[:-1]) == tuple(items[:-1])
     found = first_ignored(items)

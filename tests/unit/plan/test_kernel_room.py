@@ -113,7 +113,7 @@ def test_weighted_endpoints_count_as_their_maximum_number_of_slots():
     assert size(service(handling=HASHED), slices) == KernelSize(128, 0, 4096 - 128)
 
 
-def test_endpoints_for_outside_clients_count_additionally():
+def test_endpoints_for_outside_clients_are_counted_in_addition():
     given = service(handling=KERNEL, is_external_local=True, external_ips=("203.0.113.1",))
     assert size(given, slice_of(*ips(3)), **OUTSIDE) == KernelSize(3 + 2 * 3, 0)
 

@@ -390,7 +390,7 @@ def test_the_older_of_two_services_gets_an_overlapping_range():
     assert not list(owners.served(Protocol.TCP))
 
 
-def test_a_range_excludes_ports_claimed_individually_by_others():
+def test_a_range_excludes_ports_claimed_individually_by_other_services():
     handling = Handling(port_ranges=(AskedRange("http", 78, 82),))
     facts, owners = NodeFacts(port_ranges="all"), FrontendOwners()
     web = service(WEB, handling=handling, load_balancer_ips=(LB_IP,))

@@ -219,7 +219,7 @@ class TestEndpointsAtNodePorts:
             for v in p.verdicts
         ]
 
-    def test_endpoints_with_other_protocols_and_ports_are_not_rejected(self):
+    def test_endpoints_at_another_protocol_or_port_than_a_node_port_are_not_rejected(self):
         udp = (ServicePort("http", 80, "UDP", 30080),)
         store = store_of(service(), self.NODE_PORTS, service(WEB, udp, cluster_ips=(WEB_IP,)))
         assert set(self.reasons(Planner(NodeFacts()), store)) == {"ready"}

@@ -142,7 +142,7 @@ class TestOnePort:
         assert port.notes == (too_many_endpoints(10_000),)
         assert the_port(service(), *slices[:10]).notes == ()
 
-    def test_at_the_limit_of_all_ports_the_first_by_name_are_served_and_others_refuse(
+    def test_at_the_endpoint_limit_the_first_ports_by_name_are_served_and_other_ports_refuse(
         self, monkeypatch
     ):
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 20)
@@ -178,7 +178,7 @@ class TestOnePort:
         assert [len(port.serving.admits or ()) for port in limited] == [2, 2, 0]
         assert limited[2].cause == too_many_at_all_ports(CART, 10)
 
-    def test_the_limit_of_all_ports_counts_families_and_sides(self, monkeypatch):
+    def test_the_endpoint_limit_of_a_service_counts_each_family_and_side(self, monkeypatch):
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 5)
         given = service(cluster_ips=(CART_IP, CART_IP_V6), external_ips=("203.0.113.9",))
         given = replace(given, is_external_local=True)

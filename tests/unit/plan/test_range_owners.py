@@ -151,7 +151,7 @@ YOUNGER = a_service(
 )
 
 
-def test_the_older_service_gets_a_range_and_the_younger_only_its_port():
+def test_the_older_service_gets_a_range_and_the_younger_service_only_its_port():
     owners, claims = owners_of(YOUNGER, OLDER)
     lost = {str(f): str(c.get("holder")) for k in claims for f, c in owners.lost_by(k).items()}
     assert lost == {f"{SHARED_IP}:10–20/UDP": "shop/older:a"}

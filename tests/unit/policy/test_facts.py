@@ -55,7 +55,7 @@ def test_node_ports_are_served_everywhere_without_networks_or_with_all(networks,
     assert NodeFacts(node_port_networks=networks).has_node_ports_everywhere is everywhere
 
 
-def test_primary_selects_no_address_if_the_node_has_none_of_the_node_objects():
+def test_node_port_addresses_primary_selects_no_address_that_the_node_lacks():
     facts = NodeFacts(
         addresses=ADDRESSES, primary_addresses=("198.51.100.1",), node_port_networks=(PRIMARY,)
     )
@@ -82,6 +82,6 @@ def test_without_a_cluster_network_pods_are_outside():
     assert NodeFacts(addresses=(NODE_IP,)).inside(V4) == ("127.0.0.0/8", "192.0.2.10/32")
 
 
-def test_ports_of_a_range_are_listed_if_the_kernel_path_lacks_tcp():
+def test_the_ports_of_a_range_are_listed_singly_if_the_kernel_path_lacks_tcp():
     facts = (NodeFacts(no_kernel_path={key: "no"}) for key in (Protocol.TCP, V4))
     assert [one.lists_ports for one in facts] == [True, False]

@@ -58,7 +58,7 @@ def test_a_slice_naming_a_similar_service_is_a_candidate():
     assert cause == slice_orphaned(WEB, SliceKey("shop", "web-x"), "wbe")
 
 
-def test_a_service_of_equal_name_is_suggested_before_one_of_a_similar_name():
+def test_a_service_of_equal_name_is_suggested_before_a_service_of_similar_name():
     both = orphans(shop__wbe=("shop", "web-x"), shopp__web=("shopp", "web-y"))
     assert both.meant_for(WEB).code is CauseCode.SLICE_ELSEWHERE
 
@@ -93,7 +93,7 @@ def test_an_unlabelled_slice_in_another_namespace_is_not_a_candidate():
     assert (some.meant_for(elsewhere), concerns(elsewhere)) == (None, False)
 
 
-def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_one():
+def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_slice():
     some = Orphans()
     change(some, {**named("wbe"), **nameless("web-1")})
     assert some.meant_for(WEB) == slice_orphaned(WEB, SliceKey("shop", "wbe-x"), "wbe")

@@ -239,7 +239,7 @@ def test_a_udp_range_puts_its_port_on_the_kernel_path(fields, is_udp_range, path
     assert (chosen.path, chosen.why) == (path, why)
 
 
-def test_a_service_on_the_kernel_path_with_a_udp_range_stays_there():
+def test_a_service_on_the_kernel_path_stays_on_it_with_a_udp_range():
     kernel = DEFAULT_PATH._replace(path=DataPath.KERNEL, why="asked")
     assert choose_range_path(service(), kernel, "", is_udp_range=True) is kernel
 

@@ -51,7 +51,7 @@ class TestPriorities:
         assert usable.serving.standbys == ((POD_A, 1), (POD_C, 2))
         assert [v.is_standby for v in usable.verdicts] == [True, False, True]
 
-    def test_the_next_priority_is_used_if_no_endpoint_of_the_first_is_ready(self):
+    def test_the_next_priority_is_used_if_no_endpoint_of_the_first_priority_is_ready(self):
         usable = judge(slice_of(*preferring(priority=(0, 1), ready=(False, True))))
         assert usable.serving == Serving((POD_B,))
         assert [v.is_standby for v in usable.verdicts] == [False, False]

@@ -114,13 +114,13 @@ def test_the_largest_client_loses_connections_even_within_its_share(idle):
     assert (eviction.client, eviction.held) == (ALICE, 5)
 
 
-def test_a_new_connection_to_a_flooded_service_replaces_one_of_its_client():
+def test_a_new_connection_to_a_flooded_service_replaces_a_connection_of_the_same_client():
     mine = held(3, ALICE, WEB)
     eviction = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
     assert eviction.victims == mine[:2]
 
 
-def test_with_one_connection_per_client_the_longest_idle_is_reset():
+def test_with_one_connection_per_client_the_longest_idle_connection_is_reset():
     idle = Connection(ALICE, CART, idle=50.0)
     connections = [*in_use(190, WEB), *in_use(190, DB, ip="10.2.{}.{}"), idle]
     assert choose(connections, CART, NOW).victims == [idle]
@@ -147,12 +147,12 @@ def test_a_64_network_of_ipv6_clients_counts_as_one_client():
     assert {network_of(c.client_ip) for c in eviction.victims} == {network_of("2001:db8::")}
 
 
-def test_new_connections_of_a_client_network_do_not_displace_its_others():
+def test_recent_connections_of_the_largest_client_network_are_not_reset():
     network = crowd(200, WEB, ip="2001:db8::{}:{}", age=1.0)
     assert choose(network + crowd(200, DB, each=4), CART, NOW) is None
 
 
-def test_the_address_with_the_most_connections_of_a_network_loses_some():
+def test_the_address_with_the_most_connections_of_a_network_loses_connections():
     """The pods of a node may share a /64."""
     greedy = held(40, "2001:db8::a:1", WEB)
     pods = crowd(140, WEB, each=2, ip="2001:db8::{}:{}") + crowd(180, DB, each=10)

@@ -182,7 +182,7 @@ def test_an_endpoint_with_this_nodes_address_must_be_a_pod_of_this_node(endpoint
 
 @pytest.mark.parametrize("conditions", [READY, NOT_READY, TERMINATING, GONE])
 @pytest.mark.parametrize("ip", [A, "127.0.0.1"])
-def test_an_endpoint_gets_the_same_verdict_alone_and_beside_a_ready_one(ip, conditions):
+def test_an_endpoint_gets_the_same_verdict_alone_and_beside_a_ready_endpoint(ip, conditions):
     endpoint = Endpoint(ip, **conditions)
     alone = judge_alone(SocketAddress(ip, 8080), endpoint, Refusals(NodeFacts()), Protocol.TCP)
     judged = judge(slice_of(endpoint, B))

@@ -61,7 +61,7 @@ OTHERS = st.sampled_from([MANY, [replace(e, hinted_zones=("east",)) for e in MAN
 
 
 @given(OTHERS, st.lists(ENDPOINTS, min_size=2, max_size=2), st.lists(ENDPOINTS, max_size=2))
-def test_judge_changes_equals_judging_all_endpoints_or_returns_none(others, first, second):
+def test_judge_changes_returns_none_or_the_result_of_judging_all_endpoints(others, first, second):
     had, has = versions(
         [slice_of(*others, key="z"), *(slice_of(*e, key=f"s{i}") for i, e in enumerate(first))],
         [slice_of(*others, key="z"), *(slice_of(*e, key=f"s{i}") for i, e in enumerate(second))],
@@ -71,7 +71,7 @@ def test_judge_changes_equals_judging_all_endpoints_or_returns_none(others, firs
 
 
 @given(OTHERS, ENDPOINTS, st.sets(st.sampled_from([*IPS[:12], *IPS[20:23]]), max_size=4))
-def test_usable_after_changed_refusals_equals_judging_all_or_returns_none(others, own, taken):
+def test_usable_after_returns_none_or_the_result_of_judging_all_endpoints(others, own, taken):
     (index,) = versions([slice_of(*others, key="z"), slice_of(*own, key="a")])
     refusals = replace(REFUSALS, frontends={SocketAddress(ip, 8080) for ip in taken})
     before = usable_endpoints(index, PORT, REFUSALS).verdicts
