@@ -47,7 +47,7 @@ def holders(world):
     return [node.name for node in world.nodes if node.holder.is_held]
 
 
-async def test_a_workload_without_clients_is_scaled_to_zero_after_idle_after(world):
+async def test_a_workload_without_clients_is_scaled_to_zero_after_its_idle_time(world):
     await world.run(IDLE_AFTER_S - 10)
     assert world.slept == []
     await world.run(30)
@@ -357,7 +357,7 @@ strangers = pytest.mark.parametrize(
 
 
 @strangers
-async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world, selector):
+async def test_a_service_scales_no_workload_to_zero_whose_pods_it_does_not_select(world, selector):
     """Source: issue 52."""
     for node in world.nodes:
         node.serve(POD, selector=selector)
@@ -369,7 +369,7 @@ async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world
 
 
 @strangers
-async def test_a_copied_workload_annotation_only_causes_an_event(world, selector):
+async def test_a_copied_workload_annotation_causes_only_an_event(world, selector):
     """The other Service's clients neither keep the workload awake nor wait."""
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
@@ -451,7 +451,7 @@ async def test_a_service_in_another_namespace_does_not_keep_the_workload_awake(w
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_workload_that_cannot_be_scaled_does_not_block_others(world):
+async def test_a_workload_that_cannot_be_scaled_does_not_block_other_workloads(world):
     first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
     second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
 
@@ -467,7 +467,7 @@ async def test_a_workload_that_cannot_be_scaled_does_not_block_others(world):
     assert tried[:4] == ["web", "api"] * 2
 
 
-async def test_many_workloads_of_one_namespace_do_not_block_others(world):
+async def test_many_workloads_of_one_namespace_do_not_delay_other_namespaces(world):
     tried = []
 
     async def scale_down(namespace, _workload, _may, _agree):

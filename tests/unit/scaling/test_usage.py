@@ -84,7 +84,7 @@ def test_a_newly_waiting_client_counts_before_its_worker_reports(used):
     assert used.demand_after(1) == 0
 
 
-def test_demand_lasts_for_idle_after_from_the_last_use(used):
+def test_demand_lasts_for_the_idle_time_after_the_last_use(used):
     used.serve(POD_A, handling=Handling(hold=Hold(60.0), idle_after_s=600.0))
     assert used.demand_after(0) == 1
     assert used.demand_after(599) == 1

@@ -264,7 +264,7 @@ async def test_a_wake_without_permission_causes_only_an_event_and_a_problem(rig)
     )
 
 
-async def test_a_workload_that_cannot_be_scaled_is_reported_until_it_can(rig):
+async def test_a_workload_that_cannot_be_scaled_is_reported_until_it_can_be_scaled(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin()
     rig.report(1)
@@ -313,7 +313,7 @@ async def test_namespaces_take_turns_regardless_of_their_number_of_workloads(rig
 
 
 @pytest.mark.parametrize("selector", [(), (("app", "api"),)])
-async def test_a_service_not_selecting_the_pods_wakes_no_workload(rig, selector):
+async def test_a_service_wakes_no_workload_whose_pods_it_does_not_select(rig, selector):
     """Source: issue 52."""
     rig.serve(selector=selector)
     rig.begin()
@@ -380,7 +380,7 @@ async def test_demand_arising_during_a_wake_is_handled_next(rig):
     await ended(task)
 
 
-async def test_a_port_without_endpoints_wakes_the_workload_although_another_has_some(rig):
+async def test_a_port_without_endpoints_wakes_the_workload_although_another_port_has_endpoints(rig):
     ports = (ServicePort("http", 80, "TCP"), ServicePort("admin", 81, "TCP"))
     web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP, selector=SELECTOR)
     rig.cluster.store.put_service(web)

@@ -156,7 +156,7 @@ async def test_an_abandoned_stream_is_closed(api, client):
     await api.until(lambda a: a.watch_count("services") == 0)
 
 
-async def test_doubting_watches_closes_watches_and_idle_connections_at_a_limited_rate():
+async def test_doubt_watches_closes_watches_and_idle_connections_at_a_limited_rate():
     connections: list[asyncio.StreamWriter] = []
     now_s = 0.0
 

@@ -87,7 +87,7 @@ async def test_proxies_with_different_names_have_separate_leases(client: ApiClie
 
 
 @pytest.mark.parametrize("code", [403, 404])
-async def test_a_refused_lease_write_is_reported_with_the_missing_permission(
+async def test_a_rejected_lease_write_is_reported_with_the_required_permission(
     api: FakeApiServer, leases_of: LeasesOf, code: int
 ) -> None:
     api.refuse("leases", code, message="no")
@@ -98,7 +98,7 @@ async def test_a_refused_lease_write_is_reported_with_the_missing_permission(
     )
 
 
-async def test_refused_lists_and_watches_are_errors(
+async def test_rejected_lists_and_watches_are_errors(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     api.refuse("leases", 500, message="no", times=2)

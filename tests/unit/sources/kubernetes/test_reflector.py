@@ -447,7 +447,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         assert it.waits == []
 
 
-async def test_watches_cut_within_their_first_event_are_reported_until_one_delivers(api):
+async def test_watches_cut_within_their_first_event_are_reported_until_one_delivers_an_event(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)

@@ -215,7 +215,7 @@ def elsewhere(name: str) -> bytes:
     return raw({**item, "metadata": {"name": name, "namespace": "shop"}})
 
 
-def test_a_namespaces_excess_objects_are_omitted_without_affecting_others(store):
+def test_a_namespaces_excess_objects_are_omitted_without_affecting_other_namespaces(store):
     services = crowd(store)
     services.begin_list()
     items = [raw(service(f"web-{n:02}")) for n in range(13)]

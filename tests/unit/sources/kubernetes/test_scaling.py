@@ -158,7 +158,7 @@ async def test_a_service_that_selects_other_pods_wakes_no_workload(shop):
 
 
 @pytest.mark.parametrize("reason", ["", "it selects other pods"])
-async def test_a_service_without_the_right_to_its_pods_scales_no_workload_to_zero(shop, reason):
+async def test_a_service_that_may_not_scale_a_workload_does_not_scale_it_to_zero(shop, reason):
     shop.reason = reason
     assert await scale_down(shop) == ScaleDown(reason=reason)
     assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])

@@ -98,7 +98,7 @@ def test_a_health_check_node_port_is_not_shared_with_another_service():
     assert services[1].notes == (problem,)
 
 
-def test_if_node_ports_run_out_a_port_has_none_and_its_service_has_a_note():
+def test_if_node_ports_run_out_a_port_gets_no_node_port_and_its_service_gets_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
     services, [(_, problem)] = allocate(many)
     assert len({n for [n] in numbers(services)}) == 2769

@@ -342,7 +342,7 @@ def test_the_line_of_a_finding_is_updated_by_an_edit_above():
     "written",
     ["namespace: a", "labels: {null: x}", "labels: {<<: 5}", "uid: {a: 1, a: 1}"],
 )
-def test_other_mistakes_in_metadata_are_problems(written):
+def test_mistakes_in_metadata_other_than_duplicate_labels_are_problems(written):
     found = read(with_metadata(written))
     assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 
