@@ -38,7 +38,7 @@ def test_by_default_kubectls_kubeconfig_is_used(listed):
     assert (found.paths, found.cluster) == (listed.paths, "c")
 
 
-def test_with_a_server_kubectls_file_is_read_only_for_an_explicit_user_or_context(listed):
+def test_with_a_server_flag_kubectls_file_is_opened_only_for_an_explicit_user_or_context(listed):
     settings = Settings(master="http://a")
     assert find(settings) is None
     found = find(settings, user="u")

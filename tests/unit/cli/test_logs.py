@@ -183,7 +183,7 @@ def test_setting_up_logging_again_replaces_the_previous_setup(clean_logging, mak
     assert second.text(new).count("once") == 1
 
 
-def test_a_line_written_behind_the_log_follows_all_log_records(clean_logging, stderr):
+def test_write_behind_log_writes_a_line_after_all_log_records(clean_logging, stderr):
     log = set_up_logging("text", 0, descriptor=stderr.descriptor)
     logging.getLogger("userspace_proxy").info("logged")
     assert write_behind_log("error: last")

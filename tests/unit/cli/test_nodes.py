@@ -29,7 +29,7 @@ async def test_the_exit_status_is_0_if_all_nodes_serve_every_service(words, thre
     assert capsys.readouterr().out.startswith("3 nodes")
 
 
-async def test_status_names_the_nodes_that_deviate_from_the_others(three, cluster, capsys):
+async def test_status_names_the_nodes_that_deviate_from_the_other_nodes(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status") == 3
     out = capsys.readouterr().out

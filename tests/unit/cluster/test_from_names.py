@@ -409,7 +409,7 @@ def test_a_failed_service_is_retried_at_the_next_lookup(buggy):
 
 
 @pytest.mark.parametrize("step", ["read_request", "is_below", "derived_key"])
-def test_a_bug_in_any_step_for_one_service_does_not_affect_others(monkeypatch, step):
+def test_a_bug_in_any_step_for_one_service_does_not_affect_other_services(monkeypatch, step):
     real = getattr(from_names, step)
 
     def raise_for_bad(*args):

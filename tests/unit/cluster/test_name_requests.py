@@ -158,7 +158,7 @@ def test_a_service_without_endpoint_names_keeps_its_address_slices():
     assert left.service.notes == (NoteKind.NAMES_BUG("a bug"),)
 
 
-def test_the_bug_note_of_an_earlier_run_is_removed():
+def test_the_note_about_a_bug_in_an_earlier_run_is_removed():
     of = service(DB, notes=(NoteKind.HEADER_WITHOUT_TCP(),))
     kept = without_names(ServiceState(of, ()), "a bug")
     assert read_request(kept).state.service == of

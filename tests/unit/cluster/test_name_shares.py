@@ -81,7 +81,7 @@ CHANGES = st.lists(st.dictionaries(st.sampled_from(KEYS), st.integers(0, 4)), ma
 
 @settings(max_examples=200)
 @given(CHANGES)
-def test_the_resolved_names_match_the_reported_moves_after_any_changes(changes):
+def test_the_resolved_names_equal_the_sum_of_all_reported_changes(changes):
     with pytest.MonkeyPatch.context() as monkeypatch:
         shares, claims = limit(monkeypatch, service=3, namespace=5, node=9), set()
         for counts in changes:

@@ -43,7 +43,7 @@ def test_slices_of_a_service_equal_a_dictionary_after_the_same_changes(changes, 
 
 
 @pytest.mark.parametrize("endpoints", [0, 100])
-def test_changing_one_of_many_slices_visits_few_others(endpoints):
+def test_changing_one_of_many_slices_visits_few_other_slices(endpoints):
     count = 40_000 // (1 + endpoints)
     ips = [f"10.0.0.{n}" for n in range(endpoints)]
     slices = Slices.of(item(number, *ips) for number in range(count))

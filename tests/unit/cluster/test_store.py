@@ -140,7 +140,7 @@ def test_an_unchanged_object_in_a_list_stays_the_same_object(store):
     assert [new is old for new, old in zip(after, before, strict=True)] == [True, False]
 
 
-def test_a_slice_relabelled_for_another_service_is_removed_from_the_old_one(store):
+def test_a_slice_relabelled_for_another_service_is_removed_from_the_old_service(store):
     store.put_slice(slice_of("192.0.2.1", of=WEB))
     services = store.snapshot().services
     assert services[CART].slices == ()

@@ -80,7 +80,7 @@ def test_zero_values_in_kube_proxys_configuration_mean_the_default(text):
     assert config.warnings == []
 
 
-def test_the_address_disabled_is_not_treated_as_a_zero_value():
+def test_the_value_disabled_of_an_address_is_not_treated_as_a_zero_value():
     assert read(KUBE, "healthzBindAddress: disabled").values == {"healthz_bind_address": None}
 
 
