@@ -274,7 +274,7 @@ def test_each_service_maps_an_address_to_its_own_pod():
 
 
 @pytest.mark.parametrize("others", [("db",), ("a", "b", "c", "d")], ids=len)
-def test_a_slice_relabelled_for_other_services_and_back_is_always_assigned_to_one(others):
+def test_a_slice_relabelled_for_other_services_and_back_is_always_assigned_to_one_service(others):
     item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
     world = World().put(service(), *(service(name) for name in others), item)
     for name in (*others, "web"):
@@ -284,7 +284,7 @@ def test_a_slice_relabelled_for_other_services_and_back_is_always_assigned_to_on
         assert have == {each: int(each == name) for each in (*others, "web")}
 
 
-def test_only_requested_services_are_forwarded_and_nonexistent_ones_reported():
+def test_only_requested_services_are_forwarded_and_nonexistent_services_are_reported():
     cart = ServiceKey("shop", "cart")
     world = World(WEB, cart).put(service(), service("db"))
     assert list(world.snapshot.services) == [WEB]

@@ -183,7 +183,9 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_an_entry_to_an_endpoint_not_serving_its_client_is_stale(before, now, choices, expected):
+def test_an_entry_of_an_endpoint_that_does_not_serve_the_client_is_stale(
+    before, now, choices, expected
+):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 
@@ -201,14 +203,14 @@ def test_an_entry_translated_to_its_proxy_port_is_not_stale():
         pytest.param([], False, id="not-known"),
     ],
 )
-def test_an_entry_to_a_former_address_of_the_node_is_stale(here, expected):
+def test_an_entry_translated_to_a_former_address_of_the_node_is_stale(here, expected):
     change = Change(
         17, SocketAddress("10.96.0.10", 53), (36002,), 36002, here=set(map(pack_ip, here))
     )
     assert Allowed(change).is_stale(STEERED) is expected
 
 
-def test_an_entry_to_an_endpoint_on_the_proxy_ports_number_is_not_stale():
+def test_an_entry_of_an_endpoint_whose_port_equals_the_proxy_port_is_not_stale():
     choices = [([("10.1.0.1", 36002)], None)]
     change = Change(
         17, SocketAddress("10.96.0.10", 53), (36002,), 36002, choices, {pack_ip("10.1.0.9")}

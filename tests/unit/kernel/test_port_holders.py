@@ -126,7 +126,7 @@ def test_a_shared_socket_is_attributed_to_its_first_process():
     assert owner.pid == os.getpid()
 
 
-def test_this_process_is_found_even_if_others_have_many_descriptors(monkeypatch):
+def test_this_process_is_found_even_if_other_processes_have_many_descriptors(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         count = len(list(Path("/proc/self/fd").iterdir()))
         monkeypatch.setattr(port_holders, "DESCRIPTORS_MAX", count)
@@ -156,7 +156,9 @@ def test_without_sockets_no_owners_are_found():
         (V6, "::ffff:127.0.0.3", ("127.0.0.3", "0.0.0.0", "::"), ("127.0.0.4", "::1")),
     ],
 )
-def test_a_socket_holds_the_addresses_that_others_cannot_bind(daemon, kind, family, ip, held, free):
+def test_a_socket_holds_the_addresses_that_other_sockets_cannot_bind(
+    daemon, kind, family, ip, held, free
+):
     process, port = daemon(family, kind, ip)
     protocol = Protocol.TCP if kind == TCP else Protocol.UDP
     addresses = [SocketAddress(each, port) for each in (*held, *free)]

@@ -123,7 +123,9 @@ def test_many_routes_are_read_without_blocking_the_loop(node):
     assert took < at_once / 3
 
 
-def test_only_a_lack_of_a_route_is_a_refusal(node, monkeypatch):
+def test_route_refusal_returns_the_error_of_a_missing_route_and_raises_other_errors(
+    node, monkeypatch
+):
     with node:
         found = [route_refusal(ip) for ip in ("10.1.0.5", "10.2.0.5", "192.0.2.1")]
         assert found == ["", os.strerror(errno.EHOSTUNREACH), os.strerror(errno.ENETUNREACH)]

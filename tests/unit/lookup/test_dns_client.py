@@ -42,7 +42,7 @@ async def test_a_truncated_response_with_an_address_is_sufficient():
         pytest.param(answer("203.0.113.1", is_truncated=True)[:-1], id="record-cut"),
     ],
 )
-async def test_other_truncated_responses_are_requested_again_over_tcp(by_udp):
+async def test_a_truncated_response_without_a_complete_address_is_requested_again_over_tcp(by_udp):
     async with answering(by_udp, answer("203.0.113.2")) as address:
         found = await ask_for_addresses(address, QUERY, WAIT_S)
     assert found.addresses == ("203.0.113.2",)

@@ -339,7 +339,7 @@ async def test_an_external_name_without_an_upstream_response_returns_a_cname():
     ]
 
 
-async def test_names_outside_the_cluster_return_servfail_without_upstream(upstream):
+async def test_names_outside_the_cluster_return_servfail_without_an_upstream_server(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 
@@ -431,7 +431,7 @@ def test_names_are_compressed_across_all_sections_of_a_message():
 
 
 @pytest.mark.parametrize(("size", "fitting"), [(UDP, 74), (512, 29), (TCP, 4093)])
-def test_all_fitting_records_are_sent_and_omitted_ones_set_the_tc_flag(size, fitting):
+def test_all_fitting_records_are_sent_and_the_tc_flag_is_set_if_any_is_omitted(size, fitting):
     found = encoded(*addresses(fitting), size=size)
     assert (len(found.answer[0]), found.flags & dns.flags.TC) == (fitting, 0)
     found = encoded(*addresses(fitting + 1), size=size)
@@ -439,7 +439,7 @@ def test_all_fitting_records_are_sent_and_omitted_ones_set_the_tc_flag(size, fit
     assert found.flags & dns.flags.TC
 
 
-def test_no_records_follow_the_first_one_that_does_not_fit():
+def test_no_records_follow_the_first_record_that_does_not_fit():
     found = encoded(
         *addresses(99), authority=(record("TXT", '"a"'),), additional=(record("A", "::"),)
     )

@@ -70,7 +70,7 @@ async def test_a_deferred_response_is_sent_once_it_is_complete(address):
     writer.close()
 
 
-async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
+async def test_queries_waiting_for_an_upstream_server_do_not_delay_other_queries():
     asked, free = [], asyncio.Event()
 
     async def silent():
@@ -246,7 +246,7 @@ async def test_a_half_closed_client_gets_the_complete_response(connect):
     await server.close()
 
 
-async def test_a_datagram_without_a_response_does_not_affect_the_next(address):
+async def test_a_datagram_without_a_response_does_not_affect_the_next_datagram(address):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"", tuple(address))
     assert await ask_udp(address, b"next") == b"next udp"

@@ -209,7 +209,7 @@ async def put_silent(rig):
 
 
 @pytest.mark.parametrize("namespace", ["other", "shop"])
-async def test_a_changed_name_is_published_within_ten_seconds_despite_silent_ones(namespace):
+async def test_a_changed_name_is_published_within_ten_seconds_despite_silent_names(namespace):
     async with Rig() as rig:
         await rig.put(DB, namespace=namespace)
         await follow(rig, "203.0.113.1")

@@ -209,7 +209,7 @@ def test_unknown_fields_of_a_change_are_ignored_but_delay_the_next_change():
     assert allowance.pacing.due > began
 
 
-def test_missing_fields_have_defaults_and_unknown_ones_are_ignored():
+def test_missing_fields_have_defaults_and_unknown_fields_are_ignored():
     status = WHOLE(b'{"version": "0.1.0", "ports": [], "of_tomorrow": {"a": [1]}}')
     assert (status.version, status.served, status.plan.digest) == ("0.1.0", 0, "")
 

@@ -99,7 +99,7 @@ async def test_without_pods_the_daemon_set_determines_nodes_lacking_an_agent(api
     finder.check()
 
 
-async def test_nodes_are_unknown_without_the_right_to_list_them(api, finder_of):
+async def test_nodes_are_unknown_without_permission_to_list_them(api, finder_of):
     api.put(pod("one", "node-1"))
     api.put(node("node-2"))
     api.denied = {"list nodes", "list daemonsets"}

@@ -28,7 +28,7 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), (NOW,), id="it-is-not-ready"),
     ],
 )
-def test_the_path_is_not_blamed_for_an_endpoint_that_fails_at_times(causes, answers):
+def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently(causes, answers):
     """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
     assert extent_of(causes, 1, answers) is Extent.SOME
 
@@ -91,7 +91,7 @@ def test_failing_endpoints_are_listed_first():
 
 
 @pytest.mark.parametrize(("is_unusual", "level"), [(True, Level.ATTENTION), (False, None)])
-def test_an_answering_endpoint_that_failed_clients_of_the_last_minute_is_not_ok(is_unusual, level):
+def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(is_unusual, level):
     minute = LastMinuteFacts(
         connections=20, unanswered_requests=9, cause=owes_answers(POD), is_unusual=is_unusual
     )

@@ -68,7 +68,7 @@ def test_an_agent_that_cannot_read_from_the_api_server_is_reported_as_cut_off(la
     assert found == [(source_fails(CUT_OFF.problems[0]), ("a",))]
 
 
-def test_kube_proxy_rules_beside_the_proxys_are_named():
+def test_rules_of_kube_proxy_beside_the_proxys_rules_are_named():
     places = tuple(f"chain KUBE-SERVICES of table {table}" for table in "abcd")
     found = said(
         answer_of("a", kube_proxy=places), answer_of("b", kube_proxy=places[1:]), answer_of("c")

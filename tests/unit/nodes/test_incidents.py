@@ -41,7 +41,7 @@ def test_a_cause_of_a_service_includes_nodes_with_a_cause_of_its_endpoint():
     assert found["none_ready"] == ("a", "b")
 
 
-def test_a_fault_has_extent_one_if_only_one_node_has_dialled():
+def test_the_extent_of_a_failure_is_one_if_only_one_node_has_dialled():
     (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
 

@@ -42,7 +42,7 @@ def test_nodes_in_a_text_are_named_or_counted(nodes, total, words):
     assert on_nodes(nodes, total) == words
 
 
-def test_a_cause_that_leaves_a_neutral_mark_is_reported():
+def test_the_text_of_a_port_names_the_cause_of_its_neutral_mark():
     minute = LastMinuteFacts(connections=20, unanswered_requests=9, cause=owes_answers(POD))
     quiet = web(answering(OTHER), answering(POD), last_minute=minute)
     merged = merged_of(answer_of("a", web(answering(OTHER), answering(POD))), answer_of("b", quiet))

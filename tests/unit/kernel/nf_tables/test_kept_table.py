@@ -416,7 +416,7 @@ def test_removing_a_nonexistent_table_changes_nothing(table):
 
 
 @pytest.mark.parametrize("is_paired", [False, True])
-def test_an_event_flood_of_another_table_is_ignored_only_if_it_is_paired(table, is_paired):
+def test_an_event_flood_of_another_table_is_ignored_only_if_the_tables_are_paired(table, is_paired):
     with closing(NftTable("other")) as other:
         if is_paired:
             table.pair_with(other)

@@ -38,7 +38,7 @@ def test_a_message_without_a_table_name_belongs_to_no_table():
     assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]
 
 
-def test_elements_of_omits_sets_missing_from_the_listing():
+def test_elements_of_returns_no_entry_for_a_set_missing_from_the_listing():
     listing = Listing(
         is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
     )

@@ -165,7 +165,7 @@ def test_failing_nodes_and_endpoints_come_first_in_the_matrix():
     assert b.cells[1].says.endswith("not on this node")
 
 
-def test_an_endpoint_that_failed_clients_of_the_last_minute_is_not_shown_as_answering():
+def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_shown_as_answering():
     minute = LastMinuteFacts(connections=20, refused=9, cause=refuses(POD))
     troubled = web(answering(OTHER), answering(POD), last_minute=minute)
     merged = merged_of(answer_of("a", troubled), answer_of("b", web(answering(OTHER))))
