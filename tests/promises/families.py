@@ -61,7 +61,7 @@ class TestFamilies:
             said = world.by_client(EMPTY.address, protocol)
             assert said == dict.fromkeys(world.testbed.clients, "refused"), protocol
 
-    def test_a_family_without_endpoints_refuses_clients_while_the_other_serves(
+    def test_a_family_without_endpoints_refuses_clients_while_the_other_family_serves(
         self, world: World
     ) -> None:
         world.put(DUAL.at(*world.pods("two", v6=True)))

@@ -13,7 +13,7 @@ def order(given, **waiting):
     return "".join(one for _, one in given.order(items, itemgetter(0)))
 
 
-def test_every_party_has_a_turn_before_any_party_has_a_second():
+def test_every_party_has_a_turn_before_any_party_has_a_second_turn():
     assert order(Turns(), a="123", b="x", c="yz") == "1xy2z3"
 
 

@@ -38,7 +38,7 @@ async def test_the_access_check_lists_all_missing_permissions(api, client):
     )
 
 
-async def test_a_user_limited_to_one_namespace_gets_a_hint_how_to_select_it(api, client):
+async def test_a_user_limited_to_one_namespace_gets_a_hint_on_how_to_select_it(api, client):
     api.denied.add("list services")
     assert (await problem_of(client, "")).endswith(
         "to list services in all namespaces (have a Role with these rights granted to the user of "

@@ -50,7 +50,7 @@ def test_slots_are_spread_evenly_over_endpoints():
 
 
 @pytest.mark.parametrize("gone", range(len(PODS)))
-def test_removing_an_endpoint_moves_only_its_slots_to_all_others(gone):
+def test_removing_an_endpoint_moves_only_its_slots_to_all_other_endpoints(gone):
     before = fill_slots(PODS, {})
     after = fill_slots((*PODS[:gone], *PODS[gone + 1 :]), {})
     assert {one for one, _ in moved(before, after)} == {PODS[gone]}

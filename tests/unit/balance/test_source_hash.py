@@ -61,7 +61,7 @@ def test_clients_are_spread_evenly_over_endpoints():
 
 
 @pytest.mark.parametrize("gone", range(len(PODS)))
-def test_removing_an_endpoint_moves_only_its_clients_to_all_others(gone):
+def test_removing_an_endpoint_moves_only_its_clients_to_all_other_endpoints(gone):
     before, after = choices(PODS), choices([*PODS[:gone], *PODS[gone + 1 :]])
     moved = [client for client in CLIENTS if before[client] != after[client]]
     assert {before[client] for client in moved} == {PODS[gone]}

@@ -45,7 +45,7 @@ def test_each_side_has_its_own_round_robin_position():
     assert got == [POD_A, POD_B, POD_B, POD_C, POD_A, POD_B]
 
 
-def test_a_side_without_endpoints_does_not_affect_the_other():
+def test_a_side_without_endpoints_does_not_affect_the_other_side():
     both = split(outer=())
     assert (both.pick(INSIDE, 0.0), both.pick(OUTSIDE, 0.0)) == (POD_A, None)
 

@@ -147,7 +147,7 @@ def test_removed_reply_rules_are_restored_and_logged(node, caplog):
     assert "reply routing had drifted and was repaired" in caplog.messages
 
 
-def test_with_cilium_existing_state_is_removed_and_none_created(node, caplog):
+def test_with_cilium_existing_state_is_removed_and_no_state_is_created(node, caplog):
     async def leave(addresses, _plane):
         assert addresses.reason == ""
 
