@@ -253,7 +253,7 @@ def test_workers_are_labelled_if_the_process_supports_handover():
     assert worker_label(Options(hand_over=lambda: None, proxy_name="a")) == "a"
 
 
-async def test_without_workers_adopt_and_end_do_nothing():
+async def test_adopt_and_end_do_nothing_without_workers():
     async with contextlib.AsyncExitStack() as stack:
         assert await adopt("none", stack) is None
     await end_workers("none")

@@ -74,7 +74,7 @@ def test_manifests_replace_an_api_server():
     assert source.location == "services/"
 
 
-async def test_with_endpoints_from_pods_endpoints_are_read_from_pods():
+async def test_the_setting_endpoints_from_pods_reads_endpoints_from_pods():
     async with FakeApiServer() as api:
         source = make_source(Settings(master=api.url, endpoints_from_pods=True))
         async with running(source) as published:

@@ -27,7 +27,7 @@ def connect(balancer, client, now, dead=()):
 
 
 class TestTurns:
-    def test_without_endpoints_pick_returns_none(self):
+    def test_pick_returns_none_without_endpoints(self):
         balancer = Balancer()
         assert balancer.pick(ALICE, 0.0) is None
         balancer.update(PODS, affinity_timeout_s=None)
@@ -218,7 +218,7 @@ class TestStandby:
         balancer.update(PODS, affinity_timeout_s=None, standbys={POD_A: 1, POD_C: 2})
         assert connect(balancer, ALICE, 0.0) == [POD_B]
 
-    def test_without_endpoints_pick_returns_none(self):
+    def test_pick_returns_none_without_endpoints(self):
         assert Balancer((), standbys={POD_A: 1}).pick(ALICE, 0.0) is None
 
     @given(st.data())

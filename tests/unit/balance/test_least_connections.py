@@ -44,7 +44,7 @@ def test_the_least_loaded_endpoint_is_picked_and_equally_loaded_endpoints_take_t
         pytest.param(PODS, set(PODS), id="all-skipped"),
     ],
 )
-def test_when_all_endpoints_are_skipped_pick_returns_none(endpoints, skip):
+def test_pick_returns_none_if_all_endpoints_are_skipped(endpoints, skip):
     strategy = under(1)
     assert strategy.pick(endpoints, skip=skip) is None
     assert strategy.pick(PODS) == POD_B, "and no turn is taken"
@@ -101,7 +101,7 @@ def test_connections_are_compared_relative_to_weight(strategy, skip, expected):
     assert strategy.pick(PODS, skip=skip) == expected
 
 
-def test_without_endpoints_pick_returns_none():
+def test_pick_returns_none_without_endpoints():
     assert under_weights(0, 0, 0).pick(()) is None
 
 

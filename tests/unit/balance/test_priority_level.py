@@ -19,7 +19,7 @@ def usable(level, now=0.0):
     return [e for e in level.candidates(now) if e not in level.skipped]
 
 
-def test_with_few_ejected_endpoints_all_are_candidates_in_the_plans_order():
+def test_all_endpoints_are_candidates_in_the_plans_order_while_few_are_ejected():
     level = level_of(100)
     eject(level, PODS[:SKIPPED_MAX])
     assert level.candidates(0.0) is level.endpoints

@@ -28,7 +28,7 @@ def test_endpoints_are_picked_in_turn():
         pytest.param(PODS, set(PODS), id="all-skipped"),
     ],
 )
-def test_when_all_endpoints_are_skipped_pick_returns_none(endpoints, skip):
+def test_pick_returns_none_if_all_endpoints_are_skipped(endpoints, skip):
     assert RoundRobin().pick(endpoints, skip=skip) is None
 
 
@@ -49,7 +49,7 @@ def test_a_skipped_endpoint_loses_its_turn_to_the_next():
     before=st.integers(0, 30),
     window=st.integers(1, 60),
 )
-def test_in_any_window_endpoint_counts_differ_by_at_most_one(count, start, before, window):
+def test_endpoint_counts_differ_by_at_most_one_in_any_window(count, start, before, window):
     turns, endpoints = RoundRobin(start), [POD_A._replace(port=port) for port in range(count)]
     picks(turns, endpoints, before)
     times = Counter(picks(turns, endpoints, window))
@@ -92,7 +92,7 @@ def test_round_robin_begins_at_the_start_position(start):
     assert picks_by_weight(turns_of(7, 7, 7, start=start), 2) == [POD_C, POD_A]
 
 
-def test_without_endpoints_pick_returns_none():
+def test_pick_returns_none_without_endpoints():
     assert picks_by_weight(turns_of(1, start=3), 1, ()) == [None]
     assert picks_by_weight(turns_of(1, 2, 3), 1, skip=PODS) == [None]
 

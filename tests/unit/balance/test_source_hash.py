@@ -163,7 +163,7 @@ def test_a_change_of_endpoints_hashes_only_the_new_endpoints(hashed):
     assert hashed == [str(PODS[0]), ALICE]
 
 
-def test_without_endpoints_pick_returns_none():
+def test_pick_returns_none_without_endpoints():
     strategy = SourceHash(Weights())
     assert strategy.pick((), ALICE) is None
     assert strategy.pick(PODS, ALICE, skip=PODS) is None

@@ -95,7 +95,7 @@ def test_if_no_steering_mode_works_the_error_contains_all_reasons():
     )
 
 
-def test_without_privileges_user_namespaces_are_checked():
+def test_user_namespaces_are_checked_without_privileges():
     allowed = lines(Offers(sysctls={"user.max_user_namespaces": "9"}), "nftables", "nftables")
     assert allowed[:2] == [
         "error privileges: NET_ADMIN and NET_RAW missing: rules and routes can't be read or "
@@ -155,7 +155,7 @@ def test_the_remedy_names_another_steering_mode_only_if_that_mode_works():
     assert "works here" not in found.hint
 
 
-def test_without_steering_missing_socket_features_are_named():
+def test_missing_socket_features_are_named_without_steering():
     kernel = KernelOffers({"IPv6": errno.EAFNOSUPPORT})
     assert lines(Offers(kernel=kernel), "none", "none")[1:] == [
         "ok kernel: it lacks IPv6, needed for Services of IPv6; instead: IPv4"

@@ -66,7 +66,7 @@ def test_manifests_are_explained_without_a_proxy(manifests, capsys):
     assert "Clients would be served by 1 endpoint." in capsys.readouterr().out
 
 
-def test_with_a_steering_mode_manifests_are_planned_as_for_a_node(manifests, capsys):
+def test_manifests_are_planned_as_for_a_node_if_a_steering_mode_is_given(manifests, capsys):
     assert main(["explain", "shop/web", manifests(), "--steering=nftables"]) == 3
     assert "refused: a loopback address" in capsys.readouterr().out
 

@@ -149,7 +149,7 @@ async def test_each_port_of_a_short_range_reaches_its_pod(pods):
 
 
 @pytest.mark.long
-async def test_without_privileges_pod_names_also_use_substitute_ports(pods):
+async def test_pod_names_also_use_substitute_ports_without_privileges(pods):
     async def send_name(_reader, writer):
         writer.write(b"ledger-0")
 

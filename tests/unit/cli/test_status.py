@@ -150,7 +150,7 @@ def test_top_shows_rates_until_ctrl_c(serve_view, monkeypatch):
     assert "shop/web:http" in out.getvalue()
 
 
-def test_without_a_terminal_top_prints_rates_once(serve_view, capsys):
+def test_top_prints_rates_once_without_a_terminal(serve_view, capsys):
     assert main(["top", "--sort=name", serve_view(make_calm_view())]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [

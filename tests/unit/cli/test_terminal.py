@@ -100,7 +100,7 @@ class Wait:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "dumb-terminal"])
-def test_without_a_terminal_watch_appends_each_text(stream):
+def test_watch_appends_each_text_without_a_terminal(stream):
     texts = iter(["one\n", "two\n"])
     with pytest.raises(KeyboardInterrupt):
         watch(lambda: next(texts), stream, wait=Wait(2), environment={"TERM": "dumb"})

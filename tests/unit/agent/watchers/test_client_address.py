@@ -89,7 +89,7 @@ def test_replies_are_routed_through_this_node_until_the_clean_up(node):
     assert reply_rules(node) == 0
 
 
-def test_with_the_kernel_path_reply_routing_starts_with_the_first_proxied_service_port(
+def test_reply_routing_on_the_kernel_path_starts_with_the_first_proxied_service_port(
     node,
 ):
     def changes(path):
@@ -147,7 +147,7 @@ def test_removed_reply_rules_are_restored_and_logged(node, caplog):
     assert "reply routing had drifted and was repaired" in caplog.messages
 
 
-def test_with_cilium_existing_state_is_removed_and_no_state_is_created(node, caplog):
+def test_existing_state_is_removed_and_no_state_is_created_beside_cilium(node, caplog):
     async def leave(addresses, _plane):
         assert addresses.reason == ""
 
@@ -181,7 +181,7 @@ def test_client_address_preservation_ends_when_cilium_appears_and_resumes_afterw
     ]
 
 
-def test_if_ipv6_replies_are_not_routed_only_ipv4_networks_reach_the_plane(node, caplog):
+def test_only_ipv4_networks_reach_the_plane_if_ipv6_replies_are_not_routed(node, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
     node.run("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6")
 

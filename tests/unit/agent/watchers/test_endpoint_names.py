@@ -100,7 +100,7 @@ async def test_without_permission_no_names_are_resolved(answers):
         assert node.states() == [NameState.NOT_ALLOWED]
 
 
-async def test_in_a_cluster_names_are_resolved_only_if_pod_and_node_networks_are_known(answers):
+async def test_names_are_resolved_in_a_cluster_only_if_pod_and_node_networks_are_known(answers):
     answers += ["10.244.0.7", "203.0.113.1"]
     async with Node("kubernetes", **ALLOWED) as node:
         await node.put()

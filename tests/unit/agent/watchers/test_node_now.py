@@ -22,7 +22,7 @@ class NoSteering(FakeSteering):
     name = "none"
 
 
-async def test_without_steering_only_loopback_addresses_are_known():
+async def test_only_loopback_addresses_are_known_without_steering():
     node = NodeNow(NoSteering(), Options(node_name="node-a"))
     await node.start(Supervisor())
     facts = node.facts_for(Snapshot({}))
