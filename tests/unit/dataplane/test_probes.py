@@ -97,7 +97,7 @@ async def test_an_endpoint_reachable_from_this_node_is_recorded_as_denying_the_c
     await until(lambda: counters.denials.part.failures == 2, "the second answer")
 
 
-async def test_denied_clients_are_counted_until_one_is_served(rig):
+async def test_denied_clients_are_counted_until_a_client_is_served(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials

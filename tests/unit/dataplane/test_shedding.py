@@ -99,7 +99,7 @@ async def test_a_client_flooding_one_service_is_served_by_another_service(at_the
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
-async def test_a_client_flooding_several_services_is_served_by_none_of_them(at_the_limit):
+async def test_a_client_that_floods_several_services_is_reset_by_each_of_them(at_the_limit):
     rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     await at_the_limit.fill(*services)
     more = [await rig.client(service) for service in services]

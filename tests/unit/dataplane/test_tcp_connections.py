@@ -705,7 +705,7 @@ async def test_with_descriptors_for_one_connection_clients_are_served_one_at_a_t
         assert await client.was_reset()
 
 
-async def test_without_a_descriptor_for_accept_clients_wait_in_the_accept_queue(rig):
+async def test_clients_wait_in_the_accept_queue_without_a_descriptor_for_accept(rig):
     pod, web = rig.served()
     with socket.socket() as waiting:
         waiting.setblocking(False)

@@ -119,7 +119,7 @@ async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
     assert web.group.counters.refused == 0
 
 
-async def test_while_endpoints_fail_a_few_clients_are_redialled_each_second(timed, timers):
+async def test_a_few_clients_are_redialled_each_second_while_endpoints_fail(timed, timers):
     gone = timed.refusing()
     web = timed.service(gone, **HOLD)
     await waiting(timed, web, 10)
@@ -220,7 +220,7 @@ async def test_many_expired_waits_end_in_batches(timed, timers):
     assert count_waiting(web) == 0
 
 
-async def test_connections_beyond_the_limit_are_served_in_order_as_others_end(rig):
+async def test_connections_beyond_the_limit_are_served_in_order_as_other_connections_end(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(2))
     first = [await rig.pair(web, pod) for _ in range(2)]
@@ -267,7 +267,7 @@ async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     assert await (await pod.accept()).read() == b"next"
 
 
-async def test_with_a_limit_but_without_hold_clients_wait_for_a_minute(timed, timers):
+async def test_clients_wait_for_a_minute_with_a_limit_but_without_hold(timed, timers):
     _pod, web, _ = await at_its_limit(timed)
     (client,) = await waiting(timed, web, 1)
     timers.advance(59.9)
@@ -276,7 +276,7 @@ async def test_with_a_limit_but_without_hold_clients_wait_for_a_minute(timed, ti
     assert await client.was_reset()
 
 
-async def test_with_a_limit_but_without_hold_clients_without_an_endpoint_are_refused(rig):
+async def test_clients_without_an_endpoint_are_refused_with_a_limit_but_without_hold(rig):
     _pod, web, _ = await at_its_limit(rig)
     clients = await waiting(rig, web, 3 * WINDOW)
     rig.update(web, **limited(1))
@@ -295,7 +295,7 @@ async def test_removing_the_limit_serves_all_waiting_clients(rig):
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_after_the_limit_is_removed_a_new_client_is_dialled_while_others_wait(rig):
+async def test_after_the_limit_is_removed_a_new_client_is_dialled_while_other_clients_wait(rig):
     _pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3)
     # One of the waiting clients has a dial in progress; the others wait for its result.

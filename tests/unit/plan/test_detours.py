@@ -18,7 +18,7 @@ KEY = PortKey(ServicePortName("shop", "web", "http"), IPFamily.IPV4)
 PLAN = PortPlan(KEY, Protocol.TCP, (), (), Serving((POD,)))
 
 
-def test_without_a_detour_workers_get_the_plans_serving_object():
+def test_workers_get_the_plans_serving_object_if_there_is_no_detour():
     detours = Detours()
     assert detours.lead(PLAN) is PLAN.serving
     assert detours.faults_of(PLAN) == {}

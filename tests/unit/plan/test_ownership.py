@@ -249,7 +249,7 @@ def test_a_service_index_contains_added_but_not_discarded_services(changes):
     }
 
 
-def test_in_an_index_addresses_of_a_single_service_share_one_object():
+def test_addresses_of_a_single_service_share_one_object_in_an_index():
     index = ServiceIndex()
     index.add(["a", "b"], CART)
     assert index["a"] is index["b"]

@@ -378,7 +378,7 @@ class TestWhatIsKept:
         rows = [item.cause.row for item in planner.plan(store.snapshot()).ignored]
         assert (rows, worded) == ([counting] * 21, [])
 
-    def test_a_service_has_kernel_path_elements_only_once_planned(self):
+    def test_a_service_has_no_kernel_path_elements_until_planned(self):
         kernel = service(handling=Handling(path=DataPath.KERNEL))
         store, planner = store_of(kernel, slice_of(POD_A.ip)), Planner(NodeFacts())
         state = store.snapshot().services[CART]

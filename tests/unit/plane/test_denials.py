@@ -61,7 +61,7 @@ def test_drops_stay_attributed_to_ranges_that_return():
         assert dropped(denials) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
-def test_without_a_local_endpoint_drops_are_attributed_to_the_policy():
+def test_drops_are_attributed_to_the_policy_without_a_local_endpoint():
     assert dropped(make_denials(ONLY_ELSEWHERE)) == {POLICY: Dropped(3, 5.0, 7.0)}
     denials = make_denials(Serving(admits=()))
     assert dropped(denials) == {POLICY: Dropped(3, 5.0, 7.0)}
@@ -85,7 +85,7 @@ def test_losing_the_last_local_endpoint_keeps_drops_attributed_to_the_ranges():
     assert denials.by[RANGES] == Dropped(5, 5.0, 2 * LATER)
 
 
-def test_while_clients_wait_for_an_endpoint_drops_are_attributed_to_the_ranges():
+def test_drops_are_attributed_to_the_ranges_while_clients_wait_for_an_endpoint():
     waiting = Handling(hold=Hold(30.0))
     denials = make_denials(Serving(admits=A.admits, handling=waiting))
     denials.change(Serving(admits=B.admits, handling=waiting), 10.0)

@@ -167,7 +167,7 @@ async def test_a_closed_services_port_can_be_reused_immediately(rig, protocol, i
         assert await asked(rig.udp_client(old), pods[1]) == b"answer"
 
 
-async def test_after_a_refresh_tcp_counters_equal_the_transferred_bytes(rig):
+async def test_tcp_counters_equal_the_transferred_bytes_after_a_refresh(rig):
     pod, web = rig.served()
     for number in range(1, 4):
         client = await rig.client(web)
@@ -182,7 +182,7 @@ async def test_after_a_refresh_tcp_counters_equal_the_transferred_bytes(rig):
     assert web.group.counters_of(pod.address).connections == 3
 
 
-async def test_after_a_refresh_udp_counters_equal_the_transferred_bytes(rig):
+async def test_udp_counters_equal_the_transferred_bytes_after_a_refresh(rig):
     pod, dns, client = rig.udp_served()
     client.send(b"12345")
     _, proxy = await pod.receive_from()

@@ -395,7 +395,7 @@ def descriptor_limit(limit):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_when_descriptors_are_short_a_listener_has_one_socket_or_none(make):
+async def test_a_listener_has_one_socket_or_none_when_descriptors_are_short(make):
     limit = RESERVE * 2 + 40
     with descriptor_limit(limit):
         pool = await make()

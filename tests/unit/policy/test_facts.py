@@ -78,7 +78,7 @@ def test_cluster_networks_and_the_nodes_own_addresses_are_inside(family, expecte
     assert facts.inside(family) == expected
 
 
-def test_without_a_cluster_network_pods_are_outside():
+def test_pods_are_outside_without_a_cluster_network():
     assert NodeFacts(addresses=(NODE_IP,)).inside(V4) == ("127.0.0.0/8", "192.0.2.10/32")
 
 

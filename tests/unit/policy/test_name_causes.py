@@ -80,7 +80,7 @@ def test_a_service_with_a_selector_and_no_names_has_no_name_cause():
     assert why(names=(), selector=SELECTOR) is None
 
 
-def test_outside_a_proxy_endpoint_names_are_reported_as_not_looked_up():
+def test_endpoint_names_are_reported_as_not_looked_up_outside_a_proxy():
     named = slice_of(NameSlice, named=(Endpoint(HOST),))
     assert why() == why(named, names=()) == names.not_looked_up_yet(HOST)
 

@@ -39,11 +39,11 @@ def cluster(node=None, **endpoints):
     return store.snapshot()
 
 
-def test_without_options_or_objects_facts_are_empty_and_permit_nothing():
+def test_facts_are_empty_and_permit_nothing_without_options_or_objects():
     assert facts_of() == NodeFacts()
 
 
-def test_without_a_node_object_facts_come_from_options_and_addresses():
+def test_facts_come_from_options_and_addresses_without_a_node_object():
     facts = facts_of(
         None,
         ["127.0.0.1", "192.0.2.10"],

@@ -125,7 +125,7 @@ def test_a_port_of_an_unsupported_protocol_has_no_range():
     assert notes == [("", range_without_port("sctp=1-9", ("sip",)))]
 
 
-def test_without_the_annotation_ports_have_no_ranges():
+def test_ports_have_no_ranges_without_the_annotation():
     assert ranges_of(service()) == ({}, {})
 
 
@@ -198,7 +198,7 @@ def test_without_range_rules_only_short_tcp_ranges_are_served(asked, protocol, i
     assert (impossible_cause(one, protocol, IPFamily.IPV4, facts) is None) is is_possible
 
 
-def test_without_steering_only_loopback_addresses_have_ranges():
+def test_only_loopback_addresses_have_ranges_without_steering():
     one = ranges_of(asking(RANGE, DATA, RTP))[0][RTP]
     facts = NodeFacts(no_kernel_path={Protocol.TCP: "nothing"}, allow_loopback_endpoints=True)
     whys = [one.cause_at(FrontendKind.CLUSTER_IP, ip, facts) for ip in (IP, "127.64.0.1", "::1")]

@@ -221,6 +221,6 @@ def test_to_free_leaves_the_permitted_memory_to_connections():
     assert to_free(connections, {}, 10 * MIB, spared=3 * MIB) == []
 
 
-def test_without_open_connections_none_is_reset():
+def test_no_connection_is_reset_if_none_is_open():
     assert to_free([], {}, MIB) == []
     assert to_free(in_use(10, WEB), {}, MIB) == []
