@@ -87,7 +87,7 @@ async def test_a_connection_stream_sends_a_line_for_each_matching_connection(ser
         assert read_connection(await served.line(response)) == WEB
 
 
-async def test_without_connections_empty_lines_are_sent_periodically():
+async def test_empty_lines_are_sent_periodically_while_there_are_no_connections():
     async with serving() as served, served.get("?watch") as response:
         async with asyncio.timeout(WAIT_S):
             assert [await response.content.readline() for _ in range(2)] == [b"\n", b"\n"]

@@ -208,7 +208,7 @@ def test_the_cells_of_a_row_are_the_parts_of_its_line():
     assert cells_of(one())[4].startswith("78 B in, 1.2 kB out")
 
 
-def test_the_client_table_lists_the_busiest_clients_and_sums_the_others():
+def test_the_client_table_lists_the_busiest_clients_and_sums_the_other_clients():
     rows = tuple(
         EdgeFacts(client=f"10.0.0.{n}", service="shop/web", connections=9 - n) for n in range(3)
     )

@@ -155,7 +155,7 @@ def edge(client, key, connections, pod=""):
     return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
 
 
-def test_each_listed_client_has_a_series_and_all_other_clients_share_one():
+def test_each_listed_client_has_a_series_and_all_other_clients_share_a_series():
     edges = EdgesFacts(
         edges=(
             edge("10.0.0.7", port_key("shop/web:http"), 5, "shop/cart-1"),

@@ -71,7 +71,7 @@ def test_health_check_ports_depend_only_on_sync_rounds(changes, expected):
     assert is_working(make_view(**changes), NOW) is expected
 
 
-def test_while_unhealthy_last_updated_is_the_time_of_the_last_sync_round():
+def test_last_updated_is_the_time_of_the_last_sync_round_while_the_proxy_is_unhealthy():
     answer = answer_healthz(view_with(waiting_since=NOW - 100), NOW)
     assert json.loads(answer.body)["lastUpdated"] == go_time(NOW - 600)
 

@@ -213,7 +213,7 @@ async def test_the_current_owner_keeps_a_contested_health_check_port(ports, ask)
     assert json.loads((await ask(port))[1])["service"]["name"] == "cart"
 
 
-async def test_without_node_port_addresses_health_checks_listen_on_both_families(ports, ask):
+async def test_health_checks_listen_on_both_families_without_node_port_addresses(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)])
     assert (await ask(port))[0].status == 200

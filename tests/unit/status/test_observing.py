@@ -89,7 +89,7 @@ def test_the_number_of_filters_is_bounded():
         assert len(observing.filters()) == FILTERS_MAX
 
 
-async def test_a_connection_list_is_bounded_and_drops_the_oldest(monkeypatch):
+async def test_a_connection_list_is_bounded_and_drops_the_oldest_connections(monkeypatch):
     observing = Observing()
     with observing.watch(Collector(ALL)) as collector:
         observing.deliver([WEB])

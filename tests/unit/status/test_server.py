@@ -156,7 +156,7 @@ async def test_a_resolved_incident_returns_404():
         assert (response.status, text) == (404, "No Service has this cause any more.\n")
 
 
-async def test_during_a_flood_probes_are_served_and_the_newest_connections_stay_open(monkeypatch):
+async def test_probes_are_served_during_a_flood_and_the_newest_connections_stay_open(monkeypatch):
     monkeypatch.setitem(LimitedServer.__init__.__kwdefaults__, "first_request_s", 3600.0)
     async with serving(make_calm_view()) as client:
         with contextlib.ExitStack() as stack:

@@ -142,7 +142,7 @@ def test_lines_fit_the_terminal_without_losing_words(columns):
         assert COUNTS.sub("", shown) == COUNTS.sub("", whole)
 
 
-def test_on_a_narrow_terminal_counts_are_dropped_and_names_kept():
+def test_counts_are_dropped_and_names_are_kept_on_a_narrow_terminal():
     long = make_port("recommendations", namespace="ml-training-and-inference")
     view = make_view(make_port("cart"), long)
     assert lines_of(view, columns=80)[1:] == [

@@ -78,7 +78,7 @@ def test_a_namespace_at_its_limit_displaces_no_other_namespaces_series():
     assert ("api" in found, "late" in found) == (True, False)
 
 
-def test_the_namespace_with_the_most_series_loses_one_to_other_namespaces():
+def test_the_namespace_with_the_most_series_loses_a_series_to_other_namespaces():
     correlator = Correlator()
     correlator.note(of("tenant", "api"), NOW)
     for number in range(SERIES_MAX - 1):

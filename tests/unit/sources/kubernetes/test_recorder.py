@@ -97,7 +97,7 @@ async def until(condition):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.005)
 
 
-async def test_without_permission_one_warning_is_logged_and_no_event_sent(api, recorder, caplog):
+async def test_without_permission_one_warning_is_logged_and_no_event_is_sent(api, recorder, caplog):
     api.refuse("events", 403, message="events is forbidden", times=99)
     recorder.record(REPAIRED)
     await until(lambda: caplog.records)

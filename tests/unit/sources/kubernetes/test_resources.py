@@ -94,7 +94,7 @@ def test_a_list_deletes_missing_objects_and_keeps_unchanged_objects(store, servi
         pytest.param({"ports": "http"}, "spec.ports: expected list, got str", id="type"),
     ],
 )
-def test_an_invalid_object_is_reported_and_its_last_valid_version_kept(
+def test_an_invalid_object_is_reported_and_its_last_valid_version_is_kept(
     store, services, spec, problem
 ):
     put(services, raw(service()))

@@ -329,7 +329,7 @@ async def test_a_missing_permission_to_read_pods_is_reported_with_a_remedy(api, 
         )
 
 
-async def test_with_endpoints_from_pods_slices_of_services_with_selectors_are_ignored(
+async def test_slices_of_services_with_selectors_are_ignored_if_endpoints_come_from_pods(
     api, source_of
 ):
     api.put(service(**SELECTING))

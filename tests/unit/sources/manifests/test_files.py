@@ -98,7 +98,7 @@ def test_symbolic_links_among_the_manifests_are_listed(folder, watch):
     assert watch.links == {str(folder / "cart.yaml")}
 
 
-def test_a_new_file_is_read_and_a_deleted_file_reported(folder, watch):
+def test_a_new_file_is_read_and_a_deleted_file_is_reported(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     (folder / "web.yaml").unlink()
     assert watch.look() == Look(is_settling=True)

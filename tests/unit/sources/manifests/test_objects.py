@@ -366,7 +366,7 @@ kind: List
     )
 
 
-def test_all_problems_are_reported_together_and_the_valid_objects_used():
+def test_all_problems_are_reported_together_and_the_valid_objects_are_used():
     service = SERVICE.replace("port: 80", "port: 0\n      protocl: UDP").replace("  cl", "  cL")
     text = "---\n".join((service, SLICE, "kind: [\n", "kind: Node\nmetadata: {name: bob}\n", NODE))
     content = read(text)

@@ -166,7 +166,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
         ),
     ],
 )
-def test_without_inotify_watches_manifests_are_polled_and_this_is_logged_once(web, limit, problem):
+def test_manifests_are_polled_without_inotify_watches_and_this_is_logged_once(web, limit, problem):
     # A new user namespace has its own limit.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     done = subprocess.run(

@@ -50,7 +50,7 @@ def addresses(state: ManifestState) -> list[str]:
     return [e.ip for item in state.snapshot.services[WEB].slices for e in item.endpoints]
 
 
-def test_a_missing_cluster_ip_is_allocated_and_an_explicit_address_kept(state):
+def test_a_missing_cluster_ip_is_allocated_and_an_explicit_address_is_kept(state):
     text = service() + service("cart", clusterIP="10.96.7.1")
     text += service("db", clusterIP="None") + service(
         "far", type="ExternalName", externalName="shop.example"

@@ -60,7 +60,7 @@ def test_rules_for_port_ranges_follow_rules_for_single_ports():
     assert layout.chains == NatChains(4, [passive._replace(last=30200), CART]).chains
 
 
-def test_without_rules_both_nat_chains_exist_and_are_empty():
+def test_both_nat_chains_exist_and_are_empty_without_rules():
     assert NatChains(4).chains == {PRE: (), OUT: ()}
 
 

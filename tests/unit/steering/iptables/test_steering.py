@@ -58,7 +58,7 @@ async def test_a_first_apply_rejected_for_ipv6_leaves_no_ipv4_rules(steering, mo
     assert await steering.render() == ""
 
 
-async def test_without_ipv6_tables_ipv4_is_steered_and_ipv6_reported(node):
+async def test_without_ipv6_tables_ipv4_is_steered_and_ipv6_is_reported_as_unsteered(node):
     kernel = KernelOffers({"legacy tables of IPv6": errno.ENOPROTOOPT})
     steering = IptablesSteering(SteeringFacts(refuse_port=35999), kernel)
     try:

@@ -21,7 +21,7 @@ LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
 RANGES = ("10.96.0.0/16", "fd00:96::/112")
 
 
-def test_the_address_of_a_new_frontend_is_routed_and_the_frontend_admitted():
+def test_the_address_of_a_new_frontend_is_routed_and_the_frontend_is_admitted():
     assert DesiredState().change({WEB: 80, WEB_6: 80}) == StateChange(
         added_networks={"10.96.7.1/32", "fd00:96::1/128"}, added_frontends={WEB, WEB_6}
     )

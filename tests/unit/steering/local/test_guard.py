@@ -25,7 +25,7 @@ TO_WEB = LocalRoute("10.96.7.1/32", "10.1.0.1", OWNER)
 TO_CART = LocalRoute("10.96.7.2/32", "10.1.0.1", OWNER)
 
 
-def test_without_net_admin_only_loopback_frontends_are_served():
+def test_only_loopback_frontends_are_served_without_net_admin():
     desired = DesiredState(["fd00:96::/112"])
     guard = NoGuard(desired)
     guard.change(desired.change({WEB: 80, LOOPBACK: 80}))

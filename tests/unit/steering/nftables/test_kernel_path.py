@@ -78,7 +78,7 @@ def test_a_change_of_endpoints_in_the_same_number_writes_no_rules(node, path):
     assert path.repair() == 0
 
 
-def test_after_a_rewrite_changes_are_incremental_again(node, path):
+def test_changes_are_incremental_again_after_a_rewrite(node, path):
     path.load({WEB: BOTH})
     node.run(f"nft add element {TABLE} links '{{ 77 }}'")
     path.change({CART: BOTH})
@@ -399,7 +399,7 @@ def test_connection_counts_of_another_run_are_not_adopted(path, dial):
         pytest.param(b"", id="ignored"),
     ],
 )
-def test_without_counter_support_connections_are_forwarded_but_not_counted(
+def test_connections_are_forwarded_but_not_counted_without_counter_support(
     node, path, dial, monkeypatch, counter
 ):
     monkeypatch.setattr(writer, "counter", lambda _kind: counter)
@@ -440,7 +440,7 @@ def test_the_sets_of_clients_with_affinity_have_a_maximum_size(node, path):
         assert "size 262144\n" in node.run(f"nft list set {TABLE} {pins}")
 
 
-def test_beyond_the_limit_clients_are_served_without_affinity(node, path, dial, monkeypatch):
+def test_clients_beyond_the_limit_are_served_without_affinity(node, path, dial, monkeypatch):
     monkeypatch.setattr(kernel_rules, "PINS_MAX", 2)
     web, *_ = SERVICES
     path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
@@ -453,7 +453,9 @@ def test_beyond_the_limit_clients_are_served_without_affinity(node, path, dial, 
 
 
 @pytest.mark.long
-def test_affinity_entries_beyond_the_limit_are_rejected_and_clients_still_served(node, path, dial):
+def test_affinity_entries_beyond_the_limit_are_rejected_and_their_clients_are_still_served(
+    node, path, dial
+):
     """Clients of all Services are still served while the set is full; filling it takes seconds."""
     web, cart, *_ = SERVICES
     served, most = EndpointChoice(SERVERS[:1]), kernel_rules.PINS_MAX

@@ -149,7 +149,7 @@ def test_a_rejected_difference_changes_nothing():
     assert set(rules.elements()) == before
 
 
-def test_elements_are_removed_frontend_first_and_added_frontend_last():
+def test_the_element_of_a_frontend_is_removed_first_and_added_last():
     rules = loaded()
     elements = set(rules.elements())
     table = writer.TableWriter("t")
@@ -247,7 +247,7 @@ def test_endpoint_numbers_are_consecutive_and_not_reused():
     assert [numbers.take(count, list) for count in (1, 3, 1)] == [1, 2, 5]
 
 
-def test_after_wrapping_numbers_fill_gaps_between_ranges_in_use():
+def test_after_wrapping_around_new_numbers_fill_gaps_between_ranges_in_use():
     used = [range(8, 11), range(2, 4), range(4, 5)]
     numbers = Numbers(NUMBERS_END - 4)
     numbers._first = 1

@@ -24,7 +24,7 @@ LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
 LACK = "cannot translate connect(): this kernel lacks connect hooks"
 
 
-async def test_if_optional_hooks_fail_all_clients_are_steered_by_rules(node, caplog):
+async def test_all_clients_are_steered_by_rules_if_optional_hooks_fail(node, caplog):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     await steering.start()
     assert steering.hooks is None
@@ -66,7 +66,7 @@ def test_hooks_are_available_only_in_nftables_mode():
 
 
 @pytest.mark.parametrize("name", ["iptables", "local", "none"])
-def test_without_a_kernel_path_hooks_are_ignored_unless_required(name, caplog):
+def test_hooks_are_ignored_without_a_kernel_path_unless_required(name, caplog):
     assert make_hooked_steering(name, FACTS, HookOptions()).name == name
     cause = f"steering {name} has no kernel path"
     assert caplog.messages == [f"socket load balancing is off: {cause}"]
