@@ -144,7 +144,7 @@ class SteeringContract:
         assert (await steering.render(), self.in_force()) == (changed, in_force)
         assert await steering.repair() == 0
 
-    async def test_a_change_adds_the_first_frontend_of_a_family_and_removes_the_last(
+    async def test_a_change_adds_the_first_frontend_of_a_family_and_removes_the_last_frontend(
         self, steering
     ):
         await steering.apply({WEB: 36001})
@@ -235,7 +235,7 @@ class AtomicSteeringContract(KernelSteeringContract):
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
         assert self.in_force() == before
 
-    async def test_after_a_failed_apply_repair_keeps_the_old_state(self, steering):
+    async def test_repair_keeps_the_old_state_after_a_failed_apply(self, steering):
         await steering.apply({WEB: 36001})
         with self.obstacle(self.outside), pytest.raises(SteeringError):
             await steering.apply({self.outside: 36002})

@@ -61,7 +61,7 @@ def test_divisible_amounts_are_granted_up_to_the_remaining_room(wanted, granted)
     assert {one: shares.granted(one) for one in amounts(wanted)} == amounts(granted)
 
 
-def test_amounts_are_summed_by_group_and_zero_amounts_forgotten():
+def test_amounts_are_summed_by_group_and_zero_amounts_are_forgotten():
     given = Amounts()
     for group, holder, amount in ("ax3", "ay4", "bx1", "ax0", "ay2", "bx0", "cx0"):
         given.put(group, holder, int(amount))

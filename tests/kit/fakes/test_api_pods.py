@@ -27,7 +27,7 @@ def test_a_request_with_another_pods_uid_is_rejected(method, before, body, code)
     assert write_pod(method, before, body, uid="new") == (code, before)
 
 
-def test_a_status_may_be_replaced_and_an_annotation_removed():
+def test_a_status_may_be_replaced_and_an_annotation_may_be_removed():
     metadata = {**POD["metadata"], "annotations": {"a": "1", "b": "2"}}
     before = {**POD, "metadata": metadata, "status": {"phase": "Running", "podIP": "127.0.0.2"}}
     patch = {

@@ -63,7 +63,7 @@ async def faulty(*toxics, host="127.0.0.1"):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_without_toxics_datagrams_and_replies_are_forwarded(host):
+async def test_datagrams_and_replies_are_forwarded_without_toxics(host):
     async with faulty(host=host) as send:
         assert await send(b"1", b"2", replies=2) == [b"1", b"2"]
 

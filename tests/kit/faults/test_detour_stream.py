@@ -15,7 +15,7 @@ def clock():
     return asyncio.get_running_loop().time()
 
 
-async def test_without_toxics_bytes_and_eof_are_forwarded():
+async def test_bytes_and_eof_are_forwarded_without_toxics():
     async with faulty() as faults:
         reader, writer = await connect(faults)
         sent = bytes(range(256)) * 4096

@@ -111,7 +111,7 @@ def test_setting_equal_node_addresses_is_not_reported_as_a_change(forbidden):
         (ClusterNetworks(), None, None),
     ],
 )
-def test_in_a_shared_cluster_pod_and_node_networks_must_be_known(networks, nodes, unknown):
+def test_pod_and_node_networks_must_be_known_in_a_shared_cluster(networks, nodes, unknown):
     forbidden = ForbiddenAddresses(networks, lambda _ip: False)
     forbidden.set_nodes(None, nodes)
     assert forbidden.unknown is unknown

@@ -65,7 +65,7 @@ def test_only_the_first_names_of_a_service_are_resolved(monkeypatch):
     assert shares.of(A) == tuple(names(2))
 
 
-def test_names_omitted_at_a_namespaces_limit_are_resolved_once_others_are_removed(monkeypatch):
+def test_names_omitted_at_a_namespaces_limit_are_resolved_once_other_names_are_removed(monkeypatch):
     shares = limit(monkeypatch, namespace=2)
     change(shares, {A: names(1), B: names(2), WEB: names(1)})
     assert [len(shares.of(key)) for key in (A, B, WEB)] == [1, 1, 1]

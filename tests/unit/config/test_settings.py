@@ -101,7 +101,7 @@ def test_a_setting_row_converts_its_value_for_an_option(settings, option, value)
     assert getattr(Settings(**settings).as_options(wanted), option) == value
 
 
-def test_beside_adopts_another_proxys_settings_unless_set_explicitly():
+def test_the_method_beside_adopts_another_proxys_settings_unless_set_explicitly():
     words = ["--service-proxy-name=try", "--cluster-cidr=10.244.0.0/16", "--allow-paths=kernel"]
     words += ["--nodeport-addresses=primary", "--allow-external-ips=192.0.2.0/24"]
     theirs = load_settings([*words, "--path=kernel", "--udp-idle-timeout=1m"]).settings

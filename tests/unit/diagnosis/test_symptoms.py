@@ -450,7 +450,7 @@ def test_unanswered_requests_are_reported_as_usual_or_unusual(owed, connections,
         pytest.param((0, 9), (40, 50), False, False, id="nothing-to-compare-with"),
     ],
 )
-def test_unanswered_requests_are_unusual_if_another_endpoint_has_none(
+def test_unanswered_requests_are_unusual_if_another_endpoint_answers_all_requests(
     one, other, are_pinned, is_unusual
 ):
     minute = MinuteCounts(12, unanswered_requests=4)

@@ -173,7 +173,7 @@ def test_a_missing_steering_mode_is_an_error_naming_the_expected_values():
         Proxy(steering=None)
 
 
-def test_on_unsupported_systems_using_the_proxy_raises_an_error_of_one_sentence():
+def test_using_the_proxy_on_an_unsupported_system_raises_an_error_of_one_sentence():
     code = "from tests.unit.other_systems import become; become('darwin'); import userspace_proxy"
     words = [sys.executable, "-c", f"{code}; print('imported'); userspace_proxy.Proxy"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

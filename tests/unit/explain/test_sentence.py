@@ -36,7 +36,9 @@ DENYING = make_endpoint(
         pytest.param({"side": "external"}, "External: ", id="side"),
     ],
 )
-def test_the_sentence_names_the_port_family_or_side_if_another_one_is_served(changes, which):
+def test_the_sentence_names_what_distinguishes_a_failing_port_if_another_port_is_served(
+    changes, which
+):
     dead = replace(make_port(endpoints=(make_dead_endpoint(POD),)), **changes)
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
@@ -153,7 +155,7 @@ def test_a_note_about_a_load_balancer_serving_by_design_is_shown_once(figures):
 @pytest.mark.parametrize(
     ("changes", "shown"), [({}, "this machine"), ({"is_probed": True}, "probes")]
 )
-def test_on_the_kernel_path_dials_prove_only_that_connections_are_accepted(changes, shown):
+def test_dials_on_the_kernel_path_prove_only_that_connections_are_accepted(changes, shown):
     port = make_port(path=PathDecision(DataPath.KERNEL), **changes)
     dials = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
     assert f"{shown} show only" in explain(make_subject(port), dials=dials).sentence

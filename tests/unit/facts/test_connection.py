@@ -139,7 +139,7 @@ def test_a_filter_can_be_copied_for_another_service():
     assert wanted.of("shop/web:http") == ConnectionFilter(service="shop/web:http", failed=True)
 
 
-def test_a_filter_with_several_kinds_selects_connections_of_any_of_them():
+def test_a_filter_with_several_kinds_selects_connections_of_any_of_these_kinds():
     either = ConnectionFilter(failed=True, saved=True)
     saved, failed = served(failed=(DEAD,)), served(cause="reset", sent_bytes=0)
     assert [either.takes(one) for one in (saved, failed, served())] == [True, True, False]

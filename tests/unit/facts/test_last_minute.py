@@ -18,7 +18,7 @@ def test_the_last_minute_without_failed_clients_reports_nothing(last):
     assert last.failing(5.0) == NOTHING
 
 
-def test_clients_of_the_last_minute_are_summed_and_older_ones_forgotten(last):
+def test_clients_of_the_last_minute_are_summed_and_older_clients_are_forgotten(last):
     last.add(MinuteCounts(8, 0), 0.0)
     last.add(MinuteCounts(1, 2), 31.0)
     last.add(MinuteCounts(1, 1), 33.0)

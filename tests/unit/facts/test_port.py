@@ -139,7 +139,7 @@ def test_without_cause_removes_the_cause_and_keeps_the_counters_of_an_endpoint()
     assert failing.without_cause() == EndpointFacts("10.0.0.1:80", connections=3)
 
 
-def test_a_standby_endpoint_counts_as_serving_once_all_others_fail():
+def test_a_standby_endpoint_counts_as_serving_once_all_other_endpoints_fail():
     standby = EndpointFacts(is_usable=True, state="ready", is_standby=True)
     first = EndpointFacts(is_usable=True, state="ready")
     failing = EndpointFacts(is_usable=True, state="ready", cause=RESETS)

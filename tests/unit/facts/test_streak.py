@@ -42,7 +42,7 @@ def test_a_merged_streak_that_has_ended_keeps_its_last_failure():
     assert (streak.is_on, streak.part.failures, streak.part.first_at) == (True, 1, 9.0)
 
 
-def test_before_at_is_the_time_of_the_previous_streaks_last_failure():
+def test_the_attribute_before_at_is_the_time_of_the_previous_streaks_last_failure():
     streak = streak_of((1.0, Failure.SILENT), (2.0, Failure.SILENT), succeeded_at=0.0)
     assert streak.before_at < 0
     streak.add(StreakPart(3.0, 1, 4.0, 4.0, Failure.RESET))
@@ -109,7 +109,7 @@ def end(exclusions, client, *moments, answered_at):
         exclusions.ended(client, now, Failure.RESET, answered_at)
 
 
-def test_a_client_failing_again_after_others_were_answered_is_excluded(exclusions):
+def test_a_client_failing_again_after_other_clients_were_answered_is_excluded(exclusions):
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     end(exclusions, ALICE, 3.0, answered_at=2.0)
     end(exclusions, ALICE, 5.0, answered_at=4.0)

@@ -61,7 +61,7 @@ def test_counts_have_thousands_separators():
     assert format_count(float("nan")) == "unknown"
 
 
-def test_only_the_number_one_is_singular():
+def test_only_a_count_of_one_has_a_singular_noun():
     assert [plural(n, "endpoint") for n in (0, 1, 2000)] == [
         "0 endpoints",
         "1 endpoint",
@@ -123,7 +123,9 @@ def test_counts_are_abbreviated(count, expected):
         pytest.param(2, 101.0, " (2 times, last 0 ms ago)", id="by-a-clock-that-is-ahead"),
     ],
 )
-def test_an_occurrence_count_is_formatted_with_the_age_of_the_last_one(count, last_at, expected):
+def test_a_count_of_occurrences_is_formatted_with_the_age_of_the_last_occurrence(
+    count, last_at, expected
+):
     assert format_times(count, last_at, 100.0) == expected
 
 

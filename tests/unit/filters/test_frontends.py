@@ -287,7 +287,7 @@ def test_if_the_proxy_translates_nothing_no_priority_is_suggested():
     assert " drops packets to it; accept " in str(cause)
 
 
-def test_after_forget_chains_are_evaluated_for_new_frontends(node):
+def test_chains_are_evaluated_for_new_frontends_after_forget(node):
     node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([]) == {}

@@ -271,7 +271,7 @@ async def test_a_stream_cut_by_a_load_balancer_resets_the_client(rig):
 
 
 @pytest.mark.parametrize("asleep_s", [0, 8 * 3600])
-async def test_after_the_machine_sleeps_watches_are_restarted(rig, asleep_s):
+async def test_watches_are_restarted_after_the_machine_has_slept(rig, asleep_s):
     unix_s, pauses = 0.0, asyncio.Queue()
 
     async def pause(seconds):

@@ -105,7 +105,7 @@ def test_the_family_of_a_lost_address_is_reported_once(node, before, now, famili
     address.close()
 
 
-def test_after_lost_events_addresses_of_both_families_count_as_lost(node):
+def test_addresses_of_both_families_count_as_lost_after_lost_events(node):
     node.run("ip link set lo up")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())

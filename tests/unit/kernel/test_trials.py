@@ -56,7 +56,7 @@ def modprobe(monkeypatch, tmp_path):
         pytest.param(errno.EPERM, errno.EPERM, id="not-allowed"),
     ],
 )
-def test_without_unshare_legacy_tables_are_probed_by_a_socket_option(monkeypatch, code, answer):
+def test_legacy_tables_are_probed_by_a_socket_option_without_unshare(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "_libc", SimpleNamespace(unshare=lambda _flags: -1))
     monkeypatch.setattr(trials, "_MODPROBE", trials.Path("/nonexistent"))
     monkeypatch.setattr(trials, "ask_legacy", refusing(code) if code else lambda *_: b"")
@@ -218,7 +218,7 @@ def test_the_sock_diag_destroy_probe_matches_no_socket(node):
         assert requests.change([ended]) == [(0, errno.ENOENT)]
 
 
-def test_the_newest_kind_of_bpf_hook_loads_and_an_unknown_kind_does_not(monkeypatch):
+def test_the_newest_kind_of_bpf_hook_can_be_loaded_and_an_unknown_kind_cannot(monkeypatch):
     # Only root may load BPF programs.
     assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
     monkeypatch.setitem(KINDS, "cgroup/sock_release", HookKind(9, 10_000))

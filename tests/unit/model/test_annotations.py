@@ -108,7 +108,7 @@ def test_an_invalid_annotation_value_gets_a_note_and_has_no_effect(name, values,
         ("userspace-proxy-xyzzy", ""),
     ],
 )
-def test_an_annotation_resembling_a_known_one_gets_a_note(key, meant):
+def test_an_annotation_resembling_a_known_annotation_gets_a_note(key, meant):
     assert read_handling({key: "x"})[1] == (unknown(key, meant, KNOWN),)
 
 

@@ -56,7 +56,7 @@ def test_an_address_maps_to_the_names_of_its_service_or_endpoints():
     assert names.names_of(store.snapshot(), "10.0.0.1") == ["web-0.web.shop"]
 
 
-def test_after_any_changes_addresses_have_the_same_names_as_in_a_new_index():
+def test_addresses_have_the_same_names_as_in_a_new_index_after_any_changes():
     rng, store, names = random.Random(1), Store(), NameIndex()
     snapshots = []
     for _ in range(200):

@@ -87,7 +87,7 @@ def test_after_several_oversized_responses_all_nodes_are_queried_for_summaries(a
     assert not asking.mode("node-3", 30).is_summary
 
 
-def test_after_a_brief_peak_nodes_are_queried_for_complete_responses_again(answers):
+def test_nodes_are_queried_for_complete_responses_again_after_a_brief_peak(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     for name in ("node-1", "node-2"):
         asking.take(answers, name, read, asking.mode(name, SUMMARY_FROM + 1))

@@ -147,7 +147,7 @@ async def test_plans_are_not_compared_before_this_machine_has_digests(nodes, pla
     assert await look() == ({}, True)
 
 
-async def test_a_comparison_queries_a_few_nodes_starting_with_the_differing_ones(nodes, look):
+async def test_a_comparison_queries_a_few_nodes_starting_with_the_differing_nodes(nodes, look):
     for number in range(ASKED_MAX + 5):
         nodes.plans[f"node-{number:02}"] = {**OURS, "shop/web": "old"}
     await look()

@@ -117,7 +117,7 @@ def test_an_agent_of_another_version_is_not_compared_with_the_plan(plan):
     assert [step.level for step in steps] == [None]
 
 
-def test_without_the_services_of_the_api_server_plans_are_not_compared():
+def test_plans_are_not_compared_without_the_services_of_the_api_server():
     steps = behind_steps("shop/web", None, nodes(answer("node-1", web(A)), digests=False))
     assert [step.level for step in steps] == [None]
     assert "can't be read" in steps[0].what

@@ -207,7 +207,7 @@ async def test_pods_of_a_workload_scaled_to_zero_get_no_clients_until_removed(no
     assert sorted(node.endpoints) == [POD, OTHER_POD]
 
 
-async def test_after_the_scale_to_zero_ready_pods_count_as_about_to_end_for_a_while(node):
+async def test_ready_pods_count_as_about_to_end_for_a_while_after_the_scale_to_zero(node):
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
     node.cordons.end(ASLEEP)
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)

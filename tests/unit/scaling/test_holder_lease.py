@@ -263,7 +263,7 @@ async def test_a_workload_scaled_during_the_vote_is_not_cordoned(world):
     assert world.vote_counts.round.services == ()
 
 
-async def test_after_an_interrupted_scale_down_endpoints_stay_cordoned(world):
+async def test_endpoints_stay_cordoned_after_an_interrupted_scale_down(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()

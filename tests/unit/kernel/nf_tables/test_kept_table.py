@@ -222,7 +222,7 @@ def test_a_listing_that_fails_once_does_not_cause_a_rewrite(table, contents, mon
         pytest.param("add table inet others", 0, id="another-table"),
     ],
 )
-def test_drift_is_counted_and_the_table_rewritten(node, table, printed, command, count):
+def test_drift_is_counted_and_the_table_is_rewritten(node, table, printed, command, count):
     table.write_all()
     before = node.run("nft list table inet ours")
     node.run(f"nft {command}")
@@ -304,7 +304,7 @@ def test_a_listing_can_be_limited_to_the_elements_of_some_sets(table, sets, foun
     assert listing.elements_of(["ports"]) == set(found)
 
 
-def test_after_forget_the_rules_of_a_table_are_rewritten(table, contents, printed):
+def test_the_rules_of_a_table_are_rewritten_after_forget(table, contents, printed):
     table.write_all()
     contents.chain(x.UDP + x.verdict(x.DROP))
     assert table.put_right().count == 0

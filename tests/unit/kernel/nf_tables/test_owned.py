@@ -65,7 +65,7 @@ def test_an_owned_table_applies_changed_contents_only_after_rewrite(node):
         assert "chain one" not in node.run("nft list table inet ours")
 
 
-def test_without_owner_support_other_programs_changes_are_repaired(node, monkeypatch):
+def test_changes_by_other_programs_are_repaired_without_owner_support(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with closing(OwnedTable("ours", fill)) as table:
         assert not table.put_right()
