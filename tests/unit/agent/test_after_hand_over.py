@@ -44,7 +44,7 @@ def holder():
         yield process
 
 
-def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
+def test_a_handover_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
     taken = take_over()
     assert taken.pid == holder.pid
     lock = NodeLock()

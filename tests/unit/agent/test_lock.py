@@ -75,7 +75,7 @@ def test_a_second_proxy_is_rejected_with_the_first_proxys_pid(holder):
     )
 
 
-def test_a_cleanup_names_the_running_proxy_to_stop(holder):
+def test_a_rejected_cleanup_names_the_running_proxy_to_stop(holder):
     with pytest.raises(LockHeld) as caught:
         NodeLock(is_cleanup=True).take()
     assert str(caught.value) == (

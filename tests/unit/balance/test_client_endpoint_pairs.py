@@ -9,7 +9,7 @@ ALICE, BOB = "10.1.0.1", "10.1.0.2"
 POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
 
 
-def test_a_pair_is_remembered_for_a_minute_after_the_last_note():
+def test_a_pair_is_remembered_for_a_minute_after_it_was_last_noted():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert pairs.has(ALICE, POD_A, 59.9)
@@ -19,7 +19,7 @@ def test_a_pair_is_remembered_for_a_minute_after_the_last_note():
     assert pairs.until == {}
 
 
-def test_a_counted_client_endpoint_pair_exists_until_its_last_removal():
+def test_a_pair_exists_until_it_is_removed_as_often_as_it_was_added():
     counts = PairCounts()
     for _ in range(2):
         counts.add(ALICE, POD_A)

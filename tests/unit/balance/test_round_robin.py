@@ -38,7 +38,7 @@ def test_a_pick_that_returns_none_does_not_advance_the_round_robin():
     assert turns.pick(PODS) == POD_B
 
 
-def test_a_skipped_endpoint_loses_its_turn_to_the_next():
+def test_a_skipped_endpoint_loses_its_turn_to_the_next_endpoint():
     turns = RoundRobin()
     assert picks(turns, PODS, 4, skip={POD_B}) == [POD_A, POD_C, POD_A, POD_C]
 

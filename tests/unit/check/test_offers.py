@@ -127,7 +127,7 @@ def test_a_path_unsupported_by_the_steering_mode_is_a_warning(path, taken):
     assert judge_path("userspace", taken) == []
 
 
-def test_the_path_is_not_checked_with_nftables_or_without_a_steering():
+def test_the_path_is_not_checked_with_nftables_or_without_steering():
     assert judge_path("kernel", "nftables") == judge_path("kernel", "") == []
 
 

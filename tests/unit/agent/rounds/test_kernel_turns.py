@@ -32,7 +32,7 @@ def serve(cluster, count, handling, **fields):
     return snapshot
 
 
-async def test_few_service_ports_enter_the_kernel_path_in_one_round(make, monkeypatch):
+async def test_only_a_few_service_ports_enter_the_kernel_path_in_one_round(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 3))
     cluster, served_ports, woken = Cluster(), make(Bind.PROXY_PORT), []
     served_ports.auto_paths.on_change = lambda: woken.append(True)

@@ -97,7 +97,7 @@ def test_within_a_namespace_no_service_loses_more_listeners_than_its_excess():
     assert give(shares) == []
 
 
-def test_freed_listeners_go_to_namespaces_and_services_with_the_fewest():
+def test_freed_listeners_go_to_namespaces_and_services_with_the_fewest_listeners():
     shares = holding(tenant_big=30, tenant_web=2, shop_web=3)
     for waiting in (key("tenant", "big", 30), key("tenant", "web", 2), key("shop", "web", 3)):
         shares.wait(waiting)

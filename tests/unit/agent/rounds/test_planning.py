@@ -19,7 +19,7 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
-async def test_a_service_that_loses_its_frontend_to_another_is_reported(start):
+async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(start):
     reported = []
     loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))

@@ -28,5 +28,5 @@ def test_a_changed_system_clock_is_followed():
     assert clock.unix(90.0) == 1_700_003_590.0
 
 
-def test_a_time_that_was_never_reached_is_unix_time_0():
+def test_the_monotonic_time_of_an_event_that_never_happened_becomes_unix_time_0():
     assert Clocks().make().unix(-1.0) == 0.0

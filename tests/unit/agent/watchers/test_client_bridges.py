@@ -29,7 +29,7 @@ def test_networks_are_marked_while_the_kernel_delivers_their_bridged_packets(bri
     assert bridges.mark(NETWORKS) == NETWORKS
 
 
-def test_a_bridge_keeps_delivering_open_connections_while_its_entry_is_effective(bridges):
+def test_a_bridges_entry_stays_for_open_connections_while_it_is_effective(bridges):
     bridges.follow(LINKS, NETWORKS, BridgeFilter())
     assert bridges.wanted == frozenset()
     bridges.follow(LINKS, NETWORKS, ON)

@@ -170,7 +170,9 @@ async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clien
         pytest.param(0, {}, id="none began"),
     ],
 )
-async def test_only_many_remote_clients_without_any_answer_are_reported(node, begun, seen):
+async def test_unanswered_clients_are_not_reported_if_few_or_local_or_if_any_is_answered(
+    node, begun, seen
+):
     await node.look()
     await node.look(begun, **seen)
     for _ in range(3):

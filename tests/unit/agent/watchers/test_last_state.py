@@ -139,7 +139,9 @@ async def test_a_service_deleted_between_runs_is_served_until_the_source_is_sync
     await until(lambda: not node.steering.kernel)
 
 
-async def test_the_saved_state_has_a_limited_head_start(node, monkeypatch):
+async def test_startup_waits_only_a_limited_time_for_the_saved_state_to_be_served(
+    node, monkeypatch
+):
     monkeypatch.setattr(module, "_HEAD_START_S", 0.01)
     await node.serve_and_end()
     await node.begin(fails_with=SteeringError("cannot commit: Device or resource busy"))
@@ -176,7 +178,7 @@ async def test_only_the_applied_state_is_saved(node):
     await until(node.path.exists)
 
 
-async def test_changes_are_saved_together_after_a_pause_and_the_last_at_shutdown(node):
+async def test_changes_are_saved_together_after_a_pause_and_pending_changes_at_shutdown(node):
     await node.serve_and_end()
     await node.begin()
     node.publish(node.cluster.serve("cart", CART.ip, POD))

@@ -128,6 +128,6 @@ async def test_a_search_namespace_must_be_a_valid_name():
             proxy.names("Shop")
 
 
-async def test_names_requires_a_running_proxy():
+async def test_the_method_names_requires_a_running_proxy():
     with pytest.raises(RuntimeError, match="isn't running"):
         Proxy().names()
