@@ -409,7 +409,7 @@ async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
 
-async def test_a_flow_with_a_removed_endpoint_moves_to_another_immediately(rig):
+async def test_a_flow_with_a_removed_endpoint_moves_to_another_endpoint_immediately(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(pods[0].address)
     client, other = rig.udp_client(dns), rig.udp_client(dns)

@@ -100,7 +100,7 @@ def test_removed_waits_free_their_memory():
     assert len(pickle.dumps(waiting)) < 2 * len(pickle.dumps(WaitingClients()))
 
 
-def test_a_waiting_client_is_never_both_at_a_limit_and_dialled():
+def test_a_waiting_client_counts_as_waiting_at_a_limit_or_as_dialled_but_never_as_both():
     waiting, (first, second) = filled("one", "two")
     waiting.wait(first, is_at_limit=True)
     assert (waiting.at_limit, waiting.dialled) == ({first}, set())

@@ -299,7 +299,7 @@ def test_removed_services_leave_no_state_in_the_owner_table():
     assert not any(owners.node_ports.values())
 
 
-def test_a_cluster_ip_passes_to_its_next_service():
+def test_a_released_cluster_ip_passes_to_the_next_service_that_claims_it():
     owners = FrontendOwners()
     owners.change((), claims(service(WEB), service(CART)))
     assert owners.cluster_ips == {CART_IP: CART}

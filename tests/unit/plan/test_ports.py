@@ -361,7 +361,7 @@ class TestEndpointsByName:
         assert port.path.path is DataPath.USERSPACE
         assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
 
-    def test_without_an_address_the_endpoint_name_is_the_cause(self):
+    def test_an_endpoint_name_without_an_address_is_the_cause(self):
         problem = NameProblem("db.example.com", NameState.UNRESOLVED, "no such name")
         port = the_port(service(), self.resolved(problems=(problem,)))
         assert port.cause == name_unresolved("db.example.com", "no such name")

@@ -145,7 +145,7 @@ async def test_a_process_cannot_reuse_another_processs_proof(orphan):
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_a_request_a_proof_and_commands_may_arrive_in_one_read(orphan, is_late):
+async def test_request_proof_and_commands_may_arrive_in_one_read(orphan, is_late):
     """The worker may have been too busy to read them before the deadline."""
     candidate = Candidate(orphan)
     await candidate.hear(Prove)

@@ -159,7 +159,7 @@ def test_a_link_of_a_route_with_several_gateways_is_not_a_pod_link():
         pytest.param("bridge", "10.9.0.0/24", 9, id="a-bridge"),
     ],
 )
-def test_a_veth_has_attached_addresses_and_a_bridge_attached_networks(kind, network, place):
+def test_a_veth_has_attached_addresses_and_a_bridge_has_attached_networks(kind, network, place):
     """If a node is itself a container, it reaches its LANs through veths."""
     routes = (NodeRoute(network, 9), NodeRoute("fe80::/64", 9))
     assert find_networks([NodeLink(9, "second", kind)], routes, ())[network] == place

@@ -138,7 +138,7 @@ def test_a_port_without_a_name_in_a_name_slice_is_reported():
     assert why(resolved(), port=REST) == names.no_name_for_port("rest")
 
 
-def test_a_slice_without_the_port_has_no_name_cause():
+def test_a_name_slice_without_the_port_is_not_the_cause():
     assert why(resolved(), port=REST, names=()) is None
 
 

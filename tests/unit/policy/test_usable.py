@@ -189,7 +189,7 @@ def test_an_endpoint_gets_the_same_verdict_alone_and_beside_a_ready_endpoint(ip,
     assert [v for v in judged.verdicts if v.address.ip == ip] == [alone]
 
 
-def test_a_node_without_a_name_has_no_own_pods():
+def test_a_node_without_a_name_has_no_pods_of_its_own():
     known = {"addresses": (A,), "all_node_addresses": {A}}
     judged = judge(slice_of(Endpoint(A, pod="web-1")), may_be_node=False, **known)
     assert reasons(judged) == [NODE_ENDPOINT]
@@ -304,7 +304,9 @@ def test_health_checks_count_an_endpoint_in_several_slices_once():
         pytest.param([TERMINATING, GONE], [False, False], id="it-is-usable"),
     ],
 )
-def test_a_serving_terminating_endpoint_is_leaving_while_another_is_ready(conditions, leaving):
+def test_a_serving_terminating_endpoint_is_leaving_while_another_endpoint_is_ready(
+    conditions, leaving
+):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     usable = judge(slice_of(*endpoints))
     assert [v.is_leaving for v in usable.verdicts] == leaving
