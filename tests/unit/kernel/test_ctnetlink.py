@@ -79,7 +79,7 @@ def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackE
         ),
     ],
 )
-def test_the_client_dialled_address_and_reply_source_of_an_entry_are_parsed(
+def test_the_client_the_dialled_address_and_the_reply_source_of_an_entry_are_parsed(
     message, version, protocol, addresses
 ):
     (entry,) = read(message, version, protocol)

@@ -286,7 +286,7 @@ def test_an_unacknowledged_fin_does_not_count_as_packet_loss(made):
         ("both", None, ("reset", EndedBy.CLIENT)),
     ],
 )
-def test_a_reset_is_attributed_to_its_sender_or_if_both_sides_sent_one_to_the_client(
+def test_a_reset_is_attributed_to_its_sender_and_resets_by_both_sides_to_the_client(
     made, gone, number, shown
 ):
     client, endpoint = made

@@ -38,7 +38,7 @@ async def test_addresses_of_both_families_are_resolved(resolver):
 
 
 @pytest.mark.parametrize("host", ["localhost", "db"])
-async def test_names_of_no_service_are_resolved_by_the_default_resolver(resolver, host):
+async def test_names_that_belong_to_no_service_are_resolved_by_the_default_resolver(resolver, host):
     # With only loopback, AI_ADDRCONFIG, which aiohttp sets, makes all look-ups fail.
     with ProcessNames(Localhost()):
         found = await resolver.resolve(host, 5432)

@@ -296,7 +296,7 @@ async def test_a_large_upstream_response_is_truncated_over_udp_and_complete_over
     assert len(found.answer[0]) == 300
 
 
-async def test_an_upstream_response_is_truncated_to_the_clients_size():
+async def test_an_upstream_response_is_truncated_to_the_size_that_the_client_accepts():
     query = dns.message.make_query("large.example", "TXT")
     response = dns.message.make_response(query)
     texts = [f"text {number}" for number in range(100)]

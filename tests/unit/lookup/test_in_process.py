@@ -68,7 +68,7 @@ def test_a_nonexistent_service_is_not_looked_up_elsewhere():
 
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1", "::1", "fe80::1%lo", "localhost"])
-def test_addresses_and_names_of_no_service_use_the_original_getaddrinfo(host):
+def test_addresses_and_names_that_belong_to_no_service_use_the_original_getaddrinfo(host):
     with ProcessNames(ShopNames()):
         found = addresses(host, 80, type=socket.SOCK_STREAM)
     assert found == [info[4] for info in ORIGINAL(host, 80, type=socket.SOCK_STREAM)]

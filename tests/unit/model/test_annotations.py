@@ -176,7 +176,7 @@ def test_slow_start_has_no_effect_with_source_hash():
     assert notes == (NoteKind.SLOW_START_UNUSED(),)
 
 
-def test_an_annotation_wake_without_the_annotation_hold_gets_a_note():
+def test_the_annotation_wake_without_hold_gets_a_note():
     _, notes = read_handling({"userspace-proxy.io/wake": "deployment/web"})
     assert notes == (NoteKind.WAKE_WITHOUT_HOLD("nothing is woken"),)
 
@@ -185,7 +185,7 @@ def test_an_annotation_wake_without_the_annotation_hold_gets_a_note():
 IDLE_AFTER = f"{DOMAIN}idle-after"
 
 
-def test_an_annotation_idle_after_without_a_workload_gets_a_note():
+def test_the_annotation_idle_after_without_a_workload_gets_a_note():
     _, notes = read_handling({"userspace-proxy.io/hold": "60s", IDLE_AFTER: "10m"})
     assert notes == (NoteKind.IDLE_WITHOUT_WAKE(NOT_TO_ZERO),)
 

@@ -98,7 +98,7 @@ def test_first_of_keeps_the_order_of_endpoints():
         ),
     ],
 )
-def test_newcomers_are_the_new_endpoints_beside_an_earlier_one_of_their_priority(
+def test_newcomers_are_new_endpoints_beside_earlier_endpoints_of_their_priority(
     serving, before, expected
 ):
     assert serving.newcomers(before) == expected

@@ -152,7 +152,7 @@ def test_alias_expansion_of_a_small_text_is_bounded():
     )
 
 
-def test_a_chain_of_aliases_has_the_nesting_limit_of_brackets():
+def test_aliases_are_limited_to_the_same_nesting_depth_as_brackets():
     lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 200)]
     assert "nests more than 100 deep" in problem_of("\n".join(lines))
 

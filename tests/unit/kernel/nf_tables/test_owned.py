@@ -13,7 +13,7 @@ def fill(table: TableWriter) -> None:
     table.add_chain("chain")
 
 
-def test_an_owned_table_can_be_changed_only_by_its_owner_and_ends_with_it(node):
+def test_an_owned_table_can_be_changed_only_by_its_owner_and_disappears_with_its_owner(node):
     with closing(OwnedTable("ours", fill)) as table:
         assert [table.put_right(), table.put_right()] == [False, False]
         node.run("nft flush ruleset")

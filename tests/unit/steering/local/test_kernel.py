@@ -48,7 +48,7 @@ def test_a_conflicting_route_is_returned_with_its_cause_and_other_routes_are_add
     assert tables.local_table().ours == {other}
 
 
-def test_without_ipv6_the_cause_states_that_it_is_disabled(node, tables):
+def test_without_ipv6_the_cause_states_that_ipv6_is_disabled(node, tables):
     node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1")
     refused = tables.change(added=[TO_WEB, TO_WEB_6])
     assert refused.keys() == {TO_WEB_6}

@@ -616,7 +616,7 @@ async def test_a_new_run_ends_flows_to_a_node_address_removed_between_runs(node,
     assert count_flows(node) == 0
 
 
-async def test_rules_that_failed_to_follow_a_new_node_address_follow_at_the_next_repair(
+async def test_rules_not_yet_updated_to_a_new_node_address_are_updated_by_the_next_repair(
     node, steering, monkeypatch
 ):
     node.run("ip address add 10.1.0.1/24 dev lo")
@@ -705,7 +705,7 @@ async def test_a_flow_translated_to_an_endpoint_by_another_program_ends(node, st
     await assert_a_repair_ends_the_flow(node, steering)
 
 
-async def test_a_syns_conntrack_entry_of_a_removed_address_is_deleted_despite_a_rejected_change(
+async def test_conntrack_entries_of_a_removed_address_are_deleted_despite_a_rejected_change(
     node, steering, begin, monkeypatch
 ):
     """The refused change would have removed the frontend, which is still steered."""

@@ -115,7 +115,7 @@ def test_leaving_returns_only_hooked_frontends_that_leave_the_kernel_path():
     assert desired.leaving(affected) == {CART: REFUSE}
 
 
-def test_a_target_with_unchanged_endpoints_leaves_the_hooks_after_the_rules():
+def test_only_a_target_with_changed_endpoints_leaves_the_hooks_before_the_rules():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     off = replace(to(A, B), is_on=False)
