@@ -233,7 +233,7 @@ def deny(counters, *moments, client="10.244.0.123", failure=Failure.SILENT):
         counters.denials.failed(now, failure, client)
 
 
-def test_an_endpoint_answering_only_this_node_denies_the_client(counters):
+def test_an_endpoint_answering_only_this_node_is_reported_as_denying_the_client(counters):
     counters.connections = 9
     counters.dials.failed(4.0, Failure.SILENT)
     counters.dials.succeeded_at = 5.0

@@ -62,7 +62,7 @@ def served(minute, *endpoints, **changes):
     return make_port(endpoints=endpoints or (READY,), last_minute=minute, **changes)
 
 
-def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
+def test_the_endpoint_that_failed_last_is_the_cause_of_recent_failures():
     minute = MinuteCounts(8, 12)
     refused, before = returned(5.0), returned(4.0, Failure.SILENT, OTHER)
     never = counted(EndpointCounters(), OTHER)
@@ -91,7 +91,7 @@ def test_a_recently_denied_client_is_named():
 
 
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
-def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure):
+def test_the_endpoint_that_failed_last_is_the_cause_of_unanswered_connections(failure):
     minute = MinuteCounts(20, 1, 12)
     facts = found(minute, ended(4.0, failure, OTHER), ended(5.0, failure))
     it_may_answer_no_other = lately_of(resets(POD), 12, 5.0, others=False)

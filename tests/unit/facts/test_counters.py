@@ -55,7 +55,7 @@ def test_failures_are_counted_by_cause():
     assert EndpointCounters().failures_by_cause() == {}
 
 
-def test_closes_after_half_closing_clients_are_counted_in_a_row_until_a_client_is_answered():
+def test_closes_after_a_client_half_closes_are_counted_in_a_row_until_a_client_is_answered():
     counters = EndpointCounters()
     assert [counters.ended_after_client() for _ in range(20)] == [False] * 19 + [True]
     counters.ends.succeeded_at = 5.0

@@ -147,7 +147,7 @@ def test_a_mistake_contains_place_and_problem_separately_and_as_one_line():
     assert (mistake.kind, mistake.namespace, mistake.name) == WEB_OBJECT
 
 
-def test_a_mistake_reassigned_to_its_original_services_is_equal():
+def test_reassigning_a_mistake_to_its_own_services_yields_an_equal_mistake():
     mistake = RejectedFacts.at(
         "a.yaml:1", "no port", ObjectKey("EndpointSlice", "shop", "x"), ("shop/web",)
     )

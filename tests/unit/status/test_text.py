@@ -119,7 +119,7 @@ def test_terminal_control_characters_are_escaped():
     assert lines[1].endswith("Not served: \\u001b[2J\\ud800")
 
 
-def test_before_the_first_plan_the_header_states_so():
+def test_before_the_first_plan_the_header_states_that_no_plan_is_applied_yet():
     view = make_view()
     view = replace(view, sync=replace(view.sync, last_done=0.0), node="")
     assert lines_of(view)[0] == "this node  nftables  0 Service ports  plan not applied yet, 0 open"

@@ -93,7 +93,7 @@ def test_events_with_the_same_cause_on_several_service_ports_are_joined():
         ),
     ],
 )
-def test_other_events_are_shown_individually_newest_first(events):
+def test_events_that_do_not_qualify_for_joining_are_shown_individually_newest_first(events):
     assert joined(events) == events[::-1]
 
 

@@ -133,7 +133,7 @@ async def test_a_client_table_with_out_of_range_values_is_omitted():
     assert calls.calls == ()
 
 
-async def test_summaries_are_completed_for_a_services_page():
+async def test_a_services_page_requests_complete_responses_in_place_of_summaries():
     whole = {one.node: one.status for one in sick_cluster().answers if one.status is not None}
     parts = {node: encode_answer(facts) for node, facts in whole.items()}
     cluster = Cluster(summaries_of(sick_cluster()), lambda _: parts)
