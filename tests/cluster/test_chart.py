@@ -529,7 +529,7 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
     assert set(written["metadata"]) == {"name", "namespace", "labels"}
 
 
-def test_a_taken_over_daemon_set_is_rejected_as_the_original(tmp_path: Path) -> None:
+def test_a_daemon_set_that_was_taken_over_is_not_accepted_as_the_original(tmp_path: Path) -> None:
     ours = tmp_path / "kube-proxy.json"
     ours.write_text(json.dumps(taken_over()))
     with pytest.raises(BuildError, match="give the one from before"):

@@ -65,7 +65,7 @@ async def test_an_exception_in_a_threaded_function_is_raised_in_the_caller(error
         await in_threads(fail)(REQUEST)
 
 
-async def test_the_threads_of_a_function_are_bounded():
+async def test_the_number_of_threads_of_a_function_is_bounded():
     all_begin, may_end, began = threading.Barrier(MOST + 1), threading.Event(), []
 
     def wait(request):

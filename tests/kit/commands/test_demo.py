@@ -281,7 +281,7 @@ def test_a_broken_service_is_explained(demo):
     assert 'its endpoints have no port named "http"; they have "web"' in " ".join(said.split())
 
 
-def test_probe_dials_endpoints_inside_the_demo_network(demo):
+def test_explain_with_the_probe_flag_dials_endpoints_inside_the_demo_network(demo):
     command = demo.printed["find the reason"].replace("broken/port-name", "shop/flaky")
     said = " ".join(demo.run_command(f"{command} --probe", ok=3).split())
     assert "10.96.0.30:80 accepts a connection after" in said

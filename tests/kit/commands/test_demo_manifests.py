@@ -42,7 +42,7 @@ async def test_the_sample_services_load_without_problems(tmp_path):
     ]
 
 
-def test_traffic_requests_each_sample_service():
+def test_background_traffic_requests_each_sample_service():
     targets = [target(text) for text in sample_traffic()]
     assert [(to.protocol, to.host, to.port) for to in targets] == [
         ("http", "10.96.0.10", 80),

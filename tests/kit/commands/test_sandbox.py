@@ -192,7 +192,7 @@ def test_a_signal_that_kills_the_command_sets_the_exit_status(manifests):
         pytest.param(["--manifests=x.yaml", "--"], "sandbox needs a command", id="empty-command"),
     ],
 )
-def test_sandbox_names_the_missing_argument(words, error, capsys):
+def test_the_sandbox_command_names_a_missing_argument(words, error, capsys):
     assert main(["sandbox", *words]) == 2
     assert capsys.readouterr().err == (
         f"error: {error} (userspace-proxy sandbox --manifests=PATH -- COMMAND)\n"

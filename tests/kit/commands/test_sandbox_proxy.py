@@ -66,7 +66,7 @@ def test_a_proxy_that_exits_early_is_an_error_with_its_last_log_line(tmp_path):
             wait_until_ready(port, ended, log, lambda: False)
 
 
-def test_a_page_in_a_pod_is_served_there_and_health_is_served_outside(tmp_path):
+def test_the_status_page_is_served_inside_a_pod_and_health_outside(tmp_path):
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     log = tmp_path / "log"

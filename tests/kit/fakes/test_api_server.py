@@ -154,7 +154,7 @@ async def test_a_stop_ends_watches_and_a_restart_keeps_the_address(api, client):
     assert len((await get(client, SERVICES))[1]["items"]) == 1
 
 
-async def test_until_times_out_with_the_list_of_requests(api, client):
+async def test_until_fails_at_its_timeout_and_lists_the_requests(api, client):
     await get(client, SERVICES)
     with pytest.raises(TimeoutError, match="not so after:\nGET /api/v1/services"):
         await api.until(lambda _: False, deadline_s=0.01)

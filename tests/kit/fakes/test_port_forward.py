@@ -84,7 +84,7 @@ async def test_a_client_disconnecting_during_a_response_is_not_an_error(api, ses
     assert not caplog.records
 
 
-async def test_a_port_without_a_listener_sends_an_error_and_closes(api, session):
+async def test_a_forward_to_a_port_without_a_listener_ends_with_an_error(api, session):
     api.pods.run("web-1", {})
     async with connect(session) as socket:
         messages = [await socket.receive() for _ in range(4)]

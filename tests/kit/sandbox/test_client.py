@@ -56,5 +56,5 @@ def test_client_messages_name_the_address_and_protocol():
         ),
     ],
 )
-def test_the_cause_is_the_kernels_message(exc, expected):
+def test_a_failed_dial_is_explained_by_the_kernels_message_or_the_deadline(exc, expected):
     assert explain(exc, 5.0) == expected
