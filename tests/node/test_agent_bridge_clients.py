@@ -131,7 +131,7 @@ def test_bridge_entries_are_restored_and_added_to_new_bridges(bridge):
     wait_for("both entries", lambda: entries(bridge.testbed) == {"cni0", "cni1"})
 
 
-def test_a_next_process_diverts_replies_without_a_gap(bridge):
+def test_the_next_process_diverts_replies_without_a_gap(bridge):
     """If an endpoint's packet reached the client directly, the client would send an RST."""
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")

@@ -93,7 +93,7 @@ def test_connections_and_sockets_older_than_the_agent_continue(site):
     assert site.direct.peer == site.backends[0].at(4)
 
 
-def test_containers_started_after_the_agent_are_covered(site):
+def test_hooks_apply_to_containers_started_after_the_agent(site):
     cgroup = site.node.cgroup and site.node.cgroup / "late"
     late = site.node.add_container("late", cgroup)
     with Dial(late, site.web.cluster_ip(4)).connect() as dial:

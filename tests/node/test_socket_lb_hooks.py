@@ -241,7 +241,7 @@ def test_an_ejection_for_all_clients_is_prolonged_by_failed_probes(stage: Stage)
 
 
 @pytest.mark.kernel
-def test_a_next_process_takes_over_ids_counters_and_open_connections(
+def test_the_next_process_takes_over_ids_counters_and_open_connections(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     wanted = {WEB: to(address_of(server), affinity=60)}

@@ -132,7 +132,7 @@ def test_up_to_date_conntrack_entries_are_kept(node, version):
     assert listed(node, version) == set()
 
 
-def test_only_entries_to_the_old_port_of_a_removed_frontend_are_deleted(node):
+def test_only_conntrack_entries_that_lead_to_the_old_port_of_a_frontend_are_deleted(node):
     send(node, [SocketAddress(DNS.ip, 5353)], 10)
     assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36003,)) == 0
     assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36002,)) == 10
@@ -176,7 +176,7 @@ def test_only_conntrack_entries_of_unanswered_syns_to_the_frontends_are_removed(
 
 
 @pytest.mark.parametrize("frontends", [[WEB], [WEB, *MANY]], ids=["one", "many"])
-def test_reset_connections_of_the_given_frontends_are_removed(node, frontends):
+def test_conntrack_entries_of_reset_connections_to_the_frontends_are_removed(node, frontends):
     node.run(f"ip address add {WEB.ip} dev lo; ip address add {OTHER.ip} dev lo")
     reset = struct.pack("ii", 1, 0)
     with nodes.tcp_server(node, 80) as server:
@@ -199,7 +199,7 @@ def test_reset_connections_of_the_given_frontends_are_removed(node, frontends):
             assert sorted(dialled) == [WEB.ip, WEB.ip, OTHER.ip]
 
 
-def test_the_kernel_omits_entries_with_an_excluded_status(node):
+def test_the_kernel_omits_conntrack_entries_with_an_excluded_status(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     wanted = EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)
     with (

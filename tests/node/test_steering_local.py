@@ -213,7 +213,7 @@ def test_loopback_and_node_addresses_require_no_capability(node):
     assert done.stdout == "TCP 10.1.0.1:8080 -> :8080\nTCP 127.0.0.9:8080 -> :8080\n"
 
 
-def test_other_addresses_require_net_admin_without_affecting_the_rest(node):
+def test_without_net_admin_only_frontends_on_loopback_addresses_are_served(node):
     done = as_nobody(WEB.ip, "127.0.0.9")
     assert done.stdout == "TCP 127.0.0.9:8080 -> :8080\n"
     assert done.stderr == (

@@ -80,7 +80,7 @@ class TestConnections:
         world.delete(flowing)
 
     @V4_AND_V6
-    def test_a_connection_waits_for_the_first_endpoint_with_hold(
+    def test_with_hold_a_connection_waits_for_the_first_endpoint(
         self, world: World, v6: bool
     ) -> None:
         """This isn't part of Kubernetes; OpenShift's unidling does the same."""
@@ -94,7 +94,9 @@ class TestConnections:
         world.delete(HELD)
 
     @V4_AND_V6
-    def test_first_datagrams_wait_for_an_endpoint_with_hold(self, world: World, v6: bool) -> None:
+    def test_with_hold_the_first_datagrams_wait_for_an_endpoint(
+        self, world: World, v6: bool
+    ) -> None:
         """This isn't part of Kubernetes."""
         world.put(HELD_FLOWS)
         sock = world.udp("pod", (HELD_FLOWS.ips[v6], 80))
@@ -105,7 +107,7 @@ class TestConnections:
         world.delete(HELD_FLOWS)
 
     @V4_AND_V6
-    def test_connections_beyond_the_endpoint_limit_wait_for_others_to_end(
+    def test_connections_beyond_the_endpoint_limit_wait_for_other_connections_to_end(
         self, world: World, v6: bool
     ) -> None:
         """This isn't part of Kubernetes; HAProxy's maxconn does the same."""

@@ -190,7 +190,7 @@ def test_closing_without_unread_bytes_sends_a_fin_and_later_bytes_are_reset(
     assert pending(right) == errno.EPIPE
 
 
-def test_a_full_sink_accepts_some_bytes_then_none_then_reports_room_once(system: System) -> None:
+def test_a_full_sink_accepts_no_more_bytes_and_later_reports_room_once(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     fill(system, left)
@@ -246,7 +246,7 @@ def test_an_edge_triggered_event_is_not_reported_after_its_bytes_were_read(syste
     epoll.close()
 
 
-def test_an_event_includes_all_current_states(system: System) -> None:
+def test_an_epoll_event_includes_all_current_states_of_the_socket(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), ALL)

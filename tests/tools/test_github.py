@@ -29,7 +29,7 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
-def test_a_form_has_the_fields_github_requires(path: Path) -> None:
+def test_an_issue_form_has_the_fields_github_requires(path: Path) -> None:
     form = read(path)
     assert {"name", "description", "body"} <= form.keys()
     assert {field["type"] for field in form["body"]} <= TYPES

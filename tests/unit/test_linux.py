@@ -121,7 +121,7 @@ PRINTING = (
 ALL = "from userspace_proxy.cli import main; print([main(w.split()) for w in sys.argv[1:]])"
 
 
-def test_commands_that_only_print_behave_equally_on_other_platforms(system, capsys):
+def test_commands_that_only_print_work_the_same_on_other_platforms(system, capsys):
     statuses = [main(words.split()) for words in PRINTING]
     assert statuses == [0] * len(PRINTING)
     done = python(system, ALL, *PRINTING)

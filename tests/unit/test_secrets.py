@@ -140,7 +140,7 @@ def test_known_secrets_are_removed(text, left):
         "/home/me/.kube/EKS_Prod_Cluster_2024_Frankfurt_Admin.yaml",
     ],
 )
-def test_words_and_names_equal_to_a_harmless_secret_are_kept(text):
+def test_words_and_names_are_kept_if_a_secret_is_an_ordinary_word(text):
     assert Secrets("default").remove_certain(text) == text
 
 

@@ -141,7 +141,7 @@ def test_headless_services_get_endpoints_only_for_dns(with_headless, ips):
     assert cluster.ips() == ips
 
 
-def test_a_pod_change_leaves_other_services_the_same_objects(cluster):
+def test_a_pod_change_keeps_the_objects_of_other_services(cluster):
     cluster.pods.put_service(service("db", app="db"), TO_8080)
     cluster.pods.settle()
     before = cluster.store.snapshot()

@@ -146,7 +146,7 @@ async def test_clients_are_refused_until_an_endpoint_is_added_at_the_same_addres
         assert web.address == before
 
 
-async def test_a_removed_service_is_refused_and_its_open_connections_continue():
+async def test_clients_of_a_removed_service_are_refused_and_open_connections_continue():
     async def echo(reader, writer):
         writer.write(await reader.readexactly(4))
 

@@ -71,7 +71,7 @@ async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, 
     assert sorted(again.endpoints) == [POD, OTHER_POD]
 
 
-async def test_a_cordon_of_a_missing_service_is_forgotten_at_its_end(node, kept, make):
+async def test_a_cordon_of_a_missing_service_is_forgotten_when_the_cordon_ends(node, kept, make):
     again = Node("node-1", node.world, make, 27900, kept)
     await again.cordons.restore()
     pass_time(again, CORDON_S)

@@ -56,7 +56,7 @@ def test_demand_is_the_sum_of_waiting_clients_and_open_connections(used):
     assert used.demand_after(0) == 5
 
 
-def test_an_idle_connection_is_demand_until_some_time_after_its_end(used):
+def test_an_idle_connection_counts_as_demand_until_some_time_after_its_end(used):
     used.serve(POD_A)
     used.report(active=1, connections=1)
     assert used.demand_after(0) == 1

@@ -182,7 +182,7 @@ async def test_a_waiting_client_causes_an_event_and_wakes_the_workload(rig):
 
 
 @pytest.mark.parametrize("answer", ["", "cannot scale deployment/web: forbidden"])
-async def test_a_workload_is_retried_after_5_s_doubling_up_to_a_minute(rig, answer):
+async def test_waking_a_workload_is_retried_after_5_s_doubling_up_to_a_minute(rig, answer):
     rig.source.answer = answer
     rig.begin()
     rig.report(1)
