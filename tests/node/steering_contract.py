@@ -275,9 +275,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
             assert await steering.render() == served
             assert steering.unsteered.keys() == {self.outside}
 
-    async def test_a_frontend_rejected_during_a_change_is_reported_as_unsteered_with_the_cause(
-        self, steering
-    ):
+    async def test_a_frontend_rejected_during_a_change_is_unsteered_with_the_cause(self, steering):
         with self.refusal(self.outside):
             await steering.apply({WEB: 36001})
             await steering.change({self.outside: 36002}, ())

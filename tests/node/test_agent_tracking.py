@@ -40,9 +40,7 @@ table inet userspace-proxy/untracked { # progname python3
 @pytest.mark.long
 @pytest.mark.needs("table owner")
 @pytest.mark.parametrize("steering", ["nftables", "local"])
-def test_status_ports_are_reachable_from_outside_while_the_conntrack_table_is_full(
-    tmp_path, steering
-):
+def test_status_ports_are_reachable_from_outside_with_a_full_conntrack_table(tmp_path, steering):
     with Testbed(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         # The kernel tracks connections only if a rule needs that, unlike with local steering.

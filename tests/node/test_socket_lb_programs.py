@@ -530,9 +530,7 @@ def test_bytes_and_durations_are_counted_when_a_connection_ends(
     assert 0 < counts.srtt_us < 10_000_000
 
 
-def test_a_reset_counts_as_the_end_of_a_connection(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
+def test_a_reset_ends_a_connection(hooks: SocketLb, node: Net, server: socket.socket) -> None:
     (number,) = hooks.lead(WEB, address_of(server))
     with node.tcp() as client:
         client.connect(tuple(WEB))

@@ -54,9 +54,7 @@ async def test_a_few_edits_do_not_run_iptables_restore(node, restore, steering, 
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
-async def test_a_replacement_helper_gets_the_whole_state_after_a_failed_repair(
-    node, steering, lock_file
-):
+async def test_a_new_helper_gets_the_whole_state_after_a_failed_repair(node, steering, lock_file):
     await steering.apply({WEB: 36001})
     pid = steering.helper_pids[IPFamily.IPV4]
     os.kill(pid, signal.SIGKILL)

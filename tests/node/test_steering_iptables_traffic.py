@@ -79,9 +79,7 @@ async def test_only_the_syn_of_a_connection_traverses_the_rules(cluster, steerin
         pytest.param(ACK, [1, 0, 0, 0, 0], id="ack"),
     ],
 )
-async def test_a_segment_sent_directly_to_a_proxy_port_opens_no_connection(
-    cluster, steering, web, flags, met
-):
+async def test_no_segment_to_a_proxy_port_opens_a_connection(cluster, steering, web, flags, met):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     # The node receives the segment in a softirq, which a busy machine may delay.

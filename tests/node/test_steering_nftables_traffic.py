@@ -53,9 +53,7 @@ async def test_leftover_kube_proxy_rules_have_no_effect(cluster, steering, web, 
         pytest.param(ACK, id="ack"),
     ],
 )
-async def test_a_segment_sent_directly_to_a_proxy_port_opens_no_connection(
-    cluster, steering, web, flags
-):
+async def test_no_segment_to_a_proxy_port_opens_a_connection(cluster, steering, web, flags):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""

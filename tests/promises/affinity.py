@@ -48,9 +48,7 @@ class TestAffinity:
     """Source: e2e "should have session affinity work …", "… timeout work …", "… switch …"."""
 
     @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-    def test_a_client_keeps_its_endpoint_until_the_endpoint_is_removed(
-        self, world: World, protocol: str
-    ) -> None:
+    def test_clients_keep_an_endpoint_until_its_removal(self, world: World, protocol: str) -> None:
         spec = PINNED.but(name=f"pinned-{protocol.lower()}", ports=[Port(protocol=protocol)])
         world.put(spec.at(*world.pods()))
         (first,) = world.all_of("pod", spec.address, protocol)

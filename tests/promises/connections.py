@@ -94,9 +94,7 @@ class TestConnections:
         world.delete(HELD)
 
     @V4_AND_V6
-    def test_with_hold_the_first_datagrams_wait_for_an_endpoint(
-        self, world: World, v6: bool
-    ) -> None:
+    def test_with_hold_first_datagrams_wait_for_an_endpoint(self, world: World, v6: bool) -> None:
         """This isn't part of Kubernetes."""
         world.put(HELD_FLOWS)
         sock = world.udp("pod", (HELD_FLOWS.ips[v6], 80))

@@ -64,9 +64,7 @@ class TestEndpoints:
             world.put(EMPTY.at(At(world.ip(name), ready=False)))
             assert set(world.by_client(EMPTY.address).values()) == {"refused"}
 
-    def test_serving_terminating_endpoints_are_used_if_no_endpoint_is_ready(
-        self, world: World
-    ) -> None:
+    def test_serving_terminating_endpoints_are_used_if_none_is_ready(self, world: World) -> None:
         """Source: e2e "should fallback to terminating endpoints when there are no ready …"."""
         one, two, three = world.pods()
         world.put(LEAVING.at(one, leaving(two)))

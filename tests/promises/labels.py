@@ -73,9 +73,7 @@ class TestLabels:
         world.put(BALANCED.at(*world.pods("one", "two")))
         assert world.all_of("pod", spec.address) == {"one", "two"}
 
-    def test_clients_keep_their_endpoints_after_a_restart_with_source_hash(
-        self, world: World
-    ) -> None:
+    def test_clients_keep_endpoints_after_a_restart_with_source_hash(self, world: World) -> None:
         """This isn't part of Kubernetes; as with Cilium's Maglev, workers and processes agree."""
         spec = BALANCED.but(annotations={BALANCE: "source-hash"})
         world.put(spec.at(*world.pods()))

@@ -126,9 +126,7 @@ class TestOutside:
         eventually("service", "one", lambda: world.who("laptop", at))
         wait_for("its end on the page", lambda: not world.shown("colliding")[0]["problem"])
 
-    def test_the_later_of_two_services_claiming_an_address_gets_it_after_the_first_is_deleted(
-        self, world: World
-    ) -> None:
+    def test_a_contested_address_goes_to_the_later_service_once_freed(self, world: World) -> None:
         at = (CLAIMED, 80)
         world.put(FIRST.at(*world.pods("one")))
         world.put(SECOND.at(*world.pods("two")))

@@ -121,9 +121,7 @@ class TestPolicies:
             world.put(CHECKED.at(*endpoints))
             assert check(world, 30123) == (200 if count else 503, count)
 
-    def test_a_health_check_node_port_closes_when_the_policy_is_no_longer_local(
-        self, world: World
-    ) -> None:
+    def test_a_health_check_node_port_closes_once_the_policy_is_cluster(self, world: World) -> None:
         world.put(CHECKED.at(*world.pods("one")))
         assert check(world, 30123)[0] == 200
         world.put(CHECKED.but(more={"type": "LoadBalancer"}).at(*world.pods("one")))

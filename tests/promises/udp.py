@@ -69,9 +69,7 @@ class TestUdp:
     def _turn_to(self, who: str, socks: list[socket.socket]) -> None:
         eventually(who, {who}, lambda: {say(sock) for sock in socks}, deadline_s=MOVE_S)
 
-    def test_external_local_without_a_local_endpoint_ends_flows_of_outside_clients(
-        self, world: World
-    ) -> None:
+    def test_external_local_without_local_endpoints_ends_outside_flows(self, world: World) -> None:
         """Source: e2e "should be able to preserve UDP traffic when initial unready …"."""
         at = (world.ip("node-1"), 30160)
         world.put(FLOWING.at(*world.pods("one")))

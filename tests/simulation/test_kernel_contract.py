@@ -219,7 +219,7 @@ def test_an_unacknowledged_fin_counts_as_one_byte(system: System) -> None:
     system.until(is_acknowledged)
 
 
-def test_an_edge_triggered_event_is_reported_once_and_a_level_triggered_event_until_read(
+def test_edge_triggering_reports_once_and_level_triggering_until_read(
     system: System,
 ) -> None:
     left, right = system.pair()

@@ -42,9 +42,7 @@ def text_of(holders):
         pytest.param({"of_node": 9, "of_namespace": 4}, "a/x=2 a/y=9 b/x=4", "a/y", id="both"),
     ],
 )
-def test_the_smallest_amounts_are_granted_first_and_namespaces_share_equally(
-    bounds, wanted, left_out
-):
+def test_small_amounts_are_granted_first_and_namespaces_share_equally(bounds, wanted, left_out):
     shares = Shares(**bounds)
     assert text_of(shares.change(amounts(wanted))) == left_out
     assert text_of(one for one in amounts(wanted) if shares.is_left_out(one)) == left_out

@@ -52,9 +52,7 @@ async def test_a_list_has_a_resource_version_and_is_recorded(api, client):
         pytest.param(False, {}, 2, id="no-limit"),
     ],
 )
-async def test_the_list_limit_applies_under_the_same_conditions_as_in_a_real_server(
-    api, client, has_watch_cache, query, count
-):
+async def test_lists_are_limited_as_by_a_real_server(api, client, has_watch_cache, query, count):
     api.has_watch_cache = has_watch_cache
     for name in ("cart", "web"):
         api.put({"kind": "Service", "metadata": {"name": name}})

@@ -135,9 +135,7 @@ async def test_counters_contain_the_workers_reports(plane, make):
     assert await counters.take() == [(one.plan.key, Figures(connections=3, failed=3))]
 
 
-async def test_port_counters_are_omitted_above_the_maximum_number_of_service_ports(
-    plane, make, monkeypatch
-):
+async def test_port_counters_are_omitted_for_too_many_service_ports(plane, make, monkeypatch):
     monkeypatch.setattr(status_servers, "KEPT_MAX", 0)
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))

@@ -338,7 +338,7 @@ def test_the_remedy_of_resets_names_the_proxy_header_if_one_is_sent(version, is_
     assert ("PROXY header" in hint) is is_named
 
 
-async def test_the_cause_of_the_last_minute_names_the_proxy_header_and_was_many_is_remembered(
+async def test_the_cause_of_the_last_minute_names_the_proxy_header_and_was_many_is_kept(
     plane,
 ):
     (port,) = served_ports = web(plane, POD_A)
@@ -360,9 +360,7 @@ async def test_the_cause_of_the_last_minute_names_the_proxy_header_and_was_many_
         ({"affinity_timeout_s": 60}, False),
     ],
 )
-async def test_an_endpoint_is_reported_as_unusual_only_without_source_hash_and_affinity(
-    plane, changes, is_unusual
-):
+async def test_endpoints_with_source_hash_or_affinity_are_not_compared(plane, changes, is_unusual):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     endpoints = port.plan.serving.endpoints
     port.plan = replace(port.plan, serving=Serving(endpoints, **changes))

@@ -31,9 +31,7 @@ def under(start=0, **loads):
         pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="the-turn-among-equals-only"),
     ],
 )
-def test_the_least_loaded_endpoint_is_picked_and_equally_loaded_endpoints_take_turns(
-    strategy, skip, expected
-):
+def test_the_least_loaded_endpoint_is_picked_and_equal_loads_take_turns(strategy, skip, expected):
     assert strategy.pick(PODS, skip=skip) == expected
 
 

@@ -20,9 +20,7 @@ ABCDE = ("a", "b", "c", "d", "e")
         (tuple(map(str, range(2_000))), "0, 1 and 1,998 others"),
     ],
 )
-def test_up_to_three_names_are_listed_and_longer_lists_end_with_a_count_after_two_names(
-    names, words
-):
+def test_up_to_three_names_are_listed_and_longer_lists_end_with_a_count_after_two(names, words):
     assert listed(names) == words
 
 

@@ -31,9 +31,7 @@ IPVS = KernelView(links=("lo", "kube-ipvs0"))
         pytest.param(IPVS, "local", "error", id="ipvs-under-local"),
     ],
 )
-def test_effective_leftovers_are_errors_and_ineffective_leftovers_are_warnings(
-    kernel, steering, mark
-):
+def test_effective_leftovers_are_errors_and_other_leftovers_are_warnings(kernel, steering, mark):
     (found,) = judge_kube_proxy(kernel, steering, is_beside=False)
     assert found.mark == mark
     assert "kube-proxy --cleanup" in found.hint

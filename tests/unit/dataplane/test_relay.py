@@ -380,9 +380,7 @@ async def run_and_stall(rig, web, pod, first):
 @pytest.mark.long
 @pytest.mark.parametrize("max_pipes", [32, 0], ids=["spliced", "copied"])
 @pytest.mark.parametrize("first", ["client", "endpoint"])
-async def test_stalled_readers_hold_bounded_memory_while_other_connections_continue(
-    build, first, max_pipes
-):
+async def test_stalled_readers_hold_bounded_memory_beside_other_transfers(build, first, max_pipes):
     rig = build(Tuning(max_pipes=max_pipes))
     pod, web = rig.served()
     stalled = [await run_and_stall(rig, web, pod, first) for _ in range(STALLED)]

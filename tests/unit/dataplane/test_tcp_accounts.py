@@ -84,9 +84,7 @@ def noted(rig, counters):
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-async def test_a_client_that_leaves_after_waiting_a_second_for_an_answer_counts_as_unanswered(
-    rig, leave
-):
+async def test_a_client_leaving_after_a_second_without_an_answer_counts_as_unanswered(rig, leave):
     client, _server, counters = await ask_and_wait(rig)
     assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
     getattr(client, leave)()

@@ -489,9 +489,7 @@ async def test_the_end_of_a_connection_does_not_retry_each_waiting_client(timed,
     assert timers.waiting == 0
 
 
-async def test_connections_ending_between_two_checks_each_make_room_for_a_waiting_flow(
-    timed, timers
-):
+async def test_connections_ending_between_two_checks_each_make_room_for_a_flow(timed, timers):
     room, places = WaitingRoom(timed.engine.reactor, 1, CounterTable(), Hold(60)), []
     flows = [Datagrams(room, places) for _ in range(3 * WINDOW)]
     timers.advance(RETRY_S)

@@ -191,9 +191,7 @@ def test_an_endpoint_that_has_answered_is_not_blamed_for_clients_leaving_soon(co
     ("failure", "needed"),
     [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
 )
-def test_after_an_earlier_failure_and_a_success_few_consecutive_failures_are_not_reported(
-    counters, failure, needed
-):
+def test_few_consecutive_failures_after_a_success_are_not_reported(counters, failure, needed):
     counters.connections = 100
     counters.ended_unanswered(1.0, failure)
     counters.ends.succeeded_at = 2.0
@@ -273,9 +271,7 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_that_serves_no_client_is_reported_as_failing_and_not_as_denying(
-    counters, failure
-):
+def test_an_endpoint_that_serves_no_client_is_reported_as_failing_not_as_denying(counters, failure):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)

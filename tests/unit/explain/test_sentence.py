@@ -36,9 +36,7 @@ DENYING = make_endpoint(
         pytest.param({"side": "external"}, "External: ", id="side"),
     ],
 )
-def test_the_sentence_names_what_distinguishes_a_failing_port_if_another_port_is_served(
-    changes, which
-):
+def test_the_sentence_names_what_distinguishes_a_failing_port_from_a_served_port(changes, which):
     dead = replace(make_port(endpoints=(make_dead_endpoint(POD),)), **changes)
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"

@@ -82,9 +82,7 @@ def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, prot
     [(True, Level.ATTENTION), (False, None)],
     ids=["hangs", "may send last"],
 )
-def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_marked_as_good(
-    is_unusual, level
-):
+def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_marked_good(is_unusual, level):
     at = "10.244.1.118:8080"
     minute = LastMinuteFacts(
         connections=20, unanswered_requests=9, cause=owes_answers(at), is_unusual=is_unusual

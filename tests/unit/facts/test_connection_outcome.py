@@ -117,9 +117,7 @@ def test_an_unanswered_request_of_a_connection_left_open_is_counted_once(code, o
 
 
 @pytest.mark.parametrize(("closed", "has_answers"), [(19, True), (20, False), (20, True)])
-def test_closing_when_clients_half_close_is_a_failure_after_twenty_times_in_a_row(
-    closed, has_answers
-):
+def test_closing_when_clients_half_close_is_a_failure_after_twenty_in_a_row(closed, has_answers):
     counters = EndpointCounters()
     for _ in range(closed):
         talk = exchange(counters)

@@ -123,9 +123,7 @@ def test_counts_are_abbreviated(count, expected):
         pytest.param(2, 101.0, " (2 times, last 0 ms ago)", id="by-a-clock-that-is-ahead"),
     ],
 )
-def test_a_count_of_occurrences_is_formatted_with_the_age_of_the_last_occurrence(
-    count, last_at, expected
-):
+def test_an_occurrence_count_has_the_age_of_the_last_occurrence(count, last_at, expected):
     assert format_times(count, last_at, 100.0) == expected
 
 

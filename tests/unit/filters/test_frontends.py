@@ -62,9 +62,7 @@ FILTER = "type filter hook input priority 0;"
         ),
     ],
 )
-def test_chains_that_first_packets_traverse_before_the_proxys_chain_are_listed(
-    table, chain, is_earlier
-):
+def test_chains_that_packets_traverse_before_the_proxys_chain_are_listed(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(chains_before(tables, -110))) == is_earlier
 

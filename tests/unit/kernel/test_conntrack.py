@@ -183,9 +183,7 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_an_entry_of_an_endpoint_that_does_not_serve_the_client_is_stale(
-    before, now, choices, expected
-):
+def test_an_entry_of_an_endpoint_not_serving_the_client_is_stale(before, now, choices, expected):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 

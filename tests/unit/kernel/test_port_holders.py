@@ -156,9 +156,7 @@ def test_without_sockets_no_owners_are_found():
         (V6, "::ffff:127.0.0.3", ("127.0.0.3", "0.0.0.0", "::"), ("127.0.0.4", "::1")),
     ],
 )
-def test_a_socket_holds_the_addresses_that_other_sockets_cannot_bind(
-    daemon, kind, family, ip, held, free
-):
+def test_a_socket_holds_the_addresses_that_others_cannot_bind(daemon, kind, family, ip, held, free):
     process, port = daemon(family, kind, ip)
     protocol = Protocol.TCP if kind == TCP else Protocol.UDP
     addresses = [SocketAddress(each, port) for each in (*held, *free)]

@@ -123,9 +123,7 @@ def test_many_routes_are_read_without_blocking_the_loop(node):
     assert took < at_once / 3
 
 
-def test_route_refusal_returns_the_error_of_a_missing_route_and_raises_other_errors(
-    node, monkeypatch
-):
+def test_route_refusal_returns_a_missing_routes_error_and_raises_other_errors(node, monkeypatch):
     with node:
         found = [route_refusal(ip) for ip in ("10.1.0.5", "10.2.0.5", "192.0.2.1")]
         assert found == ["", os.strerror(errno.EHOSTUNREACH), os.strerror(errno.ENETUNREACH)]

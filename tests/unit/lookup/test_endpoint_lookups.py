@@ -255,7 +255,7 @@ async def test_after_an_unexpected_exception_the_name_is_looked_up_again(caplog)
     assert "bug: background task failed" in caplog.text
 
 
-async def test_an_exception_affecting_one_service_is_logged_once_and_other_services_continue(
+async def test_an_exception_for_one_service_is_logged_once_and_other_services_continue(
     caplog,
 ):
     async with Rig() as rig:

@@ -98,9 +98,7 @@ def test_first_of_keeps_the_order_of_endpoints():
         ),
     ],
 )
-def test_newcomers_are_new_endpoints_beside_earlier_endpoints_of_their_priority(
-    serving, before, expected
-):
+def test_newcomers_are_new_endpoints_beside_others_of_their_priority(serving, before, expected):
     assert serving.newcomers(before) == expected
 
 

@@ -29,9 +29,7 @@ def test_a_node_whose_flows_alone_are_unanswered_has_a_cause_with_their_number()
         pytest.param(flows(), {"problem": without_answer("b").problem}, id="the-answer-is-old"),
     ],
 )
-def test_unanswered_flows_have_no_cause_if_only_another_endpoint_or_an_old_response_answered(
-    flow, facts
-):
+def test_unanswered_flows_have_no_cause_without_a_recent_answer_of_the_endpoint(flow, facts):
     merged = merged_of(answer_of("a", flows(unanswered=9)), answer_of("b", flow, **facts))
     port = next(one for one in merged.ports if one.unserved)
     assert (port.groups, port.mark) == ((), None)

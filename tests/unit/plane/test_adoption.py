@@ -392,9 +392,7 @@ def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_worker_sending_too_many_sockets_is_dropped_and_other_workers_are_adopted(
-    idle, caplog
-):
+async def test_a_worker_sending_too_many_sockets_is_dropped_and_others_are_adopted(idle, caplog):
     idle.channel.close()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:

@@ -51,9 +51,7 @@ def test_node_port_addresses_are_limited_to_the_configured_networks(networks, fa
     ("networks", "everywhere"),
     [((), True), (("all",), True), ((PRIMARY, "all"), True), ((PRIMARY, "localhost"), False)],
 )
-def test_node_ports_are_served_on_all_addresses_if_no_network_or_all_are_configured(
-    networks, everywhere
-):
+def test_node_ports_are_served_everywhere_if_no_or_all_networks_are_set(networks, everywhere):
     assert NodeFacts(node_port_networks=networks).has_node_ports_everywhere is everywhere
 
 

@@ -304,9 +304,7 @@ def test_health_checks_count_an_endpoint_in_several_slices_once():
         pytest.param([TERMINATING, GONE], [False, False], id="it-is-usable"),
     ],
 )
-def test_a_serving_terminating_endpoint_is_leaving_while_another_endpoint_is_ready(
-    conditions, leaving
-):
+def test_a_serving_terminating_endpoint_is_leaving_while_another_is_ready(conditions, leaving):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     usable = judge(slice_of(*endpoints))
     assert [v.is_leaving for v in usable.verdicts] == leaving

@@ -230,9 +230,7 @@ async def test_health_check_listeners_follow_the_node_port_addresses(ports, ask)
         await ask(port, ip="127.0.0.2")
 
 
-async def test_a_node_port_address_missing_from_the_node_does_not_affect_other_addresses(
-    ports, ask
-):
+async def test_a_node_port_address_missing_on_the_node_does_not_affect_other_addresses(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("192.0.2.1", "127.0.0.1"))
     assert list(ports.problems) == [WEB]

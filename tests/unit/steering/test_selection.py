@@ -33,9 +33,7 @@ def test_auto_chooses_local_in_the_proxys_own_namespace():
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-async def test_the_predicted_reason_for_a_missing_kernel_path_is_that_of_the_started_steering(
-    node, name
-):
+async def test_the_predicted_lack_of_a_kernel_path_equals_that_of_the_started_steering(node, name):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     steering = make_steering(name, FACTS)
     await steering.start()

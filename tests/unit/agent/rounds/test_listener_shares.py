@@ -238,9 +238,7 @@ async def test_without_a_free_port_a_retry_tries_only_one_service_port(few):
     assert few.pool.searches == 1
 
 
-async def test_service_ports_with_one_listener_per_address_do_not_displace_each_other_forever(
-    make, plane
-):
+async def test_ports_with_one_listener_per_address_do_not_displace_each_other_forever(make, plane):
     plane._listeners._limit = 2 * PORTS
     ports, cluster = make(Bind.FRONTEND), Cluster()
     for args in (("shop", "web", 15), ("other", "web", 3), ("tenant", "big", 10)):

@@ -170,9 +170,7 @@ async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clien
         pytest.param(0, {}, id="none began"),
     ],
 )
-async def test_unanswered_clients_are_not_reported_if_few_or_local_or_if_any_is_answered(
-    node, begun, seen
-):
+async def test_few_local_or_partly_answered_clients_are_not_reported(node, begun, seen):
     await node.look()
     await node.look(begun, **seen)
     for _ in range(3):
@@ -297,7 +295,7 @@ async def test_connections_begun_during_a_long_pause_do_not_count_as_unanswered(
     assert node.port.unanswered is None
 
 
-async def test_answered_connections_before_a_long_pause_do_not_offset_later_unanswered_clients(
+async def test_answered_clients_before_a_long_pause_do_not_offset_later_unanswered_clients(
     node,
 ):
     await node.look()

@@ -255,9 +255,7 @@ async def test_pods_required_by_a_disruption_budget_are_kept(shop):
         ("PUT", SCALE, "get and update deployments/scale"),
     ],
 )
-async def test_a_missing_permission_is_reported_and_no_workload_is_scaled(
-    shop, method, path, needed
-):
+async def test_a_missing_permission_is_reported_and_nothing_is_scaled(shop, method, path, needed):
     shop.refuse(method, path)
     why = f"cannot scale deployment/web to zero: no (allow this user to {needed} in namespace shop)"
     assert await scale_down(shop) == ScaleDown(reason=why)

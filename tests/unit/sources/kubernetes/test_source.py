@@ -394,9 +394,7 @@ async def test_a_running_source_reads_leases(api, source_of):
         assert await source.leases("alice", "").read("holder") is None
 
 
-async def test_a_namespace_over_its_limit_is_reported_and_other_namespaces_are_served(
-    api, source_of
-):
+async def test_a_too_large_namespace_is_reported_and_other_namespaces_are_served(api, source_of):
     api.put(service())
     for n in range(9):
         item = service(f"web-{n}")

@@ -29,9 +29,7 @@ async def test_a_missing_kernel_feature_prevents_reply_routing_with_the_reason(n
     await replies.close()
 
 
-async def test_reply_routing_starts_without_bridge_delivery_if_there_are_no_bridge_tables(
-    node, monkeypatch
-):
+async def test_without_bridge_tables_reply_routing_lacks_bridge_delivery(node, monkeypatch):
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])
     monkeypatch.setattr(x, "ETHER_DADDR", x.Field("no_such_expression", 6, "big", b""))

@@ -78,9 +78,7 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
         assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_a_lingering_frontend_that_is_added_again_stays_after_its_connections_end(
-    node, steering
-):
+async def test_a_lingering_frontend_added_again_stays_after_its_connections_end(node, steering):
     await steering.apply({WEB: 80})
     with open_connection(WEB):
         await steering.change({}, [WEB])

@@ -453,9 +453,7 @@ def test_clients_beyond_the_limit_are_served_without_affinity(node, path, dial, 
 
 
 @pytest.mark.long
-def test_affinity_entries_beyond_the_limit_are_rejected_and_their_clients_are_still_served(
-    node, path, dial
-):
+def test_affinity_entries_beyond_the_limit_are_rejected_and_clients_are_served(node, path, dial):
     """Clients of all Services are still served while the set is full; filling it takes seconds."""
     web, cart, *_ = SERVICES
     served, most = EndpointChoice(SERVERS[:1]), kernel_rules.PINS_MAX

@@ -498,9 +498,7 @@ async def test_the_conntrack_entry_of_an_unanswered_syn_ends_despite_drift_of_th
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_the_conntrack_entry_of_an_unanswered_syn_ends_when_its_frontend_returns(
-    node, steering, begin
-):
+async def test_conntrack_entries_of_syns_end_when_their_frontend_returns(node, steering, begin):
     await steering.apply({WEB: to_endpoint("10.244.1.2")})
     begin(WEB)
     await steering.change({}, [WEB])
