@@ -101,9 +101,7 @@ def once_agreed(
     return is_done
 
 
-async def test_an_idle_open_connection_prevents_scale_down(
-    shop: Shop,
-) -> None:
+async def test_an_idle_open_connection_prevents_scale_down(shop: Shop) -> None:
     assert await asleep(shop)
     client = await shop.dial("node-1")
     assert await client.ask(), "the workload was scaled from zero"

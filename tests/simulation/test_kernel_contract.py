@@ -177,9 +177,7 @@ def test_closing_with_unread_bytes_sends_a_reset(system: System) -> None:
     assert error_of(read, right) == errno.ECONNRESET
 
 
-def test_closing_without_unread_bytes_sends_a_fin_and_later_bytes_are_reset(
-    system: System,
-) -> None:
+def test_closing_without_unread_bytes_sends_a_fin_and_later_bytes_are_reset(system: System) -> None:
     left, right = system.pair()
     left.send(b"abc")
     left.close()
@@ -219,9 +217,7 @@ def test_an_unacknowledged_fin_counts_as_one_byte(system: System) -> None:
     system.until(is_acknowledged)
 
 
-def test_edge_triggering_reports_once_and_level_triggering_until_read(
-    system: System,
-) -> None:
+def test_edge_triggering_reports_once_and_level_triggering_until_read(system: System) -> None:
     left, right = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), IN | ET)

@@ -66,9 +66,7 @@ def test_classifiers_name_each_python_from_the_oldest_to_the_newest_tested(
     assert metadata["requires-python"] == f">={named[0]}"
 
 
-def test_readme_links_are_absolute_and_point_to_files_at_the_tag(
-    metadata: dict[str, Any],
-) -> None:
+def test_readme_links_are_absolute_and_point_to_files_at_the_tag(metadata: dict[str, Any]) -> None:
     found = addresses_in(metadata["readme"]["text"])
     ours = [each for each in found if each.startswith(REPOSITORY)]
     assert ours

@@ -48,9 +48,7 @@ async def test_a_flow_moves_on_from_an_unreachable_endpoint(rig):
     assert dns.group.counters_of(UNREACHABLE).failures == dns.group.counters.saved == 1
 
 
-async def test_a_datagram_is_resent_to_few_endpoints_and_the_next_datagram_to_other_endpoints(
-    rig,
-):
+async def test_a_datagram_is_resent_to_few_endpoints_and_the_next_datagram_to_other_endpoints(rig):
     pod = rig.udp_peer()
     dead = [UNREACHABLE._replace(port=port) for port in range(1, DIALS + 1)]
     dns = rig.udp_service(*dead, pod.address)

@@ -255,9 +255,7 @@ async def test_after_an_unexpected_exception_the_name_is_looked_up_again(caplog)
     assert "bug: background task failed" in caplog.text
 
 
-async def test_an_exception_for_one_service_is_logged_once_and_other_services_continue(
-    caplog,
-):
+async def test_an_exception_for_one_service_is_logged_once_and_other_services_continue(caplog):
     async with Rig() as rig:
         rig.answers["bad.example.com"] = Lookup({V4: (UNANSWERABLE,)}, 30)
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)

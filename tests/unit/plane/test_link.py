@@ -84,9 +84,7 @@ async def test_a_udp_client_reaches_the_new_group_after_its_listener_is_handed_o
     assert await asked(client, new) == b"answer"
 
 
-async def test_a_listener_in_a_group_that_admits_no_client_drops_packets_until_handed_back(
-    rig,
-):
+async def test_a_listener_in_a_group_that_admits_no_client_drops_packets_until_handed_back(rig):
     pod, web = rig.served()
     hand_over(rig, web, pod.address, admits=())
     client = rig.keep(Peer(socket.socket()))

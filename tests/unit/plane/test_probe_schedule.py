@@ -83,9 +83,7 @@ def test_an_endpoint_discarded_during_its_probe_occupies_no_probe_slot(schedule)
         schedule.discard(A, WEB)
 
 
-def test_an_endpoint_is_probed_once_for_all_its_services_and_ports(
-    schedule,
-):
+def test_an_endpoint_is_probed_once_for_all_its_services_and_ports(schedule):
     add(schedule, WEB, A, A)
     add(schedule, CART, A)
     assert schedule.take(0.0, ROOM) == [A]
@@ -143,9 +141,7 @@ def test_concurrent_probes_of_a_namespace_leave_room_for_other_namespaces(schedu
     assert schedule.take(10.0, ROOM - len(found)) == [A, B]
 
 
-def test_concurrent_probes_of_a_service_leave_room_for_its_namespace(
-    schedule,
-):
+def test_concurrent_probes_of_a_service_leave_room_for_its_namespace(schedule):
     add(schedule, BIG, *MANY[:1_000])
     found = begin_all(schedule, 10.0)
     assert len(found) == ROOM // 3 + 1

@@ -137,9 +137,7 @@ async def test_recovered_listeners_stay_open_while_rules_redirect_to_them(plane,
     assert not is_listening(28000)
 
 
-async def test_a_port_used_by_draining_workers_is_reserved(
-    start,
-):
+async def test_a_port_used_by_draining_workers_is_reserved(start):
     ports = {28000, 28001}
     steering, cluster = WatchedSteering(), Cluster()
     loop = await start(steering, ports_of_others=lambda: frozenset(ports))

@@ -84,9 +84,7 @@ async def test_a_change_that_was_not_steered_is_included_in_the_next_change(make
     assert served_ports.steered.change().targets == ()
 
 
-async def test_an_unserved_frontend_is_refused_and_one_held_by_another_program_is_not_steered(
-    make,
-):
+async def test_an_unserved_frontend_is_refused_and_one_held_by_another_program_is_not_steered(make):
     served_ports = make(Bind.PROXY_PORT)
     web = frontend("10.96.0.1")
     served_ports.follow(Cluster().serve("web", web.ip, POD))

@@ -89,9 +89,7 @@ def test_replies_are_routed_through_this_node_until_the_clean_up(node):
     assert reply_rules(node) == 0
 
 
-def test_reply_routing_on_the_kernel_path_starts_with_the_first_proxied_service_port(
-    node,
-):
+def test_reply_routing_on_the_kernel_path_starts_with_the_first_proxied_service_port(node):
     def changes(path):
         name = ServicePortName("shop", "web", "")
         key = PortKey(name, IPFamily.IPV4)

@@ -295,9 +295,7 @@ async def test_connections_begun_during_a_long_pause_do_not_count_as_unanswered(
     assert node.port.unanswered is None
 
 
-async def test_answered_clients_before_a_long_pause_do_not_offset_later_unanswered_clients(
-    node,
-):
+async def test_answered_clients_before_a_long_pause_do_not_offset_later_unanswered_clients(node):
     await node.look()
     await node.look(9, answered=9, after_s=STALE_S + 1)
     await node.fail()
