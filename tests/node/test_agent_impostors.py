@@ -93,7 +93,7 @@ def testbed(request, tmp_path):
         yield testbed
 
 
-def test_an_impostors_sockets_are_not_adopted_from_a_worker(testbed):
+def test_sockets_of_an_impostor_of_a_worker_are_not_adopted(testbed):
     with impostor(testbed, WORKER):
         testbed.agent.start_until_ready()
         assert {testbed["pod"].get(WEB.address) for _ in range(20)} == {"one"}

@@ -182,7 +182,7 @@ def test_endpoints_are_grouped_into_slices_by_family_and_port():
 
 
 @pytest.mark.parametrize("given", ["1.1.1.1:80", None, 7])
-def test_endpoints_other_than_a_list_are_rejected(given):
+def test_endpoints_that_are_not_a_list_are_rejected(given):
     with pytest.raises(TypeError, match="endpoints: expected a list of ip:port, got"):
         make_slices(service("web", "127.99.0.1"), given)
 

@@ -131,7 +131,7 @@ def test_a_name_cannot_be_in_both_endpoints_and_standby():
 
 
 @pytest.mark.parametrize("endpoints", ["db.example.com:1", None, 7, [7]])
-def test_endpoints_other_than_a_list_are_rejected(endpoints):
+def test_endpoints_that_are_not_a_list_are_rejected(endpoints):
     with pytest.raises(TypeError, match="expected"):
         named(endpoints)
 

@@ -256,7 +256,7 @@ async def test_a_client_is_reset_without_a_dial_if_another_worker_ejected_the_en
     assert group.endpoints == [], "nothing was dialled"
 
 
-async def test_an_earlier_silence_ejects_no_endpoint_that_another_worker_has_reached(idle):
+async def test_a_timeout_of_a_dial_begun_before_another_workers_success_ejects_no_endpoint(idle):
     silent, pod = idle.keep(SilentEndpoint()), idle.keep(TcpEndpoint())
     idle.start(connect_timeout_s=0.5)
     at = idle.serve(silent.address, pod.address)

@@ -22,7 +22,7 @@ async def replies(node):
     await replies.close()
 
 
-async def test_a_missing_kernel_feature_prevents_reply_routing_with_the_reason(node, monkeypatch):
+async def test_a_missing_kernel_feature_prevents_reply_routing_and_is_the_reason(node, monkeypatch):
     monkeypatch.setattr(x, "tproxy", lambda _port: x.expression("no_such_expression"))
     replies = ReplyRouting(offers=KernelOffers({"tproxy": errno.ENOENT}))
     assert await replies.start() == "this kernel lacks tproxy (modprobe nft_tproxy)"
