@@ -108,9 +108,24 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
     return _worst_first(found)
 
 
+NODE_CODES = (
+    CauseCode.FIREWALL_DROPS,
+    CauseCode.NOT_LISTENING,
+    CauseCode.NOT_LOCAL,
+    CauseCode.SOURCE_AWAY,
+)
+"""The codes that :func:`codes_of_node` may return."""
+
+
 def codes_of_node(view: StatusFacts) -> frozenset[CauseCode]:
-    """Return the codes of the node's problems with its source and with firewalls."""
-    found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
+    """Return the codes of the node's problems, which don't concern single Services."""
+    found = (
+        *_source(view),
+        *_last_state(view, view.last_state.served_at),
+        *_firewalls(view),
+        *problems_of_routes(view),
+        *_node(view),
+    )
     return frozenset(problem.code for problem in found if problem.code)
 
 

@@ -184,7 +184,9 @@ class SteeringState(msgspec.Struct, frozen=True):
         counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),
     ] = 0
     """The number of helper processes that crashed and were replaced."""
-    unguarded: str = ""
+    unguarded: Annotated[
+        str, gauge("unguarded", "", "1 if, after a crash, another process could take proxy ports")
+    ] = ""
     """Why another process could take the proxy's ports after a crash; empty if no process could."""
 
 
@@ -277,11 +279,16 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     reason: str = ""
     """Why endpoints see the node's address; empty if client addresses weren't requested, or are
     seen."""
-    problem: str = ""
+    problem: Annotated[
+        str, gauge("client_address_problems", "", "1 while endpoints can't see client addresses")
+    ] = ""
     """The fault that can't be repaired at the moment; empty if there is none."""
     repairs: int = 0
     """The number of repairs since startup."""
-    bridges: Sequence[BridgeFacts] = ()
+    bridges: Annotated[
+        Sequence[BridgeFacts],
+        gauge("client_address_bridges", "", "Bridges whose endpoints can't see client addresses"),
+    ] = ()
     """Bridges on which client addresses don't work while ``is_on``."""
 
 
@@ -564,7 +571,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """The probes for all Services with the path ``auto``; all 0 without such Services."""
     firewalls: Sequence[FirewallFacts] = ()
     """Chains of other programs that drop packets to Services."""
-    unserved: Sequence[UnservedFacts] = ()
+    unserved: Annotated[
+        Sequence[UnservedFacts], gauge("unserved", "", "Status addresses that can't be served")
+    ] = ()
     """Status addresses that can't be served."""
     unrouted: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Cluster IPs to which this node's programs, except pods, have no route, and why."""

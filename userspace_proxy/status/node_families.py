@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from ..causes.cause import CauseCode
-from ..diagnosis.problems import codes_of_node
+from ..diagnosis.problems import NODE_CODES, codes_of_node
 from ..facts import Figure, StatusFacts, WorkerFacts, figures_of
 from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
@@ -166,11 +166,10 @@ def _health_check_families(view: StatusFacts) -> Iterator[Family]:
 
 def _problems(view: StatusFacts) -> Family:
     present = codes_of_node(view)
-    codes = (CauseCode.FIREWALL_DROPS, CauseCode.SOURCE_AWAY)
     return gauge(
         f"{PREFIX}node_problem",
         "1 while this cause concerns the whole node",
-        [(labels_text(("reason",), (code,)), code in present) for code in codes],
+        [(labels_text(("reason",), (code,)), code in present) for code in NODE_CODES],
     )
 
 

@@ -1,9 +1,16 @@
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import held_by
-from userspace_proxy.diagnosis.problems import codes_of_node, late_s, problems_of_node, summarise
+from userspace_proxy.diagnosis.problems import (
+    NODE_CODES,
+    codes_of_node,
+    late_s,
+    problems_of_node,
+    summarise,
+)
 from userspace_proxy.facts import (
     FirewallFacts,
     LastStateFacts,
@@ -56,7 +63,13 @@ def test_a_missing_route_is_a_problem_unless_hooks_translate_connect(is_attached
 def test_codes_of_node_returns_the_codes_of_node_problems():
     assert codes_of_node(make_calm_view()) == frozenset()
     chain = FirewallFacts("inet evil in", "rule tcp dport 80 reject")
-    assert codes_of_node(make_view(firewalls=(chain,))) == {CauseCode.FIREWALL_DROPS}
+    view = make_view(
+        firewalls=(chain,),
+        unrouted={"fd00::1": "Network is unreachable"},
+        no_node=no_node("node-a", ()),
+        source=SourceFacts("kubernetes", problems=("refused",)),
+    )
+    assert codes_of_node(view) == {*NODE_CODES}
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,12 @@ def test_node_families_have_the_kind_stated_in_the_figures_table():
     assert {name: kinds[name] for name in figures} == figures
 
 
-@pytest.mark.parametrize("reason", ["firewall-drops", "source-away"])
+@pytest.mark.parametrize("reason", ["firewall-drops", "not-listening", "source-away"])
 def test_a_node_wide_cause_has_a_series_while_it_lasts(reason):
     name = "userspace_proxy_node_problem"
     firewall = FirewallFacts("table ip filter, chain INPUT", "its policy is drop", "")
-    view = replace(make_troubled_view(), firewalls=(firewall,))
+    unrouted = {"fd00::1": "Network is unreachable"}
+    view = replace(make_troubled_view(), firewalls=(firewall,), unrouted=unrouted)
     assert value(view, name, reason=reason) == 1
     assert value(make_view(), name, reason=reason) == 0
 
