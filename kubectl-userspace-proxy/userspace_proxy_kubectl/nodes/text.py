@@ -94,7 +94,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     lines += _port_lines(merged, said, columns, is_wide=is_wide)
     if merged.healthy:
         noun = "other Service port" if merged.ports else "Service port"
-        what = f"{plural(merged.healthy, noun)} served on all nodes"
+        what = f"{plural(merged.healthy, noun)} served wherever that is known"
         lines += placed(f"  {MARKS[Level.OK]} ", what, columns)
     return StatusText(encoded(lines), merged.level)
 

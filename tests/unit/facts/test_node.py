@@ -3,6 +3,7 @@ import pytest
 
 from tests.unit.status.views import make_health_check, make_ignored, make_port, make_view
 from userspace_proxy.causes.cause import CauseCode, as_read
+from userspace_proxy.causes.endpoints import owes_answers
 from userspace_proxy.causes.services import is_headless
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import (
@@ -20,6 +21,7 @@ from userspace_proxy.facts import (
     WorkerFacts,
 )
 from userspace_proxy.facts.encoding import from_json, to_json
+from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.facts.node import KernelFacts, ObjectKey
 from userspace_proxy.model import ServiceKey
 
@@ -197,6 +199,15 @@ def test_a_summary_includes_ports_without_any_endpoint_reply():
     )
     assert silent[0].state.level is Level.OK
     assert names(msgspec.structs.replace(a_view(), ports=silent).summarised()) == ["dns"]
+
+
+def test_a_summary_includes_ports_with_a_cause_that_leaves_a_neutral_mark():
+    minute = LastMinuteFacts(
+        connections=20, unanswered_requests=9, cause=owes_answers("10.0.0.1:80")
+    )
+    quiet = diagnose([make_port("mqtt", last_minute=minute)], SourceFacts())
+    assert quiet[0].state.level is Level.OK
+    assert names(msgspec.structs.replace(a_view(), ports=quiet).summarised()) == ["mqtt"]
 
 
 def test_a_summary_includes_only_conflicts_of_ignored_services():
