@@ -379,9 +379,12 @@ def some_fail(case: Case) -> PortVerdict | None:
         return None
     others = [endpoint for endpoint in case.usable if endpoint not in failing]
     lost: Sequence[Clause] = ()
+    answered_at = max((max(one.answered_at, one.sent_at) for one in others), default=0.0)
+    # An older answer doesn't show that the others serve the clients that fail now.
+    is_older = answered_at < min((cause.first_at for cause in case.causes), default=0.0)
     if not any(endpoint.answered_at for endpoint in others):
         do = said.others_untried(len(others))
-    elif port.is_quiet:
+    elif port.is_quiet or is_older:
         do = said.others_answered(len(others))
     else:
         lost = _others_fail(port, failing)

@@ -162,6 +162,17 @@ def test_other_endpoints_that_answered_earlier_are_in_the_past_tense():
     assert told_of(port) == (rules.some_fail, [stated(REFUSED), said.others_answered(1)])
 
 
+@pytest.mark.parametrize("field", ["answered_at", "sent_at"])
+@pytest.mark.parametrize(
+    ("at", "clause"), [(99.0, said.others_answered(1)), (101.0, said.others_serve(1))]
+)
+def test_an_answer_before_the_failures_does_not_show_that_other_endpoints_serve(field, at, clause):
+    cause = refuses(POD).replace(first_at=100.0, last_at=110.0)
+    other = make_endpoint("192.0.2.2:80", **{"answered_at": 1.0, field: at})
+    port = make_port(endpoints=(other, failing(cause)))
+    assert told_of(port) == (rules.some_fail, [stated(cause), clause])
+
+
 def test_a_past_denial_gets_a_note_if_another_endpoint_serves():
     denied = failing(DENIED, is_past=True)
     served = make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90)
