@@ -1,14 +1,14 @@
 """Groups causes that need attention into incidents: one cause is one incident.
 
-    states of Service ports ──cause.shared──▶ groups ──merged if a node is gone──▶ incidents
+    states of Service ports ──cause.shared──▶ groups ──merged if a host is gone──▶ incidents
 
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
 of 35 Services is one incident. A cause that concerns only its Service is an incident of that
 Service.
 Rule 2: a node counts as failed only if several endpoint IPs on it fail as if the node were gone,
-and no endpoint on it has answered since.
-Rule 3: this module judges nothing, and visits each Service port once, or twice if a node may be
-gone.
+and no endpoint on it has answered since. An IP with several such endpoints is one incident, too.
+Rule 3: this module judges nothing, and visits each Service port once, or twice if a node or an IP
+may be gone.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from ..causes.cause import Cause, CauseCode, When
-from ..causes.endpoints import node_silent
+from ..causes.endpoints import no_route, node_silent, route_prohibits, route_unreachable
 from ..causes.say import kubectl_words, on_node
 from ..facts import WORST_FIRST, EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts, worst
-from ..model import ip_of
+from ..model import port_of
 from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# How many endpoint IPs on a node must be unreachable before the node is blamed: for a single IP,
-# another reason is as likely.
-_HOSTS = 2
+# How many endpoint IPs on a node must be unreachable before the node is blamed, and how many
+# endpoints of an IP before the IP is: for a single one, another reason is as likely.
+_SEVERAL = 2
+# The maximum number of ports in the address of an IP's incident.
+_PORTS = 3
+# This node's routes, which say nothing of the endpoint's node, have an IP's endpoints in common.
+_OF_IP = (no_route, route_prohibits, route_unreachable)
+_IP = "IP"
+"""The start of the key of an IP."""
 
 
 class Incidents:
@@ -44,15 +50,15 @@ class Incidents:
         self._has_kubectl = view.source.kind == "kubernetes"
         self._count = len(view.ports)
         self._members: dict[_Key, list[_Member]] = {}
-        self._nodes: dict[_Key, _Key] = {}
-        """The key of the node by the keys of its endpoints."""
+        self._joined: dict[_Key, _Key] = {}
+        """The key of the node, or of the IP, by the keys of its endpoints."""
         members = self._members
         for port in view.ports:
             # Cost: this check is enough for nearly all of a node's ten thousand ports.
             if port.state.level is not Level.OK:
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
-        self._join_nodes(view.ports)
+        self._join(view.ports)
 
     def all(self, least: int = 1) -> tuple[IncidentFacts, ...]:
         """Return incidents that affect at least ``least`` Services, the worst and largest first."""
@@ -84,12 +90,12 @@ class Incidents:
         """Return the ids of a Service port's incidents, by the fact of the cause."""
         if port.state.level is Level.OK:
             return {}
-        return {cause.fact: _id(self._nodes.get(key, key)) for key, cause in _keyed(port)}
+        return {cause.fact: _id(self._joined.get(key, key)) for key, cause in _keyed(port)}
 
     def _keys(self, port: PortFacts) -> list[_Key]:
         if port.state.level is Level.OK:
             return []
-        return [self._nodes.get(key, key) for key, _ in _keyed(port)]
+        return [self._joined.get(key, key) for key, _ in _keyed(port)]
 
     def _made(self, keys: Iterable[_Key], least: int) -> tuple[IncidentFacts, ...]:
         made = [self._facts(key) for key in keys if len(self._members[key]) >= least]
@@ -102,12 +108,13 @@ class Incidents:
         ports, causes = _distinct(members), [cause for _, cause in members]
         services = sorted({f"{port.namespace}/{port.service}" for port in ports})
         levels = {port.state.level for port in ports}
+        endpoints = {str(at): None for one in causes if (at := one.get("at"))}
         cause = _together(causes)
-        if key in self._nodes.values():
+        if key[0] is _IP:
+            params = {**dict(cause.params), "at": _at_ports(list(endpoints))}
+            cause = cause.row(**params).replace(**cause.modifiers())
+        elif key in self._joined.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # One cause is enough if causes are grouped by endpoint: all contain the same address.
-        about = causes if cause.row.shared is not None else causes[:1]
-        endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
             id=_id(key),
             level=worst(levels),
@@ -131,31 +138,40 @@ class Incidents:
         flags = shell_command(*more, *self._to_server)
         return on_node(cause) or f"userspace-proxy explain {shell_word(service)} {flags}".rstrip()
 
-    def _join_nodes(self, ports: Sequence[PortFacts]) -> None:
-        """Merge the incidents of all endpoints on a node that is known to be gone."""
+    def _join(self, ports: Sequence[PortFacts]) -> None:
+        """Merge the incidents of all endpoints on a node, or at an IP, that is known to be gone."""
         gone = [key for key, members in self._members.items() if _may_be_gone(members)]
-        if len(gone) < _HOSTS:
+        if len(gone) < _SEVERAL:
             return
         of_gone = {id(port): port for key in gone for port, _ in self._members[key]}
         nodes = {e.address: e.node for port in of_gone.values() for e in port.endpoints}
-        found: dict[str, list[_Key]] = {}
+        found: dict[_Key, list[_Key]] = {}
         for key in gone:
-            if node := nodes.get(str(key[-1])):
-                found.setdefault(node, []).append(key)
+            at = str(key[-1])
+            is_of_host = all(cause.row.is_of_host for _, cause in self._members[key])
+            for place in _places(at, nodes.get(at, "") if is_of_host else ""):
+                found.setdefault(place, []).append(key)
         since = {
-            node: max(cause.first_at for key in keys for _, cause in self._members[key])
-            for node, keys in found.items()
-            if len({ip_of(str(key[-1])) for key in keys}) >= _HOSTS
+            place: max(cause.first_at for key in keys for _, cause in self._members[key])
+            for place, keys in found.items()
+            if len(keys) >= _SEVERAL
         }
-        for endpoint in _endpoints(ports) if since else ():
-            if endpoint.node in since and _has_answered(endpoint, since[endpoint.node]):
-                del since[endpoint.node]
-        for node in since:
-            shared = node_silent(node).shared
-            assert shared is not None
-            joined = [self._members.pop(key) for key in found[node]]
-            self._members[shared] = [member for members in joined for member in members]
-            self._nodes |= dict.fromkeys(found[node], shared)
+        # Cost: most of a view's tens of thousands of endpoints are skipped by this one condition.
+        names = {place[-1] for place in since}
+        for endpoint, port in _endpoints(ports) if since else ():
+            if endpoint.node in names or endpoint.address.rpartition(":")[0] in names:
+                for place in _places(endpoint.address, endpoint.node):
+                    if place in since and _has_answered(port, endpoint, since[place]):
+                        del since[place]
+        for place in sorted(since, key=lambda place: place[0] is _IP):
+            # The node of an endpoint has joined it already.
+            keys = [key for key in found[place] if key in self._members]
+            hosts = {_host_of(str(key[-1])) for key in keys}
+            if len(keys if place[0] is _IP else hosts) < _SEVERAL:
+                continue
+            joined = [self._members.pop(key) for key in keys]
+            self._members[place] = [member for members in joined for member in members]
+            self._joined |= dict.fromkeys(keys, place)
 
 
 def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
@@ -206,19 +222,42 @@ def _failed_lately(port: PortFacts) -> int:
 
 
 def _may_be_gone(members: Sequence[_Member]) -> bool:
-    return all(cause.row.is_of_host and cause.when is not When.PAST for _, cause in members)
+    return all(
+        (cause.row.is_of_host or cause.row in _OF_IP) and cause.when is not When.PAST
+        for _, cause in members
+    )
 
 
-def _endpoints(ports: Iterable[PortFacts]) -> Iterator[EndpointFacts]:
-    return (endpoint for port in ports for endpoint in port.endpoints)
+def _endpoints(ports: Iterable[PortFacts]) -> Iterator[tuple[EndpointFacts, PortFacts]]:
+    return ((endpoint, port) for port in ports for endpoint in port.endpoints)
 
 
-def _has_answered(endpoint: EndpointFacts, since: float) -> bool:
+def _places(at: str, node: str) -> Iterator[_Key]:
+    """Yield the key of an endpoint's node, if that is known, and the key of its IP."""
+    if node:
+        yield node_silent.code, node
+    yield _IP, _host_of(at)
+
+
+def _host_of(at: str) -> str:
+    return at.rpartition(":")[0]
+
+
+def _at_ports(endpoints: Sequence[str]) -> str:
+    """Return the address of several endpoints of an IP, ``10.244.0.9:80,8080``."""
+    ports = list(dict.fromkeys(map(port_of, endpoints)))
+    more = ",…" if len(ports) > _PORTS else ""
+    return f"{_host_of(endpoints[0])}:{','.join(ports[:_PORTS])}{more}"
+
+
+def _has_answered(port: PortFacts, endpoint: EndpointFacts, since: float) -> bool:
     """Return whether an endpoint's host has responded since a time, even by a refusal."""
-    cause, answered = endpoint.cause, [endpoint.answered_at, endpoint.sent_at]
+    # UDP flows also succeed without an answer, so only datagrams count.
+    is_tcp = port.protocol != "UDP"
+    cause, answered = endpoint.cause, [endpoint.answered_at * is_tcp, endpoint.sent_at]
     if cause is not None:
         if cause.row.is_of_host:
             return False
-        if cause.code is CauseCode.ENDPOINT_REFUSES or cause.code.traits.accepts:
+        if cause.code is CauseCode.ENDPOINT_REFUSES or (is_tcp and cause.code.traits.accepts):
             answered.append(cause.last_at)
     return max(answered) > since

@@ -43,6 +43,7 @@ from ..facts.units import (
     plural,
 )
 from ..model import contains
+from ..status.incident_words import names_in_line
 from ..status.missing import is_known
 from .dial import DialResult, Dials
 from .explanation import PathStep, Subject
@@ -54,6 +55,8 @@ _SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
 # The maximum number of endpoints shown; endpoints that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
+# The length up to which the names of other Services with the same cause are shown.
+NAMES_LENGTH = 100
 
 
 def mistakes(subject: Subject) -> Iterator[PathStep]:
@@ -74,7 +77,7 @@ def mistakes(subject: Subject) -> Iterator[PathStep]:
 def node_steps(
     node: StatusFacts, subject: Subject, ports: Sequence[PortFacts], client: str
 ) -> Iterator[PathStep]:
-    """Yield the steps about the node: its source, rules and routes, other programs' chains."""
+    """Yield the steps about the node: its source, rules and routes, chains, shared causes."""
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = format_seconds(age_s)
@@ -101,6 +104,11 @@ def node_steps(
     for one in problems_of_routes(node, {port.family for port in ports}):
         yield PathStep(one.level, "routes", one.what, one.hint)
     yield from _firewalls(node, ports, client, subject.now)
+    for incident in node.incidents:
+        is_of_several = len(incident.services) > 1 and subject.service in incident.services
+        if is_of_several and incident.cause is not None:
+            what = f"{say(incident.cause, Form.SHORT)}: {incident.affected}"
+            yield PathStep(None, "cause", f"{what}: {names_in_line(incident, NAMES_LENGTH)}")
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:

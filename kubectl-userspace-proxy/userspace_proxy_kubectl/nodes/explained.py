@@ -18,18 +18,19 @@ from userspace_proxy.causes.cause import Cause, CauseCode
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
-from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN
+from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, NAMES_LENGTH
 from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, PortState, worst
 from userspace_proxy.facts.units import plural
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.plan.digest import FORM
+from userspace_proxy.status.incident_words import names_in_line
 
 from .agent_answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
 from .endpoints import Extent
 from .findings import NodeFinding
 from .merged import Merged, MergedPort
-from .words import format_endpoint, format_finding, format_port, on_nodes
+from .words import format_endpoint, format_finding, format_incident, format_port, on_nodes
 
 TITLE = "on all nodes"
 _NODES, _SERVED, _PLAN, _ENDPOINTS = "nodes", "clients", "plan", "endpoints"
@@ -53,7 +54,7 @@ def with_nodes(
         invocation: The user's command, from which the next command is derived.
     """
     served = (_served(port, merged, invocation) for port in merged.ports)
-    steps = (_answers(merged), *served, *behind)
+    steps = (_answers(merged), *served, *_of_several(merged), *behind)
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
@@ -198,6 +199,15 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+
+
+def _of_several(merged: Merged) -> Iterator[PathStep]:
+    """Yield a step for each cause that also affects other Services, which it names."""
+    for one in merged.incidents:
+        if len(one.incident.services) > 1:
+            what = format_incident(one, merged.now, len(merged.answered))
+            names = names_in_line(one.incident, NAMES_LENGTH)
+            yield PathStep(None, "cause", f"{what}: {names}")
 
 
 def _cause(port: MergedPort) -> Cause | None:

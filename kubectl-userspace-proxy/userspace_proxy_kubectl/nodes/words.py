@@ -118,12 +118,13 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     Args:
         total: The number of nodes with an answer.
     """
-    facts = one.incident
-    if one.extent is Extent.NONE or len(facts.endpoints) != 1:
+    facts, at = one.incident, str(one.cause.get("at"))
+    is_shared = len(facts.endpoints) > 1 and one.cause.row.shared is not None
+    if one.extent is Extent.NONE or is_shared or not at:
         what = f"{_say(one.cause)}, seen {on_nodes(one.nodes, total)}"
     else:
         counts = _Counts(one.tried, one.answered, one.left_out)
-        what = _seen(one.cause, one.nodes, counts, facts.endpoints[0], one.extent)
+        what = _seen(one.cause, one.nodes, counts, at, one.extent)
     affected = facts.services[0] if len(facts.services) == 1 else facts.affected
     return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
 

@@ -3,7 +3,9 @@ import pytest
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     dropped_here,
+    no_datagram,
     no_host,
+    no_route,
     node_silent,
     out_of_ports,
     refuses,
@@ -13,6 +15,7 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.notes import slow_start_unused
+from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.services import not_listening
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
@@ -22,6 +25,7 @@ from userspace_proxy.facts import LastMinuteFacts, Level, SourceFacts, Waits
 from ..status.views import make_endpoint, make_port, make_view
 from .samples import failing
 
+ONE_WAY = "10.244.7.1:514"
 POD, OTHER = "10.244.0.9:8080", "10.244.0.8:8080"
 WELL = make_endpoint("10.244.1.1:8080", answered_at=1.0)
 FILES = SourceFacts("manifests", "m", is_synced=True)
@@ -172,6 +176,51 @@ def test_previously_answering_or_untried_endpoints_do_not_prove_a_node_alive():
     ]
     (one,) = Incidents(make_view(make_port(endpoints=(*gone, *others)))).all()
     assert one.cause.row.key == "node_silent"
+
+
+def test_all_failing_ports_of_an_ip_are_one_incident():
+    a = port_with("a", seen(silent("10.244.7.1:80"), first_at=90.0))
+    b = port_with("b", seen(unreachable("10.244.7.1:80")), seen(silent("10.244.7.1:81")))
+    c = port_with("c", seen(no_host("10.244.7.1:82", "cni0"), last_at=120.0))
+    d = port_with("d", seen(no_host("10.244.7.1:83", "cni0")))
+    syslog = make_port("syslog", protocol="UDP", endpoints=(failing(no_datagram(ONE_WAY)),))
+    used = make_port("used", protocol="UDP", endpoints=(make_endpoint(ONE_WAY, answered_at=200.0),))
+    incidents = Incidents(make_view(a, b, c, d, syslog, used))
+    (one,) = incidents.all(least=2)
+    at = "10.244.7.1:80,81,82,…"
+    assert one.cause == seen(no_host(at, "cni0"), 90.0, 120.0, count=15)
+    assert one.affected == "4 endpoints of 4 Services"
+    assert one.command == f"kubectl {kubectl_words(one.cause, 'shop/a')}"
+    assert one.command.endswith("10.244.7.1")
+    assert set(incidents.ids(b).values()) == {one.id}
+
+
+def test_an_ip_without_a_route_is_one_incident_and_no_lost_node():
+    ports = [
+        make_port(f"{ip}-{n}", endpoints=(on("node-7", seen(no_route(f"{ip}:{n}"))), WELL))
+        for ip in ("10.244.7.1", "10.244.7.2")
+        for n in (80, 81)
+    ]
+    found = Incidents(make_view(*ports)).all(least=2)
+    assert {one.cause.get("at") for one in found} == {"10.244.7.1:80,81", "10.244.7.2:80,81"}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param(silent("10.244.7.1:80"), id="one-endpoint"),
+        pytest.param(silent("10.244.7.2:81"), id="another-ip"),
+        pytest.param(refuses("10.244.7.1:81"), id="a-refusal"),
+        pytest.param(silent("10.244.7.1:81").replace(when=When.PAST), id="a-while-ago"),
+        pytest.param(None, id="another-port-has-answered-since"),
+    ],
+)
+def test_an_ip_is_not_blamed_without_sufficient_evidence(beside):
+    causes = [silent("10.244.7.1:80"), beside or silent("10.244.7.1:81")]
+    ports = [port_with(str(number), seen(cause)) for number, cause in enumerate(causes)]
+    answers = make_endpoint("10.244.7.1:82", answered_at=101.0 if beside is None else 0.0)
+    found = Incidents(make_view(*ports, make_port("c", endpoints=(answers,)))).all()
+    assert {at for one in found for at in (one.cause.get("at"),)} == {c.get("at") for c in causes}
 
 
 def test_incidents_of_selected_service_ports_are_complete():

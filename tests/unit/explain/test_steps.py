@@ -11,6 +11,7 @@ from tests.unit.status.views import (
     make_endpoint,
     make_port,
     make_two_sides,
+    make_view,
     replace,
 )
 from userspace_proxy.causes.endpoints import (
@@ -26,6 +27,7 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.say import command, say
 from userspace_proxy.causes.services import source_denied
+from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
@@ -260,3 +262,14 @@ def test_a_missing_route_is_a_step_for_services_of_its_family(address, shown):
     subject.node.unrouted = {address: "Network is unreachable"}
     steps = steps_of(explain(subject), "routes")
     assert [step.level for step in steps] == [Level.ATTENTION] * shown
+
+
+@pytest.mark.parametrize(("names", "shown"), [(("a", "web"), 1), (("web",), 0), (("a", "b"), 0)])
+def test_a_cause_of_several_services_is_a_step_that_names_them(names, shown):
+    subject = make_subject(make_port("web"))
+    dead = [make_port(name, endpoints=(make_dead_endpoint("10.244.9.9:8080"),)) for name in names]
+    subject.node.incidents = Incidents(make_view(*dead)).all()
+    steps = steps_of(explain(subject), "cause")
+    assert [(step.level, "shop/a, shop/web" in step.what) for step in steps] == [
+        (None, True)
+    ] * shown

@@ -77,6 +77,18 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
 
+def test_a_cause_of_several_services_is_named_with_them():
+    dead = [
+        make_port(name, endpoints=(make_endpoint(A, cause=refuses(A)),)) for name in ("api", "web")
+    ]
+    status = make_view(*dead)
+    agent = ForwardTarget("kube-system", "pod", 10249)
+    one = explained(nodes(AgentAnswer("node-1", (agent,), status)))
+    (step,) = [step for step in last_part(one) if step.topic == "cause"]
+    assert step.level is None
+    assert step.what.endswith("shop/api, shop/web")
+
+
 def test_a_suggested_command_queries_the_same_cluster():
     cause = none_ready(2, 0, ("pods", "-n", "shop", "-l", "app=web"))
     unhealthy = make_port("web", frontends=(ADDRESS,), endpoints=(), cause=cause)

@@ -92,10 +92,12 @@ def make_ports() -> AllNodes:
     cart = web(untried(state="not ready", is_usable=False), name="cart", cause=no_pod)
     gone = [refuses("10.1.1.1:80"), silent("10.1.1.2:80"), unreachable("10.1.1.3:80")]
     few = {"last_minute": LastMinuteFacts(connections=200, endpoint_aborts=60)}
+    dead = [unreachable("10.1.1.9:80"), silent("10.1.1.9:81"), silent("10.1.1.9:82")]
     answers = []
     for number in range(1, 7):
         ports = [
             cart,
+            *(web(failing(one), name=f"dead-{n}") for n, one in enumerate(dead)),
             web(*map(failing, gone), name="gone"),
             web(answering(), name="lately", **(few if number == 1 else {})),
             web(answering(), name="taken", problem="10.96.0.7:80 is in use" * (number == 1)),
