@@ -9,21 +9,23 @@
 Rule 1: a node has tried an endpoint if it dialled the endpoint, got an answer from it, or has a
 cause for it.
 Rule 2: an answer is a byte from the endpoint: without a byte or a cause, the result is unknown.
+Rule 3: an answer that is older than the failures on other nodes doesn't show that it works now.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
 from userspace_proxy.causes.endpoints import owes_answers
-from userspace_proxy.facts import WORST_FIRST, EndpointFacts, Level, PortFacts
+from userspace_proxy.facts import LAST_MINUTE_S, WORST_FIRST, EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
 
-_CLOCKS_DIFFER_S = 2.0
+CLOCKS_DIFFER_S = 2.0
+"""By how many seconds an answer may precede a failure on a node whose clock differs."""
 _OF_PATHS = {CauseCode.PACKETS_LOST, owes_answers} | frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
@@ -59,7 +61,7 @@ class MergedEndpoint:
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
-    """The nodes that tried the endpoint, got an answer and have no cause."""
+    """The nodes that have no cause, and got an answer since the endpoint fails on others."""
     extent: Extent
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
     """The causes with their nodes; the cause on most nodes first."""
@@ -82,28 +84,35 @@ class MergedEndpoint:
         return Level.OK if self.answered else None
 
 
-def extent_of(
-    causes: Collection[Cause | None], unhealthy: int, answers: Collection[float]
-) -> Extent:
+def extent_of(causes: Collection[Cause | None], unhealthy: int, answers: Collection[str]) -> Extent:
     """Return where the fault lies.
 
     Args:
         causes: The result of :func:`current_cause` for each node that reports a cause.
         unhealthy: The number of nodes with a cause.
-        answers: The Unix time of the endpoint's last answer to each other node.
+        answers: The nodes that the endpoint answers, from :func:`answers_since`.
     """
     if not unhealthy:
         return Extent.NONE
     if not answers:
         return Extent.ENDPOINT if unhealthy > 1 else Extent.ONE
-    last = max(answers)
     is_path = causes and all(
-        cause is not None
-        and not _OF_PATHS.isdisjoint((cause.code, cause.row))
-        and cause.first_at <= last + _CLOCKS_DIFFER_S
-        for cause in causes
+        cause is not None and not _OF_PATHS.isdisjoint((cause.code, cause.row)) for cause in causes
     )
     return Extent.PATH if is_path else Extent.SOME
+
+
+def answers_since(causes: Iterable[Cause], answers: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the nodes that an endpoint answered after it began to fail on others.
+
+    Args:
+        causes: The other nodes' causes.
+        answers: When the endpoint last answered each node, from :func:`last_answer`.
+    """
+    # A cause of the last minute has only the time of the last failure.
+    began = (cause.first_at or cause.last_at - LAST_MINUTE_S for cause in causes)
+    since = max(began, default=0.0) - CLOCKS_DIFFER_S
+    return tuple(node for node, at in answers.items() if at >= since)
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
@@ -203,6 +212,7 @@ def _merged(
     ]
     failing.sort(key=lambda one: -len(one[1]))
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
+    answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),
@@ -210,8 +220,8 @@ def _merged(
         next(filter(None, places), ""),
         sum(one.is_usable for _, one in seen),
         tuple(tried),
-        tuple(answered),
-        extent_of(causes, len(causes), answered.values()),
+        answers,
+        extent_of(causes, len(causes), answers),
         tuple(failing),
         added(of_endpoint(one) for _, one in seen),
         left_out,

@@ -22,12 +22,20 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
 from userspace_proxy.diagnosis.incidents import Incidents
-from userspace_proxy.facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
+from userspace_proxy.facts import (
+    WORST_FIRST,
+    EndpointFacts,
+    IncidentFacts,
+    Level,
+    PortFacts,
+    StatusFacts,
+)
 from userspace_proxy.facts.units import in_order
 from userspace_proxy.model.quoting import shell_word, shown
 
 from .endpoints import (
     Extent,
+    answers_since,
     current_cause,
     extent_of,
     has_tried,
@@ -53,7 +61,7 @@ class MergedIncident:
     tried: int
     """The number of nodes that tried the endpoints; 0 if the incident isn't about endpoints."""
     answered: int
-    """The number of these nodes that got an answer and see no fault."""
+    """The number of these nodes that see no fault, and got an answer since others do."""
     extent: Extent
     left_out: int
     """The number of nodes whose summaries don't show whether they tried the endpoints."""
@@ -146,8 +154,8 @@ class _Reach:
         """The nodes that have a cause for each endpoint, current or past."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """When the endpoints last answered other nodes."""
-        self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
-        """The result of ``current_cause`` for each node."""
+        self.failing: Mapping[str, list[EndpointFacts]] = {at: [] for at in addresses}
+        """The facts of each node that has a cause."""
         self.places: dict[str, str] = {}
         """The nodes on which endpoints run."""
         for node, port in on_nodes if addresses else ():
@@ -160,7 +168,7 @@ class _Reach:
                         tried.add(node)
                     if endpoint.cause is not None:
                         self.failed[endpoint.address].add(node)
-                        self.causes[endpoint.address].append(current_cause(endpoint))
+                        self.failing[endpoint.address].append(endpoint)
                     elif last := last_answer(endpoint):
                         self.answers[endpoint.address][node] = last
 
@@ -184,7 +192,11 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         for node, at in reach.answers[one].items()
         if node not in failed
     }
-    causes = [cause for at in incident.endpoints for cause in reach.causes[at]]
+    failing = [one for at in incident.endpoints for one in reach.failing[at]]
+    causes = [current_cause(one) for one in failing]
+    answered = answers_since(
+        [one.cause for one in failing if one.cause is not None] or [incident.cause], answers
+    )
     # An endpoint that has answered since has no cause, but its lost packets show the path.
     causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
     facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
@@ -192,8 +204,8 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         facts,
         tuple(sorted(seen.nodes, key=in_order)),
         len(tried),
-        len(answers),
-        extent_of(causes, len(tried & failed), answers.values()),
+        len(answered),
+        extent_of(causes, len(tried & failed), answered),
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
     )

@@ -123,6 +123,12 @@ class MergedPort:
         return self.served - sum(count for _, count in self.neutral)
 
     @property
+    def served_before(self) -> int:
+        """The number of nodes that aren't known to serve it since it fails on others."""
+        is_ok = (one.mark is Level.OK and one.is_quiet for one in self.members.values())
+        return sum(is_ok) if self.groups else 0
+
+    @property
     def mark(self) -> Level | None:
         """The level for all readers, or None for a neutral mark.
 

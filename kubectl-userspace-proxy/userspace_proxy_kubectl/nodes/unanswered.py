@@ -10,7 +10,7 @@ answers on another node show the difference.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -26,9 +26,17 @@ from .endpoints import last_answer
 def with_unanswered(answers: Sequence[AgentAnswer]) -> Sequence[AgentAnswer]:
     """Return the answers, with causes for endpoints that send datagrams only to other nodes."""
     known = [one.status for one in answers if one.status is not None and one.problem is None]
-    udp = [port for status in known for port in status.ports if port.protocol == "UDP"]
-    answering = {_at(port, one) for port in udp for one in port.endpoints if last_answer(one)}
-    silent = {id(port): new for port in udp if (new := _judged(port, answering)) is not port}
+    udp = [(one, port) for one in known for port in one.ports if port.protocol == "UDP"]
+    answered: dict[object, float] = {}
+    for _, port in udp:
+        for one in port.endpoints:
+            key = _at(port, one)
+            answered[key] = max(last_answer(one), answered.get(key, 0.0))
+    silent = {
+        id(port): new
+        for status, port in udp
+        if (new := _judged(port, answered, status.started)) is not port
+    }
     if not silent:
         return answers
     return [
@@ -46,15 +54,20 @@ def _at(port: PortFacts, endpoint: EndpointFacts) -> object:
     return port.namespace, port.service, port.port, port.side, endpoint.address
 
 
-def _judged(port: PortFacts, answering: set[object]) -> PortFacts:
-    """Return the facts; in an unknown state, add causes for endpoints that answer other nodes."""
+def _judged(port: PortFacts, answered: Mapping[object, float], started: float) -> PortFacts:
+    """Return the facts; in an unknown state, add causes for endpoints that answer other nodes.
+
+    Args:
+        answered: When each endpoint last answered any node.
+        started: When the port's agent began to count; older answers show nothing about its flows.
+    """
     if port.state.word is not PortState.UNKNOWN:
         return port
     causes: list[Cause] = []
     endpoints = []
     for one in port.endpoints:
         is_silent = one.is_usable and not one.has_sent and one.unanswered_flows > FEW
-        if is_silent and _at(port, one) in answering:
+        if is_silent and answered[_at(port, one)] > started:
             causes.append(no_datagram(one.address).replace(count=one.unanswered_flows))
             one = replace(one, cause=causes[-1])
         endpoints.append(one)

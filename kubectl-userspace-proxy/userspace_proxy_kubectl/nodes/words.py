@@ -38,6 +38,8 @@ class _Counts(NamedTuple):
 
     tried: int
     answered: int
+    unknown: int
+    """The number of nodes without a failure that got no answer since others fail."""
     left_out: int
     """The number of nodes whose answers don't show whether they tried it."""
 
@@ -66,12 +68,15 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     """
     total = len(merged.answered)
     parts = list(_by_state(port, total, above))
-    served = port.proven
+    before = port.served_before
+    served = port.proven - before
     those = f"{_all(total)}{' that answered' if total < len(merged.nodes) else ''}"
     if served == total > 1:
         parts.append(f"served on {those}")
     elif served:
         parts.append(f"served on {served:,}{'' if port.groups else f' of {total:,}'}")
+    if before:
+        parts.append(f"served on {before:,} before the last minute")
     for why, count in port.neutral:
         where = f" on {those}" if count == total > 1 else f" on {count:,}"
         parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total)}")
@@ -82,7 +87,9 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
 
 def format_endpoint(endpoint: MergedEndpoint) -> str:
     """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
-    counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
+    quiet = set(endpoint.tried) - set(endpoint.answered)
+    unknown = quiet.difference(*(nodes for _, nodes in endpoint.failing))
+    counts = _Counts(len(endpoint.tried), len(endpoint.answered), len(unknown), endpoint.left_out)
     if not counts.tried:
         if endpoint.doubts:
             return f"{endpoint.address} fails clients on the kernel path"
@@ -91,7 +98,6 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
                 f"{endpoint.address}: not known whether it answers; the kernel leads clients there"
             )
         return f"{endpoint.address} has not been tried"
-    quiet = set(endpoint.tried) - set(endpoint.answered)
     if not endpoint.failing:
         if not quiet:
             but = ", but not all clients of the last minute" if endpoint.doubts else ""
@@ -123,7 +129,8 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     if one.extent is Extent.NONE or is_shared or not at:
         what = f"{_say(one.cause)}, seen {on_nodes(one.nodes, total)}"
     else:
-        counts = _Counts(one.tried, one.answered, one.left_out)
+        unknown = one.tried - one.answered - len(one.nodes)
+        counts = _Counts(one.tried, one.answered, unknown, one.left_out)
         what = _seen(one.cause, one.nodes, counts, at, one.extent)
     affected = facts.services[0] if len(facts.services) == 1 else facts.affected
     return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
@@ -237,19 +244,21 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
     """Return an endpoint's fault, the nodes that see it, and how many nodes are answered."""
-    tried, answered, left_out = counts
-    are_all = len(nodes) + answered == tried and not left_out
+    tried, answered, unknown, left_out = counts
+    are_all = len(nodes) + (answered or unknown) == tried and not left_out
+    count = answered or unknown
+    those = "the other " if are_all else ""
+    those += "one that tried" if count == 1 else f"{count:,} that tried"
     if not answered:
         by = listed(nodes)
+        if unknown:
+            have = "has" if count == 1 else "have"
+            return f"{_say(cause)} (seen by {by}); {those} {have} got no answer since"
         if are_all:
             by = _that_tried(counts) if tried > 1 else f"{by}, no other node has tried it"
         return f"{_say(cause)} (seen by {by})"
     only = "only " if len(nodes) <= answered else ""
-    others = "the other " if are_all else ""
-    if answered == 1:
-        rest = f"{others or 'the '}one that tried is answered"
-    else:
-        rest = f"{others}{answered:,} that tried are answered"
+    rest = f"{those} {'is' if count == 1 else 'are'} answered"
     if extent is not Extent.PATH or not cause.code.traits.is_dial:
         return f"{_say(cause)} (seen {only}by {listed(nodes)}); {rest}"
     it = "it " if cause.row.is_predicate else ""

@@ -5,7 +5,9 @@ from userspace_proxy.causes.endpoints import owes_answers, refuses, silent
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy_kubectl.nodes.endpoints import (
+    CLOCKS_DIFFER_S,
     Extent,
+    answers_since,
     endpoints_of,
     extent_of,
     has_tried,
@@ -21,16 +23,31 @@ SINCE = NOW - 60
 SILENT = silent(POD).replace(first_at=SINCE)
 
 
+def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently():
+    """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
+    assert extent_of((), 1, ("b",)) is Extent.SOME, "it is not ready"
+
+
 @pytest.mark.parametrize(
-    ("causes", "answers"),
+    ("cause", "since"),
     [
-        pytest.param((SILENT,), (SINCE - 9,), id="others-were-answered-before"),
-        pytest.param((), (NOW,), id="it-is-not-ready"),
+        (silent(POD).replace(first_at=SINCE, last_at=NOW), SINCE),
+        (silent(POD).replace(first_at=SINCE, last_at=NOW, when=When.PAST), SINCE),
+        (silent(POD).replace(last_at=NOW, when=When.LAST_MINUTE), NOW - 60),
     ],
 )
-def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently(causes, answers):
-    """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
-    assert extent_of(causes, 1, answers) is Extent.SOME
+def test_an_answer_before_the_failures_of_others_is_no_evidence(cause, since):
+    """Clients of no node were served, and "the other 2 that tried are answered" was shown."""
+    answers = {"b": since, "c": since - CLOCKS_DIFFER_S - 1}
+    assert answers_since([cause, silent(POD)], answers) == ("b",)
+    assert answers_since([silent(POD)], answers) == ("b", "c"), "it is unknown when it failed"
+
+
+def test_an_endpoint_without_a_recent_answer_fails_for_all():
+    old = answering(answered_at=SINCE - 9, sent_at=SINCE - 9)
+    (one,) = endpoints_of({"a": web(failing(SILENT)), "b": web(old)})
+    assert (one.tried, one.answered, one.extent) == (("a", "b"), (), Extent.ONE)
+    assert one.level is Level.TROUBLE
 
 
 def test_without_a_received_byte_no_endpoint_counts_as_answering():

@@ -46,6 +46,15 @@ def test_the_extent_of_a_failure_is_one_if_only_one_node_has_dialled():
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
 
 
+def test_an_answer_older_than_the_failures_is_no_evidence_for_an_incident():
+    old = answering(answered_at=NOW - 99, sent_at=NOW - 99)
+    sick = web(failing(silent(POD).replace(**SEEN)))
+    (one,) = incidents_of([{"a": sick, "b": web(old)}])
+    assert (one.tried, one.answered, one.extent) == (2, 0, Extent.ONE)
+    (one,) = incidents_of([{"a": sick, "b": web(answering())}])
+    assert (one.answered, one.extent) == (1, Extent.PATH)
+
+
 def test_a_node_with_a_summary_does_not_count_as_having_dialled():
     members = {"a": web(failing(silent(POD))), "b": web(failing(silent(POD)))}
     of_service = web(name="x", problem="in use")

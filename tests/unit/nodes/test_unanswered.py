@@ -3,7 +3,18 @@ import pytest
 from userspace_proxy.causes.endpoints import no_datagram, silent
 from userspace_proxy_kubectl.nodes.unanswered import with_unanswered
 
-from .views import OTHER, POD, answer_of, failing, flows, merged_of, one_port, web, without_answer
+from .views import (
+    OTHER,
+    POD,
+    answer_of,
+    answering,
+    failing,
+    flows,
+    merged_of,
+    one_port,
+    web,
+    without_answer,
+)
 
 
 def test_a_few_unanswered_flows_are_not_reported():
@@ -27,6 +38,11 @@ def test_a_node_whose_flows_alone_are_unanswered_has_a_cause_with_their_number()
     [
         pytest.param(flows(address=OTHER), {}, id="another-endpoint-answers"),
         pytest.param(flows(), {"problem": without_answer("b").problem}, id="the-answer-is-old"),
+        pytest.param(
+            web(answering(sent_at=1.0, answered_at=1.0), name="dns", protocol="UDP"),
+            {},
+            id="the-endpoint-answered-before-the-flows",
+        ),
     ],
 )
 def test_unanswered_flows_have_no_cause_without_a_recent_answer_of_the_endpoint(flow, facts):

@@ -47,6 +47,8 @@ COLUMNS = 120
 
 _SILENT, _REFUSES = failing(silent(POD)), failing(refuses(POD))
 _PAST = failing(silent(POD).replace(when=When.PAST), is_past=True)
+_NOW_SILENT = failing(silent(POD).replace(last_at=NOW))
+_BEFORE = answering(answered_at=NOW - 90, sent_at=NOW - 90)
 _DROPPED = failing(dropped_here(POD, "chain ip filter out of nftables drops packets to it"))
 
 SEEN: dict[str, tuple[EndpointFacts, ...]] = {
@@ -62,6 +64,9 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "two causes": (_SILENT, _REFUSES, *[answering()] * 9),
     "two causes, none is answered": (_SILENT, _SILENT, _REFUSES),
     "three causes": (_SILENT, _REFUSES, failing(unreachable(POD)), answering(), answering()),
+    "answers are older than the failures": (_NOW_SILENT, _BEFORE, _BEFORE),
+    "one answer is older than the failures": (_NOW_SILENT, _NOW_SILENT, _BEFORE),
+    "some answers are older than the failures": (_NOW_SILENT, _BEFORE, answering()),
     "in the past": (_PAST, answering(), answering()),
     "by a rule of the node": (_DROPPED, answering(), answering()),
     "no dial fails": (failing(sends_nothing(POD)), answering(), answering()),
@@ -98,6 +103,11 @@ def make_ports() -> AllNodes:
         ports = [
             cart,
             *(web(failing(one), name=f"dead-{n}") for n, one in enumerate(dead)),
+            web(
+                failing(silent(POD)) if number == 1 else answering(),
+                name="idle",
+                is_quiet=number > 2,
+            ),
             web(*map(failing, gone), name="gone"),
             web(answering(), name="lately", **(few if number == 1 else {})),
             web(answering(), name="taken", problem="10.96.0.7:80 is in use" * (number == 1)),
