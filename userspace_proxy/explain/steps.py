@@ -228,7 +228,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         _endpoint(port, endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]
     ]
     if total > len(details):
-        details.append((Level.OK, f"and {total - len(details):,} more"))
+        details.append((None, f"and {total - len(details):,} more"))
     hint = port.state.hint
     if _is_sentence(port):
         # Show the times of the port's causes here: they have no lines of their own, unlike the
@@ -272,8 +272,6 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         return level, f"{where}: {format_ejected(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
-        if level is Level.OK and endpoint.connections and port.is_without_answer:
-            level = None
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return level, f"{where}: {endpoint.state}{preference}{count}"
     return level, f"{where}: {endpoint.state}"

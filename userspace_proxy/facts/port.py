@@ -366,13 +366,16 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
         If a cause of the port's state names an endpoint with level ok, the endpoint failed clients
         in the last minute, and has the port's mark. The mark of any other ok endpoint is neutral if
-        its answers aren't visible (:attr:`is_unseen`).
+        nothing has come back in its connections or those of the whole port, or its answers aren't
+        visible (:attr:`is_unseen`).
         """
         if endpoint.level is not Level.OK:
             return endpoint.level
         if any(cause.get("at") == endpoint.address for cause in self.state.causes):
             return self.mark
-        return None if self.is_unseen else Level.OK
+        is_asked = endpoint.connections or self.mark is None
+        is_unknown = self.is_unseen or (is_asked and not endpoint.has_sent)
+        return None if is_unknown else Level.OK
 
     @property
     def is_unseen(self) -> bool:

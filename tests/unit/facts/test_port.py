@@ -190,12 +190,24 @@ def test_a_port_with_a_neutral_mark_has_a_reason(facts, mark, why):
 )
 def test_an_endpoint_is_marked_as_good_only_if_it_answers_all_clients(port, mark):
     ready, other = (
-        EndpointFacts(address=one, is_usable=True, state="ready") for one in (AT, "10.0.0.2:80")
+        EndpointFacts(address=one, is_usable=True, state="ready", sent_at=1.0)
+        for one in (AT, "10.0.0.2:80")
     )
     of_others = None if "path" in port else Level.OK
     port = PortFacts(endpoints=[ready, other], **port)
     assert [port.mark_of(one) for one in (ready, other)] == [mark, of_others]
     assert port.mark_of(EndpointFacts(is_usable=True, cause=REFUSES)) is Level.TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("figures", "mark"),
+    [({"connections": 3}, None), ({"connections": 3, "sent_bytes": 1}, Level.OK), ({}, Level.OK)],
+)
+def test_an_endpoint_from_which_nothing_came_back_has_a_neutral_mark(figures, mark):
+    one = EndpointFacts(is_usable=True, state="ready", **figures)
+    assert PortFacts(endpoints=[one], sent_bytes=9).mark_of(one) is mark
+    unknown = PortFacts(endpoints=[one], state=StateFacts(word=PortState.UNKNOWN))
+    assert unknown.mark_of(one) is (mark if one.has_sent else None)
 
 
 @pytest.mark.parametrize(
