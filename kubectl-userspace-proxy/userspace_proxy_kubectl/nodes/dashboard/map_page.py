@@ -6,6 +6,7 @@ Rule 2: a search shows the Services that match, and the Services of matching cli
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
@@ -116,11 +117,19 @@ def _service(
 
 
 def _calls(service: str, calls: Iterable[ClientCalls]) -> list[Line]:
-    counts: dict[str, int] = {}
+    counts, failed = Counter[str](), Counter[str]()
     for call in calls:
-        counts[call.client] = counts.get(call.client, 0) + call.connections
+        counts[call.client] += call.connections
+        failed[call.client] += call.failed
+    # A client whose protocol has no answers (syslog) counts as failed, so nothing is known of it.
     return [
-        Line(client, service, count, Level.OK, plural(count, "connection"))
+        Line(
+            client,
+            service,
+            count,
+            Level.OK if failed[client] < count else None,
+            f"{plural(count, 'connection')}, {failed[client]:,} failed",
+        )
         for client, count in counts.items()
     ]
 

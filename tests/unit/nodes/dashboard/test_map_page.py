@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 from userspace_proxy.facts import Level
 from userspace_proxy.status.selection import Selection
@@ -27,6 +28,14 @@ def test_the_map_shows_clients_calling_services_and_their_endpoints():
     assert serves["shop/quiet", "10.244.1.4:80"] is None
 
 
+def test_a_client_without_an_answer_has_no_ok_line():
+    answered = all_calls().calls[0]
+    failed = replace(answered, client="shop/sick", connections=3, failed=3)
+    calling = calling_of(LOOK.merged.ports, AllCalls((answered, failed)), "")
+    assert [line.level for line in calling.calls] == [Level.OK, None]
+    assert calling.calls[1].title == "3 connections, 3 failed"
+
+
 def test_services_with_problems_come_first_followed_by_the_busiest():
     assert [item.name for item in the_map().services] == [
         "shop/search",
@@ -52,7 +61,7 @@ def test_items_link_to_their_pages():
     assert '<a href="/services/shop/web">' in page
     assert '<a href="/connections?q=shop/front-5d9">' in page
     assert f'<a href="/?q=endpoint:{WEB_1}">' in page
-    assert "<title>shop/front-5d9 → shop/web: 900 connections</title>" in page
+    assert "<title>shop/front-5d9 → shop/web: 900 connections, 0 failed</title>" in page
     assert "5 clients, 4 Services, 7 endpoints" in page
 
 
