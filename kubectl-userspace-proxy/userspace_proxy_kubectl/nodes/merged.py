@@ -200,10 +200,10 @@ class Merged:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None for a neutral mark (:func:`mark_of`)."""
-        if self.level is not Level.OK or not self.ports:
+        """The level for all readers; None for a neutral mark: no answer yet, or :func:`mark_of`."""
+        if self.level is not Level.OK or not (self.ports or self.silent):
             return self.level
-        return mark_of(self.ports, more=self.healthy)
+        return None if self.silent else mark_of(self.ports, more=self.healthy)
 
     @property
     def silent(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, PortState, SourceFacts
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.merged import (
     ASKED_MAX,
@@ -98,6 +99,13 @@ def test_the_merged_mark_is_neutral_without_proof_of_served_clients(fine, failed
     merged = merged_of(answer_of("a", quiet, *([FINE] if fine else [])))
     assert merged.level is Level.OK
     assert (merged.mark, mark_of(merged.ports)) == (mark, mark)
+
+
+@pytest.mark.parametrize("answers", [(), (answer_of("a", FINE),)])
+def test_the_merged_mark_is_neutral_until_all_nodes_have_answered(answers):
+    merged = merged_of(*answers, AgentAnswer("b"))
+    assert (merged.level, merged.mark) == (Level.OK, None)
+    assert merged_of(answer_of("a", FINE)).mark is Level.OK
 
 
 def test_an_unresponsive_node_is_not_counted():
