@@ -361,6 +361,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         """The meaning of its neutral mark; empty if its mark isn't neutral."""
         return self.state.word.neutral if self.state.level is Level.OK else ""
 
+    @property
+    def is_unserved(self) -> bool:
+        """Whether clients got no answer although its mark is neutral, not worse."""
+        has_failed = self.failed or self.turned_away or self.last_minute.cause is not None
+        return bool(self.neutral_reason and has_failed)
+
     def mark_of(self, endpoint: EndpointFacts) -> Level | None:
         """Return the level that every view shows for an endpoint; None for a neutral mark.
 

@@ -29,10 +29,12 @@ from ..facts import (
     IncidentFacts,
     Level,
     PortFacts,
+    PortState,
     Problem,
     RejectedFacts,
     StatusFacts,
 )
+from ..facts.units import plural
 from ..secrets import without_secrets
 from .chart import Chart, Sparkline, draw, make_chart
 from .history import Figures
@@ -58,6 +60,7 @@ PARTS = (
     "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
 """The ids of the parts other than rows; each has a template of the same name."""
+_UNKNOWN = PortState.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Page:
 
     view: StatusFacts
     level: Level
+    mark: Level | None
+    """The level that the heading shows; None if a port with a neutral mark has failed clients."""
     verdict: str
     problems: tuple[Problem, ...]
     """The problems of the node; the problems of Service ports are in their rows."""
@@ -97,8 +102,9 @@ class Page:
     @property
     def title(self) -> str:
         """The title. It begins with the state, because a narrow tab shows only the beginning."""
-        word = {Level.OK: "OK", Level.ATTENTION: "Attention", Level.TROUBLE: "Trouble"}[self.level]
-        return f"{word}: {self.view.node or 'this node'}, userspace-proxy"
+        word = {Level.OK: "OK: ", Level.ATTENTION: "Attention: ", Level.TROUBLE: "Trouble: "}
+        shown = word[self.mark] if self.mark else ""
+        return f"{shown}{self.view.node or 'this node'}, userspace-proxy"
 
     @property
     def probes(self) -> str:
@@ -139,7 +145,7 @@ def render_parts(page: Page) -> Parts:
         "empty": "empty.html",
         "has_rates": page.has_rates,
         "asked": page.selection,
-        "mark": page.level,
+        "mark": page.mark,
         "heading": page.view.node or "This node",
         "verdict": page.verdict,
     }
@@ -180,15 +186,23 @@ def build_page(sample: Sample, selection: Selection) -> Page:
             )
         )
     checks, minute = chosen.health_checks, history.minute()
+    overview, verdict = make_overview(view.ports, history), summary.verdict
+    mark: Level | None = summary.level
+    # Cost: ports are looked at again only if some have this state.
+    is_unknown = mark is Level.OK and any(word == _UNKNOWN for word, _, _ in overview.counts)
+    if is_unknown and (unserved := sum(map(_is_unserved, view.ports))):
+        mark, named = None, plural(unserved, "Service port")
+        verdict = f"{verdict} Nothing shows whether all clients of {named} are answered."
     return Page(
         view=view,
         level=summary.level,
-        verdict=summary.verdict,
+        mark=mark,
+        verdict=verdict,
         problems=summary.problems,
         mistakes={f"source: {item.line}": item for item in view.source.rejected},
         incidents=incidents[:INCIDENTS_SHOWN],
         more_incidents=len(incidents[INCIDENTS_SHOWN:]),
-        overview=make_overview(view.ports, history),
+        overview=overview,
         rows=tuple(rows),
         columns=columns_of(rows, selection.sort),
         chosen=chosen,
@@ -204,6 +218,11 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         chart=make_chart(history, now),
         events=sample.events[:EVENTS_SHOWN],
     )
+
+
+def _is_unserved(port: PortFacts) -> bool:
+    # Failures on the userspace path show nothing about clients on the kernel path.
+    return port.state.word is _UNKNOWN and port.is_unserved and not port.is_unseen
 
 
 def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> str:

@@ -141,12 +141,7 @@ class MergedPort:
     @cached_property
     def unserved(self) -> Mapping[str, PortFacts]:
         """The facts of nodes with a neutral mark whose clients got no answer."""
-        return {
-            node: port
-            for node, port in self.members.items()
-            if port.neutral_reason
-            and (port.failed or port.turned_away or port.last_minute.cause is not None)
-        }
+        return {node: port for node, port in self.members.items() if port.is_unserved}
 
     @property
     def hint(self) -> str:

@@ -14,6 +14,7 @@ from userspace_proxy.facts import (
     StateFacts,
     worst,
 )
+from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.facts.port import ClauseFacts
 from userspace_proxy.model import DataPath
 
@@ -197,6 +198,21 @@ def test_an_endpoint_is_marked_as_good_only_if_it_answers_all_clients(port, mark
     port = PortFacts(endpoints=[ready, other], **port)
     assert [port.mark_of(one) for one in (ready, other)] == [mark, of_others]
     assert port.mark_of(EndpointFacts(is_usable=True, cause=REFUSES)) is Level.TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_unserved"),
+    [
+        ({}, False),
+        ({"refused": 1}, True),
+        ({"turned_away": [REFUSES]}, True),
+        ({"last_minute": LastMinuteFacts(cause=REFUSES)}, True),
+        ({"refused": 1, "state": StateFacts()}, False),
+    ],
+)
+def test_a_port_with_a_neutral_mark_and_failed_clients_is_unserved(facts, is_unserved):
+    state = StateFacts(word=PortState.UNKNOWN)
+    assert PortFacts(**{"state": state, **facts}).is_unserved is is_unserved
 
 
 @pytest.mark.parametrize(

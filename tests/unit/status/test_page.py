@@ -7,8 +7,9 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, SourceFacts
-from userspace_proxy.model import Handling
+from userspace_proxy.model import DataPath, Handling
 from userspace_proxy.status.page import (
     ENDPOINTS_SHOWN,
     HEALTH_CHECKS_SHOWN,
@@ -38,6 +39,7 @@ from .views import (
     make_port,
     make_troubled_view,
     make_view,
+    replace,
 )
 
 
@@ -57,6 +59,18 @@ def test_the_title_starts_with_the_state():
     assert build(make_calm_view()).title == "OK: node-a, userspace-proxy"
     assert build(make_troubled_view()).title == "Trouble: node-a, userspace-proxy"
     assert build(make_view(node="")).title == "OK: this node, userspace-proxy"
+
+
+@pytest.mark.parametrize(("unanswered", "mark"), [(0, Level.OK), (71, None)])
+def test_the_heading_is_neutral_while_clients_may_be_unanswered(unanswered, mark):
+    """A page with 476 failed flows had a green mark, and "1 Service port served"."""
+    quiet = {"connections": 71, "sent_bytes": 0, "unanswered_flows": unanswered}
+    page = build(make_view(make_port(), make_port("dns", protocol="UDP", **quiet)))
+    assert (page.level, page.mark) == (Level.OK, mark)
+    assert page.title.startswith("OK: ") is (mark is Level.OK)
+    assert ("clients of 1 Service port" in page.verdict) is (mark is None)
+    kernel = replace(make_port(refused=unanswered), path=PathView(DataPath.KERNEL))
+    assert build(make_view(kernel)).mark is Level.OK
 
 
 def test_a_page_lists_at_most_a_hundred_service_ports():
