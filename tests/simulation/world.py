@@ -386,7 +386,7 @@ class World:
             now = self.timeline.now
             self.network.note(f"another worker: {endpoint} {how}")
             if how == "answered":
-                service.group.outcomes.answered_elsewhere(endpoint, now)
+                service.group.answered_elsewhere(endpoint, now)
                 service.answered[endpoint] = now
             else:
                 current = service.group.balancers.current

@@ -240,7 +240,7 @@ class ClientAddressDialer:
                 return fd
             dialling.is_preserved = False
             self._out_of_ports.note(client, endpoint, now)
-            group.outcomes.left_client_address(endpoint, client, now)
+            group.left_client_address(endpoint, client, now)
         at = group.detours.get(endpoint, endpoint) if group.detours else endpoint
         return self._node_dialer.dial(at, now, holds_ack)
 
@@ -274,7 +274,7 @@ class ClientAddressDialer:
                     return sock, number
                 sock.close()
                 dialling.is_preserved = False
-                group.outcomes.left_client_address(endpoint, client, now)
+                group.left_client_address(endpoint, client, now)
         at = group.detours.get(endpoint, endpoint) if group.detours else endpoint
         sock = _socket.socket(family_of(at.ip), _DATAGRAM)
         return sock, sock.connect_ex(at)

@@ -1,32 +1,48 @@
-"""Owns one Service port's state on the data path: endpoints, their counters, and waiting clients.
+"""Owns one Service port's state on the data path, and acts on the outcomes of its dials.
 
     EndpointGroup ─┬─ balancers: which endpoint the next connection uses, and their loads
-                   ├─ outcomes: results of dials; ejections and their log
                    ├─ waiting_room: clients that no endpoint can take
                    └─ counters (``CounterTable``)
 
-An update changes all of these, and ends the flows to removed endpoints.
+    failed ─┬─ out of ports, descriptors or memory ──▶ a shortage of this node
+            ├─ for this client only ──▶ only counted
+            └─ otherwise ──▶ ejected ──answered, here or in another worker──▶ back
+
+Rule 1: an update changes all of these, and ends the flows to removed endpoints.
+Rule 2: ejections and their ends are reported to other workers, unless another worker reported them.
+Rule 3: a detour (a fault injection that dials an endpoint elsewhere) may fail although the endpoint
+works: such a failure is reported as the detour's, and is forgotten when the detour ends.
+Rule 4: log lines per minute are bounded: the last one reports that further lines are omitted.
 """
 
 from __future__ import annotations
 
 import _socket
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from ..balance import AffinityTables
 from ..causes.cause import CauseCode
+from ..causes.endpoints import DIAL_CODES, dial_failed
+from ..causes.say import say
 from ..facts import AbortCounters, AfterWait, EndpointCounters
 from ..facts.counters import CounterTable
+from ..kernel.neighbours import absent_hop, own_route_failure
 from ..kernel.socket_options import packets_lost
-from ..model import PortKey, SocketAddress
+from ..log_fields import FieldLogger
+from ..log_limit import LogLimit
+from ..model import DialFailure, Failure, PortKey, SocketAddress
+from ..model.failures import NO_ANSWER, SHORTAGES, UNREACHABLE
 from ..model.port_ranges import DialledRange
 from ..model.serving import Serving
 from .balancers import Balancers
-from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
+
+_log = FieldLogger("userspace_proxy.dataplane")
 
 # A client counts as having waited if its dial began this long after its arrival, which is earlier
 # than any client gives up.
@@ -38,6 +54,34 @@ _RULES_FOLLOW_S = 10.0
 # Cost: nearly all Service ports share this mapping.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
+# The maximum number of log lines per Service port and minute.
+_EJECTION_LINES = 11
+
+
+class GroupNews(Protocol):
+    """The receiver of one worker's findings about a Service port, for the other workers."""
+
+    def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
+        """Report that a failed dial has ejected an endpoint, or prolonged its ejection."""
+
+    def returned(self, endpoint: SocketAddress) -> None:
+        """Report that a dial has ended an ejection."""
+
+    def waiting(self) -> None:
+        """Report the first waiting client that has found no endpoint."""
+
+
+class _FailedDials:
+    """The state that only a Service port with failed dials needs."""
+
+    __slots__ = ("ejection_lines", "return_lines", "returned_at", "shortage_lines")
+
+    def __init__(self) -> None:
+        self.returned_at: dict[SocketAddress, float] = {}
+        """When the last ejection of an endpoint ended."""
+        self.shortage_lines = LogLimit()
+        self.ejection_lines = LogLimit(_EJECTION_LINES)
+        self.return_lines = LogLimit(_EJECTION_LINES)
 
 
 class EndpointGroup(CounterTable):
@@ -51,6 +95,7 @@ class EndpointGroup(CounterTable):
     """
 
     __slots__ = (
+        "_failed_or_none",
         "_processes",
         "_ranges_left_at",
         "balancers",
@@ -59,8 +104,8 @@ class EndpointGroup(CounterTable):
         "label",
         "left_at",
         "left_ranges",
+        "news",
         "on_removed",
-        "outcomes",
         "prefixes",
         "reference",
         "sends_at_once",
@@ -89,7 +134,9 @@ class EndpointGroup(CounterTable):
         self.left_ranges: tuple[DialledRange, ...] = ()
         """The ranges before their last change; empty once :meth:`lately_left` finds it too old."""
         self._ranges_left_at = 0.0
-        self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
+        self.detours: Mapping[SocketAddress, SocketAddress] = (
+            dict(self.serving.detours) or _NO_DETOURS
+        )
         """Addresses at which endpoints are dialled instead of their own; nearly always empty."""
         self.left_at = NONE_LEFT
         """When endpoints last left. Recorded even if the Service doesn't end their connections,
@@ -102,8 +149,9 @@ class EndpointGroup(CounterTable):
             entries=entries,
             service=str(key.name.service),
         )
-        self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
-        self._detour()
+        self.news: GroupNews | None = None
+        """Receives this worker's findings."""
+        self._failed_or_none: _FailedDials | None = None
         self.sends_at_once = False
         """Whether the last connection had bytes to send at its endpoint's answer (``HeldAcks``)."""
         self.waiting_room: WaitingRoom | None = None
@@ -123,7 +171,7 @@ class EndpointGroup(CounterTable):
         old, self.serving = self.serving, serving
         if old.ranges and old.ranges != serving.ranges:
             self.left_ranges, self._ranges_left_at = old.ranges, now
-        self._detour()
+        self.detours = dict(serving.detours) or _NO_DETOURS
         self.balancers.change(serving, now)
         current = frozenset(serving.all_endpoints)
         removed = frozenset(old.all_endpoints) - current
@@ -132,7 +180,14 @@ class EndpointGroup(CounterTable):
         self._end_flows(gone.difference(serving.leaving))
         if removed:
             self.fold(current)
-        self.outcomes.change(old, serving)
+        if self._failed_or_none is not None:
+            for endpoint in removed:
+                self._failed.returned_at.pop(endpoint, None)
+        for endpoint, _ in set(old.detours) ^ set(serving.detours):
+            # Forget failures of the detour, or of the endpoint before it.
+            self.counters_of(endpoint).dials.end()
+            if self.balancers.current.answered(endpoint) and self.news is not None:
+                self.news.returned(endpoint)
         if self.waiting_room is not None:
             self.waiting_room.update(serving.handling.waits, is_uniform=serving.is_uniform)
         return left
@@ -172,9 +227,8 @@ class EndpointGroup(CounterTable):
                 handling.waits,
                 is_uniform=self.serving.is_uniform,
             )
-        news = self.outcomes.news
-        if not (is_at_limit or self.waiting_room.lacks_endpoints or news is None):
-            news.waiting()
+        if not (is_at_limit or self.waiting_room.lacks_endpoints or self.news is None):
+            self.news.waiting()
         return self.waiting_room
 
     def abort_counters_of(
@@ -229,10 +283,160 @@ class EndpointGroup(CounterTable):
             self.counters.denied += new
         return lost
 
-    def _detour(self) -> None:
-        self.detours = self.outcomes.detours = dict(self.serving.detours) or _NO_DETOURS
+    @property
+    def _failed(self) -> _FailedDials:
+        if self._failed_or_none is None:
+            self._failed_or_none = _FailedDials()
+        return self._failed_or_none
 
-    def _retry(self) -> None:
-        """Dial for the waiting clients because an endpoint answers again."""
+    def failed(
+        self,
+        endpoint: SocketAddress,
+        failed: DialFailure,
+        now: float,
+        *,
+        client: str = "",
+        is_client_specific: bool = False,
+        may_be_client_specific: bool = False,
+    ) -> CauseCode:
+        """Count a failed dial, eject the endpoint if it was the cause, and return why it failed.
+
+        ``client`` is the dial's source address, empty for this node's own;
+        ``is_client_specific`` means that the endpoint answers other clients,
+        ``may_be_client_specific`` that it may answer them.
+        """
+        counters = self.counters_of(endpoint)
+        is_silent = failed.failure is Failure.SILENT
+        if failed.failure in NO_ANSWER and absent_hop(endpoint.ip):
+            failed = failed._replace(failure=Failure.NO_HOST)
+        failed = own_route_failure(failed, endpoint.ip)
+        failure = failed.failure
+        code = DIAL_CODES[failure]
+        if endpoint in self.detours:
+            code = CauseCode.FAULT_ON_PURPOSE
+        counters.count_failure(code)
+        if failure in SHORTAGES:
+            self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
+            return code
+        if failure is Failure.RESET:
+            # Count an end, not a failed dial: only an endpoint that accepted the connection resets
+            # it, whatever probes have shown.
+            counters.ends.failed(now, failure)
+            if client:
+                counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)
+        if is_client_specific:
+            return code
+        dials = counters.dials
+        # Routers limit the rate of ICMP errors, so silence after such an error counts as the same
+        # failure.
+        is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
+        dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
+        if may_be_client_specific:
+            return code
+        if self.balancers.current.failed(endpoint, now, is_silent=is_silent):
+            lines = self._failed.ejection_lines
+            if lines.take(now):
+                self._log_ejection(endpoint, failed, is_last=not lines.left)
+            if self.news is not None:
+                self.news.ejected(endpoint, is_silent=is_silent)
+        return code
+
+    def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
+        """Record a successful dial, which ends an ejection. Returns the endpoint's counters."""
+        counters = self.counters_of(endpoint)
+        counters.dials.succeeded_at = now
+        if self.balancers.current.answered(endpoint):
+            self._note_return(endpoint, now)
+            lines = self._failed.return_lines
+            if lines.take(now):
+                self._log_return(endpoint, is_last=not lines.left)
+            if self.news is not None:
+                self.news.returned(endpoint)
+        return counters
+
+    def answered_elsewhere(self, endpoint: SocketAddress, now: float) -> None:
+        """End an ejection because the endpoint has answered another worker."""
+        counters = self.find_counters(endpoint)
+        if counters is not None:
+            counters.dials.succeeded_at = now
+        if self.balancers.current.answered(endpoint):
+            self._note_return(endpoint, now)
+
+    def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
+        """Return whether an ejection ended after ``moment``: older silence is outdated."""
+        failed = self._failed_or_none
+        return failed is not None and failed.returned_at.get(endpoint, moment) > moment
+
+    def has_answered_since(self, endpoint: SocketAddress, moment: float) -> bool:
+        """Return whether a dial succeeded after ``moment``: older silence ejects nothing."""
+        counters = self.find_counters(endpoint)
+        return counters is not None and counters.dials.succeeded_at > moment
+
+    def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
+        """Count and log that a dial uses this node's address because no client port was free."""
+        self._count_client_ports(now)
+        fields = {
+            "service": self.label,
+            "endpoint": str(endpoint),
+            "client": client,
+            "cause": "the client's ports 61000-65535 towards the endpoint are in use",
+            "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
+        }
+        if self._failed.shortage_lines.take(now):
+            _log.warning(
+                "%(service)s: endpoint %(endpoint)s sees this node's address instead of "
+                "%(client)s: %(cause)s",
+                extra=fields,
+            )
+
+    def _note_shortage(
+        self, endpoint: SocketAddress, failed: DialFailure, now: float, *, is_of_client: bool
+    ) -> None:
+        """Count and log a dial that failed because of a shortage of this node."""
+        self.counters.shortages += 1
+        if failed.failure is Failure.OUT_OF_PORTS and is_of_client:
+            self._count_client_ports(now)
+        elif failed.failure is Failure.OUT_OF_PORTS:
+            self.counters.out_of_ports += 1
+            self.out_of_ports_at = now
+        if self._failed.shortage_lines.take(now):
+            _log.warning(
+                "%(service)s: out of local ports, descriptors or memory: %(cause)s",
+                extra=self._fields(endpoint, failed),
+            )
+
+    def _count_client_ports(self, now: float) -> None:
+        self.counters.out_of_client_ports += 1
+        self.out_of_client_ports_at = now
+
+    def _note_return(self, endpoint: SocketAddress, now: float) -> None:
+        self._failed.returned_at[endpoint] = now
+        self.balancers.restart(endpoint, now)
         if self.waiting_room is not None:
             self.waiting_room.retry()
+
+    def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
+        cause = dial_failed(endpoint, failed.failure, os.strerror(failed.number))
+        on_purpose = " (a fault on purpose)" if endpoint in self.detours else ""
+        words = f"{say(cause)}{on_purpose}"
+        return {"service": self.label, "endpoint": str(endpoint), "cause": words}
+
+    def _log_ejection(self, endpoint: SocketAddress, failed: DialFailure, *, is_last: bool) -> None:
+        if not is_last:
+            fields = self._fields(endpoint, failed)
+            _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
+            return
+        _log.warning(
+            "%(service)s: more endpoints ejected, further lines omitted for up to a minute",
+            extra={"service": self.label},
+        )
+
+    def _log_return(self, endpoint: SocketAddress, *, is_last: bool) -> None:
+        if not is_last:
+            fields = {"service": self.label, "endpoint": str(endpoint)}
+            _log.info("%(service)s: endpoint readmitted: %(endpoint)s", extra=fields)
+            return
+        _log.info(
+            "%(service)s: more endpoints readmitted, further lines omitted for up to a minute",
+            extra={"service": self.label},
+        )

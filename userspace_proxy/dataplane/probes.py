@@ -178,7 +178,7 @@ class Probes:
                     "%(client)s",
                     extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
                 )
-                dials = group.outcomes.answered(endpoint, now).dials
+                dials = group.answered(endpoint, now).dials
                 self.denied(group, client, endpoint, dials.dial_failure)
         # Release the descriptor last: this may resume clients that wait for descriptors, and their
         # dials may request other probes at once.

@@ -273,7 +273,7 @@ class TcpConnection(Accounted):
         if failed is None:
             return
         if failed.failure is Failure.EXHAUSTED:
-            group.outcomes.failed(endpoint, failed, now)
+            group.failed(endpoint, failed, now)
             # Dial again once descriptors are free: the client waits like clients in the listener's
             # queue, but with a deadline.
             room = group.waiting_room if self._wait() else None
@@ -483,13 +483,13 @@ class TcpConnection(Accounted):
                 self.tried = {}
             now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
             is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
-            outcomes, is_over, is_answering = self.group.outcomes, False, False
+            group, is_over, is_answering = self.group, False, False
             if failed.failure is Failure.SILENT and self.began_at is not None:
-                is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
+                is_over = group.has_returned_since(self.endpoint, self.began_at)
                 # Eject an endpoint that answers only some dials, unless there is no other endpoint.
-                is_only = len(self.group.serving.all_endpoints) == 1
-                is_answering = is_only and outcomes.has_answered_since(self.endpoint, self.began_at)
-            self.tried[self.endpoint] = outcomes.failed(
+                is_only = len(group.serving.all_endpoints) == 1
+                is_answering = is_only and group.has_answered_since(self.endpoint, self.began_at)
+            self.tried[self.endpoint] = group.failed(
                 self.endpoint,
                 failed,
                 now,
@@ -500,9 +500,9 @@ class TcpConnection(Accounted):
             if failed.failure in SHORTAGES or self._is_closed_port(failed):
                 return
             if is_denied and not is_over:
-                probes.denied(self.group, client, self.endpoint, failed)
+                probes.denied(group, client, self.endpoint, failed)
             elif self.is_preserved and not is_over:
-                probes.request(self.group, client, self.endpoint)
+                probes.request(group, client, self.endpoint)
 
     def _refuse(self) -> None:
         """Reset a client that no endpoint serves."""

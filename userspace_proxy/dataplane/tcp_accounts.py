@@ -1,7 +1,7 @@
-"""Updates a Service port's counters, outcomes and log from events of its TCP connections.
+"""Updates a Service port's counters and log from events of its TCP connections.
 
-    TcpConnection ──begun, answered, first_byte, ended──▶ TcpAccounts ──▶ counters, outcomes,
-                                                          calls, log, waiting room
+    TcpConnection ──begun, answered, first_byte, ended──▶ TcpAccounts ──▶ counters, calls,
+                                                          log, waiting room
 
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: is it acknowledged?
@@ -141,7 +141,7 @@ class TcpAccounts:
         endpoint, started = connection.endpoint, connection.started
         assert endpoint is not None, "a dial that was answered has an endpoint"
         group.connect_times.add(now - started)
-        counters = group.outcomes.answered(endpoint, now)
+        counters = group.answered(endpoint, now)
         waits = group.waiting_room is not None
         abort_counters = (
             group.abort_counters_of(counters, started, connection.began_at) if waits else counters

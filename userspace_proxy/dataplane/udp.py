@@ -275,7 +275,7 @@ class UdpListener(Handler):
             flow.tried = {}
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
-        flow.tried[endpoint] = self.group.outcomes.failed(
+        flow.tried[endpoint] = self.group.failed(
             endpoint,
             failed,
             now,
@@ -306,7 +306,7 @@ class UdpListener(Handler):
             flow.kept = None
             if flow.endpoint is not None:
                 # Endpoints of one-way protocols never answer, so silence counts as success.
-                self.group.outcomes.answered(flow.endpoint, now)
+                self.group.answered(flow.endpoint, now)
         elif kept is not None and age_s <= _KEEP_S and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(len(one.payload) for one in kept) <= _KEEP_BYTES
             if fits:

@@ -286,7 +286,7 @@ class UdpFlow(Handler):
         self.kept = None
         self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:
-            counters = self.group.outcomes.answered(self.endpoint, now)
+            counters = self.group.answered(self.endpoint, now)
             if self.first_byte_s >= UNANSWERED_FLOW_S:
                 self._note_unanswered(counters)
                 counters.came_late()

@@ -211,7 +211,7 @@ class Worker:
             entries=engine.entries,
         )
         number = message.group
-        group.outcomes.news = _News(number, self._send)
+        group.news = _News(number, self._send)
         self._groups[number] = group
         self._labelled[group.label] = number
 
@@ -270,7 +270,7 @@ class Worker:
     def _end_ejection(self, message: Returned) -> None:
         group = self._groups.get(message.group)
         if group is not None:
-            group.outcomes.answered_elsewhere(message.endpoint, self._dataplane.engine.clock())
+            group.answered_elsewhere(message.endpoint, self._dataplane.engine.clock())
 
     def _restore_entries(self, message: AffinityEntries) -> None:
         now = self._dataplane.engine.clock()

@@ -30,7 +30,7 @@ def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
     group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60))
     (pinned,) = picks(group, 1, BOB)
     dead = POD_A if pinned != POD_A else POD_B
-    group.outcomes.failed(dead, dial_failure(errno.ECONNREFUSED, dead.ip), 0.0)
+    group.failed(dead, dial_failure(errno.ECONNREFUSED, dead.ip), 0.0)
     lc = Serving([POD_A, POD_B, POD_C], 60, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(lc)
     assert group.balancers.tracks_loads
@@ -66,7 +66,7 @@ def test_affinity_entries_and_ejections_survive_a_temporary_split(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
-    group.outcomes.failed(POD_C, dial_failure(errno.ECONNREFUSED, POD_C.ip), 0.0)
+    group.failed(POD_C, dial_failure(errno.ECONNREFUSED, POD_C.ip), 0.0)
     for split in (
         Serving(pods, 60, outside=[POD_B], inside=CLUSTER),
         Serving(pods, 60, outside=[POD_B], inside=("10.9.0.0/16",)),
@@ -234,11 +234,11 @@ def test_slow_start_applies_to_a_new_endpoint(balance):
 
 def test_slow_start_applies_to_a_recovered_endpoint():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A, POD_B), handling=SLOWLY))
-    group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0)
-    group.outcomes.answered(POD_B, 100.0)
+    group.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0)
+    group.answered(POD_B, 100.0)
     assert abs(shares_of(group, POD_B, 100.0)[0] - 10) <= 1
-    group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 150.0)
-    group.outcomes.answered_elsewhere(POD_B, 200.0)
+    group.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 150.0)
+    group.answered_elsewhere(POD_B, 200.0)
     assert abs(shares_of(group, POD_B, 200.0)[0] - 10) <= 1
 
 

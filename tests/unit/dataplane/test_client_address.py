@@ -45,7 +45,6 @@ class Group:
         self.left = []
         self.serving = Serving()
         self.detours = {}
-        self.outcomes = self
 
     def left_client_address(self, endpoint, client, now):
         self.left.append((client, endpoint, now))

@@ -1,12 +1,21 @@
+import errno
+import logging
+
 import pytest
 
 from tests.port_keys import port_key
+from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.causes.cause import CauseCode
-from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import IPFamily, SocketAddress
+from userspace_proxy.causes.endpoints import no_host, no_route
+from userspace_proxy.causes.say import say
+from userspace_proxy.dataplane import EndpointGroup, endpoint_group
+from userspace_proxy.diagnosis.failures import failure_of
+from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
+from userspace_proxy.model import DialFailure, Failure, IPFamily, SocketAddress
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
-from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
+from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, News, picked
 
 
 def test_an_update_reports_only_removed_endpoints(group):
@@ -92,3 +101,192 @@ def test_a_group_has_the_label_and_prefixes_of_its_service_port():
     group = EndpointGroup(port_key("shop/web:http", IPFamily.IPV6))
     assert (group.label, group.reference) == ("shop/web:http (IPv6)", "shop/web:http")
     assert group.prefixes == ("shop", "shop/web", "shop/web:http")
+
+
+def test_timeouts_between_icmp_errors_do_not_hide_the_errors(group):
+    dials = group.counters_of(POD_A).dials
+    for now, number in enumerate((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ETIMEDOUT)):
+        group.failed(POD_A, dial_failure(number, POD_A.ip), float(now))
+    assert (dials.part.failures, dials.part.failure) == (3, Failure.HOST_UNREACHABLE)
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 3.0)
+    assert dials.part.failure is Failure.REFUSED
+    group.failed(POD_B, dial_failure(errno.EHOSTUNREACH, POD_B.ip), 0.0)
+    group.answered(POD_B, 1.0)
+    group.failed(POD_B, dial_failure(errno.ETIMEDOUT, POD_B.ip), 2.0)
+    assert group.counters_of(POD_B).dials.part.failure is Failure.SILENT
+
+
+def test_a_success_in_another_worker_ends_the_streak(group):
+    group.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
+    group.answered_elsewhere(POD_A, 1.0)
+    assert not group.counters_of(POD_A).dials.is_on
+    assert group.balancers.current.ejected(1.0) == {}
+
+
+def test_client_specific_failures_eject_no_endpoint_and_are_shown_only_if_uncertain(group):
+    group.failed(
+        POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0, may_be_client_specific=True
+    )
+    group.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0, is_client_specific=True)
+    assert group.balancers.current.ejected(0.0) == {}
+    assert group.counters_of(POD_A).dials.is_on
+    assert not group.counters_of(POD_B).dials.is_on
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE], ids=errno.errorcode.get)
+def test_a_dial_reset_after_accept_counts_as_an_unanswered_connection(group, number):
+    group.failed(POD_A, dial_failure(number, POD_A.ip), 1.0, is_client_specific=True)
+    counters = group.counters_of(POD_A)
+    assert counters.failures_by_cause() == {CauseCode.ENDPOINT_RESETS: 1}
+    assert (counters.dials.is_on, counters.ends.is_on) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN],
+    ids=errno.errorcode.get,
+)
+def test_a_local_resource_shortage_ejects_no_endpoint(group, number):
+    group.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
+    assert group.balancers.current.ejected(0.0) == {}
+    assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
+    assert not group.counters_of(POD_A).dials.is_on
+
+
+def test_many_ejections_and_returns_are_logged_in_a_few_lines_a_minute(caplog):
+    caplog.set_level(logging.INFO)
+    pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
+    group = EndpointGroup(port_key("shop/web:http"), Serving(pods))
+    for pod in pods:
+        group.failed(pod, dial_failure(errno.ECONNREFUSED, pod.ip), 0.0)
+    for pod in pods:
+        group.answered(pod, 1.0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert (sum(" ejected: " in line for line in lines), len(lines)) == (10, 22)
+    assert [line for line in lines if "more endpoints" in line] == [
+        "shop/web:http: more endpoints ejected, further lines omitted for up to a minute",
+        "shop/web:http: more endpoints readmitted, further lines omitted for up to a minute",
+    ]
+    group.failed(pods[0], dial_failure(errno.ECONNREFUSED, pods[0].ip), 60.0)
+    assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()
+
+
+def test_has_returned_since_is_true_only_for_dials_begun_before_the_return(group):
+    group.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
+    assert not group.has_returned_since(POD_A, 0.0)
+    group.answered(POD_A, 6.0)
+    assert group.has_returned_since(POD_A, 5.9)
+    assert not group.has_returned_since(POD_A, 6.1)
+    assert not group.has_returned_since(POD_B, 0.0)
+
+
+def test_has_answered_since_includes_a_success_without_an_ejection(group):
+    assert not group.has_answered_since(POD_A, 0.0)
+    group.answered(POD_A, 6.0)
+    assert not group.has_returned_since(POD_A, 5.9)
+    assert group.has_answered_since(POD_A, 5.9)
+    assert not group.has_answered_since(POD_A, 6.0)
+
+
+def test_the_only_client_whose_dials_are_reset_is_named(group):
+    ends = group.counters_of(POD_A).ends
+    for now in (1.0, 3.0):
+        group.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now)
+        group.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now, client=ALICE)
+        ends.succeeded_at = 2.0
+    exclusions = group.counters_of(POD_A).exclusions
+    assert (exclusions.part.failures, exclusions.part.client) == (1, ALICE)
+
+
+def test_a_shortage_of_descriptors_is_logged_once_a_minute(group, caplog):
+    for now in (0.0, 1.0, 59.0, 60.0):
+        group.failed(POD_A, dial_failure(errno.EMFILE, POD_A.ip), now)
+    assert len(caplog.records) == 2
+
+
+def test_a_shortage_of_client_ports_is_counted_separately_and_logged_with_the_remedy(group, caplog):
+    for now in (0.0, 1.0):
+        group.left_client_address(POD_A, ALICE, now)
+    group.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 2.0, client=ALICE)
+    group.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 3.0)
+    assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (3, 2.0)
+    assert (group.counters.out_of_ports, group.out_of_ports_at) == (1, 3.0)
+    assert group.counters.shortages == 2
+    (record,) = caplog.records
+    assert (record.client, record.endpoint) == (ALICE, "10.0.0.1:80")
+    assert "tcp_timestamps=1" in record.hint
+
+
+def test_only_this_workers_observations_are_reported_to_other_workers(group):
+    reports = []
+    group.news = News(reports)
+    group.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
+    group.answered(POD_A, 1.0)
+    assert reports == [(POD_A, True), POD_A]
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
+    group.answered_elsewhere(POD_A, 3.0)
+    assert reports[2:] == [(POD_A, False)]
+
+
+def test_a_missing_route_on_this_node_has_its_own_cause(group, caplog, monkeypatch):
+    monkeypatch.setattr(
+        endpoint_group, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE)
+    )
+    group.failed(POD_A, dial_failure(errno.ENETUNREACH, POD_A.ip), 0.0)
+    shown, _ = failure_of(POD_A, group.counters_of(POD_A), WallClock(lambda: 0.0))
+    assert shown.fact == no_route(POD_A).fact
+    assert caplog.records[0].getMessage().endswith(say(shown))
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    """The host with POD_A's address is absent."""
+    monkeypatch.setattr(endpoint_group, "absent_hop", lambda ip: ip == POD_A.ip)
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
+@pytest.mark.usefixtures("absent")
+def test_a_dial_to_an_absent_host_has_the_same_code_in_all_outputs(group, number, caplog):
+    code = group.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
+    counters = group.counters_of(POD_A)
+    shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
+    assert [code, shown.code, *counters.failures_by_cause()] == [CauseCode.ENDPOINT_NO_HOST] * 3
+    said = caplog.records[0].getMessage()
+    assert said.endswith(f": {say(no_host(POD_A))}")
+
+
+@pytest.mark.usefixtures("absent")
+def test_a_missing_next_hop_is_looked_up_only_after_a_timeout(group):
+    assert (
+        group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
+        is CauseCode.ENDPOINT_REFUSES
+    )
+    assert (
+        group.failed(POD_B, dial_failure(errno.ETIMEDOUT, POD_B.ip), 0.0)
+        is CauseCode.ENDPOINT_SILENT
+    )
+
+
+@pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
+def test_a_failed_dial_has_the_same_code_in_all_outputs(group, number):
+    """Compares the counter, the state of the Service port, and the connection's record."""
+    code = group.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
+    counters = group.counters_of(POD_A)
+    counters.connections = 1
+    shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
+    one = ConnectionFacts(event="refused", failed=failed_dials({POD_A: code}))
+    assert {*counters.failures_by_cause(), shown.code, one.code} == {code}
+
+
+def test_failures_of_a_detour_are_logged_as_injected_and_end_with_the_fault(caplog):
+    group, returned = EndpointGroup(port_key("shop/web"), Serving([POD_A, POD_B])), []
+    group.news = News(returned)
+    group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 1.0)
+    assert caplog.messages[0].endswith("(a fault on purpose)")
+    group.update(Serving([POD_A, POD_B]))
+    assert (group.balancers.current.ejected(1.0), returned[1:]) == ({}, [POD_A])
+    assert not group.counters_of(POD_A).dials.is_on
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
+    assert group.counters_of(POD_A).dials.part.failures == 1
+    assert not caplog.messages[-1].endswith("(a fault on purpose)")

@@ -25,7 +25,7 @@ ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 def fail(rig, group, client, endpoint):
     """Record a failed dial from a client's address, and request the probe."""
-    group.outcomes.failed(endpoint, SILENT, rig.engine.reactor.now)
+    group.failed(endpoint, SILENT, rig.engine.reactor.now)
     rig.connections.probes.request(group, client, endpoint)
 
 
@@ -160,11 +160,11 @@ async def test_a_dial_started_before_the_success_does_not_count_as_a_denial(rig,
     await rig.client(web)
     await until(lambda: rig.connections.open, "the dial")
     (connection,) = rig.connections.open
-    outcomes, probes = web.group.outcomes, rig.connections.probes
+    probes = rig.connections.probes
     connection.is_preserved = True
     now = rig.engine.reactor.clock()
-    outcomes.failed(connection.endpoint, SILENT, now)
-    outcomes.answered(connection.endpoint, now)
+    web.group.failed(connection.endpoint, SILENT, now)
+    web.group.answered(connection.endpoint, now)
     probes.pairs.note(connection.client_ip, connection.endpoint, now)
     connection.began_at = now - 1.0 if is_older else now + 1.0
     connection._dial_failed(SILENT)

@@ -602,8 +602,8 @@ async def test_a_dial_started_before_an_endpoints_return_does_not_eject_it_again
     group = EndpointGroup(port_key("shop/web"), Serving([silent, timed.refusing()]))
     _connection, _ = await ask(timed, group)
     timers.advance(0.5)
-    group.outcomes.failed(silent, dial_failure(errno.ETIMEDOUT, silent.ip), timers.now)
-    group.outcomes.answered(silent, timers.now)
+    group.failed(silent, dial_failure(errno.ETIMEDOUT, silent.ip), timers.now)
+    group.answered(silent, timers.now)
     timers.advance(0.6)
     assert group.counters_of(silent).failures == 2
     assert silent not in group.balancers.current.ejected(timers.now)

@@ -132,9 +132,7 @@ async def test_a_late_refusal_does_not_resend_datagrams(build, timers):
 async def test_a_receive_only_endpoint_is_readmitted_when_it_stops_refusing(timed, timers):
     pod = timed.udp_peer()
     syslog = timed.udp_service(pod.address)
-    syslog.group.outcomes.failed(
-        pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), timers.now
-    )
+    syslog.group.failed(pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), timers.now)
     client = timed.udp_client(syslog)
     for _ in range(2):
         client.send(b"message")

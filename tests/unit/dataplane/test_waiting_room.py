@@ -152,7 +152,7 @@ async def test_a_recovered_endpoint_serves_clients_queued_behind_other_clients(t
     await until(lambda: waited(web) == 3 * WINDOW + 1)
     gone.close()
     pod = timed.endpoint(port=gone.address.port)
-    web.group.outcomes.answered_elsewhere(gone.address, timers.now)
+    web.group.answered_elsewhere(gone.address, timers.now)
     await until(lambda: count_waiting(web) == 3 * WINDOW)
     await client.send(b"ping")
     assert await (await pod.accept()).read() == b"ping"
@@ -311,7 +311,7 @@ async def test_the_loss_of_all_endpoints_is_reported_once_even_with_a_connection
     both = limited(1, hold=Hold(60))
     web = rig.service(pod.address, **both)
     reports: list[int] = []
-    web.group.outcomes.news = News(on_waiting=lambda: reports.append(count_waiting(web)))
+    web.group.news = News(on_waiting=lambda: reports.append(count_waiting(web)))
     await rig.pair(web, pod)
     await waiting(rig, web, 3)
     assert reports == []
@@ -325,7 +325,7 @@ async def test_the_loss_of_all_endpoints_is_reported_once_even_with_a_connection
 async def test_each_loss_of_all_endpoints_is_reported(rig):
     web = rig.service(**HOLD)
     reports: list[int] = []
-    web.group.outcomes.news = News(on_waiting=lambda: reports.append(count_waiting(web)))
+    web.group.news = News(on_waiting=lambda: reports.append(count_waiting(web)))
     for times in (1, 2):
         await rig.client(web)
         await until(lambda times=times: waited(web) == times)

@@ -186,13 +186,13 @@ class Sums(RuleBasedStateMachine):
             self.now += 1.0
             failed = dial_failure(errno.ECONNREFUSED, endpoint.ip)
             for group in self.groups:
-                group.outcomes.failed(endpoint, failed, self.now)
+                group.failed(endpoint, failed, self.now)
 
     @rule(endpoint=pods)
     def an_endpoint_answers(self, endpoint):
         self.now += 1.0
         for group in self.groups:
-            group.outcomes.answered(endpoint, self.now)
+            group.answered(endpoint, self.now)
 
     @rule(name=st.sampled_from(GroupCounters.names))
     def the_group_counts(self, name):

@@ -242,7 +242,7 @@ async def test_an_ejection_and_its_end_are_reported(control):
     (group,) = (await control.report()).groups
     ((address, left),) = group.ejected
     assert (address, 0 < left <= 5) == (dead.address, True)
-    control.main._worker._groups[GROUP].outcomes.answered(dead.address, 0.0)
+    control.main._worker._groups[GROUP].answered(dead.address, 0.0)
     assert await control.hear(Returned) == Returned(GROUP, dead.address)
 
 
