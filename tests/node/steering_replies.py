@@ -60,9 +60,8 @@ class Catching:
 def dial(cluster, kind, version, port=PORT):
     with cluster.node:
         dialer, at = ClientAddressDialer(KERNEL), SocketAddress(PODS[version], port)
-        if kind == UDP:
-            return dialer.dial_flow(CLIENTS[version], at)
-        fd = dialer.dial(CLIENTS[version], at, False)
+        client = CLIENTS[version]
+        fd = dialer.dial_flow(client, at) if kind == UDP else dialer.dial(client, at, False)
         assert fd >= 0, os.strerror(-fd)
         sock = KERNEL.socket(fd)
         KERNEL.disown(fd)

@@ -32,8 +32,8 @@ cdef class ClientAddressDialer:
     cdef public ClientPorts _ports
     cdef public NodeAddressDialer _node_dialer
     cdef bint _has_failed
-    @cython.locals(fd=int)
-    cpdef int dial_for(self, dialling, endpoint, double now, bint may_preserve, bint holds_ack) except? -1
+    @cython.locals(fd=int, out_of_ports=Pairs)
+    cpdef int dial_for(self, dialling, endpoint, double now, bint may_preserve, bint holds_ack, bint is_flow=*) except? -1
     @cython.locals(calls=SystemCalls, ports=ClientPorts, family=int, port=int, fd=int, number=int)
     cpdef int dial(self, str client, endpoint, bint holds_ack) except? -1
     cpdef bint _is_misnamed(self, group, endpoint)

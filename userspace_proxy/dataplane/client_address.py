@@ -209,75 +209,54 @@ class ClientAddressDialer:
         now: float,
         may_preserve: bool,
         holds_ack: bool,
+        is_flow: bool = False,
     ) -> int:
         """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
 
         Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
-        ``HeldAcks``. Returns the descriptor of a connecting TCP socket, which the caller closes, or
-        a negative errno (-ECANCELED by rule 5).
+        ``HeldAcks``. Returns the descriptor of a connecting TCP socket, or of a connected UDP
+        socket, which the caller closes, after :meth:`release` if it is a flow's and
+        ``is_preserved``; or a negative errno (-ECANCELED by rule 5).
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
         if group.serving.handling.found_by_name and self._is_misnamed(group, endpoint):
             return -errno.ECANCELED
+        out_of_ports = self._out_of_ports
         if (
             self.is_on
             and may_preserve
             and not group.detours
             and self.locality.keeps_client(client, endpoint.ip)
-            and not (self._out_of_ports.until and self._out_of_ports.has(client, endpoint, now))
+            and (is_flow or not out_of_ports.until or not out_of_ports.has(client, endpoint, now))
         ):
             try:
-                fd = self.dial(client, endpoint, holds_ack)
+                if is_flow:
+                    fd = self.dial_flow(client, endpoint)
+                else:
+                    fd = self.dial(client, endpoint, holds_ack)
             except NoClientAddress:
-                return self._node_dialer.dial(endpoint, now, holds_ack)
-            dialling.is_preserved = True
-            # See rule 6. The ports of recently ended connections may be in TIME_WAIT.
-            if fd != _NO_PORT or not (
-                self.open_connections.has(client, endpoint)
-                or self.ended_connections.has(client, endpoint, now)
-            ):
-                return fd
-            dialling.is_preserved = False
-            self._out_of_ports.note(client, endpoint, now)
-            group.left_client_address(endpoint, client, now)
-        at = group.detours.get(endpoint, endpoint) if group.detours else endpoint
-        return self._node_dialer.dial(at, now, holds_ack)
-
-    def dial_flow_for(
-        self, dialling: _Dialling, endpoint: SocketAddress, *, may_preserve: bool, now: float
-    ) -> tuple[_socket.socket, int]:
-        """Connect a datagram socket, with the source address that :meth:`dial_for` would use.
-
-        Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
-        caller closes the socket, after :meth:`release` if ``is_preserved``. Raises OSError if no
-        socket can be opened, or the endpoint was found by name and has an address of this node.
-        """
-        client, group = dialling.address[0], dialling.group
-        dialling.is_preserved = False
-        if self._is_misnamed(group, endpoint):
-            raise OSError(errno.ECANCELED, f"{endpoint.ip} is an address of this node")
-        if (
-            self.is_on
-            and may_preserve
-            and not group.detours
-            and self.locality.keeps_client(client, endpoint.ip)
-        ):
-            dialling.is_preserved = True
-            try:
-                sock, number = self.dial_flow(client, endpoint)
-            except NoClientAddress:
-                dialling.is_preserved = False
+                pass
             else:
-                has_answered = self.answered_flows.has(client, endpoint)
-                if number != errno.EADDRNOTAVAIL or not has_answered:
-                    return sock, number
-                sock.close()
+                dialling.is_preserved = True
+                if fd != _NO_PORT or not self._is_answered(client, endpoint, now, is_flow):
+                    return fd
                 dialling.is_preserved = False
+                if not is_flow:
+                    out_of_ports.note(client, endpoint, now)
                 group.left_client_address(endpoint, client, now)
         at = group.detours.get(endpoint, endpoint) if group.detours else endpoint
-        sock = _socket.socket(family_of(at.ip), _DATAGRAM)
-        return sock, sock.connect_ex(at)
+        if is_flow:
+            return self.dial_flow("", at)
+        return self._node_dialer.dial(at, now, holds_ack)
+
+    def _is_answered(self, client: str, endpoint: SocketAddress, now: float, is_flow: bool) -> bool:
+        """Return whether the endpoint has recently answered the client's address: see rule 6."""
+        if is_flow:
+            return self.answered_flows.has(client, endpoint)
+        # The ports of recently ended connections may be in TIME_WAIT.
+        is_open = self.open_connections.has(client, endpoint)
+        return is_open or self.ended_connections.has(client, endpoint, now)
 
     def _is_misnamed(self, group: EndpointGroup, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint was found by name and has an address of this node."""
@@ -305,23 +284,33 @@ class ClientAddressDialer:
             port = ports.random()
         return _NO_PORT
 
-    def dial_flow(self, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
-        """Connect a datagram socket from a client's address, as :meth:`dial_flow_for` does.
+    def dial_flow(self, client: str, endpoint: SocketAddress) -> int:
+        """Connect a datagram socket from a client's address; empty for this node's.
 
-        Raises NoClientAddress if the kernel denies a socket with the client's address.
+        Returns and raises as :meth:`dial` does.
         """
-        sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
+        calls, port, number = self._calls, 0, errno.EADDRNOTAVAIL
         try:
-            set_transparent(sock)
-            port = self._bind_datagrams(sock, client, endpoint)
-            number = sock.connect_ex(endpoint) if port else errno.EADDRNOTAVAIL
+            fd = calls.adopt(sock := _socket.socket(family_of(endpoint.ip), _DATAGRAM))
         except OSError as exc:
-            sock.close()
-            self._check_denial(client, exc.errno or 0)
-            raise
-        if not number:
+            return -(exc.errno or errno.EMFILE)
+        try:
+            if client:
+                set_transparent(sock)
+                port = self._bind_datagrams(sock, client, endpoint)
+            if port or not client:
+                number = sock.connect_ex(endpoint)
+        except OSError as exc:
+            calls.close(fd)
+            number = exc.errno or errno.EIO
+            self._check_denial(client, number)
+            return -number
+        if number:
+            calls.close(fd)
+            return -number
+        if client:
             self._ports.take(client, port, endpoint)
-        return sock, number
+        return fd
 
     def release(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
         """Release the port of a datagram socket that is about to be closed."""

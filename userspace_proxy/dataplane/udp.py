@@ -246,29 +246,24 @@ class UdpListener(Handler):
         # If a local client dials an address that is routed to this node, its source is the dialled
         # address, not its own, so don't preserve it.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
-        try:
-            sock, number = client_dialer.dial_flow_for(
-                flow, endpoint, may_preserve=may_preserve, now=now
-            )
-        except OSError as exc:
-            return dial_failure(exc.errno or errno.EMFILE, endpoint.ip)
-        if (
-            number == 0
-            and EPHEMERAL.includes(endpoint.port, now)
-            and is_self_connected(sock, endpoint)
-        ):
+        fd = client_dialer.dial_for(flow, endpoint, now, may_preserve, False, is_flow=True)
+        if fd < 0:
+            return dial_failure(-fd, endpoint.ip)
+        calls = self.engine.reactor.calls
+        sock = calls.socket(fd)
+        if EPHEMERAL.includes(endpoint.port, now) and is_self_connected(sock, endpoint):
             number = errno.ECONNREFUSED
-        if number == 0:
-            number = -self.engine.reactor.watch(sock.fileno(), epoll.IN, flow)
-            if number == 0:
-                set_hop_limit(sock, hops_left(flow.hop_limit) - 1)
-                keep_icmp_errors(sock)
-                flow.sock = sock
-                return None
-        if flow.is_preserved:
-            client_dialer.release(sock, flow.address[0], endpoint)
-        sock.close()
-        return dial_failure(number, endpoint.ip)
+        else:
+            number = -self.engine.reactor.watch(fd, epoll.IN, flow)
+        if number:
+            if flow.is_preserved:
+                client_dialer.release(sock, flow.address[0], endpoint)
+            calls.close(fd)
+            return dial_failure(number, endpoint.ip)
+        set_hop_limit(sock, hops_left(flow.hop_limit) - 1)
+        keep_icmp_errors(sock)
+        flow.sock = sock
+        return None
 
     def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, failed: DialFailure) -> None:
         if flow.tried is None:

@@ -1,5 +1,4 @@
 import errno
-import socket
 from types import SimpleNamespace
 
 import pytest
@@ -193,10 +192,10 @@ async def test_without_a_free_source_port_a_new_flow_ends_another_flow(rig, monk
     other = rig.udp_client(dns)
 
     def dial(*_args, **_kwargs):
-        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM), errno.EAGAIN
+        return -errno.EAGAIN
 
     with monkeypatch.context() as patch:
-        patch.setattr(rig.engine.client_dialer, "dial_flow_for", dial)
+        patch.setattr(rig.engine.client_dialer, "dial_for", dial)
         other.send(b"question")
         await until(lambda: dns.group.counters.refused)
     assert (len(rig.flows), dns.group.counters.evicted) == (0, 1)
