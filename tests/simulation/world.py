@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from tests.port_keys import port_key
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
+from userspace_proxy.dataplane import DataPlane, EndpointGroup, Engine, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.sockets import is_wildcard
 from userspace_proxy.model import SocketAddress
@@ -200,7 +200,8 @@ class World:
             proxy_protocol_from=(TRUSTED, ipv6_of(TRUSTED)) if node.reads_headers else (),
             processes=node.processes,
         )
-        self.dataplane = DataPlane(self.loop, tuning, clock=self.timeline.clock)  # type: ignore[arg-type]
+        engine = Engine(self.loop, tuning, clock=self.timeline.clock)  # type: ignore[arg-type]
+        self.dataplane = DataPlane(engine)
         self.reactor = self.dataplane.engine.reactor
         self.network.closing = lambda: self.reactor._late
         if node.is_preserving:

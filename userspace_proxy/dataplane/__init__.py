@@ -10,7 +10,7 @@ epoll, which is nested in the caller's event loop.
 
 from .dataplane import AnyListener, DataPlane
 from .endpoint_group import EndpointGroup
-from .engine import Dialer, Opened
+from .engine import Dialer, Engine, Opened
 from .memory_pressure import MemoryState
 from .sockets import get_nothing
 from .tuning import Tuning
@@ -22,6 +22,7 @@ __all__ = [
     "DataPlane",
     "Dialer",
     "EndpointGroup",
+    "Engine",
     "MemoryState",
     "Opened",
     "Tuning",

@@ -41,7 +41,7 @@ class AcceptedHeaders:
         self._engine = engine
         self._known: dict[str, bool] = {}
         """Whether each recent peer is trusted."""
-        self._deadlines = Timeouts(
+        self.deadlines = Timeouts(
             engine.reactor,
             HEADER_S,
             lambda connection: self._refuse(connection, f"none within {HEADER_S:g} s"),
@@ -67,14 +67,7 @@ class AcceptedHeaders:
             connection.group.counters.refused += 1
             connection.finish(EndReason.UNANSWERED, as_reset=True)
             return
-        self._deadlines.start(connection, self._engine.reactor.now)
-
-    def forget(self, connection: TcpConnection) -> None:
-        """Stop waiting for a closed connection's header. Idempotent."""
-        self._deadlines.stop(connection)
-
-    def close(self) -> None:
-        self._deadlines.close()
+        self.deadlines.start(connection, self._engine.reactor.now)
 
     def _read(self, connection: TcpConnection) -> bool:
         """Read the header, and dial or end; return False if the header is incomplete."""
@@ -105,7 +98,7 @@ class AcceptedHeaders:
         return False
 
     def _take(self, connection: TcpConnection, header: Header) -> None:
-        self._deadlines.stop(connection)
+        self.deadlines.stop(connection)
         self._engine.reactor.unwatch(connection.client_fd)
         if header.source is not None and header.destination is not None:
             via = SocketAddress(connection.address[0], connection.address[1])

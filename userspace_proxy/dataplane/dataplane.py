@@ -16,12 +16,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
-from ..clocks import Clocks
 from ..model import Protocol, SocketAddress
 from .endpoint_group import EndpointGroup
-from .engine import Dialer, Engine
+from .engine import Engine
 from .tcp_connections import TcpConnections, TcpListener
-from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
@@ -32,22 +30,12 @@ AnyListener = TcpListener | UdpListener
 
 
 class DataPlane:
-    """The data plane of one event loop, asyncio's or uvloop's.
+    """The data plane of one event loop, asyncio's or uvloop's; it closes its engine."""
 
-    A ``dialer`` replaces ``connect`` for TCP; with None, endpoints are dialled at their addresses.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        tuning: Tuning | None = None,
-        *,
-        clock: Callable[[], float] = Clocks.monotonic,
-        dialer: Dialer | None = None,
-    ) -> None:
-        self.engine = Engine(loop, tuning, clock=clock, dialer=dialer)
-        self.connections = TcpConnections(self.engine)
-        self.flows = UdpFlows(self.engine)
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.connections = TcpConnections(engine)
+        self.flows = UdpFlows(engine)
         self._listeners: dict[AnyListener, None] = {}
         self._drain_timer: asyncio.TimerHandle | None = None
 

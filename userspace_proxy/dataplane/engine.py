@@ -53,7 +53,10 @@ class Dialer(Protocol):
 
 
 class Engine:
-    """The shared resources of one event loop; takes the arguments of ``DataPlane``."""
+    """The shared resources of one event loop.
+
+    A ``dialer`` replaces ``connect`` for TCP; with None, endpoints are dialled at their addresses.
+    """
 
     def __init__(
         self,

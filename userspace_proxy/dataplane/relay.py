@@ -88,32 +88,27 @@ class Relayed(Handler):
 
     def sink_is_full(self, direction: Direction) -> None:
         """Flush a direction once its sink has room again."""
-        raise NotImplementedError
 
     def room_in(self, fd: int) -> None:
         """Flush the direction that waited for room in a socket's send buffer."""
-        raise NotImplementedError
 
     def ends(self, direction: Direction) -> None:
         """Record whether another answer is due, before the last bytes of the source are read.
 
         Called once the source's FIN or RST is announced, if the client sent the last bytes.
         """
-        raise NotImplementedError
 
     def direction_ended(self, direction: Direction) -> None:
         """Pass on the FIN that was read, the second one by closing both sockets.
 
         If the direction is broken, reset both sides.
         """
-        raise NotImplementedError
 
     def abort(self, number: int) -> None:
         """Reset both sides once the bytes sent before the failure have arrived. Idempotent.
 
         ``number`` is the errno, 0 if it isn't known.
         """
-        raise NotImplementedError
 
 
 class Direction(Handler):

@@ -30,7 +30,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from ..facts.connection import ConnectionEvent
-from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
+from ..facts.connection_outcome import LATE, LOST, EndFacts
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
 from ..kernel.tcp_state import LOSS_S, is_connected, reset_as, unread_bytes
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
@@ -143,7 +143,6 @@ class ConnectionOwner:
 
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection; its deadlines have been stopped."""
-        raise NotImplementedError
 
 
 class TcpConnection(Accounted):
@@ -200,7 +199,7 @@ class TcpConnection(Accounted):
 
     def begin(self) -> None:
         """Dial endpoints until one answers; refuse a client whose port has just left the range."""
-        self.owner.accounts.begun(self)
+        self.owner.engine.calls.add(self.group, self.address[0])
         if self.group.serving.ranges or self.group.left_ranges:
             dialled = dialled_at(self.client)
             if dialled is not None and not self._choose_offset(dialled):
@@ -214,7 +213,9 @@ class TcpConnection(Accounted):
             if fd == self.endpoint_fd:
                 self._on_dialling(events)
             elif self.is_waiting:
-                self._on_leaving()
+                # The client has sent a FIN or a RST.
+                self.group.counters.waits.client_aborts += 1
+                self.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
             return
         if fd != self.client_fd:
             self._on_endpoint(events)
@@ -329,11 +330,6 @@ class TcpConnection(Accounted):
             reset_on_close(self.client)
         room.wait(self, is_at_limit=is_at_limit)
         return True
-
-    def _on_leaving(self) -> None:
-        """End the wait of a client that has sent a FIN or a RST."""
-        self.group.counters.waits.client_aborts += 1
-        self.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
         self.reactor.unwatch(self.client_fd)
@@ -611,14 +607,12 @@ class TcpConnection(Accounted):
             self.abort(direction.spliced_error)
             return
         direction.is_ended = True
-        if direction.is_broken:
-            self.abort(0)
-            return
         if up is None or down is None or exchange is None:
             return
         is_second = up.is_ended and down.is_ended
-        if not is_second and self.reactor.calls.shut_down(direction.sink_fd) < 0:
-            # The other side has gone, and the event that reports its errno may still follow: reset
+        calls = self.reactor.calls
+        if direction.is_broken or (not is_second and calls.shut_down(direction.sink_fd) < 0):
+            # If the other side has gone, the event that reports its errno may still follow: reset
             # without an errno.
             self.abort(0)
             return
@@ -634,7 +628,8 @@ class TcpConnection(Accounted):
             by = _BY_ENDPOINT if direction is up else _BY_CLIENT
             if exchange.first_byte_s is None:
                 self.owner.accounts.first_byte(self)
-                self._note_no_byte(direction, up, exchange)
+            if direction is down and up.bytes_moved and exchange.first_byte_s is None:
+                exchange.note_closed_after_client(now, self.group.has_answered)
             # Delay the end until it is known whether a late answer has arrived.
             if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                 self.finish(_COMPLETE, as_reset=False, by=by)
@@ -642,11 +637,6 @@ class TcpConnection(Accounted):
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
             exchange.note_end(end, now)
-
-    def _note_no_byte(self, last: Direction, up: Direction, exchange: ConnectionOutcome) -> None:
-        """Record an endpoint that ended second, without a byte, although the client had asked."""
-        if last is not up and up.bytes_moved and exchange.first_byte_s is None:
-            exchange.note_closed_after_client(self.reactor.now, self.group.has_answered)
 
     def abort(self, number: int) -> None:
         up, down, exchange = self.up, self.down, self.exchange

@@ -17,7 +17,6 @@ cdef class Accounted(Relayed):
 cdef class TcpAccounts:
     cdef public object _probes
     cdef public Engine _engine
-    cpdef begun(self, Accounted connection)
     @cython.locals(group=EndpointGroup, exchange=ConnectionOutcome, now=double, started=double)
     cpdef answered(self, Accounted connection)
     cpdef first_byte(self, Accounted connection)

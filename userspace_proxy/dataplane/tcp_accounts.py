@@ -1,7 +1,7 @@
 """Updates a Service port's counters and log from events of its TCP connections.
 
-    TcpConnection ──begun, answered, first_byte, ended──▶ TcpAccounts ──▶ counters, calls,
-                                                          log, waiting room
+    TcpConnection ──answered, first_byte, ended──▶ TcpAccounts ──▶ counters, calls, log,
+                                                     waiting room
 
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: is it acknowledged?
@@ -130,10 +130,6 @@ class TcpAccounts:
         self._probes = probes
         # Keep the engine and not its log, which is replaced while connections are watched.
         self._engine = engine
-
-    def begun(self, connection: Accounted) -> None:
-        """Count a connection that is about to dial."""
-        self._engine.calls.add(connection.group, connection.address[0])
 
     def answered(self, connection: Accounted) -> None:
         """Count the endpoint's answer, and set the facts by which the end is judged."""

@@ -215,7 +215,7 @@ class TcpConnections(ConnectionOwner):
         if self.late_resets.waiting:
             self.late_resets.waiting.pop(connection, None)
         if self.headers is not None:
-            self.headers.forget(connection)
+            self.headers.deadlines.stop(connection)
         self._descriptors.give(DESCRIPTORS)
         if self.on_idle is not None and not self.open:
             self.on_idle()
@@ -239,7 +239,7 @@ class TcpConnections(ConnectionOwner):
         self.ageing.close()
         self.removals.close()
         if self.headers is not None:
-            self.headers.close()
+            self.headers.deadlines.close()
         self.dial_deadlines.close()
         self.client_deadlines.close()
 

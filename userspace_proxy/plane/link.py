@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from ..dataplane import DataPlane, Dialer, Tuning
+from ..dataplane import DataPlane, Dialer, Engine, Tuning
 from .messages import FromWorker, Status, ToWorker
 from .worker import Worker
 
@@ -59,7 +59,7 @@ class LocalLink:
         receive: Callable[[FromWorker], None],
         dialer: Dialer | None = None,
     ) -> None:
-        self.dataplane = DataPlane(loop, tuning, clock=clock, dialer=dialer)
+        self.dataplane = DataPlane(Engine(loop, tuning, clock=clock, dialer=dialer))
         self._worker = Worker(0, self.dataplane, receive)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:

@@ -21,7 +21,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from ..clocks import Clocks
-from ..dataplane import DataPlane
+from ..dataplane import DataPlane, Engine
 from ..kernel.memory_limits import find_memory_limits
 from ..loops import loop_factory
 from ..pacing import Pacing
@@ -279,7 +279,7 @@ class WorkerMain:
     def _start(self, message: Start) -> Worker:
         self._index = message.worker
         take_levels(message.log_levels, LogSender(self._send_log))
-        dataplane = DataPlane(self._loop, message.tuning)
+        dataplane = DataPlane(Engine(self._loop, message.tuning))
         self._confine(keeps_net_raw=message.keeps_net_raw)
         # Imported objects live as long as the process: exempt them from garbage collection.
         gc.collect()

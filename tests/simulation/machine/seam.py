@@ -25,7 +25,7 @@ import msgspec
 import userspace_proxy.plane
 from userspace_proxy.agent import hand_over
 from userspace_proxy.clocks import Clocks
-from userspace_proxy.dataplane import DataPlane, sockets
+from userspace_proxy.dataplane import Engine, sockets
 from userspace_proxy.plane import listener, worker_main, worker_process
 from userspace_proxy.plane.reuseport import order_left
 from userspace_proxy.plane.watchdog import Watchdog
@@ -168,7 +168,7 @@ def installed(
         if name in vars(module)
     ]
     patches += [
-        (worker_main, "DataPlane", partial(DataPlane, clock=machine.timeline.clock)),
+        (worker_main, "Engine", partial(Engine, clock=machine.timeline.clock)),
         (worker_main, "WorkerMain", partial(_WorkerMain, machine)),
         (worker_process, "Watchdog", lambda: Watchdog(_Stat(machine))),  # type: ignore[arg-type]
         (hand_over, "connect_to_workers", kernel.connect_to_workers),

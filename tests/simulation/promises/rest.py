@@ -40,7 +40,7 @@ class Rest(Promise):
         self.check(descriptors == counted, f"{counted} descriptors counted, not {descriptors}")
         headers = connections.headers
         deadlines: list[Timeouts] = [connections.dial_deadlines, connections.client_deadlines]
-        for timeouts in (*deadlines, *([headers._deadlines] if headers else ())):
+        for timeouts in (*deadlines, *([headers.deadlines] if headers else ())):
             for first in list(timeouts.due)[:1]:
                 self.check(not first.is_closed, "a connection that has ended has a deadline")
 

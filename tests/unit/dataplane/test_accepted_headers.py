@@ -88,7 +88,7 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     assert web.group.counters.bad_headers == 1
     mistake = web.group.client_mistakes[ClientMistake.NO_PROXY_HEADER]
     assert (mistake.part.failures, mistake.part.client) == (1, PEER)
-    assert len(rig.connections.headers._deadlines) == others
+    assert len(rig.connections.headers.deadlines) == others
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
@@ -109,7 +109,7 @@ async def test_a_peer_that_closes_within_its_proxy_header_is_reset(rig, pod, cap
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
     await peer.send(HEADER[:20])
-    await until(lambda: len(rig.connections.headers._deadlines) == 1)
+    await until(lambda: len(rig.connections.headers.deadlines) == 1)
     peer.finish()
     await refused(rig, peer, web, caplog, "the connection ended before the header was complete")
 
@@ -127,7 +127,7 @@ async def test_bytes_of_a_proxy_header_do_not_extend_its_deadline(rig, pod, time
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
-    await until(lambda: len(rig.connections.headers._deadlines) == 1)
+    await until(lambda: len(rig.connections.headers.deadlines) == 1)
     for number in range(5):
         await peer.send(HEADER[number : number + 1])
         await turns(5)
@@ -151,13 +151,13 @@ async def test_bytes_after_a_proxy_header_are_kept_while_the_client_waits(rig, p
 async def test_a_reset_within_a_proxy_header_is_attributed_to_the_client(rig, pod, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
-    await until(lambda: len(rig.connections.headers._deadlines) == 1)
+    await until(lambda: len(rig.connections.headers.deadlines) == 1)
     peer.reset()
     await until(lambda: connection_lines(caplog))
     assert [(line.cause, line.ended_by) for line in connection_lines(caplog)] == [
         ("reset", "client")
     ]
-    assert len(rig.connections.headers._deadlines) == 0
+    assert len(rig.connections.headers.deadlines) == 0
 
 
 @pytest.mark.pure
@@ -201,7 +201,7 @@ async def test_a_peer_with_an_oversized_proxy_header_is_reset_and_other_peers_ar
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer, other = await rig.client(web, source=PEER), await rig.client(web, source=PEER)
-    await until(lambda: len(rig.connections.headers._deadlines) == 2)
+    await until(lambda: len(rig.connections.headers.deadlines) == 2)
     peer.send_some(header)
     await refused(rig, peer, web, caplog, cause, others=1)
     await other.send(HEADER + b"question")

@@ -7,7 +7,7 @@ import socket
 import msgspec
 
 from tests.port_keys import port_key
-from userspace_proxy.dataplane import DataPlane
+from userspace_proxy.dataplane import DataPlane, Engine
 from userspace_proxy.model import Balance, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
@@ -220,7 +220,7 @@ async def test_a_report_counts_the_flow_of_a_removed_endpoint_as_ended(control):
 
 
 async def test_a_report_stops_if_sending_a_part_loses_the_control_process():
-    with contextlib.closing(DataPlane(asyncio.get_running_loop())) as dataplane:
+    with contextlib.closing(DataPlane(Engine(asyncio.get_running_loop()))) as dataplane:
         sent = []
 
         def lose(message):
