@@ -12,13 +12,13 @@ accepted unless its Service holds connections.
 from __future__ import annotations
 
 import _socket
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from ..model import Protocol, SocketAddress
 from .endpoint_group import EndpointGroup
 from .engine import Engine
+from .reactor import LoopTimer
 from .tcp_connections import TcpConnections, TcpListener
 from .udp import UdpListener
 from .udp_flows import UdpFlows
@@ -37,7 +37,8 @@ class DataPlane:
         self.connections = TcpConnections(engine)
         self.flows = UdpFlows(engine)
         self._listeners: dict[AnyListener, None] = {}
-        self._drain_timer: asyncio.TimerHandle | None = None
+        self._drained: Callable[[int], None] = lambda _reset: None
+        self._drain_timer = LoopTimer(engine.loop, self._end_drain)
 
     def open_listener(
         self, group: EndpointGroup, protocol: Protocol, sock: _socket.socket, at: SocketAddress
@@ -88,21 +89,17 @@ class DataPlane:
         Close the listeners first. Calls ``drained`` with the number of reset connections, as soon
         as none is open. During a drain, only a call with ``seconds`` 0 has an effect.
         """
-
-        def end() -> None:
-            self.connections.on_idle = None
-            self._stop_drain_timer()
-            drained(self.connections.reset_all())
-
         if not self.connections.open or seconds <= 0:
-            end()
-        elif self._drain_timer is None:
-            self.connections.on_idle = end
-            self._drain_timer = self.engine.loop.call_later(seconds, end)
+            self._drained = drained
+            self._end_drain()
+        elif not self._drain_timer:
+            self._drained = drained
+            self.connections.on_idle = self._end_drain
+            self._drain_timer.start(seconds)
 
     def close(self) -> None:
         """Reset all connections and end all flows; listening sockets stay open. Idempotent."""
-        self._stop_drain_timer()
+        self._drain_timer.stop()
         self.connections.on_idle = None
         self.engine.descriptors.close()
         for listener in list(self._listeners):
@@ -111,7 +108,7 @@ class DataPlane:
         self.flows.close()
         self.engine.close()
 
-    def _stop_drain_timer(self) -> None:
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-            self._drain_timer = None
+    def _end_drain(self) -> None:
+        self.connections.on_idle = None
+        self._drain_timer.stop()
+        self._drained(self.connections.reset_all())

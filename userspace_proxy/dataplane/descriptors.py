@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ..linux import bounded
 from ..log_limit import LogLimit
+from .reactor import LoopTimer
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -66,8 +67,7 @@ class Descriptors:
         self.for_connections = 0
         """How many descriptors connections may use: all but the unused reserve for flows."""
         self._count_flows(0)
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = LoopTimer(loop, self._resume)
         self._waiting: list[Callable[[], None]] = []
         self._log_limit = LogLimit()
         self._full_since: float | None = None
@@ -142,13 +142,12 @@ class Descriptors:
             self._full_since = now
         self._waited_at = now
         self._waiting.append(resume)
-        if self._timer is None:
-            self._timer = self._loop.call_later(_RETRY_S, self._resume)
+        self._timer.start(_RETRY_S)
 
     def close(self) -> None:
         """Stop calling waiting callbacks."""
         self._waiting.clear()
-        self._stop_timer()
+        self._timer.stop()
 
     def _count_flows(self, more: int) -> None:
         # Cost: the limit for connections is cached, because each connection reads it twice.
@@ -157,15 +156,10 @@ class Descriptors:
         self.for_connections = most if self._held is None else min(most, self._held)
 
     def _resume(self) -> None:
-        self._stop_timer()
+        self._timer.stop()
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _open_descriptors() -> int:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from ..kernel.memory_limits import MemoryLimit
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
+from .reactor import LoopTimer
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -82,7 +83,6 @@ class Memory:
         self.counts_sockets = False
         """Whether the limit counts socket buffers in the kernel."""
         self.shed: Shed = lambda _excess, _spared, _now: 0
-        self._loop = loop
         self._clock = clock
         self._descriptors = descriptors
         self._limits: Sequence[MemoryLimit] = ()
@@ -103,7 +103,7 @@ class Memory:
         self._log_limit = LogLimit()
         self._has_logged = False
         """Whether the beginning of the current shortage was logged."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = LoopTimer(loop, self._watch)
 
     @property
     def spared_bytes(self) -> int:
@@ -131,9 +131,7 @@ class Memory:
     def close(self) -> None:
         """Stop watching. Idempotent."""
         self.due = self._look_after = math.inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
 
     def _watch(self) -> None:
         now = self._clock()
@@ -143,9 +141,7 @@ class Memory:
             if self._limits:
                 _return_freed_memory()
         self._judge(now, [limit.used() for limit in self._limits])
-        self._timer = self._loop.call_later(
-            _EVERY_S if self._limits else _FIND_EVERY_S, self._watch
-        )
+        self._timer.start(_EVERY_S if self._limits else _FIND_EVERY_S)
 
     def _estimate(self, now: float) -> None:
         used = [limit.estimate() for limit in self._limits]

@@ -19,7 +19,7 @@ cdef class Reactor:
     cdef public object loop, clock
     cdef public DurationsType iterations
     cdef public SystemCalls calls
-    cdef public double now, _behind_until
+    cdef public double now, behind_until
     cdef public long turn
     cdef public dict _handlers
     cdef public list _ready, _late

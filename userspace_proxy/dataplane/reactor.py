@@ -82,8 +82,9 @@ class Reactor:
         """Time of the current dispatch; a timer's callback calls :meth:`tick` first."""
         self.turn = 0
         """Number of the current dispatch."""
-        self._behind_until = 0.0
-        """The time until which connections count as waiting for the loop and not for a peer."""
+        self.behind_until = 0.0
+        """The time until which, after a long dispatch, connections count as waiting for the loop
+        and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """The durations of dispatches."""
         self.calls = SystemCalls(BUFFER_BYTES)
@@ -99,10 +100,6 @@ class Reactor:
     def tick(self) -> None:
         """Update :attr:`now`."""
         self.now = self.clock()
-
-    def is_behind(self, now: float) -> bool:
-        """Return whether a recent long dispatch shows that connections wait for this loop."""
-        return now < self._behind_until
 
     def watch(self, fd: int, events: int, handler: Handler) -> int:
         """Deliver a descriptor's events to a handler, including current readiness.
@@ -195,13 +192,43 @@ class Reactor:
         ended = self.clock()
         self.iterations.add(ended - began)
         if len(batch) >= _MANY_EVENTS:
-            self._behind_until = ended + _BEHIND_S
+            self.behind_until = ended + _BEHIND_S
 
     def _report(self, exc: Exception, culprit: object) -> None:
         """Report a bug to the loop's exception handler; the batch continues."""
         self.loop.call_exception_handler(
             {"message": f"bug in the data plane: {culprit!r}", "exception": exc}
         )
+
+
+class LoopTimer:
+    """A timer of the loop for one function, which runs at most once at a time."""
+
+    __slots__ = "_call", "_handle", "_loop"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+        self._loop = loop
+        self._call = call
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        """Whether the timer runs."""
+        return self._handle is not None
+
+    def start(self, after_s: float) -> None:
+        """Call the function after a time, unless the timer runs already."""
+        if self._handle is None:
+            self._handle = self._loop.call_later(after_s, self._fire)
+
+    def stop(self) -> None:
+        """Don't call the function. Idempotent."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._handle = None
+        self._call()
 
 
 # The shortest timer: uvloop rounds to milliseconds, and a timer of 0 makes the loop spin.
@@ -246,7 +273,13 @@ class Timeouts:
     def _fire(self) -> None:
         now = self._clock()
         try:
-            for item, due in self._expiring(now):
+            expiring: list[tuple[Any, float]] = []
+            # Find all at once, because finding a dictionary's first entry is slow.
+            for item, due in self.due.items():
+                if due > now:
+                    break
+                expiring.append((item, due))
+            for item, due in expiring:
                 # Skip this item if another item's callback has stopped or restarted it.
                 if self.due.get(item) == due:
                     del self.due[item]
@@ -257,12 +290,3 @@ class Timeouts:
             if self.due:
                 due = next(iter(self.due.values()))
                 self._timer = self._loop.call_later(max(_SHORTEST_S, due - now), self._fire)
-
-    def _expiring(self, now: float) -> list[tuple[Any, float]]:
-        """Return all due items at once, because finding a dictionary's first entry is slow."""
-        items: list[tuple[Any, float]] = []
-        for item, due in self.due.items():
-            if due > now:
-                break
-            items.append((item, due))
-        return items

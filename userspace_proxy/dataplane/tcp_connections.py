@@ -8,7 +8,6 @@ TcpListener ──accept──▶ TcpConnections ─┬─ HeldAcks: ACKs that w
 from __future__ import annotations
 
 import _socket
-import asyncio
 import errno
 import os
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from .ageing import Ageing
 from .descriptors import DESCRIPTORS
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .reactor import Callback, Handler, Reactor, Timeouts
+from .reactor import Callback, Handler, LoopTimer, Reactor, Timeouts
 from .relay import Direction
 from .removals import Removals
 from .shedding import Shedding
@@ -68,7 +67,7 @@ class HeldAcks(Timeouts):
     def _release(self, connection: TcpConnection) -> None:
         now = self._reactor.clock()
         may_hold = now - connection.started < BEHIND_S - HELD_S
-        if may_hold and self._reactor.is_behind(now):
+        if may_hold and now < self._reactor.behind_until:
             self.start(connection, now)
             return
         calls, endpoint = self._reactor.calls, connection.endpoint_fd
@@ -105,10 +104,10 @@ class LateResets:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._loop, self._clock = engine.loop, engine.clock
+        self._clock = engine.clock
         self._wait_s = engine.tuning.reset_wait_s
         self.waiting: dict[TcpConnection, _Waiting] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = LoopTimer(engine.loop, self._look)
 
     def begin(self, connection: TcpConnection) -> bool:
         """Wait until the connected side has acknowledged its bytes; return False if none are left.
@@ -132,9 +131,7 @@ class LateResets:
 
     def close(self) -> None:
         self.waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
 
     def _watch(self, connection: TcpConnection, direction: Direction) -> None:
         reactor = connection.reactor
@@ -149,11 +146,9 @@ class LateResets:
             # Ignore later events of the source: it has sent its FIN, so they don't affect the
             # client.
             reactor.set_handler(direction.source_fd, Handler())
-        if self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self._timer.start(_LOOK_S)
 
     def _look(self) -> None:
-        self._timer = None
         now = self._clock()
         for connection, waiting in list(self.waiting.items()):
             left = _undelivered(waiting.direction)
@@ -169,8 +164,8 @@ class LateResets:
                     connection.close()
                 else:
                     connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
-        if self.waiting and self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_S, self._look)
+        if self.waiting:
+            self._timer.start(_LOOK_S)
 
 
 def _undelivered(direction: Direction) -> int:

@@ -16,7 +16,6 @@ Rule 3: the kernel answers for the network namespace of the calling thread.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from ..kernel.ephemeral import EPHEMERAL
@@ -26,6 +25,7 @@ from ..model.connection_ends import EndReason
 from ..policy.flow_table import FlowTable
 from ..policy.shares import CONNECTION_BYTES
 from .engine import Engine
+from .reactor import LoopTimer
 from .udp_flow import UdpFlow
 
 _NO_HOST = DialFailure(Failure.NO_HOST)
@@ -112,15 +112,14 @@ class UdpFlows:
         max_flows = tuning.max_flows or max(16, min(engine.descriptors.limit // 4, ports))
         self.table: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
         self.silent = SilentFlows(engine.clock, absent_hop)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = LoopTimer(engine.loop, self._sweep)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def make_room(self) -> bool:
         """Make room for a flow, if necessary by ending another; return whether there is room."""
-        if self._timer is None:
-            self._timer = self.engine.loop.call_later(_SWEEP_S, self._sweep)
+        self._timer.start(_SWEEP_S)
         is_full = self.table.is_full or (
             self.engine.memory.state.is_short
             and len(self.table) >= self.engine.memory.spared_bytes // CONNECTION_BYTES
@@ -142,9 +141,7 @@ class UdpFlows:
 
     def close(self) -> None:
         """Stop the timer; listeners end their flows. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
 
     def _sweep(self) -> None:
         self.engine.reactor.tick()
@@ -154,9 +151,8 @@ class UdpFlows:
             # A waiting flow ends at the deadline of its wait, not when it is idle.
             if not flow.is_waiting:
                 flow.listener.end(flow, EndReason.IDLE)
-        self._timer = (
-            self.engine.loop.call_later(_SWEEP_S, self._sweep) if len(self.table) else None
-        )
+        if len(self.table):
+            self._timer.start(_SWEEP_S)
 
 
 def _asked_ip(flow: UdpFlow) -> str:

@@ -31,7 +31,6 @@ pass skips clients without an endpoint: the endpoint that may serve can belong t
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -40,7 +39,7 @@ from typing import NamedTuple, Protocol
 from ..facts import CounterTable
 from ..model import Hold
 from ..model.connection_ends import EndReason
-from .reactor import Reactor
+from .reactor import LoopTimer, Reactor
 from .tuning import BATCH
 from .waiting_clients import WaitingClients
 
@@ -127,8 +126,8 @@ class WaitingRoom:
         """How many dials may begin."""
         self._is_scheduled = False
         """Whether the pass continues in this iteration of the loop or the next."""
-        self._next_pass: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._next_pass = LoopTimer(reactor.loop, self._begin_next_pass)
+        self._timer = LoopTimer(reactor.loop, self._tick)
         """Fires each second, and at the first deadline."""
 
     def __len__(self) -> int:
@@ -217,10 +216,8 @@ class WaitingRoom:
     def _remove(self, waiter: Waiter) -> None:
         self._clients.remove(waiter)
         if not self._clients:
-            for timer in (self._timer, self._next_pass):
-                if timer is not None:
-                    timer.cancel()
-            self._timer = self._next_pass = None
+            self._timer.stop()
+            self._next_pass.stop()
             # Drop clients that have left: they would take memory until the next pass, which may be
             # far away.
             self._pass.rest.clear()
@@ -231,11 +228,10 @@ class WaitingRoom:
         after_s = self._pass.began + PASS_S - self._reactor.now
         if self._is_uniform or len(self._clients) <= BATCH or after_s <= 0:
             self._begin_pass(is_hopeful=True)
-        elif self._next_pass is None:
-            self._next_pass = self._reactor.loop.call_later(after_s, self._begin_next_pass)
+        else:
+            self._next_pass.start(after_s)
 
     def _begin_next_pass(self) -> None:
-        self._next_pass = None
         self._reactor.tick()
         self._begin_pass(is_hopeful=True)
 
@@ -284,14 +280,13 @@ class WaitingRoom:
 
     def _start_timer(self) -> None:
         since, after_s = self._clients.waits_since(), 0.0
-        if self._timer is not None or since is None:
+        if self._timer or since is None:
             return
         if self._hold is not None:
             after_s = since + self._hold.seconds - self._reactor.clock()
-        self._timer = self._reactor.loop.call_later(max(0.0, min(RETRY_S, after_s)), self._tick)
+        self._timer.start(max(0.0, min(RETRY_S, after_s)))
 
     def _tick(self) -> None:
-        self._timer = None
         self._reactor.tick()
         self._end_overdue()
         self._allowance = max(self._allowance, RETRIES)

@@ -401,7 +401,7 @@ async def held(timers, stack):
 
 async def test_a_late_loop_delays_acks_until_it_catches_up(held, timers):
     reactor, held, connection = held
-    reactor._behind_until = timers.now + 2.5 * HELD_S
+    reactor.behind_until = timers.now + 2.5 * HELD_S
     timers.advance(2.1 * HELD_S)
     assert not has_quick_acks(connection.client)
     timers.advance(HELD_S)
@@ -411,7 +411,7 @@ async def test_a_late_loop_delays_acks_until_it_catches_up(held, timers):
 
 async def test_a_loop_that_stays_behind_delays_acks_for_20_ms_at_most(held, timers):
     reactor, held, connection = held
-    reactor._behind_until = timers.now + 1000
+    reactor.behind_until = timers.now + 1000
     timers.advance(BEHIND_S * 0.8)
     assert not has_quick_acks(connection.client)
     timers.advance(BEHIND_S * 0.2)
@@ -556,7 +556,7 @@ async def test_a_reset_without_undelivered_bytes_is_immediate(rig, first):
     assert await hears.read() == b"word"
     resets.reset()
     assert await hears.was_reset()
-    assert rig.connections.late_resets._timer is None
+    assert not rig.connections.late_resets._timer
 
 
 async def read_slowly(peer, timers):
