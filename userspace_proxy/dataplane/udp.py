@@ -61,6 +61,10 @@ _log = FieldLogger("userspace_proxy.dataplane")
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
+# How much is kept for a waiting flow: twice as many datagrams, because some protocols begin with a
+# burst.
+_HELD_BYTES = 16 * 1024
+_HELD_DATAGRAMS = 8
 # The time without a refusal after which an endpoint counts as present: if its host were absent, ARP
 # or neighbour discovery would have failed, after three requests, a second apart (arp(7):
 # mcast_solicit, retrans_time_ms).
@@ -281,9 +285,10 @@ class UdpListener(Handler):
     def _pass_on(self, flow: UdpFlow, payload: memoryview) -> None:
         now = self.engine.reactor.now
         if not flow.is_stream:
-            if flow.waited is not None and flow.waited.is_on:
+            if flow.is_waiting:
                 self.table.use(flow, now)
-                flow.hold(payload)
+                if not flow.keep(payload, _HELD_DATAGRAMS, _HELD_BYTES):
+                    self.group.counters.dropped_datagrams += 1
                 return
             if flow.first_byte_s is not None:
                 self.table.make_stream(flow, now)
@@ -296,16 +301,14 @@ class UdpListener(Handler):
             flow.refused(refusal)
 
     def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:
-        kept, age_s = flow.kept, now - flow.sent_since
+        age_s = now - flow.sent_since
         if age_s > _ONE_WAY_S:
             flow.kept = None
             if flow.endpoint is not None:
                 # Endpoints of one-way protocols never answer, so silence counts as success.
                 self.group.answered(flow.endpoint, now)
-        elif kept is not None and age_s <= _KEEP_S and len(kept) < _KEEP_DATAGRAMS:
-            fits = len(payload) + sum(len(one.payload) for one in kept) <= _KEEP_BYTES
-            if fits:
-                kept.append(Kept(bytes(payload), flow.hop_limit))
+        elif age_s <= _KEEP_S:
+            flow.keep(payload, _KEEP_DATAGRAMS, _KEEP_BYTES)
 
     def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
         """Send to the endpoint; return the errno of a refusal that the call reported, or 0."""
@@ -355,8 +358,7 @@ class UdpListener(Handler):
             return
         flow.sent_since = self.engine.reactor.now
         self.table.use(flow, flow.sent_since)
-        if room is not None and flow.waited is not None:
-            flow.waited.is_on = False
+        if room is not None:
             room.served(flow, is_proven=False)
         self._send_kept(flow, kept)
 
@@ -387,8 +389,7 @@ class UdpListener(Handler):
             event = ending(by, is_served=flow.endpoint is not None)
             log.write(self._facts(flow, event, cause, by), self._frontend)
         room = self.group.waiting_room
-        if room is not None and flow.waited is not None and flow.waited.is_on:
-            flow.waited.is_on = False
+        if room is not None and flow in room:
             room.left(flow)
         self._leave_endpoint(flow)
         talk = flow.conversation

@@ -6,7 +6,6 @@ import _socket
 import errno
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..causes.cause import CauseCode
@@ -33,11 +32,6 @@ _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
 REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
 # Errors that may be transient, for example while a route changes (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
-
-# How many datagrams are kept for a waiting flow, twice as many as for other flows: some protocols
-# begin with a burst.
-_HELD_DATAGRAMS = 8
-_HELD_BYTES = 16 * 1024
 
 
 def refusal_of(sock: _socket.socket, number: int | None) -> int:
@@ -73,16 +67,13 @@ class Kept(NamedTuple):
     """The hop limit with which it arrived."""
 
 
-@dataclass(slots=True)
-class Wait:
+class Wait(NamedTuple):
     """A flow's wait for an endpoint, past or present."""
 
     started: float
     """When the flow's first datagram arrived."""
     since: float
     """When the flow began to wait."""
-    is_on: bool = False
-    """Whether the flow has a place in the waiting room of its Service port."""
 
 
 class UdpFlow(Handler):
@@ -154,8 +145,9 @@ class UdpFlow(Handler):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the flow has a place in the waiting room because no endpoint can take it."""
-        return self.waited is not None and self.waited.is_on
+        """Whether the flow has a place in the waiting room of its Service port."""
+        room = self.group.waiting_room
+        return room is not None and self in room
 
     @property
     def started(self) -> float:
@@ -235,15 +227,14 @@ class UdpFlow(Handler):
         elif clock() - self.sent_since >= UNANSWERED_FLOW_S:
             self._note_unanswered(counters)
 
-    def hold(self, payload: memoryview) -> None:
-        """Keep one of the first datagrams while the flow waits; drop later datagrams."""
-        held = self.kept if self.kept is not None else []
-        self.kept = held
-        size = len(payload) + sum(len(one.payload) for one in held)
-        if len(held) < _HELD_DATAGRAMS and size <= _HELD_BYTES:
-            held.append(Kept(bytes(payload), self.hop_limit))
-        else:
-            self.group.counters.dropped_datagrams += 1
+    def keep(self, payload: memoryview, datagrams: int, size: int) -> bool:
+        """Keep one of the first datagrams; return False beyond so many, or so many bytes."""
+        kept = self.kept = self.kept or []
+        size -= len(payload) + sum(len(one.payload) for one in kept)
+        if len(kept) >= datagrams or size < 0:
+            return False
+        kept.append(Kept(bytes(payload), self.hop_limit))
+        return True
 
     def wait(self) -> bool:
         """Wait until an endpoint can take the flow; return False if it may not wait."""
@@ -255,8 +246,8 @@ class UdpFlow(Handler):
         if room is None:
             return False
         since = None if self.waited is None else self.waited.since
-        waited = self.waited = self.waited or Wait(self.sent_since, reactor.now)
-        self.tried, waited.is_on = None, True
+        self.waited = self.waited or Wait(self.sent_since, reactor.now)
+        self.tried = None
         room.wait(self, since, is_at_limit=is_at_limit)
         return True
 

@@ -133,6 +133,9 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._clients)
 
+    def __contains__(self, waiter: Waiter) -> bool:
+        return waiter in self._clients
+
     @property
     def is_queueing(self) -> bool:
         """Whether new clients wait behind others, for endpoints at their limit."""
