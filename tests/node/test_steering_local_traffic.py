@@ -10,7 +10,7 @@ import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB, WEB_6
 from steering_traffic import CANARY, DNS_6, FRONTENDS, NODE, RANGES, in_force
 
-from userspace_proxy.dataplane.sockets import open_listening
+from userspace_proxy.kernel.listening_sockets import open_listening
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.local import LocalSteering

@@ -21,7 +21,7 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         "pass",
     ): "acknowledgements aren't simulated (ADR 0099)",
     (
-        "dataplane.sockets",
+        "kernel.listening_sockets",
         "sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)",
         "sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 2)",
     ): "any number but 0 sets it",

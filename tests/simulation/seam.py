@@ -1,7 +1,7 @@
 """The seam: names that modules of the data plane refer to, replaced by those of a simulation.
 
     calls ── select.epoll, _socket.socket, os.splice, os.read, os.pipe2, os.close, fcntl.fcntl
-    sockets, client_address, probes ── _socket.socket
+    kernel.listening_sockets, client_address, probes ── _socket.socket
     kernel.tcp_state ── fcntl.ioctl
 
 The modules look these up at each call, so the data plane needs no hooks, which would cost time.
@@ -26,7 +26,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import userspace_proxy.dataplane
-from userspace_proxy.kernel import tcp_state
+from userspace_proxy.kernel import listening_sockets, tcp_state
 
 from .kernel import Kernel
 from .network import EPHEMERAL_PORTS
@@ -106,7 +106,7 @@ def installed(
         **constants,
     }
     undo: list[tuple[ModuleType, str, Any]] = []
-    for module in (*modules_of(userspace_proxy.dataplane), tcp_state):
+    for module in (*modules_of(userspace_proxy.dataplane), listening_sockets, tcp_state):
         for name, value in {**fakes, **others}.items():
             system = _SYSTEM[name][0] if name in _SYSTEM else None
             has = vars(module).get(name)

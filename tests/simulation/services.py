@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.dataplane.sockets import IPV6_RECVPKTINFO, family_of, is_wildcard
+from userspace_proxy.kernel.listening_sockets import IPV6_RECVPKTINFO, family_of, is_wildcard
 from userspace_proxy.kernel.socket_options import IP_PKTINFO, set_ip_option
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving

@@ -13,7 +13,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from userspace_proxy.dataplane.sockets import IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO
+from userspace_proxy.kernel.listening_sockets import IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO
 from userspace_proxy.kernel.socket_options import IP_PKTINFO, set_ip_option
 
 from ..unit.dataplane.peers import SilentEndpoint

@@ -13,7 +13,7 @@ from typing import Any
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Engine, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
-from userspace_proxy.dataplane.sockets import is_wildcard
+from userspace_proxy.kernel.listening_sockets import is_wildcard
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.model.serving import Serving

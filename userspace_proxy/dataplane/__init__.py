@@ -12,7 +12,6 @@ from .dataplane import AnyListener, DataPlane
 from .endpoint_group import EndpointGroup
 from .engine import Dialer, Engine, Opened
 from .memory_pressure import MemoryState
-from .sockets import get_nothing
 from .tuning import Tuning
 from .udp import UdpListener
 from .waiting_room import Waiting
@@ -28,5 +27,4 @@ __all__ = [
     "Tuning",
     "UdpListener",
     "Waiting",
-    "get_nothing",
 ]

@@ -74,7 +74,7 @@ class SystemCalls:
         """
         listening = self._socks[listener]
         try:
-            fd, address = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
+            fd, address = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see listening_sockets
         except OSError as exc:
             return _number(exc), None
         client = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
@@ -124,7 +124,7 @@ class SystemCalls:
         return 0
 
     def send_acks(self, fd: int) -> None:
-        """Undo ``sockets.hold_acks``: send the pending ACK, and let the kernel time later ACKs."""
+        """Undo ``hold_acks``: send the pending ACK, and let the kernel time later ACKs."""
         self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
 
     def open_stream(self, family: int) -> int:

@@ -35,6 +35,7 @@ from ..balance.client_endpoint_pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.interface_addresses import OwnAddressCheck
+from ..kernel.listening_sockets import family_of
 from ..kernel.socket_options import set_transparent
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
@@ -42,7 +43,6 @@ from ..model.failures import EXHAUSTED_ERRNOS
 from ..policy.locality import FIRST_PORT, LAST_PORT, Locality
 from .calls import SystemCalls
 from .endpoint_group import EndpointGroup
-from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from ..balance.client_endpoint_pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..facts import EndpointCounters
+from ..kernel.listening_sockets import family_of
 from ..kernel.socket_options import stay_unseen
 from ..log_fields import FieldLogger
 from ..model import DialFailure, Failure, SocketAddress
@@ -31,7 +32,6 @@ from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .reactor import Callback, Reactor, Timeouts
-from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -31,6 +31,7 @@ from typing import Any
 
 from ..facts.connection import ConnectionEvent
 from ..facts.connection_outcome import LATE, LOST, EndFacts
+from ..kernel.listening_sockets import dialled_at, is_self_connected
 from ..kernel.socket_options import reset_no_more, reset_on_close, send_at_once, send_held
 from ..kernel.tcp_state import LOSS_S, is_connected, reset_as, unread_bytes
 from ..model import DialFailure, Failure, ProxyProtocol, SocketAddress
@@ -44,7 +45,6 @@ from .engine import Engine
 from .probes import Probes
 from .reactor import Reactor, Timeouts
 from .relay import Direction, PipePool
-from .sockets import dialled_at, is_self_connected
 from .tcp_accounts import Accounted, TcpAccounts, end_if_lost, end_if_reset, owes_answer
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET

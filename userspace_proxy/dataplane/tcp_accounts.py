@@ -29,6 +29,7 @@ from ..facts.connection_outcome import (
     EndFacts,
     has_given_up,
 )
+from ..kernel.listening_sockets import dialled_at
 from ..kernel.tcp_state import (
     LOSS_S,
     endpoint_loss,
@@ -44,7 +45,6 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .probes import Probes
 from .relay import Direction, Relayed
-from .sockets import dialled_at
 
 LEFT_OPEN_S = 10.0
 """How long an endpoint must be silent to count as hung after its client left: longer than programs

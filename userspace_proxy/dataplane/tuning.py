@@ -34,9 +34,6 @@ BATCH = 64
 # Dials of a UDP flow that fail at once, for example without a route, before other handlers run.
 DIALS = 8
 
-# The length of an accept queue; Linux limits it to net.core.somaxconn (4096 since 5.4).
-BACKLOG = 4096
-
 
 @dataclass(frozen=True, slots=True)
 class Tuning:

@@ -29,6 +29,7 @@ from typing import Any
 from ..facts import ClientMistake
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..kernel.ephemeral import EPHEMERAL
+from ..kernel.listening_sockets import is_self_connected, is_wildcard
 from ..kernel.socket_options import (
     ANCILLARY_BYTES,
     Ancillary,
@@ -48,7 +49,6 @@ from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .reactor import Handler
-from .sockets import is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import Kept, UdpFlow, refusal_of
 from .udp_flows import UdpFlows

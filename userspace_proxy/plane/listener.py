@@ -18,7 +18,8 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..dataplane.sockets import (
+from ..errors import ListenError
+from ..kernel.listening_sockets import (
     cannot_listen,
     family_of,
     get_nothing,
@@ -28,7 +29,6 @@ from ..dataplane.sockets import (
     share_port,
     stop_listening,
 )
-from ..errors import ListenError
 from ..kernel.socket_options import set_transparent
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress

@@ -2,7 +2,7 @@
 
 Rule 1: sockets listen or refuse immediately; workers close a listener before its group loses its
 endpoints, and open it after the group has received endpoints.
-Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``dataplane.sockets``).
+Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``listening_sockets``).
 Its serving sockets stay open until no worker of this or the previous control process has a copy, in
 case the port serves again earlier: if new sockets were opened beside open copies, the kernel's
 order of sockets would differ from the order of workers (``reuseport``).
@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..dataplane.sockets import cannot_listen
 from ..errors import BoundError, ListenError, ShortageError
 from ..kernel.interfaces import NO_IPV6
+from ..kernel.listening_sockets import cannot_listen
 from ..model import Protocol, SocketAddress
 from ..model.serving import Serving
 from .group import Group

@@ -16,8 +16,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from ..dataplane.sockets import open_listening
 from ..errors import ListenError, ShortageError
+from ..kernel.listening_sockets import open_listening
 from ..model import Protocol, SocketAddress
 from ..model.serving import Serving
 from .listener import wrapped

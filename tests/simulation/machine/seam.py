@@ -25,7 +25,8 @@ import msgspec
 import userspace_proxy.plane
 from userspace_proxy.agent import hand_over
 from userspace_proxy.clocks import Clocks
-from userspace_proxy.dataplane import Engine, sockets
+from userspace_proxy.dataplane import Engine
+from userspace_proxy.kernel import listening_sockets
 from userspace_proxy.plane import listener, worker_main, worker_process
 from userspace_proxy.plane.reuseport import order_left
 from userspace_proxy.plane.watchdog import Watchdog
@@ -172,7 +173,7 @@ def installed(
         (worker_main, "WorkerMain", partial(_WorkerMain, machine)),
         (worker_process, "Watchdog", lambda: Watchdog(_Stat(machine))),  # type: ignore[arg-type]
         (hand_over, "connect_to_workers", kernel.connect_to_workers),
-        *((module, "admit", _nothing) for module in (listener, sockets)),
+        *((module, "admit", _nothing) for module in (listener, listening_sockets)),
         *watching,
     ]
     undo = [(module, name, vars(module)[name]) for module, name, _ in patches]

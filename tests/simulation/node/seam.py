@@ -8,7 +8,6 @@ import importlib
 import inspect
 import pkgutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch
 from userspace_proxy.agent.watchers.tracking import TrackingWatch
 from userspace_proxy.clocks import Clocks
-from userspace_proxy.kernel import one_thread
+from userspace_proxy.kernel import listening_sockets, one_thread
 from userspace_proxy.kernel.node_listings import NodeListings
 from userspace_proxy.plane import listener, recovered_sockets
 from userspace_proxy.status import health_checks
@@ -236,10 +235,9 @@ def _patches(world: World) -> Iterator[Patch]:
         yield health_checks, name, value
     for name, value in world.disk.names().items():
         yield state_file, name, value
-    for module in (listener, recovered_sockets):
+    for module in (listener, listening_sockets, recovered_sockets):
         if "admit" in vars(module):
             yield module, "admit", _admit(world)
-    yield sys.modules["userspace_proxy.dataplane.sockets"], "admit", _admit(world)
     yield hand_over, "connect_to_workers", kernel.connect_to_workers
 
 

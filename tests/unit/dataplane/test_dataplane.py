@@ -9,8 +9,8 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning
-from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.errors import ListenError, ShortageError
+from userspace_proxy.kernel.listening_sockets import open_listening
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Wanted
 

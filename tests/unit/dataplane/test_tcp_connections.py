@@ -15,7 +15,6 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.dataplane.reactor import Reactor
-from userspace_proxy.dataplane.sockets import hold_acks
 from userspace_proxy.dataplane.tcp_connections import (
     BEHIND_S,
     HELD_S,
@@ -24,6 +23,7 @@ from userspace_proxy.dataplane.tcp_connections import (
     _undelivered,
 )
 from userspace_proxy.dataplane.tuning import BATCH
+from userspace_proxy.kernel.listening_sockets import hold_acks
 from userspace_proxy.model import Balance, Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 

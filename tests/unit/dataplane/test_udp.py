@@ -4,9 +4,9 @@ import sys
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.sockets import IP_RECVTTL
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.facts import ClientMistake
+from userspace_proxy.kernel.listening_sockets import IP_RECVTTL
 from userspace_proxy.model import SocketAddress
 
 from .peers import UdpPeer, exchange

@@ -7,7 +7,7 @@ import socket
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.sockets import open_listening
+from userspace_proxy.kernel.listening_sockets import open_listening
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import Channel

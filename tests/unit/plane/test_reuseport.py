@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from userspace_proxy.dataplane.sockets import open_listening
+from userspace_proxy.kernel.listening_sockets import open_listening
 from userspace_proxy.kernel.socket_options import IPV6_FREEBIND
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client, order_left

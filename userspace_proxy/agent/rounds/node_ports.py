@@ -7,7 +7,7 @@ therefore binds a socket to it:
 - TCP: the bound socket doesn't listen, so the kernel refuses clients that bypass the rules, as on
   an unused port.
 - UDP: a bound socket would swallow datagrams that bypass the rules, so it is bound to a missing
-  interface (``dataplane.sockets``), and the kernel refuses the clients.
+  interface (``listening_sockets``), and the kernel refuses the clients.
 
 Rule 1: a port counts as held if a process waits for clients on it, even on a single address.
 Rule 2: otherwise the proxy takes the port, even if binding fails because connections use or used
@@ -28,8 +28,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Set
 from typing import NamedTuple
 
-from ...dataplane import get_nothing
 from ...errors import ListenError
+from ...kernel.listening_sockets import get_nothing
 from ...kernel.port_holders import HeldPort, PortHolder, held_ports, owners_of
 from ...log_fields import FieldLogger
 from ...model import Frontend, FrontendKind, IPFamily, Protocol

@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.dataplane.sockets import (
+from userspace_proxy.errors import ListenError
+from userspace_proxy.kernel.listening_sockets import (
     dialled_at,
     family_of,
     hold_port,
@@ -16,7 +17,6 @@ from userspace_proxy.dataplane.sockets import (
     share_port,
     stop_listening,
 )
-from userspace_proxy.errors import ListenError
 from userspace_proxy.kernel.socket_options import (
     IP_TRANSPARENT,
     IPV6_TRANSPARENT,

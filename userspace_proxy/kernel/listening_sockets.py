@@ -14,11 +14,10 @@ import struct
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
-from ..kernel.socket_options import IP_PKTINFO, set_freebind, set_ip_option, set_transparent
-from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from ..model.failures import EXHAUSTED_ERRNOS
-from .tuning import BACKLOG
+from .socket_options import IP_PKTINFO, set_freebind, set_ip_option, set_transparent
+from .source_filter import admit, cannot_admit
 
 # The values from linux/in.h and linux/in6.h, which Python's socket module lacks.
 IPV6_RECVPKTINFO = 49
@@ -35,6 +34,8 @@ _IPV4, _IPV4_BYTES = struct.Struct("!2xH4s"), 16
 _IPV6, _IPV6_BYTES = struct.Struct("!2xH4x16s"), 28
 
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
+# The length of an accept queue; Linux limits it to net.core.somaxconn (4096 since 5.4).
+_BACKLOG = 4096
 
 
 def family_of(ip: str) -> int:
@@ -120,7 +121,7 @@ def _listen(sock: _socket.socket, at: SocketAddress, *, freebind: bool) -> None:
                 set_freebind(probe)
             probe.bind(at)
             sock.bind(probe.getsockname())
-    sock.listen(BACKLOG)
+    sock.listen(_BACKLOG)
     hold_acks(sock)
 
 
@@ -166,7 +167,7 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
         for sock in socks:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         for sock in socks:
-            sock.listen(BACKLOG)
+            sock.listen(_BACKLOG)
             hold_acks(sock)
     except OSError as exc:
         raise cannot_listen(at, Protocol.TCP, exc) from exc
