@@ -39,9 +39,9 @@ from typing import NamedTuple, Protocol
 from ..facts import CounterTable
 from ..model import Hold
 from ..model.connection_ends import EndReason
+from ..policy.waiting_clients import WaitingClients
 from .reactor import LoopTimer, Reactor
 from .tuning import BATCH
-from .waiting_clients import WaitingClients
 
 # The maximum number of dials in progress. While 10,000 clients are served, iterations of the loop
 # take up to 2 ms of CPU time (p99.9); with 16 dials they take 5 ms, and serving all clients is no

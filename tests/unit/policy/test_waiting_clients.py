@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane.waiting_clients import WaitingClients
+from userspace_proxy.policy.waiting_clients import WaitingClients
 
 
 class Place:
@@ -26,6 +26,7 @@ def test_the_oldest_wait_of_the_client_with_the_most_waits_is_evicted():
     assert waiting.to_end("new") is places[1]
     waiting.remove(places[1])
     waiting.remove(places[2])
+    assert [place in waiting for place in places[:3]] == [True, False, False]
     assert waiting.to_end("new") is places[3]
 
 

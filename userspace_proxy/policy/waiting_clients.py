@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
-from ..policy.shares import HasClient, client_share, network_of
 from ..shares import BySize, remove_from
+from .shares import HasClient, client_share, network_of
 
 W = TypeVar("W", bound=HasClient)
 
