@@ -4,7 +4,6 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning, client_address
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
-from userspace_proxy.dataplane.udp_flow import Conversation
 from userspace_proxy.model import Failure, Handling, Hold
 from userspace_proxy.model.failures import dial_failure
 
@@ -447,52 +446,3 @@ async def test_a_flow_that_ends_while_waiting_for_its_turn_is_ignored(rig):
     dns.close()
     await turns(5)
     assert rig.bugs == []
-
-
-BOTH, ASKED, ANSWERED, NOTHING = (True, True), (True, False), (False, True), (False, False)
-
-
-def looked(*looks, every_s=5.0, further_seconds=2):
-    """Return a conversation after these checks, which are this many seconds apart."""
-    talk = Conversation()
-    talk.further_seconds = further_seconds
-    for number, (is_asked, is_answered) in enumerate(looks):
-        talk.look(100.0 + number * every_s, is_asked=is_asked, is_answered=is_answered)
-    return talk
-
-
-@pytest.mark.parametrize(
-    ("looks", "every_s"),
-    [
-        pytest.param([BOTH] * 2 + [ASKED] * 4, 5.0, id="by-reports"),
-        pytest.param([BOTH] * 3 + [ASKED] * 12, 1.0, id="by-views"),
-        pytest.param([BOTH, NOTHING, BOTH] + [ASKED, NOTHING] * 3, 5.0, id="with-pauses"),
-        pytest.param([ANSWERED] * 3 + [ASKED] * 4, 5.0, id="one-way-after-the-other"),
-    ],
-)
-def test_a_flow_answered_for_a_while_and_then_silent_counts_as_stalled(looks, every_s):
-    assert looked(*looks, every_s=every_s).is_stalled
-    assert not looked(*looks[:-2], every_s=every_s).is_stalled, "it may be late"
-    assert looked(*looks, NOTHING, every_s=every_s).is_stalled, "until an answer comes"
-    assert not looked(*looks, ANSWERED, every_s=every_s).is_stalled
-
-
-@pytest.mark.parametrize(
-    ("looks", "every_s", "further_seconds"),
-    [
-        pytest.param([BOTH] * 2 + [ASKED] * 20, 5.0, 1, id="a-handshake-and-then-one-way"),
-        pytest.param([BOTH] * 20, 5.0, 99, id="answered"),
-        pytest.param([BOTH] * 3 + [NOTHING] * 20, 5.0, 9, id="its-client-asks-nothing"),
-        pytest.param([BOTH] * 3 + [ASKED, NOTHING, NOTHING] * 9, 5.0, 9, id="keep-alives"),
-        pytest.param([BOTH] * 6 + [ASKED] * 11, 1.0, 9, id="what-wireguard-waits"),
-    ],
-)
-def test_flows_without_an_unusual_silence_do_not_count_as_stalled(looks, every_s, further_seconds):
-    talk = looked(*looks, every_s=every_s, further_seconds=further_seconds)
-    assert not talk.is_stalled
-
-
-def test_after_a_slow_answer_only_a_longer_silence_counts_as_stalled():
-    slow = [BOTH] * 3 + [ASKED] * 5 + [BOTH]
-    assert not looked(*slow, *[ASKED] * 15).is_stalled, "75 s, and 25 s before"
-    assert looked(*slow, *[ASKED] * 17).is_stalled
