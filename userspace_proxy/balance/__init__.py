@@ -13,6 +13,7 @@ from .round_robin import RoundRobin, WeightedRoundRobin
 from .slots import count_slots, fill_slots
 from .source_hash import SourceHash
 from .split import SplitBalancer
+from .strategies import Load, make_strategy
 from .strategy import Limited, Preferred, Strategy
 from .weights import SlowStart, Weights
 
@@ -22,6 +23,7 @@ __all__ = [
     "Balancer",
     "LeastConnections",
     "Limited",
+    "Load",
     "PowerOfTwoChoices",
     "Preferred",
     "RandomChoice",
@@ -37,4 +39,5 @@ __all__ = [
     "Weights",
     "count_slots",
     "fill_slots",
+    "make_strategy",
 ]

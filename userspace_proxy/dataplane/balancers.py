@@ -18,34 +18,25 @@ Rule 3: dials are counted from their beginning only if a limit or a strategy dep
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from types import MappingProxyType
-from typing import assert_never, cast
+from typing import cast
 
 from ..balance import (
     AffinityTables,
     Balancer,
-    LeastConnections,
     Limited,
-    PowerOfTwoChoices,
+    Load,
     Preferred,
-    RandomChoice,
-    RoundRobin,
-    SourceHash,
     SplitBalancer,
     Strategy,
-    WeightedLeastConnections,
-    WeightedPowerOfTwoChoices,
-    WeightedRandomChoice,
-    WeightedRoundRobin,
     Weights,
+    make_strategy,
 )
 from ..facts import CounterTable
 from ..model import Balance, SocketAddress
 from ..model.serving import Serving
 
-Load = Callable[[SocketAddress], int]
-"""Returns how many connections an endpoint has, pending dials included."""
 # Cost: all Service ports whose dials aren't counted share this mapping.
 _NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
@@ -214,7 +205,10 @@ class Balancers:
             # robin doesn't find.
             balance = Balance.LEAST_CONNECTIONS
         start = self._start + handling.seed
-        strategy = make_strategy(balance, self._weights, self._follow_loads, start)
+        # A random generator is created only if needed: its state takes 2.5 KiB.
+        strategy = make_strategy(
+            balance, self._weights, self._follow_loads, start, chance=random.Random
+        )
         return strategy if self.limit is None else Limited(strategy, self.is_full)
 
     def _follow_loads(self) -> Load:
@@ -230,34 +224,3 @@ class Balancers:
             limit = max(1, share + (self._start % self._processes < rest))
         self.limit = limit
         self.tracks_loads = limit is not None
-
-
-def make_strategy(
-    balance: Balance, weights: Weights, loads: Callable[[], Load], start: int
-) -> Strategy:
-    """Return a strategy that follows changes of the weights.
-
-    Args:
-        weights: If empty, only ``SOURCE_HASH`` follows their later changes.
-        loads: Returns the loads, and starts counting dials; called only if the strategy uses loads.
-        start: The initial round-robin position, or the seed of random choices.
-    """
-    # A random generator is created only if needed: its state takes 2.5 KiB.
-    match balance:
-        case Balance.ROUND_ROBIN:
-            return WeightedRoundRobin(weights, start) if weights else RoundRobin(start)
-        case Balance.LEAST_CONNECTIONS:
-            if weights:
-                return WeightedLeastConnections(loads(), weights, start)
-            return LeastConnections(loads(), start)
-        case Balance.POWER_OF_TWO_CHOICES:
-            if weights:
-                return WeightedPowerOfTwoChoices(loads(), weights, random.Random(start))
-            return PowerOfTwoChoices(loads(), random.Random(start))
-        case Balance.RANDOM:
-            chance = random.Random(start)
-            return WeightedRandomChoice(weights, chance) if weights else RandomChoice(chance)
-        case Balance.SOURCE_HASH:
-            return SourceHash(weights)
-        case _:
-            assert_never(balance)

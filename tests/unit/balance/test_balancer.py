@@ -1,12 +1,20 @@
 """Tests of affinity, ejection and strategies in combination."""
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.balance import AffinityTables, Balancer, Limited, RoundRobin, Weights
+from userspace_proxy.balance import (
+    AffinityTables,
+    Balancer,
+    Limited,
+    RoundRobin,
+    Weights,
+    make_strategy,
+)
 from userspace_proxy.balance.balancer import TRIED_MAX
-from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, SocketAddress
 
 from ..model.samples import ALICE, BOB, POD_A, POD_B, POD_C
@@ -72,7 +80,7 @@ class TestManyDeadEndpoints:
     def test_a_pick_visits_few_of_many_dead_endpoints(self, balance, is_weighted, live):
         pods = [Counted("192.0.2.1", port) for port in range(1, 2001)]
         weights = Weights(dict.fromkeys(pods, 2) if is_weighted else {})
-        strategy = make_strategy(balance, weights, lambda: lambda _: 0, 0)
+        strategy = make_strategy(balance, weights, lambda: lambda _: 0, 0, chance=Random)
         balancer = Balancer(pods, strategy=strategy, weights=weights)
         for number, pod in enumerate(pods[live:]):
             balancer.failed(pod, number / 1000)

@@ -4,21 +4,8 @@ from collections import Counter
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.balance import (
-    AffinityTables,
-    LeastConnections,
-    PowerOfTwoChoices,
-    RandomChoice,
-    RoundRobin,
-    SourceHash,
-    WeightedLeastConnections,
-    WeightedPowerOfTwoChoices,
-    WeightedRandomChoice,
-    WeightedRoundRobin,
-    Weights,
-)
+from userspace_proxy.balance import AffinityTables
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, Handling
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
@@ -183,30 +170,6 @@ def test_an_endpoint_serves_all_clients_if_both_sides_use_it(group):
     pods = (POD_A, POD_B, POD_C)
     assert [group.balancers.serves_everyone(pod) for pod in pods] == [False, True, False]
     assert [group.balancers.current.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]
-
-
-STRATEGIES = {
-    Balance.ROUND_ROBIN: (RoundRobin, WeightedRoundRobin),
-    Balance.RANDOM: (RandomChoice, WeightedRandomChoice),
-    Balance.LEAST_CONNECTIONS: (LeastConnections, WeightedLeastConnections),
-    Balance.POWER_OF_TWO_CHOICES: (PowerOfTwoChoices, WeightedPowerOfTwoChoices),
-    Balance.SOURCE_HASH: (SourceHash, SourceHash),
-}
-
-
-@pytest.mark.parametrize("balance", Balance)
-def test_each_balance_has_a_strategy_with_and_without_weights(balance):
-    plain, weighted = STRATEGIES[balance]
-    load = {POD_A: 1, POD_B: 1}.__getitem__
-    for weights, expected in ((Weights(), plain), (Weights({POD_A: 5}), weighted)):
-        strategy = make_strategy(balance, weights, lambda: load, 1)
-        assert type(strategy) is expected
-        assert strategy.pick((POD_A, POD_B)) in (POD_A, POD_B)
-
-
-def test_a_balance_without_a_strategy_is_an_error():
-    with pytest.raises(AssertionError, match="first"):
-        make_strategy("first", Weights(), dict, 1)
 
 
 SLOWLY = Handling(slow_start_s=50.0)
