@@ -1,7 +1,7 @@
 """Records connections and flows: a log line at their end, and entries for watchers.
 
-    TcpConnection, UdpListener ──ConnectionFacts──▶ ConnectionLog ─┬▶ logger: a share of all ends
-                                                                   └▶ Watch: a live observer
+    TcpConnection, UdpFlow ──ConnectionFacts──▶ ConnectionLog ─┬▶ logger: a share of all ends
+                                                               └▶ Watch: a live observer
 
 Rule 1: a connection that isn't recorded costs one attribute test at its end.
 Rule 2: logging never blocks traffic: queues of lines are bounded, and excess lines are dropped and

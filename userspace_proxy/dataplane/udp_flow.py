@@ -1,28 +1,48 @@
-"""Forwards the datagrams of one UDP flow, and detects whether its endpoint answers."""
+"""Dials endpoints for one UDP flow, forwards its datagrams, and detects whether they are answered.
+
+Rule 1: an ICMP error is about an earlier datagram; it never costs a good datagram, outgoing or
+incoming.
+Rule 2: an endpoint that refuses is ejected, and a flow that it has not answered yet continues with
+another endpoint, which receives the flow's first datagrams again.
+Rule 3: a refused dial from a client's own address ejects no endpoint: a network policy may refuse
+this client alone, and a probe from this node (``probes``) would need a datagram. The flow continues
+with another endpoint anyway. An absent host is absent for all clients, and is ejected
+(``silent_flows``).
+"""
 
 from __future__ import annotations
 
 import _socket
 import errno
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from ..causes.cause import CauseCode
 from ..causes.endpoints import UNANSWERED_FLOW_S
 from ..facts import EndpointCounters
-from ..facts.connection import ConnectionEvent
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..facts.conversation import Conversation
-from ..kernel.socket_options import Ancillary, AncillaryItem, take_icmp_errors
+from ..kernel.ephemeral import EPHEMERAL
+from ..kernel.listening_sockets import is_self_connected
+from ..kernel.socket_options import (
+    Ancillary,
+    AncillaryItem,
+    hops_left,
+    keep_icmp_errors,
+    set_hop_limit,
+    take_icmp_errors,
+)
 from ..model import DialFailure, Failure, SocketAddress
-from ..model.connection_ends import EndReason
+from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S, FlowTable
+from ..policy.silent_flows import SilentFlows
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .reactor import Handler
-from .tuning import BATCH
+from .tuning import BATCH, DIALS
 
 # Errors that mean a refusal: by ICMP (icmp_err_convert in net/ipv4/icmp.c and its IPv6 equivalent),
 # or by this node's rules and routes (EPERM, EINVAL). EMSGSIZE isn't a refusal: the kernel has
@@ -33,6 +53,24 @@ _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
 REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
 # Errors that may be transient, for example while a route changes (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
+
+# How much of a flow's first datagrams is kept until the endpoint has answered, to be sent to
+# another endpoint if it refuses: the A and AAAA queries that glibc sends together, or a QUIC hello,
+# not a bulk transfer. A refusal after _KEEP_S isn't about these datagrams.
+_KEEP_BYTES = 2048
+_KEEP_DATAGRAMS = 4
+_KEEP_S = 1.0
+# How much is kept for a waiting flow: twice as many datagrams, because some protocols begin with a
+# burst.
+_HELD_BYTES = 16 * 1024
+_HELD_DATAGRAMS = 8
+# The time without a refusal after which an endpoint counts as present: if its host were absent, ARP
+# or neighbour discovery would have failed, after three requests, a second apart (arp(7):
+# mcast_solicit, retrans_time_ms).
+_ONE_WAY_S = 4.0
+# The part of the flows that ends if other programs leave no source port: a sixteenth, because each
+# flow that finds no port loses a datagram.
+_PORTS_PART = 16
 
 
 def refusal_of(sock: _socket.socket, number: int | None) -> int:
@@ -46,18 +84,19 @@ def refusal_of(sock: _socket.socket, number: int | None) -> int:
     return found if found in REFUSALS else 0
 
 
-class _FlowOwner(Protocol):
-    """The interface of ``UdpListener`` for a flow."""
+class _Listener(Protocol):
+    """The interface of ``UdpListener`` for its flows."""
 
     engine: Engine
     group: EndpointGroup
     sock: _socket.socket
+    at: SocketAddress
     table: FlowTable[UdpFlow]
+    silent: SilentFlows[UdpFlow]
+    flows: dict[Hashable, UdpFlow]
 
-    def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None: ...
-    def resume(self, flow: UdpFlow) -> None: ...
-    def end(self, flow: UdpFlow, cause: EndReason) -> None: ...
-    def note(self, flow: UdpFlow, event: ConnectionEvent) -> None: ...
+    def drop_at_last_hop(self, address: Any) -> None: ...
+    def frontend(self) -> SocketAddress | None: ...
 
 
 class Kept(NamedTuple):
@@ -89,7 +128,7 @@ class UdpFlow(Handler):
 
     def __init__(
         self,
-        listener: _FlowOwner,
+        listener: _Listener,
         key: Hashable,
         address: Any,
         ancillary: Ancillary,
@@ -121,7 +160,7 @@ class UdpFlow(Handler):
         """The flow's wait for an endpoint; None if it has never waited."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
-        self.sent_since = 0.0
+        self.sent_since = listener.engine.reactor.now
         """When the flow's first datagrams were sent: at its start, or after its wait."""
         self.first_byte_s: float | None = None
         """Seconds from ``sent_since`` to the endpoint's first answer; None before it."""
@@ -200,12 +239,193 @@ class UdpFlow(Handler):
             else:
                 self.sent_bytes += count
         if refusal and not (self.has_answer and refusal in _PASSING):
-            self.refused(refusal)
+            self._refused(refusal)
 
-    def refused(self, number: int) -> None:
-        """Pass the errno of the endpoint's refusal to the listener."""
+    def limit_hops(self, hop_limit: AncillaryItem) -> bool:
+        """Apply a changed hop limit to the flow's socket; return False at the last hop."""
+        if hops_left(hop_limit) <= 1:
+            self.listener.drop_at_last_hop(self.address)
+            return False
+        self.hop_limit = hop_limit
+        if self.sock is not None:
+            set_hop_limit(self.sock, hops_left(hop_limit) - 1)
+        return True
+
+    def connect(self) -> bool:
+        """Choose an endpoint and connect a socket to it; return False if that isn't possible now.
+
+        The client's next datagram then tries other endpoints.
+        """
+        engine, group = self.listener.engine, self.group
+        now = engine.reactor.now
+        for _ in range(DIALS):
+            endpoint = group.balancers.current.pick(self.client_ip, now, tried=self.tried or ())
+            if endpoint is None:
+                break
+            failed = self._dial(endpoint)
+            if failed is None:
+                self.endpoint, self.dialled_at = endpoint, now
+                counters = group.counters_of(endpoint)
+                counters.connections += 1
+                counters.active += 1
+                if self.is_preserved:
+                    counters.preserved += 1
+                    self.listener.silent.add(self, now)
+                engine.descriptors.take_for_flow()
+                return True
+            self._dial_failed(endpoint, failed)
+            if failed.failure is Failure.OUT_OF_ALL_PORTS:
+                # No source port is left: other programs use more than the half of the ports that
+                # the flow table leaves them.
+                self._free_source_ports()
+                break
+            if failed.failure is Failure.EXHAUSTED:
+                break
+        return False
+
+    def _dial(self, endpoint: SocketAddress) -> DialFailure | None:
+        """Connect a socket to an endpoint; return the failure, or None."""
+        listener, engine = self.listener, self.listener.engine
+        dialer, reactor = engine.client_dialer, engine.reactor
+        # If a local client dials an address that is routed to this node, its source is the dialled
+        # address, not its own, so don't preserve it.
+        is_self = self.client_ip == listener.at.ip
+        may_preserve = self.group.serving.handling.keeps_clients and not is_self
+        fd = dialer.dial_for(self, endpoint, reactor.now, may_preserve, False, is_flow=True)
+        if fd < 0:
+            return dial_failure(-fd, endpoint.ip)
+        sock = reactor.calls.socket(fd)
+        is_local = EPHEMERAL.includes(endpoint.port, reactor.now)
+        if is_local and is_self_connected(sock, endpoint):
+            number = errno.ECONNREFUSED
+        else:
+            number = -reactor.watch(fd, epoll.IN, self)
+        if number:
+            if self.is_preserved:
+                dialer.release(sock, self.client_ip, endpoint)
+            reactor.calls.close(fd)
+            return dial_failure(number, endpoint.ip)
+        set_hop_limit(sock, hops_left(self.hop_limit) - 1)
+        keep_icmp_errors(sock)
+        self.sock = sock
+        return None
+
+    def _dial_failed(self, endpoint: SocketAddress, failed: DialFailure) -> None:
+        if self.tried is None:
+            self.tried = {}
+        self.tried[endpoint] = self.group.failed(
+            endpoint,
+            failed,
+            self.listener.engine.reactor.now,
+            client=self.client_ip if self.is_preserved else "",
+            may_be_client_specific=self.is_preserved and failed.failure is not Failure.NO_HOST,
+        )
+
+    def _free_source_ports(self) -> None:
+        """End some flows from this node's address, so that flows after this one get a port."""
+        table = self.listener.table
+        for _ in range(1 + len(table) // _PORTS_PART):
+            first = table.first_to_go()
+            # The reactor closes sockets at the end of the dispatch, too late to give this flow a
+            # port, so end only older flows and stop when this one is next.
+            if first is self or first is None or first.is_preserved:
+                return
+            first.evict()
+
+    def pass_on(self, payload: memoryview) -> None:
+        """Send a datagram of the client to the endpoint, or keep it while the flow waits."""
+        table, now = self.listener.table, self.listener.engine.reactor.now
+        if not self.is_stream:
+            if self.is_waiting:
+                table.use(self, now)
+                if not self._keep(payload, _HELD_DATAGRAMS, _HELD_BYTES):
+                    self.group.counters.dropped_datagrams += 1
+                return
+            if self.first_byte_s is not None:
+                table.make_stream(self, now)
+            elif self.kept is not None:
+                self._note_unanswered_datagram(payload, now)
+        if now - self.used >= GRAIN_S:
+            table.use(self, now)
+        refusal = self._send(payload)
+        if refusal and not self.has_answer:
+            self._refused(refusal)
+
+    def _note_unanswered_datagram(self, payload: memoryview, now: float) -> None:
+        """Keep one of the first datagrams; after a while, count the endpoint as present."""
+        age_s = now - self.sent_since
+        if age_s > _ONE_WAY_S:
+            self.kept = None
+            if self.endpoint is not None:
+                # Endpoints of one-way protocols never answer, so silence counts as success.
+                self.group.answered(self.endpoint, now)
+        elif age_s <= _KEEP_S:
+            self._keep(payload, _KEEP_DATAGRAMS, _KEEP_BYTES)
+
+    def _keep(self, payload: memoryview, datagrams: int, size: int) -> bool:
+        """Keep one of the first datagrams; return False beyond so many, or so many bytes."""
+        kept = self.kept = self.kept or []
+        size -= len(payload) + sum(len(one.payload) for one in kept)
+        if len(kept) >= datagrams or size < 0:
+            return False
+        kept.append(Kept(bytes(payload), self.hop_limit))
+        return True
+
+    def _send(self, payload: bytes | memoryview) -> int:
+        """Send to the endpoint; return the errno of a refusal that the call reported, or 0."""
+        sock = self.sock
+        refusal = 0
+        # Try twice: the first call may only report an earlier datagram's error.
+        for _ in range(2):
+            if sock is None:
+                break
+            try:
+                self.received_bytes += sock.send(payload)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                refusal = refusal_of(sock, exc.errno) or refusal
+            else:
+                return refusal
+        self.group.counters.dropped_datagrams += 1
+        return refusal
+
+    def _send_kept(self, kept: Iterable[Kept]) -> None:
+        """Send the first datagrams, each with its hop limit decremented."""
+        last, refusal = self.hop_limit, 0
+        for payload, hop_limit in kept:
+            if hop_limit != self.hop_limit:
+                self.limit_hops(hop_limit)
+            refusal = self._send(payload) or refusal
+        if last != self.hop_limit:
+            self.limit_hops(last)
+        if refusal:
+            # Report the refusal of an earlier datagram here: a call has taken the error from the
+            # socket, so no event reports it.
+            self._refused(refusal)
+
+    def _refused(self, number: int) -> None:
         if self.endpoint is not None:
-            self.listener.endpoint_refused(self, dial_failure(number, self.endpoint.ip))
+            self.refused(dial_failure(number, self.endpoint.ip))
+
+    def refused(self, failed: DialFailure) -> None:
+        """Continue with another endpoint, or wait, if datagrams are kept; else end the flow."""
+        endpoint, kept, now = self.endpoint, self.kept, self.listener.engine.reactor.now
+        if endpoint is not None:
+            self._dial_failed(endpoint, failed)
+        if not kept or now - self.sent_since > _KEEP_S:
+            self.end(EndReason.REFUSED, EndedBy.ENDPOINT)
+            return
+        # The freed place isn't for waiting flows: the endpoint would refuse them one after another
+        # without a pause. They retry every second.
+        self._leave_endpoint(makes_room=False)
+        if self.connect():
+            self.listener.table.use(self, now)
+            self._send_kept(kept)
+        elif self.wait():
+            self.note(ConnectionEvent.HELD)
+        else:
+            self.end_wait(EndReason.UNANSWERED)
 
     def settle(self) -> None:
         """Update the endpoint's counters, and record if it doesn't answer."""
@@ -228,15 +448,6 @@ class UdpFlow(Handler):
         elif clock() - self.sent_since >= UNANSWERED_FLOW_S:
             self._note_unanswered(counters)
 
-    def keep(self, payload: memoryview, datagrams: int, size: int) -> bool:
-        """Keep one of the first datagrams; return False beyond so many, or so many bytes."""
-        kept = self.kept = self.kept or []
-        size -= len(payload) + sum(len(one.payload) for one in kept)
-        if len(kept) >= datagrams or size < 0:
-            return False
-        kept.append(Kept(bytes(payload), self.hop_limit))
-        return True
-
     def wait(self) -> bool:
         """Wait until an endpoint can take the flow; return False if it may not wait."""
         reactor = self.listener.engine.reactor
@@ -253,12 +464,100 @@ class UdpFlow(Handler):
         return True
 
     def resume(self) -> None:
-        self.listener.resume(self)
+        """Choose an endpoint after a wait, and send the kept datagrams."""
+        kept, room, now = self.kept or (), self.group.waiting_room, self.listener.engine.reactor.now
+        if not self.connect():
+            if not self.wait():
+                self.end_wait(EndReason.UNANSWERED)
+            return
+        self.sent_since = now
+        self.listener.table.use(self, now)
+        if room is not None:
+            room.served(self, is_proven=False)
+        self._send_kept(kept)
 
     def end_wait(self, cause: EndReason) -> None:
         """End the flow; no ICMP error can be sent while the listener's socket is open."""
         self.group.counters.refused += 1
-        self.listener.end(self, cause)
+        self.end(cause)
+
+    def evict(self) -> None:
+        """End the flow in favour of another."""
+        self.group.counters.evicted += 1
+        self.end(EndReason.EVICTED)
+
+    def end(self, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
+        """End the flow; the client's next datagram opens a new flow. Idempotent."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        listener, group, is_served = self.listener, self.group, self.endpoint is not None
+        is_plain = cause is EndReason.IDLE and is_served and not self.tried
+        log = listener.engine.connection_log
+        if log is not None and log.takes_next(group.prefixes, self.client_ip, is_plain=is_plain):
+            event = ending(by, is_served=is_served)
+            log.write(self._facts(event, cause, by), listener.frontend)
+        room = group.waiting_room
+        if room is not None and self in room:
+            room.left(self)
+        self._leave_endpoint()
+        talk = self.conversation
+        is_silent = talk is not None and talk.is_unanswered and self.first_byte_s is None
+        if is_silent or (not is_served and cause in UNSERVED):
+            listener.engine.calls.fail(group, self.client_ip)
+        listener.flows.pop(self.key, None)
+        listener.table.remove(self)
+
+    def _leave_endpoint(self, *, makes_room: bool = True) -> None:
+        if self.sock is None or self.endpoint is None:
+            return
+        self.settle()
+        engine, group = self.listener.engine, self.group
+        counters = group.counters_of(self.endpoint)
+        counters.active -= 1
+        counters.stalled -= self.conversation is not None and self.conversation.is_stalled
+        if makes_room and group.waiting_room is not None:
+            group.waiting_room.connection_ended()
+        if self.is_preserved:
+            self.listener.silent.discard(self)
+            engine.client_dialer.release(self.sock, self.client_ip, self.endpoint)
+            if self.has_answer:
+                engine.client_dialer.answered_flows.remove(self.client_ip, self.endpoint)
+        engine.reactor.close_socket(self.sock)
+        engine.descriptors.give_for_flow()
+        self.sock = None
+        self.endpoint = None
+
+    def note(
+        self, event: ConnectionEvent, cause: EndReason | None = None, by: EndedBy = EndedBy.NONE
+    ) -> None:
+        """Record an event before the end if flows are watched."""
+        log = self.listener.engine.connection_log
+        if log is not None and log.is_watched(self.group.prefixes, self.client_ip):
+            log.write(self._facts(event, cause, by), self.listener.frontend)
+
+    def _facts(
+        self, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
+    ) -> ConnectionFacts:
+        now = self.listener.engine.reactor.clock()
+        tried, endpoint = self.tried or (), self.endpoint
+        return ConnectionFacts(
+            event=event,
+            kind="flow",
+            **port_fields(self.group.key),
+            client=str(SocketAddress(self.address[0], self.address[1])),
+            endpoint="" if endpoint is None else str(endpoint),
+            source="client" if self.is_preserved else "node",
+            dials=len(tried) + (endpoint is not None and endpoint not in tried),
+            failed=failed_dials(self.tried, endpoint if self.has_answer else None),
+            waited_s=self.sent_since - self.started,
+            first_byte_s=self.first_byte_s,
+            received_bytes=self.received_bytes,
+            sent_bytes=self.sent_bytes,
+            duration_s=now - self.started,
+            ended_by=by,
+            cause=cause or "",
+        )
 
     def _note_unanswered(self, counters: EndpointCounters) -> None:
         """Record that the endpoint hasn't answered in time. Idempotent."""
@@ -285,7 +584,7 @@ class UdpFlow(Handler):
             counters.ends.succeeded_at = now
             if self.tried:
                 self.group.counters.saved += 1
-                self.listener.note(self, ConnectionEvent.SAVED)
+                self.note(ConnectionEvent.SAVED)
             if self.is_preserved:
                 client_dialer = self.listener.engine.client_dialer
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)

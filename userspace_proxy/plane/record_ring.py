@@ -1,7 +1,7 @@
 """Records one worker's observations in a bounded ring, which the control process empties.
 
-    TcpConnection, UdpListener ──▶ ConnectionLog ──▶ RecordRing ◀──Observe── control process
-                                                         └────────Observed──▶
+    TcpConnection, UdpFlow ──▶ ConnectionLog ──▶ RecordRing ◀──Observe── control process
+                                                     └────────Observed──▶
 
 Rule 1: records are sent only on request, so a worker never waits for a reader, and no queue grows
 for an idle reader. A record that doesn't fit is only counted, for each filter that may match it,

@@ -290,7 +290,7 @@ async def test_the_hop_limit_ends_a_loop_of_existing_flows(rig):
     send_with(client, b"question", 2)
     await until(lambda: dns.group.counters.dropped_datagrams)
     flow = rig.flow
-    dns.carrier._flows[flow.sock.getsockname(), flow.key[1]] = flow
+    dns.carrier.flows[flow.sock.getsockname(), flow.key[1]] = flow
     send_with(client, b"question", 64)
     await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert flow.received_bytes == len(b"question") * 64

@@ -4,14 +4,12 @@ from types import SimpleNamespace
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.udp import UdpListener
-from userspace_proxy.dataplane.udp_flows import AGAIN_S, WAIT_S, SilentFlows
+from userspace_proxy.dataplane.udp_flow import UdpFlow
 from userspace_proxy.kernel.ephemeral import EPHEMERAL
-from userspace_proxy.model import SocketAddress
 
 from .limits import MIB, Limit
 from .peers import UdpPeer, exchange
-from .rig import UNREACHABLE, Clock
+from .rig import UNREACHABLE
 from .waiters import HOLD, count_waiting, limited, waited
 from .waiting import until
 
@@ -104,14 +102,14 @@ async def test_a_refusal_reported_when_sending_a_held_datagram_is_handled(rig, m
     client.send(b"A")
     client.send(b"AAAA")
     await until(lambda: rig.flows and len(rig.flow.kept) == 2)
-    send = UdpListener._send
+    send = UdpFlow._send
 
-    def send_late(self, flow, payload):
-        sent = send(self, flow, payload)
+    def send_late(flow, payload):
+        sent = send(flow, payload)
         is_second = flow.endpoint == silent.address and bytes(payload) == b"AAAA"
         return errno.ECONNREFUSED if is_second else sent
 
-    monkeypatch.setattr(UdpListener, "_send", send_late)
+    monkeypatch.setattr(UdpFlow, "_send", send_late)
     rig.update(dns, silent.address, pod.address, **HOLD)
     assert [await pod.receive(), await pod.receive()] == [b"A", b"AAAA"]
     assert dns.group.counters_of(silent.address).failures == 1
@@ -157,7 +155,7 @@ async def test_flows_beyond_the_limit_wait(timed):
     assert await pod.receive() == b"first"
     timed.udp_client(dns).send(b"second")
     await until(lambda: count_waiting(dns) == 1)
-    dns.carrier.end(next(f for f in dns.carrier._flows.values() if f.sock), "idle")
+    next(f for f in dns.carrier.flows.values() if f.sock).end("idle")
     assert await pod.receive() == b"second"
     assert count_waiting(dns) == 0
 
@@ -227,95 +225,3 @@ async def test_without_any_descriptors_a_datagram_is_dropped(build):
     dns = rig.udp_service(rig.udp_peer().address)
     rig.udp_client(dns).send(b"question")
     await until(lambda: dns.group.counters.refused == 1)
-
-
-ABSENT, PRESENT = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 53)
-
-
-class Flow(SimpleNamespace):
-    """The attributes of a flow that the test needs; flows are compared by identity."""
-
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
-
-    def __init__(self, endpoint):
-        super().__init__(endpoint=endpoint, has_answer=False)
-
-
-class Node:
-    """Flows with client addresses, and a neighbour table."""
-
-    def __init__(self):
-        self.clock = Clock()
-        self.questions = 0
-        self.absent = {ABSENT.ip}
-        self.flows = SilentFlows(self.clock, self._absent_hop)
-
-    def add(self, endpoint):
-        flow = Flow(endpoint)
-        self.flows.add(flow, self.clock.now)
-        return flow
-
-    def take_absent(self, after_s=WAIT_S):
-        self.clock.now += after_s
-        return self.flows.take_absent()
-
-    @property
-    def watched(self):
-        return len(self.flows._began) + len(self.flows._asked)
-
-    def _absent_hop(self, ip):
-        self.questions += 1
-        return "eth0" if ip in self.absent else ""
-
-
-@pytest.fixture
-def node():
-    return Node()
-
-
-def test_an_unanswered_flow_to_an_absent_host_is_reported_once(node):
-    flow = node.add(ABSENT)
-    assert node.take_absent(WAIT_S - 0.1) == []
-    assert node.questions == 0, "ARP has had no time to fail"
-    assert node.take_absent(0.1) == [flow]
-    assert node.take_absent() == []
-    assert (node.questions, node.watched) == (1, 0)
-
-
-def test_a_departed_host_is_detected_unless_its_endpoint_has_answered(node):
-    flow, answered = node.add(PRESENT), node.add(PRESENT)
-    assert node.take_absent() == []
-    node.absent.add(PRESENT.ip)
-    answered.has_answer = True
-    assert node.take_absent(AGAIN_S - 0.1) == []
-    assert node.take_absent(0.1) == [flow]
-    assert (node.questions, node.watched) == (2, 0)
-
-
-def test_flows_whose_endpoints_were_already_checked_are_checked_after_new_flows(node):
-    for number in range(150):
-        node.add(SocketAddress(f"198.51.100.{number}", 53))
-    assert (node.take_absent(), node.take_absent(0.0), node.questions) == ([], [], 150)
-    node.clock.now += AGAIN_S - WAIT_S
-    later = node.add(ABSENT)
-    assert (node.take_absent(), node.questions) == ([later], 250)
-    assert (node.take_absent(0.0), node.questions) == ([], 301)
-
-
-def test_the_kernel_is_not_queried_about_an_answered_or_ended_flow(node):
-    node.add(ABSENT).has_answer = True
-    node.flows.discard(node.add(ABSENT))
-    assert node.take_absent() == []
-    assert (node.questions, node.watched) == (0, 0)
-
-
-def test_neighbour_queries_for_many_endpoints_are_spread_over_turns(node):
-    for number in range(150):
-        for _ in range(2):
-            node.add(SocketAddress(f"198.51.100.{number}", 53))
-    later = node.add(ABSENT)
-    assert node.take_absent() == []
-    assert (node.questions, node.watched) == (100, 301)
-    assert node.take_absent(0.0) == [later]
-    assert (node.questions, node.watched) == (151, 300)

@@ -215,7 +215,7 @@ async def test_a_promptly_answered_flow_needs_only_plain_records(rig, monkeypatc
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
     await exchange(rig.udp_client(dns), pod)
-    dns.carrier.end(rig.flow, EndReason.IDLE)
+    rig.flow.end(EndReason.IDLE)
     assert asked == [True]
 
 
