@@ -1,7 +1,7 @@
 """The seam: names that modules of the data plane refer to, replaced by those of a simulation.
 
     calls ── select.epoll, _socket.socket, os.splice, os.read, os.pipe2, os.close, fcntl.fcntl
-    kernel.listening_sockets, client_address, probes ── _socket.socket
+    kernel.listening_sockets, client_address ── _socket.socket
     kernel.tcp_state ── fcntl.ioctl
 
 The modules look these up at each call, so the data plane needs no hooks, which would cost time.

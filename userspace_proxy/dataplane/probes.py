@@ -15,7 +15,6 @@ and from several Service ports that share the endpoint.
 
 from __future__ import annotations
 
-import _socket
 import errno
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +36,6 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 _MAX_UNDER_WAY = 64
 _SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
-_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 Ended = Callable[[SocketAddress, DialFailure | None], None]
 """Takes the endpoint and the failure, or None if the endpoint answered."""
@@ -58,50 +56,46 @@ class ProbeDials:
     def __init__(self, reactor: Reactor, deadline_s: float, ended: Ended) -> None:
         self._reactor = reactor
         self._ended = ended
-        self._socks: dict[SocketAddress, _socket.socket] = {}
+        self._fds: dict[SocketAddress, int] = {}
         self._deadlines = Timeouts(reactor, deadline_s, partial(self._end, failed=_SILENT))
 
     def __len__(self) -> int:
-        return len(self._socks)
+        return len(self._fds)
 
     def begin(self, endpoint: SocketAddress) -> DialFailure | None:
         """Dial an endpoint; return the failure if it fails at once, else None."""
-        try:
-            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
-        except OSError as exc:
-            return dial_failure(exc.errno or errno.EIO, endpoint.ip)
-        stay_unseen(sock)
-        number = sock.connect_ex(endpoint)
-        if number in (0, errno.EINPROGRESS):
-            handler = Callback(partial(self._has_event, endpoint))
-            number = -self._reactor.watch(sock.fileno(), epoll.OUT, handler)
-            if not number:
-                self._socks[endpoint] = sock
-                self._deadlines.start(endpoint, self._reactor.clock())
-                return None
-        sock.close()
-        return dial_failure(number, endpoint.ip)
+        calls = self._reactor.calls
+        fd = calls.open_stream(family_of(endpoint.ip))
+        if fd >= 0:
+            stay_unseen(calls.socket(fd))
+            fd = calls.connect(fd, endpoint.ip, endpoint.port, False)
+        if fd < 0:
+            return dial_failure(-fd, endpoint.ip)
+        number = self._reactor.watch(fd, epoll.OUT, Callback(partial(self._has_event, endpoint)))
+        if number < 0:
+            calls.close(fd)
+            return dial_failure(-number, endpoint.ip)
+        self._fds[endpoint] = fd
+        self._deadlines.start(endpoint, self._reactor.clock())
+        return None
 
     def stop(self, endpoint: SocketAddress) -> None:
         """Cancel a dial. Idempotent."""
-        sock = self._socks.pop(endpoint, None)
-        if sock is not None:
+        if endpoint in self._fds:
             self._deadlines.stop(endpoint)
-            self._reactor.close_socket(sock)
+            self._reactor.close_descriptor(self._fds.pop(endpoint))
 
     def close(self) -> None:
-        for endpoint in list(self._socks):
+        for endpoint in list(self._fds):
             self.stop(endpoint)
         self._deadlines.close()
 
     def _has_event(self, endpoint: SocketAddress, _events: int) -> None:
-        number = self._socks[endpoint].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        number = self._reactor.calls.take_error(self._fds[endpoint])
         self._end(endpoint, dial_failure(number, endpoint.ip) if number else None)
 
     def _end(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        sock = self._socks.pop(endpoint)
-        self._deadlines.stop(endpoint)
-        self._reactor.close_socket(sock)
+        self.stop(endpoint)
         self._ended(endpoint, failed)
 
 
@@ -114,12 +108,9 @@ class Probes:
         # Pairs last a minute: policies change rarely, and if the endpoint dies within that minute,
         # dials of other clients fail and eject it.
         self.pairs = Pairs()
-        """Pairs of a client and an endpoint that answers other clients, but not this client."""
+        """Pairs of a client and an endpoint that, as a probe has shown, answers others but not this
+        client."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
-
-    def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether a probe has shown that an endpoint answers others but not this client."""
-        return self.pairs.has(client, endpoint, now)
 
     def denied(
         self, group: EndpointGroup, client: str, endpoint: SocketAddress, failed: DialFailure
@@ -137,7 +128,7 @@ class Probes:
     ) -> None:
         """Record an answer to a client's address, if the endpoint denied this client before."""
         denials = counters.denials
-        if denials.part.client == client or self.is_denied(client, endpoint, now):
+        if denials.part.client == client or self.pairs.has(client, endpoint, now):
             denials.succeeded_at = now
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:

@@ -478,7 +478,7 @@ class TcpConnection(Accounted):
             if self.tried is None:
                 self.tried = {}
             now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
-            is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
+            is_denied = self.is_preserved and probes.pairs.has(client, self.endpoint, now)
             group, is_over, is_answering = self.group, False, False
             if failed.failure is Failure.SILENT and self.began_at is not None:
                 is_over = group.has_returned_since(self.endpoint, self.began_at)

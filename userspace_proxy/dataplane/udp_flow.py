@@ -523,7 +523,7 @@ class UdpFlow(Handler):
             engine.client_dialer.release(self.sock, self.client_ip, self.endpoint)
             if self.has_answer:
                 engine.client_dialer.answered_flows.remove(self.client_ip, self.endpoint)
-        engine.reactor.close_socket(self.sock)
+        engine.reactor.close_descriptor(self.sock.fileno())
         engine.descriptors.give_for_flow()
         self.sock = None
         self.endpoint = None

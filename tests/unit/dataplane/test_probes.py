@@ -38,7 +38,7 @@ def is_out(rig, group, endpoint):
 
 
 def knows(rig, client, endpoint):
-    return rig.connections.probes.is_denied(client, endpoint, rig.engine.reactor.clock())
+    return rig.connections.probes.pairs.has(client, endpoint, rig.engine.reactor.clock())
 
 
 async def test_requests_during_a_probe_share_its_result(rig, caplog):
