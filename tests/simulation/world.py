@@ -205,7 +205,8 @@ class World:
         self.reactor = self.dataplane.engine.reactor
         self.network.closing = lambda: self.reactor._late
         if node.is_preserving:
-            self.dataplane.preserve((), LINKS, is_on=True)
+            engine.client_dialer.is_on = True
+            engine.client_dialer.locality.change((), LINKS)
         if "memory" in self.plan.features:
             self.dataplane.engine.memory.watch(lambda: list(self.memory_limits))
         self.hosts = {

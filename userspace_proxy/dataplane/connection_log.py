@@ -47,12 +47,8 @@ class ConnectionLog:
     ) -> None:
         self._share = share
         self._draw = draw
-        self._watch = watch
+        self.watch = watch
         self._logs_next = False
-
-    @property
-    def is_watching(self) -> bool:
-        return self._watch is not None
 
     def takes_next(
         self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
@@ -66,13 +62,13 @@ class ConnectionLog:
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
         )
         return self._logs_next or (
-            self._watch is not None and self._watch.has_room(prefixes, client_ip, is_plain=is_plain)
+            self.watch is not None and self.watch.has_room(prefixes, client_ip, is_plain=is_plain)
         )
 
     def is_watched(self, prefixes: Collection[str], client_ip: str) -> bool:
         """Decide and return whether to record an event before the end, which is never logged."""
         self._logs_next = False
-        return self._watch is not None and self._watch.has_room(prefixes, client_ip)
+        return self.watch is not None and self.watch.has_room(prefixes, client_ip)
 
     def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Record an end or an earlier event; call after :meth:`takes_next` or :meth:`is_watched`.
@@ -80,8 +76,8 @@ class ConnectionLog:
         Args:
             frontend: Returns the address that the client dialled, by a system call.
         """
-        if self._watch is not None:
-            self._watch.put(one, frontend)
+        if self.watch is not None:
+            self.watch.put(one, frontend)
         if self._logs_next:
             dialled = frontend()
             one.frontend = "" if dialled is None else str(dialled)

@@ -12,7 +12,7 @@ accepted unless its Service holds connections.
 from __future__ import annotations
 
 import _socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ..model import Protocol, SocketAddress
@@ -63,15 +63,6 @@ class DataPlane:
             del self._listeners[listener]
             listener.close()
             self.engine.descriptors.give(1)
-
-    def preserve(self, removed: Iterable[str], added: Mapping[str, int], *, is_on: bool) -> None:
-        """Set whether endpoints see client addresses, and the networks by which this is decided.
-
-        Networks are added with their locations, or removed: see ``policy.locality``.
-        """
-        client_dialer = self.engine.client_dialer
-        client_dialer.is_on = is_on
-        client_dialer.locality.change(removed, added)
 
     def settle(self) -> Iterator[None]:
         """Update the counters; yield after each slice, because there may be many connections."""

@@ -21,11 +21,10 @@ cdef class Reactor:
     cdef public SystemCalls calls
     cdef public double now, behind_until
     cdef public long turn
-    cdef public dict _handlers
+    cdef public dict handlers
     cdef public list _ready, _late
     cdef bint _is_dispatching, _is_scheduled, _is_closed
     cpdef int watch(self, int fd, unsigned int events, Handler handler) except? 1
-    cpdef set_handler(self, int fd, Handler handler)
     cpdef unwatch(self, int fd)
     cpdef close_descriptor(self, int fd)
     cpdef run_soon(self, callback)

@@ -15,7 +15,6 @@ them before it returns. The buffer isn't global: other threads have their own re
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 import select
 from collections.abc import Callable
@@ -88,7 +87,8 @@ class Reactor:
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """The durations of dispatches."""
         self.calls = SystemCalls(BUFFER_BYTES)
-        self._handlers: dict[int, Handler] = {}
+        self.handlers: dict[int, Handler] = {}
+        """The handlers of watched descriptors; each may be replaced."""
         self._ready: list[Callable[[], None]] = []
         self._late: list[int] = []
         """Descriptors that are closed at the end of the dispatch."""
@@ -108,29 +108,21 @@ class Reactor:
         """
         number = self.calls.watch(fd, events)
         if not number:
-            self._handlers[fd] = handler
+            self.handlers[fd] = handler
         return number
-
-    def set_handler(self, fd: int, handler: Handler) -> None:
-        """Deliver a watched descriptor's events to another handler."""
-        self._handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
         """Stop delivering a descriptor's events; it stays open. Idempotent."""
-        if self._handlers.pop(fd, None) is not None:
+        if self.handlers.pop(fd, None) is not None:
             self.calls.unwatch(fd)
 
     def close_descriptor(self, fd: int) -> None:
         """Stop delivering events and close a socket, which removes it from epoll."""
-        self._handlers.pop(fd, None)
+        self.handlers.pop(fd, None)
         if self._is_dispatching:
             self._late.append(fd)
         else:
             self.calls.close(fd)
-
-    def close_socket(self, sock: _socket.socket) -> None:
-        """Stop delivering events and close the socket, which removes it from epoll."""
-        self.close_descriptor(self.calls.adopt(sock))
 
     def run_soon(self, callback: Callable[[], None]) -> None:
         """Call a function once the events that are waiting now have been handled."""
@@ -144,7 +136,7 @@ class Reactor:
             return
         self._is_closed = True
         self.loop.remove_reader(self.calls.epoll_descriptor())
-        self._handlers.clear()
+        self.handlers.clear()
         self._ready.clear()
         self.calls.close_epoll()
 
@@ -164,7 +156,7 @@ class Reactor:
         began = self.now = self.clock()
         self.turn += 1
         self._is_dispatching = True
-        handlers = self._handlers
+        handlers = self.handlers
         try:
             batch = self.calls.wait(_MAX_EVENTS)
             for fd, events in batch:

@@ -488,10 +488,15 @@ class PipePool:
             or not self._descriptors.has_room(2)
         ):
             return None
-        pipe = self._open()
-        if pipe is None:
+        read_end, write_end = self._calls.open_pipe(PIPE_BYTES)
+        if read_end < 0:
+            if read_end not in _REFUSED:
+                raise OSError(-read_end, os.strerror(-read_end))
             self._retry_at = now + RETRY_S
-        return pipe
+            return None
+        self.open_pipes += 1
+        self._descriptors.take(2)
+        return Pipe(read_end, write_end)
 
     def give(self, pipe: Pipe, left_bytes: int) -> None:
         """Return a pipe to the pool, or close it if bytes are left in it."""
@@ -505,16 +510,6 @@ class PipePool:
         self._max_pipes = 0
         while self._free:
             self._close(self._free.pop())
-
-    def _open(self) -> Pipe | None:
-        read_end, write_end = self._calls.open_pipe(PIPE_BYTES)
-        if read_end < 0:
-            if read_end not in _REFUSED:
-                raise OSError(-read_end, os.strerror(-read_end))
-            return None
-        self.open_pipes += 1
-        self._descriptors.take(2)
-        return Pipe(read_end, write_end)
 
     def _close(self, pipe: Pipe) -> None:
         self._calls.close(pipe.read_end)

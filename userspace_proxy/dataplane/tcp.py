@@ -410,9 +410,9 @@ class TcpConnection(Accounted):
         if (
             number == 0
             and not self.is_preserved  # another host's address is never the endpoint's
-            and (at := self.at) is not None
-            and may_be_source(at.port, self.reactor.now)
-            and is_self_connected(self._endpoint_socket, at)
+            and self.endpoint is not None
+            and may_be_source(self.endpoint.port + self._offset, self.reactor.now)
+            and is_self_connected(self._endpoint_socket, self.dialled(self.endpoint))
         ):
             number = errno.ECONNREFUSED
         if number == 0:
@@ -563,14 +563,14 @@ class TcpConnection(Accounted):
         if exchange.first_byte_s is None:
             self.owner.accounts.first_byte(self)
         if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
-            self.reactor.set_handler(down.source_fd, down)
+            self.reactor.handlers[down.source_fd] = down
 
     def _set_nodelay(self) -> None:
         """Turn off Nagle's algorithm, which sends held bytes; let ``up`` handle client events."""
         up = self.up
         if up is not None and not up.has_nodelay:
             up.has_nodelay = True
-            self.reactor.set_handler(self.client_fd, up)
+            self.reactor.handlers[self.client_fd] = up
             self.reactor.calls.set_option(up.sink_fd, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     def sink_is_full(self, direction: Direction) -> None:

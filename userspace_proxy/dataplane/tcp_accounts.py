@@ -112,12 +112,6 @@ class Accounted(Relayed):
         offset = self._offset
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
-    @property
-    def count(self) -> int:
-        """The number of endpoints dialled since the client last waited."""
-        tried, endpoint = self.tried or (), self.endpoint
-        return len(tried) + (endpoint is not None and endpoint not in tried)
-
     def frontend(self) -> SocketAddress | None:
         """Return the address that the client dialled."""
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
@@ -190,9 +184,12 @@ class TcpAccounts:
         if cause in UNSERVED if exchange is None else exchange.is_failed:
             self._engine.calls.fail(group, client)
         log = self._engine.connection_log
-        if log and log.takes_next(group.prefixes, client, is_plain=_is_plain(connection, cause)):
-            event = ending(by, is_served=connection.up is not None)
-            log.write(_facts(connection, event, cause, by), connection.frontend)
+        if log is not None:
+            has_byte = exchange is not None and exchange.first_byte_s is not None
+            is_plain = has_byte and not connection.tried and cause is _COMPLETE
+            if log.takes_next(group.prefixes, client, is_plain=is_plain):
+                event = ending(by, is_served=connection.up is not None)
+                log.write(_facts(connection, event, cause, by), connection.frontend)
         up, down, endpoint = connection.up, connection.down, connection.endpoint
         if up is None or exchange is None or endpoint is None:
             return
@@ -214,12 +211,6 @@ class TcpAccounts:
             log.write(_facts(connection, event, None, EndedBy.NONE), connection.frontend)
 
 
-def _is_plain(connection: Accounted, cause: EndReason) -> bool:
-    exchange = connection.exchange
-    has_byte = exchange is not None and exchange.first_byte_s is not None
-    return has_byte and not connection.tried and cause is _COMPLETE
-
-
 def _facts(
     connection: Accounted, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
 ) -> ConnectionFacts:
@@ -227,7 +218,8 @@ def _facts(
     exchange, started, now = connection.exchange, connection.started, connection.reactor.clock()
     group = connection.group
     endpoint = None if up is None else connection.at
-    tried = {connection.dialled(one): code for one, code in (connection.tried or {}).items()}
+    last, failed = connection.endpoint, connection.tried or {}
+    tried = {connection.dialled(one): code for one, code in failed.items()}
     is_clean = cause is _COMPLETE and up and down and up.is_ended and down.is_ended
     if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
         # The endpoint sent its FIN before it received the client's FIN, and so ended the
@@ -241,7 +233,7 @@ def _facts(
         via="" if connection.announced is None else str(connection.announced.via),
         endpoint="" if endpoint is None else str(endpoint),
         source="client" if is_preserved else "node",
-        dials=connection.count,
+        dials=len(failed) + (last is not None and last not in failed),
         failed=failed_dials(tried),
         waited_s=(exchange.answered_at if exchange else now) - started,
         first_byte_s=exchange.first_byte_s if exchange else None,

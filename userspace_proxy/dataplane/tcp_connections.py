@@ -140,12 +140,12 @@ class LateResets:
             if events & epoll.OUT:
                 direction.flush()
 
-        reactor.set_handler(direction.sink_fd, Callback(flush))
+        reactor.handlers[direction.sink_fd] = Callback(flush)
         reactor.calls.change_watch(direction.sink_fd, epoll.OUT | epoll.ET)
         if not connection.is_aborting:
             # Ignore later events of the source: it has sent its FIN, so they don't affect the
             # client.
-            reactor.set_handler(direction.source_fd, Handler())
+            reactor.handlers[direction.source_fd] = Handler()
         self._timer.start(_LOOK_S)
 
     def _look(self) -> None:
@@ -193,9 +193,6 @@ class TcpConnections(ConnectionOwner):
         self.removals = Removals(engine, self.open)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
-
-    def __len__(self) -> int:
-        return len(self.open)
 
     def began(self, connection: TcpConnection) -> None:
         if not self.open:

@@ -32,9 +32,6 @@ class UdpFlows:
         self.silent: SilentFlows[UdpFlow] = SilentFlows()
         self._timer = LoopTimer(engine.loop, self._sweep)
 
-    def __len__(self) -> int:
-        return len(self.table)
-
     def make_room(self) -> bool:
         """Make room for a flow, if necessary by ending another; return whether there is room."""
         self._timer.start(_SWEEP_S)

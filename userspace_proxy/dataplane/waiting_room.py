@@ -291,7 +291,13 @@ class WaitingRoom:
 
     def _tick(self) -> None:
         self._reactor.tick()
-        self._end_overdue()
+        overdue: list[Waiter] = []
+        if self._hold is not None:
+            # End at most one batch of the clients whose time is up.
+            overdue = self._clients.overdue(self._reactor.now - self._hold.seconds, BATCH)
+        for waiter in overdue:
+            self._table.counters.waits.timeouts += 1
+            waiter.end_wait(EndReason.WAITED_TOO_LONG)
         self._allowance = max(self._allowance, RETRIES)
         clients, rest = self._clients, self._pass.rest
         while rest and (rest[0] not in clients or rest[0] in clients.dialled):
@@ -301,11 +307,3 @@ class WaitingRoom:
             self._begin_pass(is_hopeful=False)
         self._schedule()
         self._start_timer()
-
-    def _end_overdue(self) -> None:
-        """End clients whose time is up, at most one batch."""
-        if self._hold is None:
-            return
-        for waiter in self._clients.overdue(self._reactor.now - self._hold.seconds, BATCH):
-            self._table.counters.waits.timeouts += 1
-            waiter.end_wait(EndReason.WAITED_TOO_LONG)

@@ -96,7 +96,7 @@ class RecordRing(Watch):
         engine, share = self._engine, self._engine.tuning.connection_log
         if not filters:
             engine.connection_log = ConnectionLog(share) if share else None
-        elif engine.connection_log is None or not engine.connection_log.is_watching:
+        elif engine.connection_log is None or engine.connection_log.watch is None:
             engine.connection_log = ConnectionLog(share, watch=self)
         return observed
 

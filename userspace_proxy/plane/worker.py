@@ -116,9 +116,7 @@ class Worker:
         all such requests. 0 without a request."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Preserve: lambda message: dataplane.preserve(
-                message.removed, message.added, is_on=message.is_on
-            ),
+            Preserve: self._preserve,
             OpenGroup: self._open_group,
             ChangeGroup: self._change_group,
             Prefer: lambda message: self._groups[message.group].balancers.prefer(message.endpoint),
@@ -180,8 +178,8 @@ class Worker:
         engine = self._dataplane.engine
         memory = engine.memory.state
         return Status(
-            len(self._dataplane.connections),
-            len(self._dataplane.flows),
+            len(self._dataplane.connections.open),
+            len(self._dataplane.flows.table),
             engine.descriptors.in_use,
             engine.descriptors.limit,
             engine.descriptors.is_accepting,
@@ -200,6 +198,11 @@ class Worker:
             self._close_socket(listener)
         self._listeners.clear()
         self._dataplane.close()
+
+    def _preserve(self, message: Preserve) -> None:
+        dialer = self._dataplane.engine.client_dialer
+        dialer.is_on = message.is_on
+        dialer.locality.change(message.removed, message.added)
 
     def _open_group(self, message: OpenGroup) -> None:
         engine = self._dataplane.engine
@@ -279,7 +282,7 @@ class Worker:
 
     def _drain(self, message: Drain) -> None:
         dataplane, replies_s = self._dataplane, min(message.seconds, _REPLIES_S)
-        if not len(dataplane.flows) or replies_s <= 0:
+        if not len(dataplane.flows.table) or replies_s <= 0:
             self._end_drain(message.seconds)
             return
         for number, listener in list(self._listeners.items()):

@@ -21,4 +21,4 @@ async def test_a_loop_through_another_proxy_ends_and_leaves_room_for_other_clien
     await other.send(b"me too")
     assert await (await pod.accept()).read() == b"me too"
     assert await client.was_reset()
-    await until(lambda: len(there.connections) == 0, "the loop has ended")
+    await until(lambda: not there.connections.open, "the loop has ended")

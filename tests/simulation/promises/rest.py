@@ -47,7 +47,7 @@ class Rest(Promise):
     def at_rest(self) -> None:
         """Check that no flow, waiting client or dial is left."""
         left = {
-            "flows": len(self.world.dataplane.flows),
+            "flows": len(self.world.dataplane.flows.table),
             "waiting": sum(len(s.group.waiting_room or ()) for s in self.world.services),
             "dials": sum(len(s.group.balancers._dialling) for s in self.world.services),
         }

@@ -64,7 +64,7 @@ async def test_a_handler_can_be_replaced(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     watch(reactor, ours, epoll.IN | epoll.ET, lambda _events: heard.append("old"))
-    reactor.set_handler(ours.fileno(), Callback(lambda _events: heard.append("new")))
+    reactor.handlers[ours.fileno()] = Callback(lambda _events: heard.append("new"))
     theirs.send(b"hello")
     await until(lambda: heard == ["new"])
 
@@ -90,11 +90,11 @@ async def test_a_socket_closed_by_another_handler_receives_no_event_of_its_batch
     def close_the_other(sock, other):
         def handler(_events):
             heard.append(sock)
-            reactor.close_socket(other)
+            reactor.close_descriptor(reactor.calls.adopt(other))
             new.append(socket.socket(type=socket.SOCK_DGRAM))
             watch(reactor, new[0], epoll.ET, lambda _events: None)
             other_handler = Callback(lambda _events: heard.append("the other handler's"))
-            reactor.set_handler(new[0].fileno(), other_handler)
+            reactor.handlers[new[0].fileno()] = other_handler
 
         return handler
 
@@ -112,7 +112,7 @@ async def test_a_socket_closed_by_another_handler_receives_no_event_of_its_batch
 async def test_a_socket_closed_between_events_is_closed_immediately(reactor, pairs):
     ours, theirs = pairs()
     watch(reactor, ours, epoll.IN, print)
-    reactor.close_socket(ours)
+    reactor.close_descriptor(reactor.calls.adopt(ours))
     assert ours.fileno() == -1
     assert theirs.recv(1) == b""
 

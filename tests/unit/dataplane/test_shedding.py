@@ -191,7 +191,7 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     # A connection that holds up to 1/64 of the limit is spared, so the last one may stay open.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
-    assert len(timed.connections) == 4 - counters.evicted
+    assert len(timed.connections.open) == 4 - counters.evicted
     left = sum(held_bytes(c, counts_sockets=True) for c in timed.connections.open)
     assert left <= timed.engine.memory.spared_bytes
     await idle.send(b"still here")
@@ -221,11 +221,11 @@ async def test_a_memory_shortage_evicts_affinity_entries_before_connections(time
     entries = await pinned(timed)
     timers.advance(0.25)
     assert len(entries) == 6000 - 5735
-    assert len(timed.connections) == 20
+    assert len(timed.connections.open) == 20
     timers.advance(0.25)
     assert len(timed.engine.entries) == 0
     # Connections that hold less than 1/64 of the limit are spared.
-    assert len(timed.connections) == 16
+    assert len(timed.connections.open) == 16
 
 
 async def test_evicting_affinity_entries_in_steps_spares_connections(timed, timers, monkeypatch):
@@ -233,7 +233,7 @@ async def test_evicting_affinity_entries_in_steps_spares_connections(timed, time
     entries = await pinned(timed)
     timers.advance(0.25)
     assert len(entries) == 5000
-    assert len(timed.connections) == 20
+    assert len(timed.connections.open) == 20
 
 
 async def test_during_a_memory_shortage_new_clients_replace_other_clients(timed, timers):
@@ -248,16 +248,16 @@ async def test_during_a_memory_shortage_new_clients_replace_other_clients(timed,
     limit.used_mib = 16
     timers.advance(0.25)
     # The remaining connections need 1/64 of the limit.
-    assert len(timed.connections) == 16
+    assert len(timed.connections.open) == 16
     other = await timed.client(cart, source="127.0.0.2")
     await other.send(b"me too")
     # There is no wait of half a second, because connections are being reset already.
     assert await (await pod.accept()).read() == b"me too"
-    assert len(timed.connections) == 16
+    assert len(timed.connections.open) == 16
     assert web.group.counters.evicted_for_memory == 5
     for client, _ in pairs:
         client.reset()
-    await until(lambda: len(timed.connections) == 1)
+    await until(lambda: len(timed.connections.open) == 1)
     timers.advance(0.25)
     assert timed.engine.descriptors.has_room(14 * DESCRIPTORS)
 

@@ -37,13 +37,13 @@ async def test_on_idle_is_called_only_when_the_last_connection_ends(rig):
     told = []
     pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(2)]
-    await until(lambda: len(rig.connections) == 2)
-    rig.connections.on_idle = lambda: told.append(len(rig.connections))
+    await until(lambda: len(rig.connections.open) == 2)
+    rig.connections.on_idle = lambda: told.append(len(rig.connections.open))
     for count, (client, server) in zip((1, 0), pairs, strict=True):
         assert told == []
         client.close()
         server.close()
-        await until(lambda count=count: len(rig.connections) == count)
+        await until(lambda count=count: len(rig.connections.open) == count)
     assert told == [0]
 
 

@@ -88,10 +88,10 @@ async def test_the_connection_log_stays_enabled_after_the_last_watcher_leaves():
     rig = Rig(Tuning(connection_log=1.0))
     Observer(rig)
     assert rig.engine.connection_log is not None
-    assert rig.engine.connection_log.is_watching
+    assert rig.engine.connection_log.watch
     rig.plane.observe([])
     assert rig.engine.connection_log is not None
-    assert not rig.engine.connection_log.is_watching
+    assert not rig.engine.connection_log.watch
     rig.close()
 
 

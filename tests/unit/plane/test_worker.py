@@ -262,7 +262,7 @@ async def test_a_timeout_of_a_dial_begun_before_another_workers_success_ejects_n
     at = idle.serve(silent.address, pod.address)
     await idle.report()
     idle.keep(await dial(at))
-    await until(lambda: len(idle.main._worker._dataplane.connections), "a dial")
+    await until(lambda: idle.main._worker._dataplane.connections.open, "a dial")
     idle.send(Ejected(GROUP, silent.address, True))
     idle.send(Returned(GROUP, silent.address))
     idle.keep(await pod.accept())
