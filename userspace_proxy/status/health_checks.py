@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -27,6 +26,7 @@ from aiohttp import web
 
 from ..clocks import Clocks
 from ..kernel.interfaces import NO_IPV6
+from ..log_fields import FieldLogger
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..loops import accepted_have_protocols
 from ..model import ServiceKey, SocketAddress
@@ -36,7 +36,7 @@ from .connections import ConnectionLimit, LimitedServer
 from .listening import listen
 from .middleware import Middleware, make_runner
 
-_log = logging.getLogger("userspace_proxy.status")
+_log = FieldLogger("userspace_proxy.status")
 
 _WILDCARDS = ("0.0.0.0", "::")
 # The maximum number of connections: a few load balancers probe a few hundred Services each, over
@@ -206,10 +206,12 @@ class HealthCheckPorts:
         new = [service for service in problems if self._problems.get(service) != problems[service]]
         now = Clocks.monotonic()
         if new and self._log_limit.take(now):
-            first = {"service": str(new[0]), "cause": problems[new[0]]}
-            _log.warning("cannot serve health checks", extra={"services": len(new), **first})
+            _log.warning(
+                "%(service)s: %(cause)s",
+                extra={"services": len(new), "service": str(new[0]), "cause": problems[new[0]]},
+            )
         solved = sorted(self._problems.keys() - problems.keys())
         if solved and self._log_limit.take(now):
             extra = {"services": len(solved), "service": str(solved[0])}
-            _log.info("health checks are served again", extra=extra)
+            _log.info("%(service)s: health checks are served again", extra=extra)
         self._problems = dict(sorted(problems.items()))

@@ -185,9 +185,10 @@ async def test_an_unavailable_health_check_port_is_logged_only_once(ports, caplo
         await ports.apply([HealthCheck(WEB, port, 1)], HERE)
         await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
+    cause = f"cannot serve the health check on 127.0.0.1:{port}: Address already in use"
     assert [record.message for record in caplog.records] == [
-        "cannot serve health checks",
-        "health checks are served again",
+        f"{WEB}: {cause}",
+        f"{WEB}: health checks are served again",
     ]
 
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import logging
 import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
-_log = logging.getLogger("userspace_proxy.sources")
+from ...log_fields import FieldLogger
+
+_log = FieldLogger("userspace_proxy.sources")
 
 _PACKAGE = "kubernetes_asyncio"
 
@@ -49,7 +50,7 @@ def import_library() -> Library:
     try:
         return _import_light()
     except (ImportError, AttributeError) as exc:
-        _log.debug("importing all of kubernetes-asyncio", extra={"reason": str(exc)})
+        _log.debug("importing all of kubernetes-asyncio: %(cause)s", extra={"cause": str(exc)})
         _forget()
         return _modules()
 

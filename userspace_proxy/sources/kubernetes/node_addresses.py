@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 
+from ...log_fields import FieldLogger
 from ...model import Node
 from ...model.reading import read_node
 from ...model.similar import similar_hosts
@@ -24,7 +24,7 @@ from .client import ApiClient
 from .lists import read_page, read_whole
 from .responses import TransportError, read_status
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 EVERY_S = 300.0
 _RETRY_S = 10.0
@@ -78,7 +78,7 @@ class NodeAddressLister:
                 denials = 0
             except (TransportError, FieldError) as exc:
                 _log.warning(
-                    "cannot list Nodes, so their addresses may be missing or outdated",
+                    "cannot list Nodes, so their addresses may be missing or outdated: %(cause)s",
                     extra={"cause": str(exc)},
                 )
                 denials = denials + 1 if isinstance(exc, _Forbidden) else 0

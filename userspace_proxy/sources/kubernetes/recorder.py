@@ -9,10 +9,10 @@ may permit only some namespaces, so each namespace that forbids Events is silenc
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from ...clocks import Clocks
+from ...log_fields import FieldLogger
 from ...model import ServiceKey
 from ..base import Happening, Pause, pause
 from .api_paths import join
@@ -20,7 +20,7 @@ from .client import ApiClient
 from .events import APART_S, EVERY_S, Correlator, Series, new_event, path_of, series_patch
 from .responses import Response, TransportError, cause_of
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 # The pause after a response that forbids an Event. The role may be changed; until then, requests
 # would only fill the server's log.
@@ -117,7 +117,9 @@ class Recorder:
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning("API server rejected an Event", extra={"cause": cause_of(response)})
+            _log.warning(
+                "API server rejected an Event: %(cause)s", extra={"cause": cause_of(response)}
+            )
         return True
 
     async def _ask(self, series: Series) -> Response:
@@ -146,8 +148,8 @@ class Recorder:
         if not self._has_logged_forbidden:
             self._has_logged_forbidden = True
             _log.warning(
-                "cannot write Events: grant this user create and patch on events in API group "
-                "events.k8s.io",
+                "cannot write Events: %(cause)s; grant this user create and patch on events in API "
+                "group events.k8s.io",
                 extra={"cause": cause_of(response)},
             )
         return until
