@@ -92,7 +92,7 @@ def _which(count: int) -> str:
 def selects_no_pod(
     service: ServiceKey | str, count: int, selector: str, pods: tuple[str, ...]
 ) -> str:
-    """The Service's slices are empty because no pod matches its selector.
+    """The Service's slices are empty because no pod with an address matches its selector.
 
     Args:
         count: The number of slices.

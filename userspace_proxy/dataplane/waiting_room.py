@@ -195,8 +195,8 @@ class WaitingRoom:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
                 # Another pass must follow: the clients left in this pass may all have gone, while
-                # others have begun to wait. It is hopeful, because more connections may have ended
-                # than the allowance counts.
+                # others have begun to wait. This pass is hopeful now, because more connections may
+                # have ended than the allowance counts.
                 self._pass.was_overtaken = self._pass.is_hopeful = True
             else:
                 self._pass_again()

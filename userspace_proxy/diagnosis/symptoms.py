@@ -80,7 +80,8 @@ def _ended(endpoints: Endpoints) -> _Failures:
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
-            # Yield exclusions before ``ends``, which counts the same ones: the first is reported.
+            # Yield exclusions before ``ends``, which counts the same connections, because the
+            # first of equally frequent failures is reported.
             yield counters.exclusions, verdict
         if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict

@@ -64,7 +64,7 @@ _REPLIES_S = 2.0
 
 
 class _News:
-    """The sender of one group's ejections and waits. Cost: one instance per Service port."""
+    """The sender of a group's ejections, readmissions and waits. Cost: one per Service port."""
 
     __slots__ = ("_number", "_send")
 

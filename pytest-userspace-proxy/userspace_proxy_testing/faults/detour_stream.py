@@ -3,14 +3,14 @@
     source ──read──▶ queue of chunks with the time of their arrival ──toxics──▶ sink
 
 Rule 1: a chunk's delay starts at its arrival, so latency doesn't lower the rate.
-Rule 2: toxics may change while a connection is open: new toxics apply from the next chunk on, and
-waits that old toxics caused end.
+Rule 2: toxics may change while a connection is open: new resets and timeouts apply at once, other
+new toxics from the next chunk on, and waits that old toxics caused end.
 Rule 3: toxicity is drawn once per connection and toxic, independent of other draws.
 Rule 4: unless a reset is configured for the connect, it waits for the client's first byte or FIN,
 so that even a slow client sees a reset, not a failed connect. Until then, bytes are forwarded.
 
 Unlike the data plane's relay (``dataplane.relay``), which splices and never holds back bytes that
-it may send, this module delays, cuts or drops each chunk, at the rates of tests.
+it may send, this module delays, cuts or drops each chunk, and is only fast enough for tests.
 """
 
 from __future__ import annotations
