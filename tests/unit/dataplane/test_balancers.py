@@ -39,10 +39,11 @@ def test_only_equal_seeds_result_in_equal_choices(balance):
     assert chosen(1) != chosen(0)
 
 
-def test_a_changed_seed_restarts_the_sequence(group):
-    group.update(Serving([POD_A, POD_B, POD_C]))
+@pytest.mark.parametrize("split", [{}, {"outside": [POD_A, POD_B, POD_C], "inside": CLUSTER}])
+def test_a_changed_seed_restarts_the_sequence(group, split):
+    group.update(Serving([POD_A, POD_B, POD_C], **split))
     assert picks(group, 1) == [POD_A]
-    seeded = Serving([POD_A, POD_B, POD_C], handling=Handling(seed=2))
+    seeded = Serving([POD_A, POD_B, POD_C], handling=Handling(seed=2), **split)
     group.update(seeded)
     assert picks(group, 1) == [POD_C]
     group.update(seeded)
@@ -84,9 +85,8 @@ def test_changed_inside_networks_apply_to_the_next_pick(group):
 
 
 def test_weights_determine_the_shares_of_endpoints_and_can_change():
-    group = EndpointGroup(
-        port_key("shop/web:http"), Serving((POD_A, POD_B), weights=((POD_A, 400),))
-    )
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A, POD_B)))
+    group.update(Serving((POD_A, POD_B), weights=((POD_A, 400),)))
     assert picked(group) == {POD_A: 8, POD_B: 2}
     group.update(Serving((POD_A, POD_B), weights=((POD_A, 100), (POD_B, 400))))
     assert picked(group) == {POD_A: 2, POD_B: 8}

@@ -147,6 +147,9 @@ async def test_concurrent_probes_are_bounded_and_further_dials_continue(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
     web = EndpointGroup(port_key("shop/web"), Serving(tuple(endpoints)))
+    rig.engine.descriptors.take(rig.engine.descriptors.limit)
+    rig.connections.probes.request(web, ALICE, endpoints[-1])
+    rig.engine.descriptors.give(rig.engine.descriptors.limit)
     for endpoint in endpoints:
         rig.connections.probes.request(web, ALICE, endpoint)
     assert list(rig.connections.probes._under_way) == endpoints[:_MAX_UNDER_WAY]

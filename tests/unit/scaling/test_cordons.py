@@ -96,6 +96,10 @@ async def test_a_failed_deletion_of_an_expired_acknowledgement_is_logged_once(no
         await node.cordons.forget_ended()
     (record,) = caplog.records
     assert "a restart restores them: cannot write cordons.json" in record.getMessage()
+    node.cordons.cordon(WEB, "8", node.world.now + CORDON_S)
+    with pytest.raises(UserspaceProxyError):
+        await node.cordons.keep("8")
+    assert node.endpoints == [POD]
 
 
 @pytest.fixture

@@ -48,6 +48,10 @@ def used(make):
 def test_a_service_without_pods_and_clients_has_no_demand(used):
     used.serve()
     assert used.demand_after(0) == 0
+    used.report(clients=1)
+    assert used.demand_after(0) == 1
+    used.report()
+    assert used.demand_after(RECENT_S - 1) == 1
 
 
 def test_demand_is_the_sum_of_waiting_clients_and_open_connections(used):

@@ -104,7 +104,9 @@ def test_unanswered_clients_move_a_port_to_userspace_regardless_of_probes(auto, 
     )
     assert auto.take() == {web.key: wanted}
     assert auto.follow(web) == wanted
+    auto.changes.clear()
     auto.return_to_kernel(web.key)
+    assert auto.changes
     assert auto.take()[web.key].path is DataPath.KERNEL
     auto.return_to_kernel(web.key)
     assert auto.take() == {}

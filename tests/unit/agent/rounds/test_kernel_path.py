@@ -93,6 +93,13 @@ def test_endpoints_are_repeated_in_proportion_to_their_weights():
     assert choices(weights=((A, 200), (B, 100))) == (EndpointChoice((A, A, B)),)
 
 
+@pytest.mark.parametrize("balance", [Balance.RANDOM, Balance.SOURCE_HASH])
+def test_coarse_weights_use_few_slots(balance):
+    serving = Serving((A, B), weights=((A, 199), (B, 100)), handling=Handling(balance=balance))
+    fine, coarse = (next(choices_of(serving, is_coarse=is_one)) for is_one in (False, True))
+    assert len(coarse.endpoints) < len(fine.endpoints)
+
+
 def test_source_hash_fills_slots_in_proportion_to_their_weights():
     hashed = Handling(balance=Balance.SOURCE_HASH)
     (target,) = targets_of(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import Frontend, Protocol, Taken
+from userspace_proxy.model import DataPath, Frontend, Protocol, Taken
+from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.policy import PathDecision
 from userspace_proxy.steering import REFUSE, Bind
 
 from ..conftest import retry
@@ -61,10 +63,13 @@ async def test_many_unsteerable_frontends_are_logged_in_one_line(make, caplog):
     for f in frontends:
         snapshot = cluster.serve(f"web-{f.ip[-1]}", f.ip, POD)
     served_ports.follow(snapshot)
-    for _ in range(2):
-        served_ports.steered.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
-    (record,) = caplog.records
-    assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
+    caplog.set_level("INFO", "userspace_proxy.agent")
+    for count in (8, 8, 7, 8, 0):
+        causes = dict.fromkeys(frontends[:count], "IPv4 is switched off")
+        served_ports.steered.note_unsteered(causes)
+    first, second, last = caplog.records
+    assert (first.frontends, first.cause, second.frontends) == (8, "IPv4 is switched off", 1)
+    assert last.message == "all frontends are steered again"
 
 
 async def test_a_change_that_was_not_steered_is_included_in_the_next_change(make):
@@ -97,3 +102,23 @@ async def test_an_unserved_frontend_is_refused_and_one_held_by_another_program_i
     served.held_by_others = frozenset()
     served.is_retired = True
     assert served.targets() == {}
+
+
+async def test_weights_and_udp_ranges_apply_only_on_the_kernel_path(make):
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, "192.0.2.2"))
+    (served,) = served_ports
+    ports = Frontend("10.96.0.1", 80, Protocol.UDP, last=90)
+    first, second = served.plan.serving.endpoints
+    weights, ranges = ((first, 199), (second, 100)), (DialledRange(ports.ip, 80, 90, 80),)
+    serving = Serving((first, second), weights=weights, ranges=ranges)
+    served.plan = replace(served.plan, frontends=(ports,), serving=serving)
+    served.listeners = dict.fromkeys([ports], *served.listeners.values())
+    for path, count in ((DataPath.USERSPACE, 1), (DataPath.KERNEL, 199), (DataPath.USERSPACE, 1)):
+        served.choose_path(PathDecision(path, "why"))
+        assert (served.targets()[ports] is REFUSE) is (count == 1)
+        assert served.choices()[0].endpoints.count(first) == count
+    assert served.path.why == "why"
+    served.choose_path(PathDecision(DataPath.KERNEL))
+    served.plan = replace(served.plan, has_coarse_weights=True)
+    assert served.choices()[0].endpoints.count(first) < 34

@@ -11,6 +11,7 @@ from userspace_proxy.model import IPFamily, PortKey, ServicePortName
 CART, WEB = (
     PortKey(ServicePortName("shop", name, "http"), IPFamily.IPV4) for name in ("cart", "web")
 )
+WEB_6 = WEB._replace(family=IPFamily.IPV6)
 ERROR = BoundError(
     "cannot listen on 0.0.0.0:17000/TCP", cause="no descriptor", hint="raise the limit"
 )
@@ -118,10 +119,12 @@ def full():
 
 def test_a_service_with_too_many_listeners_is_reported_once_until_fully_served(full):
     shortages, told = full
-    for key in (WEB, WEB, CART):
+    for key in (WEB, WEB_6, CART):
         shortages.note(key, ERROR, now=0.0)
-    shortages.lacks_nothing(WEB)
-    shortages.note(WEB, ERROR, now=0.0)
+    for served in ([WEB_6], [WEB_6, WEB]):
+        for key in served:
+            shortages.lacks_nothing(key)
+        shortages.note(served[-1], ERROR, now=0.0)
     text = f"{ERROR.message}; {{}} has 50 of 50 listeners"
     web = ("shop/web", text.format("Service shop/web"))
     assert [(service, cause.partition(" (give")[0]) for service, cause in told] == [

@@ -26,6 +26,8 @@ async def test_an_expected_error_of_a_task_is_returned_by_failed():
     await pause(0)
     supervisor.start("source", fail)
     failure = await asyncio.wait_for(waiting, 30)
+    supervisor.start("another source", fail)
+    await asyncio.wait(supervisor._tasks)
     assert await supervisor.failed() is failure
     assert str(failure) == "cannot read services/: no such folder"
     assert supervisor.failure is failure

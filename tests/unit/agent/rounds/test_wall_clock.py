@@ -23,9 +23,10 @@ def test_a_moments_unix_time_stays_the_same_unless_the_clock_is_set():
 def test_a_changed_system_clock_is_followed():
     clocks = Clocks()
     clock = clocks.make()
-    clocks.unix += 3600.0
-    clock.tick()
-    assert clock.unix(90.0) == 1_700_003_590.0
+    for by_s in (3600.0, -3600.0):
+        clocks.unix = 1_700_000_000.0 + by_s
+        clock.tick()
+        assert clock.unix(90.0) == 1_699_999_990.0 + by_s
 
 
 def test_the_monotonic_time_of_an_event_that_never_happened_becomes_unix_time_0():

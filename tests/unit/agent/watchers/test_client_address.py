@@ -9,11 +9,14 @@ import pytest
 from tests.netns import Net
 from userspace_proxy.agent.watchers import client_address
 from userspace_proxy.agent.watchers.client_address import ClientAddresses, impossible_reason
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import DataPath, IPFamily, PortKey, Protocol, ServicePortName
 from userspace_proxy.model.node_network import NodeLink
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PlanChanges, PortPlan
 from userspace_proxy.policy import PathDecision
+from userspace_proxy.steering import ReplyRouting
 
 from ..watched import until
 
@@ -143,6 +146,31 @@ def test_removed_reply_rules_are_restored_and_logged(node, caplog):
     run(node, scenario)
     assert reply_rules(node) == 2
     assert "reply routing had drifted and was repaired" in caplog.messages
+
+
+def test_while_the_kernel_refuses_replies_no_networks_are_preserved(node, monkeypatch):
+    def refuse(*_):
+        raise SteeringError("refused")
+
+    refused = pytest.MonkeyPatch()
+    refused.setattr(ReplyRouting, "repair", refuse)
+    refused.setattr(ReplyRouting, "clean_up", refuse)
+    monkeypatch.setattr(client_address, "RETRY_S", 0.01)
+
+    async def scenario(addresses, plane):
+        await addresses.clean_up()
+        assert (addresses.reason, plane.given) == ("refused", [])
+        for _ in range(2):
+            refused.undo()
+            await until(lambda: plane.has(POD_NETWORK))
+            assert (addresses.reason, addresses.problem) == ("", "")
+            refused.setattr(ReplyRouting, "repair", refuse)
+            await until(lambda: addresses.problem and plane.given[-1] is None)
+            addresses.show(facts := StatusFacts())
+            assert not facts.client_address.is_on
+
+    run(node, scenario)
+    refused.undo()
 
 
 def test_existing_state_is_removed_and_no_state_is_created_beside_cilium(node, caplog):
