@@ -339,6 +339,11 @@ def test_elements_changed_by_another_program_are_restored(
     wait_for("the repair", lambda: repairs(hooks) == 1)
     with table(stage, "frontends4") as frontends:
         assert calls.lookup(frontends, frontend_key(CART.address), 16) is None
+        assert stage.outcome(WEB) == str(WEB.address)
+        assert calls.delete(frontends, frontend_key(WEB.address))
+    with refused(hooks, COUNTERS):
+        wait_for("the failing repair", lambda: hooks.repair() or hooks.state.problem)
+    hooks.repair()
     assert stage.outcome(WEB) == str(WEB.address)
 
 

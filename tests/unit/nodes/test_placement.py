@@ -72,6 +72,8 @@ def test_a_required_affinity_must_match(expression, is_meant):
     assert daemon_set(terms=terms).includes(state(pool="a")) is is_meant
     either = [*terms, {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}]
     assert daemon_set(terms=either).includes(state(pool="a"))
+    terms[0]["matchExpressions"].append({"key": "pool", "operator": "DoesNotExist"})
+    assert not daemon_set(terms=terms).includes(state(pool="a"))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ def test_no_node_lacks_an_agent_if_the_daemon_sets_desired_number_is_running():
     nodes = [state(name) for name in ("node-1", "node-2")]
     assert lacking(nodes, [daemon_set(wanted=1)], ["node-1"]) == ()
     assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)
+    assert lacking(nodes, [daemon_set(wanted=1)] * 2, ["node-1"]) == ("node-2",)
     # The status has no counts until the controller has processed the DaemonSet.
     assert lacking(nodes, [daemon_set()], ["node-1"]) == ("node-2",)
     assert lacking(nodes, [daemon_set(wanted=1), daemon_set()], ["node-1"]) == ("node-2",)

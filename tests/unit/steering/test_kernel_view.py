@@ -28,6 +28,7 @@ def test_interfaces_and_rules_of_nft_and_legacy_tables_are_read(node):
     assert kernel.nft[ChainTable("ip", "filter")]["INPUT"].policy == "drop"
     assert kernel.inet_tables == ("userspace-proxy",)
     assert ChainTable("inet", "userspace-proxy") not in kernel.nft
+    assert read_kernel(has_nat=False).legacy_nat == {}
 
 
 def test_unreadable_parts_of_the_kernels_rules_are_reported(node):
@@ -35,9 +36,9 @@ def test_unreadable_parts_of_the_kernels_rules_are_reported(node):
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     ask = (
         "from userspace_proxy.steering.kernel_view import read_kernel; kernel = read_kernel(); "
-        "print(*kernel.links, len(kernel.unread), kernel.unread[0])"
+        "print(*kernel.links, len(kernel.unread), kernel.is_nft_read, kernel.unread[0])"
     )
     node.run("iptables-legacy -t nat -L")
     done = subprocess.run([*drop, sys.executable, "-c", ask], capture_output=True, text=True)
-    assert done.stdout.startswith("lo "), done.stderr
+    assert done.stdout.startswith("lo 2 False "), done.stderr
     assert "Operation not permitted" in done.stdout

@@ -114,6 +114,7 @@ def test_a_table_name_round_trips(name, kind):
         pytest.param(ChainTable("inet", "userspace-proxy/new"), True, id="of-another-version"),
         pytest.param(ChainTable("inet", "userspace-proxy2"), False, id="of-another-program"),
         pytest.param(ChainTable("ip", "userspace-proxy"), False, id="of-a-family-it-never-uses"),
+        pytest.param(ChainTable("inet", "userspace-proxy", is_legacy=True), False, id="legacy"),
     ],
 )
 def test_a_table_is_recognized_as_own_by_family_and_name(table, is_own):

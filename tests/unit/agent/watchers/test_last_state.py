@@ -214,6 +214,12 @@ async def test_an_equal_state_is_confirmed_by_its_mtime_and_not_saved_again(node
 async def test_an_unchanged_state_is_confirmed_only_while_the_source_responds(node, monkeypatch):
     monkeypatch.setattr(module, "CONFIRM_S", 0.01)
     node.paused.set()
+    await node.begin()
+    node.source.current = SourceStatus(is_synced=True, is_current=True)
+    await until(lambda: node.pauses[3:])
+    assert node.state.view().failures == 0
+    await node.end()
+    node.pauses.clear()
     await node.serve_and_end()
     node.now += 60
     await node.begin()

@@ -14,7 +14,10 @@ from userspace_proxy.agent.watchers.printed_addresses import (
 )
 from userspace_proxy.model import (
     EndpointSlice,
+    Frontend,
+    FrontendKind,
     IPFamily,
+    Protocol,
     Service,
     ServiceKey,
     ServicePort,
@@ -25,6 +28,7 @@ from userspace_proxy.steering import Bind
 from ..samples import Cluster
 from ..watched import until
 
+POD = "192.0.2.1"
 DOCS = Path(__file__).parents[4] / "docs"
 
 
@@ -123,16 +127,19 @@ async def test_both_families_and_each_named_port_have_separate_lines():
 
 async def test_with_kernel_steering_the_cluster_ip_is_printed(make):
     served_ports = make(Bind.PROXY_PORT)
-    served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
     (served,) = served_ports
     assert str(dialled_address(served, Bind.PROXY_PORT)) == "10.96.0.1:80"
     (line,) = address_lines(served_ports, Bind.PROXY_PORT).values()
     assert json.loads(line)["address"] == "10.96.0.1:80"
+    external = Frontend("10.97.0.1", 80, Protocol.TCP, FrontendKind.EXTERNAL_IP)
+    more = replace(served, plan=replace(served.plan, frontends=(external, *served.plan.frontends)))
+    assert str(dialled_address(more, Bind.PROXY_PORT)) == "10.96.0.1:80"
 
 
 async def test_a_service_port_without_a_listener_has_no_address(make):
     served_ports = make(Bind.PROXY_PORT)
-    served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
     (served,) = served_ports
     assert dialled_address(replace(served, listeners={}), Bind.PROXY_PORT) is None
 

@@ -59,10 +59,16 @@ async def test_the_socket_reports_the_reason_until_the_sources_state_is_applied(
     assert await ask(rig) == ""
 
 
-async def test_the_socket_reports_a_missing_first_plan(rig):
+async def test_the_socket_reports_a_first_plan_that_workers_lack(rig, plane, monkeypatch):
+    do_serve = asyncio.Event()
+    monkeypatch.setattr(plane, "serves", lambda _pause: do_serve.wait())
     await rig.component.start(rig.supervisor)
     rig.source.is_synced = True
     assert "first plan" in await ask(rig)
+    await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    assert "first plan" in await ask(rig)
+    do_serve.set()
+    await until(lambda: rig.component.unready_reason() == "")
 
 
 async def test_losing_the_source_later_does_not_make_the_socket_unready(rig):

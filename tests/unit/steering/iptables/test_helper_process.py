@@ -71,6 +71,7 @@ def test_a_helper_exiting_after_an_answer_is_restarted_without_a_pause(helper):
             helper.ask({"do": "labels", "facts": FACTS})
         assert helper.pid is not None
         helper.close()
+    assert helper.restarts == 2
 
 
 def test_frontends_and_ports_round_trip_through_a_message():

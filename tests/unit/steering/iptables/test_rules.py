@@ -65,6 +65,9 @@ def test_a_nat_rule_round_trips_as_text(rule, text):
 def test_a_jump_round_trips_as_text(jump, text):
     assert str(jump) == text
     assert Jump.parse(text) == jump
+    for port in (30719, 30720, 31743, 31744):
+        rule = NatRule(jump.protocol or "tcp", jump.ip, port, 36001)
+        assert jump.covers(rule) is (not jump.first_port or 30720 <= port <= 31743)
 
 
 @pytest.mark.parametrize(

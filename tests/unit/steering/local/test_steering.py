@@ -17,6 +17,7 @@ from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, guard_table
 from userspace_proxy.steering.local.kernel import RoutingTables
+from userspace_proxy.steering.local.steering import RETRY_EVERY
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -143,6 +144,19 @@ async def test_the_next_repair_removes_a_lingering_frontend_after_a_rejected_rem
             await steering.repair()
     await steering.repair()
     assert node.run("ip route show table local proto 117") == ""
+
+
+async def test_a_refused_route_is_retried_without_any_event(steering, monkeypatch):
+    def refuse(_tables, added=(), removed=()):
+        return dict.fromkeys(added, SteeringError("no memory"))
+
+    with monkeypatch.context() as refused:
+        refused.setattr(RoutingTables, "change", refuse)
+        await steering.apply({WEB: 80})
+    assert await steering.render() == ""
+    for _ in range(RETRY_EVERY):
+        await steering.repair()
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
 
 
 async def test_frontends_stay_steered_after_a_rejected_removal(steering, monkeypatch):

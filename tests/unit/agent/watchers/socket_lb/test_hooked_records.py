@@ -57,6 +57,7 @@ def test_the_final_tcp_state_shows_how_a_connection_ended(state, ended_by, cause
     (one,), _ = observed(event(tcp_state=state))
     assert (one.ended_by, one.cause, one.is_failed) == (ended_by, cause, is_failed)
     assert (one.endpoint, one.waited_s, one.duration_s) == (str(POD), 0.001, 2.0)
+    assert (one.received_bytes, one.sent_bytes) == (70, 500)
 
 
 @pytest.mark.parametrize(

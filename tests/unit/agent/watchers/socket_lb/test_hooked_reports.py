@@ -85,6 +85,10 @@ def test_failures_without_an_event_are_returned_as_unreported(rig):
     assert new.unreported == [(POD, Failure.SILENT, 1)]
     assert rig.group.counters_of(POD).failures == 4
     assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
+    rig.reports.noted(*AT)
+    rig.look()
+    (new,) = rig.look(refused=1)
+    assert new.unreported == [(POD, Failure.REFUSED, 1)]
 
 
 def test_further_failures_of_an_ejected_endpoint_are_dated_at_the_reading(rig):
