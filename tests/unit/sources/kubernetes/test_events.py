@@ -47,6 +47,8 @@ def test_an_occurrence_after_a_long_pause_starts_a_new_event():
     second = only(correlator, NOW + SERIES_END_S + 1)
     assert second is not first
     assert second.count == 1
+    correlator.note(REPAIRED, NOW + 2 * (SERIES_END_S + 1))
+    assert (second.count, only(correlator, second.last)) == (2, second)
 
 
 def of(namespace, name):

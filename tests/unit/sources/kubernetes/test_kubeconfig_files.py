@@ -138,6 +138,7 @@ def test_an_empty_kubeconfig_is_reported_as_empty(tmp_path):
     path.write_text("# nothing\n")
     with pytest.raises(SourceError, match="config: it is empty"):
         read_kubeconfig(Kubeconfig((str(path),)))
+    assert read_kubeconfig(Kubeconfig((str(path),)), server="http://a.test")
 
 
 def test_a_kubeconfig_in_an_inaccessible_directory_is_assumed_to_exist(tmp_path, monkeypatch):

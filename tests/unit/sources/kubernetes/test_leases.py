@@ -128,7 +128,15 @@ async def test_following_a_lease_ends_when_the_watch_ends(
         await anext(followed)
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b"nonsense\n", b'{"type": "ADDED", "object": {}}\n'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}\n",
+        b"nonsense\n",
+        b'{"type": "ADDED", "object": {}}\n',
+        b'{"type": "ADDED", "object": {"metadata": {"name": "holder"}}}\n',
+    ],
+)
 async def test_an_invalid_event_is_an_error(
     api: FakeApiServer, leases_of: LeasesOf, line: bytes
 ) -> None:

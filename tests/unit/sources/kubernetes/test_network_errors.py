@@ -76,6 +76,7 @@ async def test_a_proxy_that_does_not_speak_http_is_described(answering):
     ("exc", "words"),
     [
         pytest.param(TimeoutError(), "no response in time", id="timeout"),
+        pytest.param(TimeoutError(errno.ETIMEDOUT, "x"), "Connection timed out", id="kernel"),
         pytest.param(OSError(errno.ECONNRESET, "x"), "Connection reset by peer", id="errno"),
         pytest.param(OSError("two\nlines"), "two lines", id="text"),
         pytest.param(OSError(), "OSError", id="nothing"),

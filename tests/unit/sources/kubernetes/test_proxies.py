@@ -49,6 +49,7 @@ def test_an_invalid_proxy_url_is_rejected_with_its_variable():
         "http://[::1",
         "http://a b",
         "http://127.0.0.2:99999",
+        "http://127.0.0.2:0",
         "http://:80",
         "http://%zz@a",
     ):

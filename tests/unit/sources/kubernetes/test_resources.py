@@ -188,6 +188,7 @@ def test_invalid_pod_references_are_noted_only_if_pods_are_needed(store, name, n
 def test_a_resource_is_listed_in_one_namespace_or_in_all_namespaces():
     assert inside(SERVICES, "").path == "/api/v1/services"
     assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
+    assert inside(SERVICES, "shop").path_of_one == "/api/v1/namespaces/shop/services"
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
 
 

@@ -321,9 +321,11 @@ async def test_a_scale_request_failing_twice_without_effect_is_reported(shop, co
 
 @pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
 async def test_after_two_failed_updates_the_scale_is_read_again(shop, replicas, is_asleep):
+    codes = [403, 500]
+
     async def answer():
         shop.scale(replicas)
-        return web.Response(text="{}", status=500)
+        return web.Response(text="{}", status=codes.pop())
 
     shop.refused["PUT", SCALE] = answer
     assert await scale_down(shop) == ScaleDown(is_asleep=is_asleep)

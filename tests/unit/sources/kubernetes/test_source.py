@@ -267,6 +267,9 @@ async def test_the_age_of_a_snapshot_is_the_age_of_its_most_outdated_resource(ap
         now += 120.0
         api.put(endpoint_slice("10.244.0.3"))
         await published.until(endpoints)
+        api.refuse("endpointslices", code=403, reason="Any", message="forbidden", times=1000)
+        api.end_watches()
+        await api.until(lambda _: len(source.status().problems) == 2)
         assert source.status().behind_s == 120.0
 
 
