@@ -6,7 +6,6 @@ import socket
 
 import pytest
 
-from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.agent.rounds.change_turns import ChangeTurns
 from userspace_proxy.agent.rounds.planning import Planning
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
@@ -21,7 +20,7 @@ from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ...port_numbers import free_port, is_listening
 from ..samples import Cluster
-from ..watched import WatchedSteering, begin, refuse, relent, settle, settled, turn, until, watched
+from ..watched import WatchedSteering, begin, refuse, relent, settle, settled, turn, until
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
@@ -177,24 +176,6 @@ async def test_a_waiting_change_is_retried_after_the_kernel_rejects_it(start, mo
     await until(lambda: loop.counters.failures >= 1)
     steering.fails_with = None
     await until(lambda: CART in steering.kernel)
-
-
-async def test_the_newest_of_many_snapshots_takes_effect(start):
-    steering, loop, cluster = await begin(start)
-    for pods in ((POD,), (), (POD,), ()):
-        snapshot = cluster.serve("web", WEB.ip, *pods)
-        loop.publish(snapshot)
-    await settled(loop)
-    assert steering.kernel == {WEB: REFUSE}
-    assert loop.counters.rounds == 1
-
-
-async def test_a_long_retry_lets_other_tasks_run(start, monkeypatch):
-    monkeypatch.setattr(tasks, "_TURN_S", 0.0)
-    loop, turns = await start(WatchedSteering()), []
-    loop._served_ports.retry = lambda: watched([False] * 3, turns)
-    await until(lambda: len(turns) >= 3)
-    assert all(turns)
 
 
 async def test_a_long_retry_does_not_make_the_loop_count_as_stuck(start):

@@ -131,14 +131,6 @@ async def test_the_saved_state_is_served_until_the_source_is_synced(node, caplog
     )
 
 
-async def test_a_service_deleted_between_runs_is_served_until_the_source_is_synced(node):
-    await node.serve_and_end()
-    await node.begin()
-    await until(lambda: WEB in node.steering.kernel)
-    node.publish(node.cluster.remove("web"))
-    await until(lambda: not node.steering.kernel)
-
-
 async def test_startup_waits_a_limited_time_for_the_saved_state_to_be_served(node, monkeypatch):
     monkeypatch.setattr(module, "_HEAD_START_S", 0.01)
     await node.serve_and_end()
