@@ -127,10 +127,13 @@ def test_a_response_above_the_size_limit_is_rejected(other_server, monkeypatch):
         other_server(200, b"x" * 101, Server="userspace-proxy").get("/", accept="text/plain")
 
 
-def test_a_long_error_response_is_truncated(other_server):
+@pytest.mark.parametrize("status", [400, 404, 405])
+def test_a_long_error_response_is_truncated(other_server, status):
     with pytest.raises(UserspaceProxyError) as caught:
-        other_server(405, b"x" * 100_000, Server="userspace-proxy").get("/", accept="text/plain")
+        other_server(status, b"x" * 100_000, Server="userspace-proxy").get("/", accept="text/plain")
     assert len(str(caught.value)) < 400
+    assert "--search" not in str(caught.value)
+    assert not isinstance(caught.value, admin.NoSuchService)
 
 
 ANOTHER_USER = f"""

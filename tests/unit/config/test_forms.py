@@ -29,6 +29,7 @@ HEALTH = listen_address(10256)
         pytest.param(DOMAIN, "Cluster.Local.", "cluster.local", id="domain"),
         pytest.param(NODE_ADDRESS, "[FD00::1]", "fd00::1", id="node-address"),
         pytest.param(NODE_NAME, " Node-1.Example ", "node-1.example", id="name-as-kube-proxy"),
+        pytest.param(NODE_NAME, " ", "", id="no-name"),
         pytest.param(LABEL_VALUE, "UPPER_x.1", "UPPER_x.1", id="label"),
         pytest.param(LABEL_VALUE, 63 * "a", 63 * "a", id="longest-label"),
         pytest.param(LABEL_VALUE, "", "", id="no-label"),

@@ -115,10 +115,7 @@ def test_unknown_fields_are_reported_with_suggestions():
             "iptables:\n  syncPeriod: soon",
             "c.yaml:4: iptables.syncPeriod: 'soon' is not a duration (write 30s, 250ms or 1m30s)",
         ),
-        (
-            "conntrack:\n  min: many",
-            "c.yaml:4: conntrack.min: 'many' (text) is not a whole number",
-        ),
+        ("conntrack:\n  min: many", "c.yaml:4: conntrack.min: 'many' (text) is not a whole number"),
         (
             "nodePortAddresses:\n- 10.0.0.0/8\n- 10.0.0.1",
             (
@@ -169,17 +166,18 @@ def test_null_in_the_proxys_own_configuration_means_the_default():
     [
         (
             "stearing: local",
-            (
-                "c.yaml:3: stearing: is not a field of UserspaceProxyConfiguration "
-                "(did you mean steering?)"
-            ),
+            "c.yaml:3: stearing: is not a field of UserspaceProxyConfiguration "
+            "(did you mean steering?)",
         ),
         (
             "clusterCIDR: 10.0.0.0/8",
-            (
-                "c.yaml:3: clusterCIDR: is not a field of UserspaceProxyConfiguration "
-                "(it belongs in the KubeProxyConfiguration document)"
-            ),
+            "c.yaml:3: clusterCIDR: is not a field of UserspaceProxyConfiguration "
+            "(it belongs in the KubeProxyConfiguration document)",
+        ),
+        (
+            "conntrack: {}",
+            "c.yaml:3: conntrack: is not a field of UserspaceProxyConfiguration "
+            "(it belongs in the KubeProxyConfiguration document)",
         ),
         ("workers: 0", "c.yaml:3: workers: 0 is not in 1–64"),
         ("connectTimeout: 0s", "c.yaml:3: connectTimeout: 0s is too short (at least 1ms)"),

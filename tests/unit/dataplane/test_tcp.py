@@ -423,6 +423,14 @@ async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout
     assert not web.group.balancers.current.ejected(rig.engine.reactor.now)
 
 
+async def test_an_unreachable_endpoint_of_a_range_is_ejected(rig):
+    listed = UNREACHABLE._replace(port=4242)
+    web = rig.service(listed)
+    web.group.update(range_of(web, [listed]))
+    assert await rig.resets_a_client(web)
+    assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {listed}
+
+
 @pytest.mark.pure
 async def test_a_connection_to_a_range_is_recorded_with_the_endpoints_mapped_port(rig, monkeypatch):
     pod, dialer = rig.endpoint(), rig.engine.client_dialer

@@ -45,7 +45,7 @@ def test_a_chain_dropping_packets_to_an_endpoint_is_found_while_present(node):
         ]
         more = [SocketAddress(ip, 80) for ip in ("10.244.0.20",)]
         assert [dropping_chain(earlier.filters, one, Protocol.TCP) for one in more] == [
-            f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates"),
+            f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates")
         ]
         assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80), Protocol.TCP) == ""
         by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080), Protocol.TCP)
@@ -105,13 +105,7 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
         ),
         pytest.param(["tcp dport != 8080: drop"], {}, "accept", None, id="all-but-its-port"),
         pytest.param(["iifname cali2 oifname eth0: drop"], {}, "accept", None, id="another-way"),
-        pytest.param(
-            ["iifname eth0: drop"],
-            {},
-            "accept",
-            None,
-            id="one-link",
-        ),
+        pytest.param(["iifname eth0: drop"], {}, "accept", None, id="one-link"),
         pytest.param(
             ["iifname eth0: drop", "iifname cali*: drop"],
             {},
@@ -149,7 +143,7 @@ def test_a_rule_dropping_all_forwarded_client_packets_is_found(rules, others, po
     assert all(one.hint.startswith(hint) for one in found)
 
 
-@pytest.mark.parametrize(("priority", "expected"), [(0, ["rule tcp dport 8080 drop"]), (300, [])])
+@pytest.mark.parametrize(("priority", "expected"), [(99, ["rule tcp dport 8080 drop"]), (100, [])])
 def test_postrouting_chains_drop_forwarded_packets_before_source_translation(priority, expected):
     table = chains("postrouting", ["tcp dport 8080: drop"], {})[FILTER]
     late = {FILTER: {name: replace(one, priority=priority) for name, one in table.items()}}

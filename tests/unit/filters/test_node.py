@@ -8,11 +8,7 @@ import pytest
 from tests.unit.filters.usual import CLIENT, DOCKER_0, FILTER, LINKS, POD, UPLINK, chains
 from tests.unit.filters.written import nft
 from userspace_proxy.filters.chains import Chain, ChainTable
-from userspace_proxy.filters.node import (
-    Firewall,
-    find_firewalls,
-    find_unfollowed,
-)
+from userspace_proxy.filters.node import Firewall, find_firewalls, find_unfollowed
 from userspace_proxy.model import IPFamily
 from userspace_proxy.policy.locality import PodLink
 
@@ -99,11 +95,7 @@ LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
 CALICO = {
     "cali-wl-to-host": ["jump cali-from-wl-dispatch", "drop"],
     "cali-from-wl-dispatch": ["iifname cali1: goto cali-fw", "iifname cali2: goto cali-fw", "drop"],
-    "cali-fw": [
-        "ct state related,established: accept",
-        "…: return",
-        "drop",
-    ],
+    "cali-fw": ["ct state related,established: accept", "…: return", "drop"],
 }
 
 

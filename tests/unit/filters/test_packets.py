@@ -4,11 +4,7 @@ import pytest
 
 from tests.unit.filters.written import conditions
 from userspace_proxy.filters import packets
-from userspace_proxy.filters.packets import (
-    ANY_IP,
-    FirstPacket,
-    may_be_first,
-)
+from userspace_proxy.filters.packets import ANY_IP, FirstPacket, may_be_first
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.policy.locality import PodLink
 

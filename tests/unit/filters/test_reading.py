@@ -88,10 +88,7 @@ def test_the_elements_of_anonymous_sets_are_read(node, reader):
         nft("accept", "meta l4proto udp,tcp th dport 53"),
     )
     assert chain.steps[3] == nft("accept", "tcp dport 22")
-    assert chain.steps[4] in (
-        nft("drop", "tcp dport != 22,80"),
-        nft("drop", "tcp dport != 80,22"),
-    )
+    assert chain.steps[4] in (nft("drop", "tcp dport != 22,80"), nft("drop", "tcp dport != 80,22"))
 
 
 NAMED = """nft '

@@ -71,11 +71,7 @@ def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackE
             id="tcp-past-the-proxy",
         ),
         pytest.param(
-            DNS_6,
-            6,
-            UDP,
-            [("fd00:1::2", 40000), ("fd00:96::a", 53), ("::1", 36002)],
-            id="ipv6",
+            DNS_6, 6, UDP, [("fd00:1::2", 40000), ("fd00:96::a", 53), ("::1", 36002)], id="ipv6"
         ),
     ],
 )

@@ -104,8 +104,7 @@ def test_only_requested_features_are_probed():
 
 def test_the_message_about_a_missing_feature_names_its_kernel_modules():
     found = read_kernel_offers(
-        ("legacy tables", "IPv6"),
-        try_others=lambda _names: {"legacy tables": errno.ENOPROTOOPT},
+        ("legacy tables", "IPv6"), try_others=lambda _names: {"legacy tables": errno.ENOPROTOOPT}
     )
     assert found.words(NEEDS) == (
         "this kernel lacks legacy tables "

@@ -52,10 +52,7 @@ def test_links_and_routes_are_listed(node):
 
 @pytest.mark.parametrize(
     ("network", "gateways"),
-    [
-        ("10.3.0.0/16", ("10.9.0.7", "10.9.0.8")),
-        ("fd00:3::/64", ("fd00:9::7", "fd00:9::8")),
-    ],
+    [("10.3.0.0/16", ("10.9.0.7", "10.9.0.8")), ("fd00:3::/64", ("fd00:9::7", "fd00:9::8"))],
 )
 def test_a_multipath_route_contains_the_interfaces_of_its_gateways(node, network, gateways):
     hops = " ".join(f"nexthop via {ip}" for ip in gateways)

@@ -39,11 +39,7 @@ class Control:
         self.confined = 0
         self.main = WorkerMain(loop, theirs, confine=self._confine)
         self.channel = Channel(
-            loop,
-            ours,
-            reads=FromWorker,
-            receive=self._receive,
-            lost=lambda _malformed: None,
+            loop, ours, reads=FromWorker, receive=self._receive, lost=lambda _malformed: None
         )
         self.send = self.channel.send
         self.kept = [self.channel, self.main]

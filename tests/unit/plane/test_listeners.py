@@ -17,12 +17,7 @@ from userspace_proxy.plane import Wanted
 from userspace_proxy.plane.group import Group
 from userspace_proxy.plane.listener import RESERVE
 from userspace_proxy.plane.listeners import Listeners
-from userspace_proxy.plane.messages import (
-    ChangeGroup,
-    CloseListener,
-    MoveListener,
-    OpenListener,
-)
+from userspace_proxy.plane.messages import ChangeGroup, CloseListener, MoveListener, OpenListener
 
 from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.rig import open_sockets

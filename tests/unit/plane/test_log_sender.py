@@ -4,12 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.plane.log_sender import (
-    LogSender,
-    current_levels,
-    take_levels,
-    write_record,
-)
+from userspace_proxy.plane.log_sender import LogSender, current_levels, take_levels, write_record
 from userspace_proxy.plane.messages import Logged
 
 POD = SocketAddress("10.0.0.1", 80)

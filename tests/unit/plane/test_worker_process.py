@@ -12,14 +12,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import worker_process as process
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
-from userspace_proxy.plane.messages import (
-    Drained,
-    FromWorker,
-    OpenGroup,
-    Report,
-    Running,
-    Start,
-)
+from userspace_proxy.plane.messages import Drained, FromWorker, OpenGroup, Report, Running, Start
 from userspace_proxy.plane.worker_process import WorkerProcess
 
 from ..dataplane.rig import open_sockets

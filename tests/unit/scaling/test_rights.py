@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.cluster.store import ServiceState
 from userspace_proxy.model import ServiceKey, ServiceType, Workload, WorkloadKind
-from userspace_proxy.scaling.rights import refusal_reason, selector_of
+from userspace_proxy.scaling.rights import other_user, refusal_reason, selector_of
 
 from ..agent.samples import service
 
@@ -42,3 +42,10 @@ def test_an_external_name_service_selects_no_pods(fields, selector):
 
 def test_the_selector_of_a_deleted_service_is_empty():
     assert selector_of({}, WEB) == ()
+
+
+def test_only_a_service_of_the_same_namespace_keeps_a_workload_running():
+    state = ServiceState(service("api", "10.96.0.1", selector=(APP,)), ())
+    keys = [ServiceKey(namespace, "api") for namespace in ("shop", "other")]
+    said = [other_user({key: state}, [], [WEB], WORKLOAD, dict([APP])) for key in keys]
+    assert list(map(bool, said)) == [True, False]

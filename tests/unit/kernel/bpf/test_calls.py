@@ -97,9 +97,7 @@ def test_an_element_update_is_retried_after_a_temporary_enomem(
     assert kernel.left == 0
 
 
-def test_an_element_update_fails_after_a_lasting_enomem(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_element_update_fails_after_a_lasting_enomem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_libc", ShortOfMemory(1000))
     with pytest.raises(OSError, match="Cannot allocate"):
         calls.update(3, b"key", b"value")

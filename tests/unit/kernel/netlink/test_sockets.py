@@ -17,6 +17,7 @@ from userspace_proxy.kernel.netlink.messages import ACK, request
 from userspace_proxy.kernel.netlink.sockets import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
+    EventBatch,
     is_for_netfilter,
 )
 
@@ -153,6 +154,8 @@ def test_a_route_netlink_socket_lists_links():
     with RouteSockets([rtnetlink.GROUP_LINK]) as route:
         listed = route.requests.list_all(rtnetlink.list_links())
         assert not route.events.read()
+    assert EventBatch(listed)
+    assert EventBatch([], has_lost=True)
     assert "lo" in [rtnetlink.read_link(message).link.name for message in listed]
 
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
+
 from userspace_proxy.kernel.netlink.messages import read_messages
-from userspace_proxy.kernel.nf_tables.nft_table import Listing, RulesetEvent, read_event
+from userspace_proxy.kernel.nf_tables import Ruleset
+from userspace_proxy.kernel.nf_tables.nft_table import (
+    Listing,
+    RulesetEvent,
+    TableWatch,
+    read_event,
+)
 
 NEW_TABLE = (
     bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")
@@ -43,3 +52,15 @@ def test_elements_of_returns_no_entry_for_a_set_missing_from_the_listing():
         is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
     )
     assert listing.elements_of(["s", "u"]) == {("s", b"k", b"v")}
+
+
+def test_a_table_counts_as_changed_while_events_were_lost(node):
+    with closing(Ruleset()) as ruleset, closing(TableWatch(ruleset, "ours")) as watch:
+        watch._events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        node.run("; ".join(f"nft add table inet other{number}" for number in range(50)))
+        assert watch.is_affected()
+        # This event arrives, but the lost ones may have been about the table.
+        node.run("nft add table inet last")
+        assert (watch.is_affected(), watch.has_lost) == (True, True)
+        watch.settle()
+        assert (watch.is_affected(), watch.has_lost) == (False, False)
