@@ -194,6 +194,7 @@ def read_rule(*parts):
         ("…: accept", x.expression("connlimit") + ACCEPT),
         ("tcp flags 2 != 0: accept", x.match(TCP_FLAGS, 0, mask=2, op=x.NOT_EQUAL) + ACCEPT),
         ("tcp flags 255 == 2: accept", x.match(TCP_FLAGS, 2) + ACCEPT),
+        ("translate", x.expression("nat", number(1, 1) + number(2, 2))),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )

@@ -71,6 +71,8 @@ def test_an_estimate_uses_the_file_cache_of_the_last_exact_reading(machine):
     machine.cgroup("", current=120 * MIB, stat=f"inactive_file {15 * MIB}")
     assert limit.estimate() == 110 * MIB
     assert limit.used() == 105 * MIB
+    machine.cgroup("", current=5 * MIB)
+    assert limit.estimate() == 0
 
 
 def test_cgroup_v1_includes_child_groups_and_excludes_sockets(machine):
