@@ -88,9 +88,9 @@ async def pool(make):
 @pytest.fixture
 async def idle(clean_logging, monkeypatch):
     """A worker that hasn't received a message yet."""
-    # A worker freezes all objects of its process, with the garbage of earlier tests.
-    monkeypatch.setattr(gc, "freeze", lambda: None)
     before = open_sockets()
+    # A worker freezes all objects of its process, with the garbage of the test.
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     control = Control()
     yield control
     for closeable in reversed(control.kept):
