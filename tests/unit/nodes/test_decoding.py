@@ -1,8 +1,6 @@
 """Tests of the limits on decoding and keeping the responses of nodes."""
 
 import json
-import subprocess
-import sys
 import tracemalloc
 from functools import partial
 
@@ -32,9 +30,6 @@ from userspace_proxy_kubectl.nodes.decoding import (
     read_whole_line,
 )
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
-
-MEMORY_MAX = 200 << 20
-"""The memory that all responses of nodes may use on a laptop, in bytes."""
 
 _PORTS = '{"version": "1", "ports": [%s]}'
 _SETTINGS = '{"version": "1", "settings": {"a": [%s]}}'
@@ -79,7 +74,7 @@ def hostile(name, size):
 
 @pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"params"}))
 def test_decoding_a_response_stays_within_the_estimated_memory(name):
-    kind, line = hostile(name, 20_000)
+    kind, line = hostile(name, 5_000)
     Allowance(10 * most_of(line)).decode(line, kind)
     tracemalloc.start()
     value = Allowance(10 * most_of(line)).decode(line, kind)
@@ -87,7 +82,7 @@ def test_decoding_a_response_stays_within_the_estimated_memory(name):
     tracemalloc.stop()
     assert value is not None
     # While a dict grows, its old and its new table exist at once.
-    assert peak <= 1.25 * most_of(line) + 100_000
+    assert peak <= 1.25 * most_of(line) + 25_000
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -101,31 +96,12 @@ def test_a_hostile_response_is_rejected_or_kept_within_the_allowance(name):
             value = allowance.decode(line, kind)
         except (TooLarge, ValueError):
             value = None
-        kept = tracemalloc.get_traced_memory()[0]
+        kept, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert kept <= 1.1 * KEPT_PER_BYTE * body
+        # Measuring a dict copies its items.
+        assert peak <= 2 * DECODED_PER_BYTE * body
         del value
-
-
-def test_decoding_hostile_responses_uses_bounded_memory():
-    """The responses of empty objects are about as large as the limit allows."""
-    script = (
-        "import resource, sys\n"
-        "from tests.unit.nodes.test_decoding import HOSTILE, hostile\n"
-        "from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge\n"
-        "from userspace_proxy_kubectl.nodes.decoding import Allowance\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "began = peak()\n"
-        "for name in HOSTILE:\n"
-        "    kind, line = hostile(name, ANSWER_BYTES // 40)\n"
-        "    try:\n"
-        "        Allowance(ANSWER_BYTES // 2).decode(line, kind)\n"
-        "    except (TooLarge, ValueError):\n"
-        "        pass\n"
-        "print((peak() - began) << (0 if sys.platform == 'darwin' else 10))\n"
-    )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert int(found.stdout) < MEMORY_MAX
 
 
 @pytest.mark.parametrize("endpoints", [0, 3, 100])
