@@ -287,7 +287,7 @@ async def test_hundreds_of_unscalable_workloads_are_retried_one_at_a_time(rig):
     )
 
 
-@pytest.mark.parametrize("count", [1, 3000])
+@pytest.mark.parametrize("count", [1, 600])
 async def test_the_first_client_in_another_namespace_does_not_wait_for_many_services(rig, count):
     """Issue 52: such a client waited for over a minute."""
     rig.source.answer = "cannot scale it: forbidden"

@@ -110,14 +110,14 @@ def test_services_omitted_by_summaries_can_be_requested():
 
 
 def test_the_size_of_a_page_is_bounded():
-    ports = [make_port(f"web-{n:04}", refused=7) for n in range(300)]
+    ports = [make_port(f"web-{n:04}", refused=7) for n in range(150)]
     first = an_answer("node-0", ports)
-    answers = tuple(AgentAnswer(f"node-{n}", first.agents, first.status) for n in range(1000))
+    answers = tuple(AgentAnswer(f"node-{n}", first.agents, first.status) for n in range(400))
     look = look_at(AllNodes(answers))
     page = shown(render_overview(look, Selection(path="/")))
     assert len(page) < 150_000
     assert page.count('class="name"') == 100 + 25
-    assert "1 to 100 of 300 Service ports" in page
+    assert "1 to 100 of 150 Service ports" in page
     assert '<a rel="next" href="/?page=2">Next</a>' in page
     assert len(shown(render_nodes(look, Selection(path="/nodes")))) < 150_000
 
