@@ -50,6 +50,10 @@ raise_descriptor_limit()
 print(Resource.soft)
 """
 COMMAND = "from userspace_proxy.cli import main; sys.exit(main())"
+ALL = (
+    "from userspace_proxy.cli import main; "
+    "[print(end=f'\\f{main(words.split())}\\f') for words in sys.argv[1:]]"
+)
 HINT = "(use a Linux container, a virtual machine or WSL)"
 
 pytest_plugins = ["pytester"]
@@ -70,11 +74,16 @@ def python(system, code, *words, **environment):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
 
 
-async def run(system, *words, **environment):
-    """Run a command; return its exit status and output."""
-    done = await asyncio.to_thread(python, system, COMMAND, *words, **environment)
+async def run(system, *commands, **environment):
+    """Run commands in one process; return the exit status and output of each."""
+    done = await asyncio.to_thread(python, system, ALL, *commands, **environment)
     assert done.stderr == ""
-    return done.returncode, done.stdout
+    parts = done.stdout.split("\f")
+    return [(int(status), out) for out, status in zip(parts[::2], parts[1::2], strict=False)]
+
+
+def run_here(capsys, *commands):
+    return [(main(words.split()), capsys.readouterr().out) for words in commands]
 
 
 def test_the_open_file_limit_is_raised_as_far_as_the_system_allows(system):
@@ -118,14 +127,12 @@ PRINTING = (
     *("help", "help run", "explain --help", "--help", "man", "--version", "run --version"),
     *("completion bash", "completion zsh", "completion fish"),
 )
-ALL = "from userspace_proxy.cli import main; print([main(w.split()) for w in sys.argv[1:]])"
 
 
-def test_commands_that_only_print_work_the_same_on_other_platforms(system, capsys):
-    statuses = [main(words.split()) for words in PRINTING]
-    assert statuses == [0] * len(PRINTING)
-    done = python(system, ALL, *PRINTING)
-    assert done.stdout == f"{capsys.readouterr().out}{statuses}\n"
+async def test_commands_that_only_print_work_the_same_on_other_platforms(system, capsys):
+    here = run_here(capsys, *PRINTING)
+    assert {status for status, _ in here} == {0}
+    assert await run(system, *PRINTING) == here
 
 
 def test_commands_requiring_linux_fail_with_one_line(system):
@@ -138,43 +145,31 @@ def test_commands_requiring_linux_fail_with_one_line(system):
         for name in ("run", *names)
     ]
     assert done.stderr.splitlines() == lines
-    assert done.stdout == f"{[2] * len(lines)}\n"
+    assert done.stdout == "\f2\f" * len(lines)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(["shop/web"], id="text"),
-        pytest.param(["shop/api", "-o", "json", "--from=192.0.2.1"], id="json"),
-    ],
-)
-async def test_explain_reads_manifests_on_every_platform(words, system, capsys):
-    words = ["explain", *words, f"--manifests={EXAMPLES}", "--hostname-override=node-1"]
-    status = main(words)
-    assert await run(system, *words) == (status, capsys.readouterr().out)
-
-
-async def test_explain_dials_endpoints_in_manifests_on_every_platform(system):
-    status, out = await run(system, "explain", "shop/web", f"--manifests={EXAMPLES}", "--probe")
+async def test_explain_reads_manifests_and_dials_on_every_platform(system, capsys):
+    given = f"--manifests={EXAMPLES} --hostname-override=node-1"
+    commands = [
+        f"explain shop/web {given}",
+        f"explain shop/api -o json --from=192.0.2.1 {given}",
+    ]
+    dials = f"explain shop/web --manifests={EXAMPLES} --probe"
+    *read, (status, out) = await run(system, *commands, dials)
+    assert read == run_here(capsys, *commands)
     assert status == 3
     assert "127.0.0.1:8081" in out
 
 
-async def test_status_and_explain_query_a_running_proxy_on_every_platform(system, running):
-    status, out = await run(system, "status", running)
-    assert status == 0
-    assert "default/web" in out
-    status, out = await run(system, "status", "web", "-o", "json", running)
-    assert (status, [port["service"] for port in json.loads(out)["ports"]]) == (0, ["web"])
-    status, out = await run(system, "explain", "web", running)
-    assert status == 0
-    assert out.splitlines()[0].startswith("default/web, from the proxy at 127.0.0.1:")
-
-
-async def test_top_shows_the_rates_of_a_running_proxy(system, running):
-    status, out = await run(system, "top", running)
-    assert status == 0
-    assert "default/web" in out
+async def test_commands_query_a_running_proxy_on_every_platform(system, running):
+    commands = "status", "status web -o json", "explain web", "top"
+    found = await run(system, *(f"{words} {running}" for words in commands))
+    assert [status for status, _ in found] == [0] * len(commands)
+    status, as_json, explained, top = (out for _, out in found)
+    assert "default/web" in status
+    assert [port["service"] for port in json.loads(as_json)["ports"]] == ["web"]
+    assert explained.splitlines()[0].startswith("default/web, from the proxy at 127.0.0.1:")
+    assert "default/web" in top
 
 
 def test_errors_are_reported_in_one_line_on_every_platform(system):
@@ -214,16 +209,16 @@ async def test_explain_reads_a_cluster_on_every_platform(system, kubeconfig, tls
         for item in objects:
             api.put(item)
         FakeAgents(api).add("node-1", FakeAgent(status_of(objects, "node-1")))
-        words = ("explain", "web", kubeconfig(api.url, **PLUGINS[system]), "--pods")
-        status = await asyncio.to_thread(main, words)
-        here = capsys.readouterr().out
-        assert here.startswith(f"default/web, from {api.url}\n")
-        assert "the node answered" in here
-        assert await run(system, *words, TMPDIR=str(tmp_path)) == (status, here)
-        for words in (["nodes"], ["status", "-A"], ["top", "-A"], ["status", "web", "-o", "json"]):
-            given = (*words, kubeconfig(api.url, **PLUGINS[system]))
-            _, out = await run(system, *given, TMPDIR=str(tmp_path))
-            assert "node-1" in out or "default/web" in out
+        commands = "explain web --pods", "nodes", "status -A", "top -A", "status web -o json"
+        given = kubeconfig(api.url, **PLUGINS[system])
+        commands = [f"{words} {given}" for words in commands]
+        (here,) = await asyncio.to_thread(run_here, capsys, commands[0])
+        assert here[1].startswith(f"default/web, from {api.url}\n")
+        assert "the node answered" in here[1]
+        there, *others = await run(system, *commands, TMPDIR=str(tmp_path))
+        assert there == here
+        assert len(others) == 4
+        assert all("node-1" in out or "default/web" in out for _, out in others)
     # The command has removed its temporary file with the certificate.
     assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
 
@@ -233,8 +228,8 @@ async def test_report_writes_an_archive_on_every_platform(system, kubeconfig, tm
     async with FakeApiServer() as api:
         answer = FakeAgent(status_of(service_objects(1), "node-1"))
         FakeAgents(api).add("node-1", answer, log="started\n")
-        words = ("report", "--anonymous", f"--file={path}", kubeconfig(api.url))
-        status, out = await run(system, *words, NO_PROXY="*")
+        words = f"report --anonymous --file={path} {kubeconfig(api.url)}"
+        ((status, out),) = await run(system, words, NO_PROXY="*")
     assert (status, out.count("missing")) == (0, 0)
     with tarfile.open(path) as archive:
         assert {"a/README.txt", "a/nodes.txt"} <= {*archive.getnames()}
