@@ -23,7 +23,7 @@ ON_ONE_LOOP = {
     "test_link.py",
     "test_workers.py",
     "test_watchdog.py",
-    "test_stand_ins.py",
+    "test_substitutes.py",
     "test_plane.py",
     "test_listeners.py",
 }
@@ -53,7 +53,7 @@ async def rig(plane):
     assert rig.bugs == []
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
+@pytest_asyncio.fixture(loop_scope="module", params=[None, 2], ids=["in-loop", "2-workers"])
 async def own_rig(request):
     """A rig with its own data plane, which may be drained and closed."""
     before = open_sockets()

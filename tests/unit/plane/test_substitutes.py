@@ -107,18 +107,19 @@ def make_pod(pool, protocol):
     return pool.endpoint() if protocol is TCP else pool.udp_peer()
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
 async def test_clients_of_a_missing_worker_are_served_during_and_after_the_substitution(
-    pool, absence, protocol
+    pool, absence
 ):
-    pod = make_pod(pool, protocol)
-    web = pool.serve([pod], protocol=protocol)
+    pods = {protocol: make_pod(pool, protocol) for protocol in Protocol}
+    served = {protocol: pool.serve([pod], protocol=protocol) for protocol, pod in pods.items()}
     await absence.begin()
-    assert await answers(pool, web, pod, protocol) == {b"hello"}
+    for protocol, pod in pods.items():
+        assert await answers(pool, served[protocol], pod, protocol) == {b"hello"}
     await absence.end()
-    assert await answers(pool, web, pod, protocol) == {b"hello"}
+    for protocol, pod in pods.items():
+        assert await answers(pool, served[protocol], pod, protocol) == {b"hello"}
+        assert +served[protocol].listener.closing == {}
     assert pool.restarts == [1, 0]
-    assert +web.listener.closing == {}
 
 
 async def test_connections_of_a_substitute_survive_the_end_of_the_substitution(pool, absence):
@@ -132,22 +133,27 @@ async def test_connections_of_a_substitute_survive_the_end_of_the_substitution(p
         assert await server.read() == b"question"
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_changes_during_a_substitution_apply_during_and_after_it(pool, absence, protocol):
-    old, new = make_pod(pool, protocol), make_pod(pool, protocol)
-    web, gone = (pool.serve([old], protocol=protocol) for _ in range(2))
+async def test_changes_during_a_substitution_apply_during_and_after_it(pool, absence):
+    before, now, gone = [], [], []
+    for protocol in Protocol:
+        old, new = make_pod(pool, protocol), make_pod(pool, protocol)
+        web, other = (pool.serve([old], protocol=protocol) for _ in range(2))
+        before.append((web, new, protocol))
+        gone.append((other, protocol))
     await absence.begin()
-    pool.update(gone)
-    pool.update(web, new.address)
-    late = pool.serve([new], protocol=protocol)
+    for service, _ in gone:
+        pool.update(service)
+    for web, new, protocol in before:
+        pool.update(web, new.address)
+        now += [(web, new, protocol), (pool.serve([new], protocol=protocol), new, protocol)]
     await pool.plane.refresh()
-    for service in (web, late):
-        assert await answers(pool, service, new, protocol) == {b"hello"}
+    for served in now:
+        assert await answers(pool, *served) == {b"hello"}
     await absence.end()
-    for service in (web, late):
-        assert await answers(pool, service, new, protocol) == {b"hello"}
-    at = SocketAddress("127.0.0.1", gone.address.port)
-    await refuses(pool, at, protocol)
+    for served in now:
+        assert await answers(pool, *served) == {b"hello"}
+    for service, protocol in gone:
+        await refuses(pool, SocketAddress("127.0.0.1", service.address.port), protocol)
 
 
 async def refuses(pool, at, protocol):
