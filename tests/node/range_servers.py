@@ -1,6 +1,5 @@
 """Pods that serve many ports, and Services with ranges of ports in front of them."""
 
-import json
 import subprocess
 import sys
 
@@ -104,8 +103,3 @@ def asks(client, address, protocol, *, is_served=True):
             return sock.recv(100).decode()
     except OSError:
         return "none"
-
-
-def shown(status):
-    """Return the Service ports of a status as text, for a failed test's message."""
-    return json.dumps(status["ports"], indent=1)
