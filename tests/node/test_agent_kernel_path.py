@@ -96,14 +96,23 @@ class OneService:
         self.spare.close()
 
 
-@pytest.fixture
-def web(tmp_path):
-    with Testbed(tmp_path, "nftables", "--workers=1", clients=["pod", "node-1"]) as testbed:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    with Testbed(folder, "nftables", "--workers=1", clients=["pod"]) as testbed:
         web = OneService(testbed)
         web.write("userspace")
         testbed.agent.start_until_ready()
         yield web
         web.close()
+
+
+@pytest.fixture
+def web(shared):
+    shared.switch("userspace")
+    shared.testbed.shell("conntrack -F")
+    yield shared
+    shared.testbed.hang_up()
 
 
 @pytest.mark.parametrize("version", KERNEL_ONCE)
@@ -175,10 +184,10 @@ def test_bytes_of_tracked_flows_are_counted_with_conntrack_accounting(web, versi
     web.testbed.shell("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
     web.switch("kernel")
     flow = web.testbed["pod"].udp((CLUSTER_IPS[version].format(10), PORT))
+    server = web.endpoint.servers["UDP", version]
     for _ in range(3):
         flow.send(b"x" * 100)
-    server = web.endpoint.servers["UDP", version]
-    _, client = server.recvfrom(200)
+        _, client = server.recvfrom(200)
     server.sendto(b"y" * 50, client)
     assert flow.recv(100) == b"y" * 50
     answer = json.loads(web.agent.read("/api/v1/kernel-path")[1])
