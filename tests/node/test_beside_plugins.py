@@ -140,7 +140,9 @@ def test_coroutine_tests_can_use_the_fixture(pytester, mark, arguments):
     "arguments",
     [
         pytest.param(["--allow-hosts=127.0.0.0/8,::1"], id="hosts"),
-        pytest.param(["--disable-socket", "--force-enable-socket"], id="forced"),
+        pytest.param(
+            ["--disable-socket", "--force-enable-socket"], id="forced", marks=pytest.mark.long
+        ),
     ],
 )
 def test_pytest_socket_works_with_the_documented_settings(run, arguments):
@@ -149,7 +151,10 @@ def test_pytest_socket_works_with_the_documented_settings(run, arguments):
 
 @pytest.mark.parametrize(
     ("argument", "outcomes"),
-    [("--disable-socket", {"errors": 2}), ("--allow-hosts=127.0.0.1", {"failed": 2})],
+    [
+        ("--disable-socket", {"errors": 2}),
+        pytest.param("--allow-hosts=127.0.0.1", {"failed": 2}, marks=pytest.mark.long),
+    ],
 )
 def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argument, outcomes):
     result = run(TESTS, argument)
@@ -157,7 +162,9 @@ def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argu
     result.stdout.fnmatch_lines(["*--allow-hosts=127.0.0.0/8,::1*"])
 
 
-@pytest.mark.parametrize("patched", ["", "thread=False, select=False"])
+@pytest.mark.parametrize(
+    "patched", ["", pytest.param("thread=False, select=False", marks=pytest.mark.long)]
+)
 def test_gevent_is_an_error_with_the_remedy_and_not_a_skip(pytester, patched):
     pytester.makepyfile(TESTS)
     program = f"from gevent import monkey; monkey.patch_all({patched})\nimport pytest, sys\n"
@@ -277,7 +284,10 @@ WITHOUT_IPV6 = "*service proxy: IPv6 is switched off on this machine (sysctl *di
 @pytest.mark.netns
 @pytest.mark.parametrize(
     ("arguments", "outcomes"),
-    [((), {"skipped": 1}), (("--service-proxy-require",), {"failed": 1})],
+    [
+        ((), {"skipped": 1}),
+        pytest.param(("--service-proxy-require",), {"failed": 1}, marks=pytest.mark.long),
+    ],
 )
 def test_a_test_requiring_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
     pytester.makepyfile(WITH_IPV6)
