@@ -124,29 +124,6 @@ def netns_cookie(hooks: SocketLb, net: Net) -> int:
     return client.netns
 
 
-def test_a_dial_reaches_the_endpoint_and_its_peer_is_the_frontend(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
-    hooks.lead(WEB, address_of(server))
-    with node.tcp() as client:
-        client.connect(tuple(WEB))
-        assert peer_of(client) == WEB
-        accepted, peer = server.accept()
-        assert peer == client.getsockname()
-        assert peer_of(accepted) == address_of(client)
-        accepted.close()
-
-
-def test_an_ipv6_dial_reaches_the_endpoint_and_its_peer_is_the_frontend(
-    hooks: SocketLb, node: Net
-) -> None:
-    with serving(node, POD6) as server, node.tcp(socket.AF_INET6) as client:
-        hooks.lead(WEB6, address_of(server))
-        client.connect(tuple(WEB6))
-        assert peer_of(client) == WEB6
-        server.accept()[0].close()
-
-
 def test_dials_to_other_addresses_and_ports_are_not_translated(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:

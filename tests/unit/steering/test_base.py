@@ -32,7 +32,11 @@ async def test_mode_none_renders_the_applied_state_without_kernel_changes():
     steering = NoSteering()
     assert steering.bind is Bind.LOOPBACK
     assert await steering.start() == {}
-    await steering.apply({WEB: 36001})
+    wanted = {WEB: 36001}
+    await steering.apply({CART: 36002})
+    await steering.apply(wanted)
+    wanted.clear()
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
     await steering.change({CART: REFUSE}, [WEB])
     assert await steering.render() == "TCP 10.96.7.2:80 -> refuse"
     assert await steering.repair() == 0

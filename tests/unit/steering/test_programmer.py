@@ -73,6 +73,8 @@ def test_a_repeated_apply_writes_only_the_differences(programmer):
     programmer.apply({WEB: 36003, CART: 36004})
     assert programmer.writes[1:] == [{WEB: 36003, CART: 36004, DNS: None}]
     assert programmer.kernel == {WEB: 36003, CART: 36004}
+    programmer.apply({WEB: 36003})
+    assert programmer.writes[2:] == [{CART: None}]
 
 
 def test_the_unchanged_port_of_a_frontend_is_not_written(programmer):
@@ -122,9 +124,13 @@ async def test_a_frontend_that_refuses_clients_is_written_with_the_refuse_port(
     programmer, kind, port
 ):
     steering = kind(SteeringFacts(refuse_port=35999), lambda: programmer)
-    await steering.apply({WEB: 36001, CART: REFUSE})
+    wanted = {WEB: 36001, CART: REFUSE}
+    await steering.apply(wanted)
     assert programmer.kernel == {WEB: 36001, CART: port}
+    wanted.clear()
+    await steering.repair()
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nTCP 10.96.7.2:80 -> refuse"
+    await steering.close()
     await steering.close()
 
 
