@@ -96,7 +96,8 @@ async def test_nodes_appear_on_the_dashboard_as_they_respond(tmp_path, capsys):
             assert "only node-2 can&#39;t reach" in await window.read("/services/shop/cart")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+# An answer that is shown, and one for each problem; tests of the reader have all answers.
+@pytest.mark.parametrize("name", ["tricks", "broken-json", "huge", "silent", "closes"])
 async def test_a_hostile_response_affects_only_its_nodes_row(name, tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)

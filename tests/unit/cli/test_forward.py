@@ -354,25 +354,20 @@ async def test_a_substitute_for_a_privileged_port_is_stable(pods):
     assert said == "127.77.0.3:8080 is that of web.shop:80 until this ends"
 
 
-async def test_forward_reports_once_which_process_holds_a_services_address(pods):
+async def test_forward_reports_once_which_process_holds_an_address_or_the_dns_port(pods):
     await pods.start()
     pods.api.put(service(ports=[{"name": "http", "port": 9092}]))
     arguments = f"--master={pods.api.url}", "-n", "shop"
     async with forwarding(*arguments) as first:
         _, address, *_ = await first.line("  web")
-        async with forwarding(*arguments) as second:
-            *_, pid = await second.line(f"{address} is taken by")
-    assert pid == str(first.process.pid)
-    assert sum("is taken by" in line for line in second.lines) == 1
-
-
-async def test_forward_reports_which_process_holds_the_dns_port(pods):
-    arguments = f"--master={pods.api.url}", "-n", "shop"
-    async with forwarding(*arguments) as first:
         *_, port, _ = await first.line("names by DNS:")
         at = f"127.0.0.1:{port}"
-        async with forwarding(*arguments, f"--dns-bind-address={at}") as second:
-            status, said = await second.end()
+        async with forwarding(*arguments) as second:
+            *_, pid = await second.line(f"{address} is taken by")
+        async with forwarding(*arguments, f"--dns-bind-address={at}") as third:
+            status, said = await third.end()
+    assert pid == str(first.process.pid)
+    assert sum("is taken by" in line for line in second.lines) == 1
     assert status == 1
     assert said.startswith(f"error: cannot serve DNS on {at}: Address already in use by ")
     assert f" (pid {first.process.pid}) (choose another address" in said
