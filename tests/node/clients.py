@@ -203,13 +203,13 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def repeated(act: Callable[[], str]) -> Iterator[list[str]]:
+def repeated(act: Callable[[], str], *, pause_s: float = 0.0) -> Iterator[list[str]]:
     """Call a function repeatedly in a thread; list its results and OSErrors."""
     seen: list[str] = []
     is_over = threading.Event()
 
     def run() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(pause_s):
             try:
                 seen.append(act())
             except OSError as exc:

@@ -173,7 +173,7 @@ def test_an_upgrade_is_invisible_to_clients(life):
     flags = life.agent.flags
     life.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
     life.agent.start_until_ready()
-    with life.load(), life.dial(4) as before, repeated(life.way) as ways:
+    with life.load(), life.dial(4) as before, repeated(life.way, pause_s=0.02) as ways:
         for _ in range(2):
             life.replace(*flags)
             assert before.ask() in ("one", "two")
