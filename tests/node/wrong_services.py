@@ -18,11 +18,9 @@ from tests.node.clients import Client
 from tests.node.manifests import slice_of
 from tests.node.wrong_servers import (
     ABSENT,
-    ANSWERING_SOME,
     BLOCKED_HERE,
     CLOSED,
     HANGING,
-    HANGING_SOME,
     LINK,
     LOCAL_ONLY,
     SERVING,
@@ -47,9 +45,7 @@ class Mistake:
     target: int = SERVING
     ips: Sequence[str] = ("{pod}",)
     """The endpoints' addresses."""
-    has_slice: bool = True
     spec: Mapping[str, Any] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
     dials: int = 3
     wait_s: float = 1.2
     """How long a client waits for a byte."""
@@ -98,17 +94,6 @@ MISTAKES = (
         target=LOCAL_ONLY,
     ),
     Mistake(
-        "answers-every-fourth",
-        # The last three flows aren't answered.
-        "12 of 15 flows got no answer within 2 s in the last minute: {pod}:9111 sent nothing "
-        "in time",
-        never=_SERVED_WRONGLY,
-        port=_DNS,
-        target=ANSWERING_SOME,
-        dials=15,
-        wait_s=0.1,
-    ),
-    Mistake(
         "firewall-of-the-node",
         "Clients fail: {pod}:9114 can't be dialled: Operation not permitted, as by rules of this "
         "node that drop packets",
@@ -118,40 +103,12 @@ MISTAKES = (
         wait_s=0.1,
     ),
     Mistake(
-        "held-in-vain",
-        "and none was served",
-        never=("served by 0 endpoints",),
-        annotations={"hold": "1s"},
-        has_slice=False,
-        spec={"selector": {"app": "held-in-vain"}},
-        wait_s=5.0,
-        dials=2,
-    ),
-    Mistake(
         "pinned-to-the-dead",
         say(refuses("{pod}:8080")) + "; the other one serves",
         target=CLOSED,
         spec=_AFFINITY,
         ips=("{pod}", "{other}"),
         dials=3,
-    ),
-    Mistake(
-        "hangs-every-other",
-        "4 of 8 clients left before an answer in the last minute: {pod}:9112 sent nothing in time",
-        never=_SERVED_WRONGLY,
-        target=HANGING_SOME,
-        dials=8,
-        wait_s=2.0,
-    ),
-    Mistake(
-        "two-causes",
-        f"none of its 2 endpoints answers; no host answers for {ABSENT} on {LINK}; "
-        + say(refuses("{pod}:8080"), Form.SHORT),
-        never=_SERVED_WRONGLY,
-        target=CLOSED,
-        ips=("{pod}", ABSENT),
-        wait_s=5.0,
-        dials=1,
     ),
 )
 
@@ -166,26 +123,20 @@ ORIGINAL = Mistake("original", "", dials=0)
 
 def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
     """Yield the Service and its slice; ``places`` are the addresses of ``pod`` and others."""
-    prefix = "userspace-proxy.io/"
     yield {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "namespace": NAMESPACE,
-            "name": case.name,
-            "annotations": {prefix + name: text for name, text in case.annotations.items()},
-        },
+        "metadata": {"namespace": NAMESPACE, "name": case.name},
         "spec": {
             "clusterIP": service_ip(case),
             "ports": [{"targetPort": case.target, **case.port}],
             **case.spec,
         },
     }
-    if case.has_slice:
-        addresses = [ip.format(**places) for ip in case.ips]
-        port = {"port": case.target, "protocol": case.port.get("protocol", "TCP")}
-        endpoints = [{"addresses": [ip], "nodeName": "node-1"} for ip in addresses]
-        yield slice_of(case.name, port, endpoints, NAMESPACE)
+    addresses = [ip.format(**places) for ip in case.ips]
+    port = {"port": case.target, "protocol": case.port.get("protocol", "TCP")}
+    endpoints = [{"addresses": [ip], "nodeName": "node-1"} for ip in addresses]
+    yield slice_of(case.name, port, endpoints, NAMESPACE)
 
 
 def dial(client: Client, case: Mistake) -> None:
