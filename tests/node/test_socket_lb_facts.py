@@ -146,7 +146,7 @@ def test_the_first_failed_dial_ejects_an_endpoint_with_the_cause_of_the_userspac
     )
 
 
-@pytest.mark.parametrize("pods", [2, 10])
+@pytest.mark.parametrize("pods", [pytest.param(2, marks=pytest.mark.long), 10])
 def test_dials_blocked_by_a_clients_own_firewall_eject_no_endpoint_for_other_clients(
     followed: Followed, pods: int
 ) -> None:

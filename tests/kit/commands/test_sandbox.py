@@ -119,7 +119,11 @@ def test_an_endpoint_name_is_reported_as_not_looked_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "as_ourselves", [pytest.param(True, id="as-this-user"), pytest.param(False, id="unprivileged")]
+    "as_ourselves",
+    [
+        pytest.param(True, id="as-this-user", marks=pytest.mark.long),
+        pytest.param(False, id="unprivileged"),
+    ],
 )
 def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
     with readable_runtime() as (prefix, python, env), readable_folder() as folder:
