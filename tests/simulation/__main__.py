@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from .campaign import run
 from .drawn_mutants import named
 from .halves import PACKAGES, load
-from .judgements import often_excused, table, unused
+from .judgements import table, unused
 from .seeds import revision, seeds_of
 
 # The number of seeds that a process runs before it reports.
@@ -75,11 +75,10 @@ def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
     """Run seeds of a half, and print their violations; return the exit status."""
     half: str = options.half
     began, failed, done = time.monotonic(), dict[int, str](), 0
-    judged, excused = Counter[str](), Counter[tuple[str, str]]()
+    judged = Counter[str]()
     for part, counts in run(half, seeds, options.jobs, 1 if options.until_found else _CHUNK):
         done += len(part)
-        judged.update(counts.judged)
-        excused.update(counts.excused)
+        judged.update(counts)
         for seed, violation in part:
             if violation:
                 failed[seed] = violation
@@ -93,12 +92,10 @@ def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
         f"{half}: {done} seeds in {took:.1f} s ({done / took:.0f} a second), {len(failed)} failed\n"
     )
     if options.table:
-        sys.stdout.writelines(f"{line}\n" for line in table(judged, excused))
+        sys.stdout.writelines(f"{line}\n" for line in table(judged))
     idle = unused(load(half).oracles, judged) if done >= _MANY else []
     if idle:
         sys.stdout.write(f"never judged: {', '.join(idle)}\n")
-    if done >= _MANY:
-        sys.stdout.writelines(f"{line}\n" for line in often_excused(judged, excused))
     if failed and not options.mutant:
         _explain(half, failed)
     return 1 if failed or idle else 0

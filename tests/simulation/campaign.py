@@ -11,12 +11,12 @@ from functools import partial
 from itertools import islice
 
 from .halves import load
-from .judgements import Counts, Judgements
+from .judgements import Judgements
 
 # The CPU time after which a run counts as endless; a usual one takes 0.05 s.
 _MOST_CPU_S = 20.0
 
-Results = tuple[list[tuple[int, str]], Counts]
+Results = tuple[list[tuple[int, str]], dict[str, int]]
 """Each seed with its first violation (empty if there is none), and the oracles' counts."""
 
 

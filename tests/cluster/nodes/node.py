@@ -22,8 +22,6 @@ from .world import Holder, add_route, make_node
 CLUSTER_DOMAIN = "cluster.local"
 ZONE = "topology.kubernetes.io/zone"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
-# Longer than the five seconds for which the proxy lets open connections finish.
-STOP_DEADLINE_S = 30.0
 # Folders below a node's folder; both have an entry for each container ID.
 _CONTAINERS = (
     "lib/containerd/io.containerd.grpc.v1.cri/containers",

@@ -72,10 +72,6 @@ class Entry:
     """Whether a FIN was seen."""
     link: int = field(default=0, compare=False)
 
-    @property
-    def is_translated(self) -> bool:
-        return bool(self.status & DESTINATION_TRANSLATED)
-
     def answer(self) -> None:
         """Record a reply."""
         self.status |= SEEN_REPLY

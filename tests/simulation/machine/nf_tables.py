@@ -21,10 +21,9 @@ from .conntrack_entries import Conntrack
 from .netlink_kernel import NETFILTER, NetlinkKernel
 from .netlink_sockets import Listing, NetlinkSocket
 from .nf_tables_batch import GET_ELEMENT, GET_GENERATION, NEW_GENERATION, Event, Transaction
-from .nf_tables_state import OWNED, Ruleset
+from .nf_tables_state import Ruleset
 
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_SUBSYSTEM = 0xA
 _EVENTS_GROUP = 7
 
 
@@ -199,8 +198,3 @@ class NfTables:
         kind, body = listing.new_generation(self.ruleset)
         last = wire.message(kind, 0, 0, port, body)
         self._kernel.multicast(NETFILTER, _EVENTS_GROUP, [block, last], port)
-
-    def owned(self, port: int) -> list[str]:
-        """Return the names of the tables that a socket owns."""
-        tables = self.ruleset.tables.values()
-        return [one.name for one in tables if one.flags & OWNED and one.owner == port]
