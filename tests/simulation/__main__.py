@@ -44,9 +44,8 @@ def main() -> int:
         return explain(options.half, options.seed, is_whole=options.whole)
     seeds = [range(options.first, options.first + options.seeds)]
     if options.tested:
-        part, _, parts = options.tested.partition("/")
         of = revision()
-        seeds = seeds_of(options.half, of, int(part) - 1, int(parts))
+        seeds = seeds_of(options.half, of)
         sys.stdout.write(f"{options.half}: seeds of {of[:12]}: {_shown(seeds)}\n")
     return campaign(options, seeds)
 
@@ -57,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--half", choices=PACKAGES, default="data", help="what to simulate")
     add("--seeds", type=int, default=500, help="how many")
     add("--first", type=int, default=0, help="the first of them")
-    add("--tested", default="", help="instead, those of this commit: 1/4 is a quarter of them")
+    add("--tested", action="store_true", help="instead, those of this commit")
     add("--seed", type=int, help="run this one, and print who did what")
     add("--whole", action="store_true", help="don't make the plan smaller, and print all lines")
     add("--jobs", type=int, default=1, help="processes")

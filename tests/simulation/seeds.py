@@ -30,14 +30,15 @@ TESTED: Mapping[str, Share] = {
 }
 
 
-def seeds_of(half: str, of: str, part: int = 0, parts: int = 1) -> list[range]:
-    """Return the seeds of a half, or one of several parts of these seeds.
+def seeds_of(half: str, of: str) -> list[range]:
+    """Return the seeds of a half.
 
     Args:
         of: The revision under test.
     """
     fixed, drawn = TESTED[half]
-    return [_part(0, fixed, part, parts), _part(drawn_from(half, of), drawn, part, parts)]
+    first = drawn_from(half, of)
+    return [range(fixed), range(first, first + drawn)]
 
 
 def drawn_from(half: str, of: str) -> int:
@@ -65,7 +66,3 @@ def _digest(root: Path, folders: Sequence[str]) -> str:
             digest.update(str(path.relative_to(root)).encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _part(first: int, count: int, part: int, parts: int) -> range:
-    return range(first + count * part // parts, first + count * (part + 1) // parts)

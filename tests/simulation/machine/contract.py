@@ -107,8 +107,6 @@ def _numbered(message: bytes, number: int, *, is_last: bool) -> bytes:
 class Contract:
     """One of the two kernels."""
 
-    is_real: bool
-
     def __init__(self) -> None:
         self._open: list[Any] = []
 
@@ -133,8 +131,6 @@ class Contract:
 
 
 class SimulatedKernel(Contract):
-    is_real = False
-
     def __init__(self) -> None:
         super().__init__()
         rng = Random(1)
@@ -157,8 +153,6 @@ class SimulatedKernel(Contract):
 
 
 class RealKernel(Contract):
-    is_real = True
-
     def __init__(self) -> None:
         super().__init__()
         try:
