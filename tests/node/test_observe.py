@@ -16,25 +16,18 @@ PROGRAM = (sys.executable, "-m", "userspace_proxy")
 # No controller lists this pod, so its name is followed by the namespace of the slice that does.
 CART = "shop/cart-1 (listed by shop)"
 WEB = Service("web", "10.96.0.10")
-FLAKY = Service("flaky", "10.96.0.20")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 EMPTY = Service("empty", "10.96.0.40")
 
 
 @pytest.fixture(scope="module", params=steerings("nftables", "local"))
 def testbed(request, tmp_path_factory):
-    """A node that serves web, dns, flaky with one dead endpoint of two, and empty."""
+    """A node that serves web, dns and empty."""
     folder = tmp_path_factory.mktemp("agent")
     flags = ("--workers=2", "--udp-idle-timeout=1s", "--metrics-detail=endpoint")
     with Testbed(folder, request.param, *flags) as testbed:
         (one,) = testbed.add_pods("one", tcp=8080, udp=53)
-        testbed.sandbox.add_pod("gone")
-        services = (
-            with_endpoints(WEB, [one]),
-            with_endpoints(DNS, [one]),
-            with_endpoints(FLAKY, [testbed.ip("gone"), one]),
-            EMPTY,
-        )
+        services = with_endpoints(WEB, [one]), with_endpoints(DNS, [one]), EMPTY
         objects = [item for service in services for item in service.objects()]
         # The clients' pod is an endpoint, too, so its name is known.
         client = {"addresses": [testbed.ip("pod")], "conditions": {"ready": False}}
