@@ -75,7 +75,6 @@ def run_among_others(node, story):
     for _ in range(MANY):
         node.agent.dial_the_lock()
     story.second = node.agent.run()
-    story.early_cleanup = node.agent.run(command=CLEANUP)
     story.kernel_disturbed = node.kernel()
     return socks
 
@@ -154,11 +153,6 @@ def test_a_second_agent_is_rejected_with_the_first_agents_pid(story):
         f"error: cannot start: another userspace-proxy (pid {story.first_pid}) steers this node "
         "(start it with --take-over to relieve that one, or stop that one first)\n",
     )
-
-
-def test_cleanup_is_rejected_while_an_agent_runs(story):
-    assert story.early_cleanup.returncode == 1
-    assert f"cannot clean up: userspace-proxy (pid {story.first_pid})" in story.early_cleanup.stderr
 
 
 def test_a_rejected_command_does_not_affect_the_running_agent(story):
