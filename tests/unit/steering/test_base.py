@@ -28,7 +28,7 @@ WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 
 
-async def test_mode_none_renders_the_applied_state_without_kernel_changes():
+async def test_mode_none_renders_the_applied_frontends_until_the_clean_up():
     steering = NoSteering()
     assert steering.bind is Bind.LOOPBACK
     assert await steering.start() == {}

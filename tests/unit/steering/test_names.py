@@ -55,7 +55,7 @@ def test_chain_names_round_trip_through_the_kernels_names(name):
 @pytest.mark.parametrize("name", ["", "canary", "PRE"])
 @pytest.mark.parametrize("other", ["", "canary", "PRE", "canary-2"])
 @pytest.mark.parametrize("chain", ["UPROXY-PRE", OF_THE_TREE])
-def test_chains_of_another_proxy_are_not_recognized_as_own(name, other, chain):
+def test_only_the_proxys_own_chains_are_recognized_as_own(name, other, chain):
     seen = ChainNames(name).known(ChainNames(other).in_kernel(chain))
     assert seen.startswith("UPROXY-") is (name == other)
 

@@ -120,7 +120,7 @@ class ByFrontend(ProgrammedSteering):
     ("kind", "port"),
     [pytest.param(ByPort, 35999, id="proxy-port"), pytest.param(ByFrontend, 0, id="frontend")],
 )
-async def test_a_frontend_that_refuses_clients_is_written_with_the_refuse_port(
+async def test_the_bind_mode_decides_whether_a_refused_frontend_has_the_refuse_port_or_port_0(
     programmer, kind, port
 ):
     steering = kind(SteeringFacts(refuse_port=35999), lambda: programmer)
@@ -176,7 +176,7 @@ def test_a_port_with_a_failed_guard_removal_is_kept():
     assert [end_round(released), end_round(released)] == [set(), {36001}]
 
 
-def test_a_range_frontend_excludes_ports_of_other_frontends():
+def test_a_range_frontend_excludes_ports_of_other_frontends_of_its_address_and_protocol():
     old = Frontend("10.96.0.21", 100, Protocol.UDP, last=200)
     new = Frontend("10.96.0.21", 150, Protocol.UDP, last=250)
     single = Frontend("10.96.0.21", 120, Protocol.UDP)
@@ -189,7 +189,7 @@ def test_a_range_frontend_excludes_ports_of_other_frontends():
     assert ranges_among([WEB], [new]) == {}
 
 
-def test_a_range_within_an_old_range_does_not_exclude_other_ranges():
+def test_a_range_frontend_excludes_all_ranges_that_overlap_with_it():
     ip = "10.96.0.21"
     old = Frontend(ip, 100, Protocol.UDP, last=200)
     spans = ((90, 99), (100, 110), (120, 130), (195, 205), (210, 220))

@@ -66,7 +66,7 @@ NO_PIP = "python-iptables is missing"
         ),
     ],
 )
-def test_auto_chooses_the_steering_mode_that_the_node_supports(
+def test_auto_chooses_a_supported_steering_mode_and_prefers_the_tables_in_use(
     has_legacy, iptables_lacks, nftables_lacks, expected
 ):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}

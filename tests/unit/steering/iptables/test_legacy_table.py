@@ -255,7 +255,7 @@ def test_a_rejected_change_keeps_the_old_rules_and_causes_a_full_comparison(kern
     assert lines(kernel) == IN_FORCE | {PRE: (CART,), OUT: (CART,)}
 
 
-def test_removing_the_proxys_rules_keeps_rules_of_other_programs(kernel, nat):
+def test_removing_the_proxys_rules_keeps_other_rules_except_jumps_to_its_chains(kernel, nat):
     kernel.chains["OTHERS"] = ["-j UPROXY-O1abcd", "-j RETURN"]
     kernel.chains["UPROXY-O1abcd"] = []
     nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)

@@ -74,7 +74,7 @@ def test_both_nat_chains_exist_and_are_empty_without_rules():
         (MANY + MANY_RANGES, NODE, {"O", "P", "R", "Q"}),
     ],
 )
-def test_many_nat_rules_form_a_tree_per_address_translation(many, to_ip, sides):
+def test_many_nat_rules_form_a_tree_per_address_translation_and_kind_of_port(many, to_ip, sides):
     layout = NatChains(4, many, to_ip)
     assert {chain.removeprefix("UPROXY-")[0] for chain in layout.chains if len(chain) > 11} == sides
     assert set(all_rules(layout.chains)) >= set(many)

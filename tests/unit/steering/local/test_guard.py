@@ -116,7 +116,7 @@ def test_a_frontend_is_active_if_its_address_or_range_is_routed(guard, tables, d
     assert all(map(guard.look(), frontends))
 
 
-def test_cleaning_up_removes_the_proxys_own_routes(guard, tables, desired):
+def test_cleaning_up_removes_only_the_proxys_own_routes(guard, tables, desired):
     change(guard, desired, {WEB: 80})
     theirs = LocalRoute("10.96.7.9/32")
     tables.items.add(theirs)

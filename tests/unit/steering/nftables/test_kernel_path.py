@@ -65,7 +65,7 @@ def test_a_new_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
     assert path.in_force() == {}
 
 
-def test_a_change_of_endpoints_in_the_same_number_writes_no_rules(node, path):
+def test_replacing_endpoints_by_equally_many_writes_no_rules(node, path):
     path.load({WEB: BOTH})
     before = node.run(f"nft -a list table {TABLE} | grep -v elements")
     path.change({WEB: KernelTarget(1, (EndpointChoice((B, A)),))})
@@ -361,7 +361,7 @@ def test_connection_counts_continue_after_an_undone_removal(path, dial):
 
 
 @pytest.mark.parametrize("more", [2, 5])
-def test_counters_written_by_a_call_with_a_lost_answer_are_counted_once(
+def test_connections_are_counted_once_if_the_reply_to_a_repair_is_lost(
     node, path, dial, monkeypatch, more
 ):
     web, *_ = SERVICES

@@ -161,7 +161,7 @@ def test_the_element_of_a_frontend_is_removed_first_and_added_last():
     assert [one.kind == writer.DELETE_ELEMENT for one in messages] == [True] * 8 + [False] * 8
 
 
-def test_the_kernel_path_table_has_a_set_of_links_and_chains_for_all_hooks():
+def test_the_kernel_path_table_has_chains_for_three_hooks_and_links_are_in_two_sets():
     blocks = write_table("t", has_counters=True)
     messages = [m for block in blocks for m in read_messages(block)]
     chains = {reader.read_chain(m).hook for m in messages if m.kind == writer.NEW_CHAIN}
@@ -276,7 +276,7 @@ A_RTP, B_RTP = (SocketAddress(one.ip, 10000) for one in (A, B))
 SIP_PODS = Affinity("shop/sip (all ports)", 60, is_of_pods=True)
 
 
-def test_a_range_round_trips_as_an_element_of_each_set():
+def test_a_range_round_trips_through_elements_of_the_sets_for_ranges():
     rules = KernelRules()
     rules.accept(rules.difference({RTP: KernelTarget(1, (EndpointChoice((A_RTP, B_RTP)),))}))
     elements = by_set(rules.elements())

@@ -178,7 +178,7 @@ def test_nftables_steering_requires_redirect_but_not_numgen():
         ),
     ],
 )
-async def test_missing_kernel_features_disable_the_kernel_path(node, lack, without):
+async def test_a_missing_kernel_feature_disables_the_kernel_path_where_needed(node, lack, without):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
     kernel = KernelOffers({lack: errno.ENOENT})
     assert find_no_kernel_path(kernel) == without
@@ -304,7 +304,7 @@ async def test_all_former_ports_of_a_removed_frontend_count_as_stale(node, steer
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_all_ports_written_by_several_attempts_count_as_stale(steering):
+async def test_all_ports_in_elements_removed_by_a_repair_count_as_stale(steering):
     await steering.apply({})
     removed = all_elements({DNS: 36001}, 0) | all_elements({DNS: 36002}, 0)
     await steering._do(lambda programmer: programmer._note_repair(Repair(removed=removed)))
@@ -337,7 +337,7 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     assert count_flows(node) == 0
 
 
-async def test_flows_to_earlier_endpoints_end_even_if_the_first_reply_was_lost(
+async def test_flows_to_an_earlier_runs_endpoints_end_even_if_the_first_apply_seemed_to_fail(
     node, steering, dial, monkeypatch
 ):
     to_pod = to_endpoint("10.244.1.2", 53)
@@ -394,7 +394,7 @@ async def test_flows_to_an_earlier_runs_refuse_port_end_with_their_frontend(node
 
 
 @pytest.mark.parametrize("then", ["other endpoint", "not steered", "clean_up"])
-async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
+async def test_udp_flows_to_endpoints_of_a_partially_failed_first_apply_end(
     node, steering, begin, monkeypatch, then
 ):
     """The run crashed, or its first apply failed, after it wrote the table of the kernel path."""
@@ -470,7 +470,7 @@ async def test_the_conntrack_entry_of_an_unanswered_syn_ends_with_the_last_rule_
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_frontends_that_return_to_their_proxy_port_need_no_conntrack_listing(steering):
+async def test_frontends_that_return_to_their_proxy_port_have_no_stale_ports(steering):
     frontends = [WEB, replace(WEB, port=81)]
     await steering.apply(dict.fromkeys(frontends, 36001))
     for target in (REFUSE, 36001):
@@ -723,7 +723,7 @@ async def test_conntrack_entries_of_a_removed_address_are_deleted_despite_a_reje
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_ipv6_frontends_are_unsteered_with_a_cause_if_ipv6_is_disabled(node, steering):
+async def test_only_ipv6_frontends_are_unsteered_if_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
     await steering.apply({WEB: 36001, web_6: 36001})

@@ -94,11 +94,11 @@ def endpoints(desired, frontend):
         (WEB, to(*[A] * (SLOTS_MAX + 1)), f"it has more than {SLOTS_MAX} endpoints, by weight"),
     ],
 )
-def test_frontends_that_need_kernel_rules_are_not_offloaded_to_hooks(frontend, target, why):
+def test_only_kernel_path_frontends_that_need_no_rules_are_offloaded(frontend, target, why):
     assert not_offloaded_reason(frontend, target) == why
 
 
-def test_the_reason_why_a_frontend_is_not_offloaded_is_kept_while_steered():
+def test_the_reason_why_a_frontend_is_not_offloaded_changes_with_its_target():
     desired = hooks()
     desired.replace({WEB: to(A), CART: 20000})
     assert desired.not_offloaded(WEB) == ""
@@ -115,7 +115,7 @@ def test_leaving_returns_only_hooked_frontends_that_leave_the_kernel_path():
     assert desired.leaving(affected) == {CART: REFUSE}
 
 
-def test_only_a_target_with_changed_endpoints_leaves_the_hooks_before_the_rules():
+def test_a_target_that_is_only_switched_off_does_not_leave_the_hooks_before_the_rules():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     off = replace(to(A, B), is_on=False)
@@ -151,7 +151,7 @@ def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     assert desired.number_of(("shop/cart", A)) == cart.number
 
 
-def test_a_changed_frontend_has_a_new_service_with_the_same_endpoint_numbers():
+def test_a_changed_frontend_has_a_new_service_in_which_remaining_endpoints_keep_their_numbers():
     desired = hooks()
     desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     before, slots = led(desired, WEB)
@@ -282,7 +282,7 @@ def test_endpoint_numbers_and_services_of_an_earlier_process_are_kept():
     assert desired.next_number == earlier.next_number
 
 
-def test_an_adopted_service_that_has_changed_is_assigned_unused_numbers():
+def test_an_adopted_service_that_has_changed_has_an_unused_number_and_keeps_endpoint_numbers():
     earlier = hooks()
     earlier.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     desired = hooks()

@@ -60,7 +60,7 @@ async def test_required_hooks_that_fail_abort_startup(node):
     await steering.close()
 
 
-def test_hooks_are_available_only_in_nftables_mode():
+def test_nftables_steering_has_hooks_only_if_requested():
     assert isinstance(make_hooked_steering("nftables", FACTS, HookOptions()), HookedSteering)
     assert not isinstance(make_hooked_steering("nftables", FACTS, None), HookedSteering)
 
