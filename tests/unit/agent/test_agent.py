@@ -209,7 +209,7 @@ async def test_stop_leaves_no_objects_after_http_requests():
     assert gone() is None
 
 
-async def test_a_source_that_cannot_start_aborts_startup_and_leaves_no_state_behind(tmp_path):
+async def test_a_source_that_cannot_start_aborts_startup_and_the_proxy_can_be_stopped(tmp_path):
     proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
     with pytest.raises(SourceError, match=r"absent\.yaml"):
         await proxy.start()

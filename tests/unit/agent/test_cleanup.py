@@ -87,7 +87,7 @@ def test_cleanup_with_a_name_removes_only_that_proxys_state(node):
     assert list_tables() == ["userspace-proxy"]
 
 
-def test_cleanup_is_rejected_while_the_proxy_runs(node):
+def test_cleanup_of_a_proxy_or_of_all_proxies_is_rejected_while_it_runs(node):
     leave_behind("nftables")
     leave_behind("nftables", "canary")
     before = list_tables()

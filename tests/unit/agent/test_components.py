@@ -43,7 +43,7 @@ async def nothing(_text=""):
         pytest.param(NoSteering, nothing, ["AddressPrinter"], id="addresses-are-printed"),
     ],
 )
-async def test_components_start_in_the_order_of_the_list(plane, steering, write_addresses, more):
+async def test_components_are_listed_in_start_order(plane, steering, write_addresses, more):
     core = make_core(plane, steering(), Options(write_addresses=write_addresses))
     shown = Shown(StatusFacts, StatusFacts, nothing)
     found = [type(one).__name__ for one in components_of(core, shown, OwnAddresses())]

@@ -26,7 +26,7 @@ def make_core(plane, steering, options=None, **more):
     )
 
 
-async def test_a_node_change_triggers_a_sync_round(plane):
+async def test_a_node_change_makes_a_sync_round_due(plane):
     core = make_core(plane, FakeSteering())
     core.sync.publish(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     await core.sync._round()

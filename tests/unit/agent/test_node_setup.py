@@ -52,7 +52,7 @@ async def test_mode_none_takes_neither_lock_nor_refuse_port():
         ("connect hooks", r"cannot translate connect\(\): this kernel lacks "),
     ],
 )
-async def test_an_unsupported_steering_mode_takes_neither_lock_nor_ports(lacking, why):
+async def test_an_unsupported_steering_mode_takes_no_refuse_port(lacking, why):
     kernel = KernelOffers({lacking: errno.EOPNOTSUPP})
     pool = PortPool(*OPTIONS.proxy_ports)
     options = replace(OPTIONS, socket_lb="required")

@@ -112,7 +112,7 @@ def test_the_service_range_setting_applies_only_to_manifests():
 
 @pytest.mark.netns
 @pytest.mark.parametrize("end", ["the server answers", "the running proxy ends"])
-async def test_a_running_proxy_keeps_the_node_until_its_successor_can_read_services(
+async def test_a_successor_waits_until_it_can_read_services_or_the_running_proxy_ends(
     end, monkeypatch, caplog
 ):
     monkeypatch.setattr(run, "_ASK_AGAIN_S", 0.01)
@@ -151,7 +151,7 @@ def test_settling_memory_collects_garbage_and_freezes_live_objects():
     gc.freeze()
 
 
-def test_modules_not_needed_for_the_saved_state_are_imported_after_it_is_served():
+def test_importing_the_agent_imports_no_slow_module_that_the_saved_state_does_not_need():
     script = (
         "import sys\n"
         "import userspace_proxy.agent.run, userspace_proxy.sources.kubernetes\n"

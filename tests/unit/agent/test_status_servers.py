@@ -46,7 +46,7 @@ async def read(address, path):
         writer.close()
 
 
-async def test_counters_are_refreshed_before_a_response(plane, start):
+async def test_metrics_requests_refresh_the_counters_and_health_requests_do_not(plane, start):
     refreshed = []
 
     async def refresh():

@@ -103,7 +103,7 @@ def web(plane, *pods):
     return served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", *pods))
 
 
-async def test_counters_and_ejections_are_shown_per_endpoint(plane):
+async def test_counters_and_ejections_of_endpoints_and_the_service_port_are_shown(plane):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     port.group.counters_of(first).connections = 7
@@ -291,7 +291,7 @@ async def test_a_view_is_rebuilt_only_after_a_change(plane):
     )
 
 
-async def test_a_names_failure_time_ignores_clock_changes(plane):
+async def test_the_shown_time_of_a_names_failure_follows_clock_changes(plane):
     (port,) = served_ports = web(plane, POD_A)
     unresolved = name_unresolved("db.example", "no such name").replace(first_at=5.0)
     port.plan = replace(port.plan, cause=unresolved, notes=(unresolved,))
@@ -358,7 +358,7 @@ async def test_the_cause_of_the_last_minute_names_the_proxy_header_and_was_many_
         ({"affinity_timeout_s": 60}, False),
     ],
 )
-async def test_endpoints_with_source_hash_or_affinity_are_not_compared(plane, changes, is_unusual):
+async def test_source_hash_or_affinity_prevents_comparing_endpoints(plane, changes, is_unusual):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     endpoints = port.plan.serving.endpoints
     port.plan = replace(port.plan, serving=Serving(endpoints, **changes))
@@ -411,7 +411,7 @@ async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(
     assert leads_to(served_ports) == ("held by another program", False)
 
 
-async def test_a_listener_bound_to_the_frontends_address_is_the_shown_target(make):
+async def test_a_frontend_bound_to_loopback_is_shown_as_reached_only_at_its_listener(make):
     served_ports = make(Bind.LOOPBACK)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
     (served,) = served_ports
@@ -421,7 +421,7 @@ async def test_a_listener_bound_to_the_frontends_address_is_the_shown_target(mak
     assert view_frontend(served, WEB, Bind.PROXY_PORT).only_at == ""
 
 
-async def test_a_range_is_reachable_if_each_of_its_ports_has_a_listener(make):
+async def test_a_range_is_reached_only_if_each_of_its_ports_has_a_listener(make):
     served_ports = make(Bind.FRONTEND)
     served_ports.follow(Cluster().serve("web", "127.0.0.7", POD_A))
     (served,) = served_ports
@@ -437,7 +437,7 @@ async def test_a_range_is_reachable_if_each_of_its_ports_has_a_listener(make):
         assert (view.address, view.is_reached) == ("127.0.0.7:80–81", is_reached)
 
 
-async def test_clients_count_as_unserved_a_minute_after_the_last_response(plane):
+async def test_a_service_port_counts_as_quiet_a_minute_after_the_last_response(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.group.counters_of(POD).sent_bytes = 7
     port.group.sent_at = 5.0

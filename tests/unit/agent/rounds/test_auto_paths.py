@@ -175,7 +175,7 @@ def test_a_shared_endpoint_is_probed_once_for_all_service_ports(auto):
     assert auto.probes.endpoints == []
 
 
-def test_a_port_uses_userspace_until_a_new_endpoint_answers_or_is_removed(auto):
+def test_a_new_endpoint_without_an_answered_probe_keeps_a_port_on_userspace_until_removed(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()

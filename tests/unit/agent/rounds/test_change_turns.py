@@ -111,7 +111,7 @@ def test_slices_kernel_elements_and_addresses_add_to_the_cost_of_a_change(rounds
     assert len(taken | rounds.round(60.0)) == count
 
 
-def test_the_longest_waiting_service_is_synced_first(rounds):
+def test_waiting_services_get_their_turn_while_another_service_changes_constantly(rounds):
     for name in ("a", "b", "c"):
         rounds.change(name)
     order = []

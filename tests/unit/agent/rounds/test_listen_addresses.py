@@ -78,7 +78,7 @@ def test_a_loopback_frontends_second_port_is_tried_before_proxy_ports(second, ex
         pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
     ],
 )
-def test_a_loopback_frontend_keeps_its_address_when_bound_to_loopback(ip, expected):
+def test_bound_to_loopback_only_loopback_frontends_keep_their_address(ip, expected):
     _, _, wanted = one(make(Bind.LOOPBACK), ip)
     addresses = iter(wanted.addresses)
     assert [next(addresses), next(addresses)] == expected

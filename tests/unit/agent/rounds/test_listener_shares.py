@@ -97,7 +97,7 @@ def test_within_a_namespace_no_service_loses_more_listeners_than_its_excess():
     assert give(shares) == []
 
 
-def test_freed_listeners_go_to_namespaces_and_services_with_the_fewest_listeners():
+def test_freed_listeners_go_first_to_namespaces_and_services_with_the_fewest_listeners():
     shares = holding(tenant_big=30, tenant_web=2, shop_web=3)
     for waiting in (key("tenant", "big", 30), key("tenant", "web", 2), key("shop", "web", 3)):
         shares.wait(waiting)
@@ -197,7 +197,7 @@ def few(request, make, plane):
     return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + 4 * PORTS))
 
 
-async def test_a_service_with_twice_the_ports_loses_one_listener_to_each_new_service(few):
+async def test_a_service_with_twice_the_ports_loses_a_listener_to_each_port_of_new_services(few):
     cluster, told = Cluster(), []
     few.shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))

@@ -206,7 +206,7 @@ def refuse_port():
     port.close()
 
 
-def test_the_refuse_port_is_the_highest_free_port_and_reserved_against_other_programs(refuse_port):
+def test_the_refuse_port_is_a_free_port_of_the_range_reserved_against_other_programs(refuse_port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         last = taken.getsockname()[1]
         number = refuse_port.open(last - 200, last)

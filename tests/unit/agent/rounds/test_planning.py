@@ -28,7 +28,7 @@ async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(
     assert reported[0].note == f"port 80: {say(held_by(str(WEB), 'shop/shop'))}"
 
 
-async def test_repeated_conflicts_are_logged_in_a_limited_number_of_lines(start, caplog):
+async def test_many_conflicts_are_logged_in_at_most_twenty_lines(start, caplog):
     reported, cluster = [], Cluster()
     loop = await start(WatchedSteering(), report=reported.append)
     await settle(loop, [cluster.serve(f"web-{n:02}", WEB.ip, POD) for n in range(31)][-1])
@@ -48,7 +48,7 @@ async def test_omitted_endpoints_are_reported_once(start, monkeypatch):
     assert reported[0].note.startswith(f"shop/web: {say(too_many_endpoints(10_000))}")
 
 
-async def test_a_service_exceeding_the_port_limit_is_reported_once_and_other_services_are_served(
+async def test_a_service_above_its_endpoint_limit_is_reported_once_and_served_on_its_first_ports(
     start, monkeypatch
 ):
     monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
@@ -106,7 +106,7 @@ async def test_a_recovered_port_of_a_removed_service_and_address_is_not_reused(s
     assert steering.kernel.keys() == {WEB, other}
 
 
-async def test_a_recovered_tcp_port_does_not_reserve_the_udp_port(start):
+async def test_a_recovered_port_shared_by_tcp_and_udp_frontends_is_reused(start):
     dns = Frontend("10.96.0.3", 53, Protocol.UDP)
     steering = WatchedSteering(kernel={dns: 28000, WEB: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()

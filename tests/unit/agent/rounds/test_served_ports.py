@@ -157,7 +157,7 @@ async def test_ports_tried_for_a_removed_service_count_as_untried(make, monkeypa
         assert served.hint == "others are tried each second"
 
 
-async def test_a_changed_protocol_opens_another_socket(make):
+async def test_a_changed_protocol_replaces_the_frontend(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
     targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
@@ -380,7 +380,7 @@ async def test_served_ports_of_a_service_are_returned(make):
     assert not served_ports.of_service(ServiceKey("shop", "web"))
 
 
-async def test_a_round_touches_only_changed_listeners(make):
+async def test_an_update_of_a_service_port_changes_only_its_own_targets(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)

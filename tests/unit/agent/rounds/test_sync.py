@@ -27,7 +27,7 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
-async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_accepts(start):
+async def test_rules_lead_to_a_closed_listener_only_while_the_last_endpoint_is_removed(start):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("cart", CART.ip, POD))
@@ -109,7 +109,7 @@ async def test_a_node_change_before_the_first_snapshot_does_nothing(start):
     assert steering.kernel == {WEB: 28000}
 
 
-async def test_health_checks_follow_each_steered_plan_and_are_retried(start):
+async def test_health_checks_run_after_a_plan_is_steered_and_are_repeated(start):
     steering, seen = WatchedSteering(), []
 
     async def check_health(plan):
@@ -236,7 +236,7 @@ async def test_a_loop_stuck_in_a_round_does_not_count_iterations(start):
     await until(lambda: loop.turned_s_ago < before + 0.05)
 
 
-async def test_a_change_is_applied_once_stale_conntrack_entries_are_gone(start):
+async def test_a_change_waits_and_its_listener_stays_open_until_stale_conntrack_entries_end(start):
     is_seeking, go_on = asyncio.Event(), asyncio.Event()
 
     class Seeking(WatchedSteering):

@@ -204,5 +204,5 @@ def test_only_ipv4_networks_reach_the_plane_if_ipv6_replies_are_not_routed(node,
 @pytest.mark.parametrize(
     ("name", "is_possible"), [("eth0", True), ("cilium_net", True), ("cilium_host", False)]
 )
-def test_only_an_interface_of_cilium_prevents_client_address_preservation(name, is_possible):
+def test_only_the_interface_cilium_host_prevents_client_address_preservation(name, is_possible):
     assert (impossible_reason([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible

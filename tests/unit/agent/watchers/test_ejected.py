@@ -148,7 +148,7 @@ def test_a_failed_probe_updates_the_failure_without_counting_a_client(rig):
     assert rig.wanted == [(POD, "shop/web")], "it is probed further"
 
 
-def test_a_failed_probe_shows_whether_this_node_lacks_a_route(rig, monkeypatch):
+def test_a_failed_probe_shows_that_this_node_lacks_a_route(rig, monkeypatch):
     rig.eject(failure=Failure.NO_ROUTE)
     rig.pass_(QUIET_S)
     monkeypatch.setattr(ejected, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))

@@ -178,7 +178,7 @@ async def test_few_local_or_partly_answered_clients_are_not_reported(node, begun
     assert node.port.unanswered is None
 
 
-async def test_unanswered_clients_are_not_reported_if_their_endpoint_fails_this_node(node):
+async def test_an_endpoint_failing_this_node_causes_unanswered_clients_despite_a_chain(node):
     node.probe, node.chain = REFUSED, CHAIN
     await node.fail()
     state = node.port.state
@@ -393,7 +393,9 @@ async def test_auto_retries_after_increasing_pauses_without_a_known_chain(node):
         pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
     ],
 )
-async def test_unanswered_hook_dials_count_as_unanswered_clients(node, answered, chain, cause):
+async def test_unanswered_hook_dials_beside_answered_dials_count_only_with_a_dropping_chain(
+    node, answered, chain, cause
+):
     node.chain = chain
     node.answers.note_dials(node.served, lost=LOST_MIN)
     node.now += 1.0

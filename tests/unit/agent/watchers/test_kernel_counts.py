@@ -64,7 +64,7 @@ async def test_counts_are_kept_while_a_service_port_leaves_the_kernel_path(count
     assert await counting.read({WEB: 4}) == (4, None, 4)
 
 
-async def test_the_connection_count_of_a_returning_frontend_starts_at_zero(counting):
+async def test_a_frontends_restarted_counter_adds_to_its_connection_count(counting):
     await counting.read({WEB: 9})
     assert await counting.read({WEB: 2}) == (11, None, 11)
 

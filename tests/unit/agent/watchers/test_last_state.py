@@ -244,7 +244,7 @@ async def test_a_late_write_is_dated_by_the_sources_last_response(node):
     assert node.steering.kernel.keys() == {WEB, CART}
 
 
-async def test_a_state_is_dated_by_its_least_current_source(node):
+async def test_a_state_is_dated_by_when_its_source_was_current(node):
     await node.begin()
     node.publish(node.cluster.serve("web", WEB.ip, POD), behind_s=120.0)
     await until(lambda: node.pauses)

@@ -55,7 +55,7 @@ def test_a_missing_node_object_is_logged_and_shown_until_it_exists(caplog):
 
 
 @pytest.mark.parametrize(("kind", "asked"), [(FakeSteering, ["10.96.0.10"]), (NoSteering, [])])
-def test_a_missing_route_to_cluster_ips_is_shown(monkeypatch, kind, asked):
+def test_a_missing_route_to_cluster_ips_is_shown_unless_steering_is_none(monkeypatch, kind, asked):
     refused = []
     monkeypatch.setattr(node_now, "route_refusal", lambda ip: refused.append(ip) or "unreachable")
     _, outside = make_two_sides()

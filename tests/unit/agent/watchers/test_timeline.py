@@ -300,7 +300,7 @@ async def test_a_path_switch_is_reported_as_an_event_in_each_direction(rig):
     ] * 2
 
 
-async def test_path_switches_of_many_service_ports_are_one_bounded_event(rig):
+async def test_many_path_switches_are_one_event_per_direction_with_a_bounded_count(rig):
     switched = Switched(OUTAGES_MAX + 5)
     rig.timeline.note_switches(switched.to(DataPath.USERSPACE, "a probe failed"))
     rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))

@@ -213,7 +213,7 @@ async def test_workers_follow_ejections_of_the_hooks(node, hooks):
     assert POD_A not in node.served.group._ejected.get(0, {})
 
 
-async def test_a_dial_or_probe_success_ends_the_hooks_ejection(node, hooks):
+async def test_an_endpoint_readmitted_by_a_worker_is_readmitted_by_the_hooks(node, hooks):
     node.fail()
     number = node.served.group.number
     node.plane.receive(0, Returned(number, POD_A))
@@ -276,7 +276,7 @@ async def test_an_endpoint_is_ejected_by_a_probe_if_its_failure_event_was_lost(n
     ("failed", "is_trouble"),
     [("unanswered", True), ("refused", False)],
 )
-async def test_unanswered_dials_to_an_endpoint_that_this_node_reaches_are_reported(
+async def test_unanswered_but_not_refused_dials_to_an_endpoint_that_this_node_reaches_are_reported(
     node, hooks, failed, is_trouble
 ):
     node.healthy |= {POD_A, POD_B}
@@ -316,7 +316,7 @@ async def test_a_probe_result_for_a_removed_endpoint_has_no_effect(node, hooks, 
     assert (hooks.ejected(), node.probed.wanted, caplog.messages) == ({}, [], [])
 
 
-async def test_only_open_connections_of_an_earlier_process_are_counted_as_active(node, hooks):
+async def test_open_connections_of_an_earlier_process_count_only_as_active(node, hooks):
     hooks.count((NAME, POD_A), established=9, ended=7)
     hooks.inherited = dict(hooks.counted)
     port = await node.read()

@@ -67,7 +67,7 @@ def test_the_final_tcp_state_shows_how_a_connection_ended(state, ended_by, cause
         pytest.param(Result.UNANSWERED, "endpoint-silent", id="unanswered"),
     ],
 )
-def test_an_unanswered_dial_counts_as_a_failed_client(result, code):
+def test_a_refused_or_unanswered_dial_counts_as_a_failed_client(result, code):
     (one,), _ = observed(event(result), failed=True)
     assert (one.event, one.code, one.endpoint) == ("refused", code, "")
     assert [(each.endpoint, each.cause) for each in one.failed] == [(str(POD), code)]

@@ -99,7 +99,7 @@ def test_further_failures_of_an_ejected_endpoint_are_dated_at_the_reading(rig):
     assert (dials.failures, dials.last_at, dials.failure) == (2, rig.now, "silent")
 
 
-def test_the_counters_of_a_removed_and_re_added_endpoint_start_at_zero(rig):
+def test_counts_of_a_removed_and_re_added_endpoint_are_added_to_its_earlier_counts(rig):
     rig.look(established=5, ended=2)
     rig.look(established=1)
     counters = rig.group.counters_of(POD)
