@@ -23,7 +23,7 @@ def test_a_source_that_has_not_run_is_not_synced(tmp_path):
         assert source.status() == SourceStatus(is_synced=False, problems=(), restarts=0)
 
 
-def test_each_source_reports_its_kind_and_location(tmp_path):
+def test_sources_of_memory_and_manifests_report_their_kind_and_location(tmp_path):
     sources = [MemorySource(), ManifestSource(tmp_path)]
     assert [(s.kind, s.location) for s in sources] == [
         ("memory", "this program"),

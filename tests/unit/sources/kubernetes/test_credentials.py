@@ -158,7 +158,7 @@ async def test_a_failed_refresh_is_an_error_and_keeps_the_old_credentials(tmp_pa
         ),
     ],
 )
-async def test_a_missing_file_is_reported_in_one_line(tmp_path, user, cluster, words):
+async def test_a_missing_or_unusable_file_is_reported_in_one_line(tmp_path, user, cluster, words):
     path = kubeconfig(tmp_path, user, cluster=cluster)
     with pytest.raises(SourceError) as caught:
         await loaded(kubeconfig=path)
@@ -382,7 +382,7 @@ def test_the_cluster_of_a_pod_is_identified_by_its_certificate_authority(account
         pytest.param(2127, ": the client certificate expired on 2126-10-27", id="expired"),
     ],
 )
-async def test_expired_credentials_are_described_with_their_expiry_date(
+async def test_only_expired_credentials_are_described_with_their_expiry_date(
     tmp_path, monkeypatch, year, expiry
 ):
     data = base64.b64encode(FIRST.encode()).decode()

@@ -24,7 +24,7 @@ def only(correlator, now):
     return series
 
 
-def test_a_repeated_event_is_sent_once_with_its_count():
+def test_a_repeated_event_is_sent_at_most_once_a_minute_with_its_count():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     correlator.note(REPAIRED, NOW + 1)

@@ -344,7 +344,7 @@ def test_an_invalid_user_field_is_rejected(user, problem):
     assert problem in problem_of(config(user))
 
 
-def test_impersonation_is_sent_in_headers():
+def test_impersonation_is_read_as_headers():
     user = {
         "as": "jane",
         "as-uid": "5",
@@ -363,7 +363,7 @@ def test_impersonation_is_sent_in_headers():
     assert user_of({"as": "", "as-groups": None}).impersonation == ()
 
 
-def test_an_oidc_token_is_used_until_it_expires():
+def test_the_token_and_expiry_of_an_oidc_provider_are_read_unless_other_credentials_exist():
     def provider(claims: object) -> dict[str, Any]:
         token = f"x.{encoded(json.dumps(claims)).rstrip('=')}.y"
         return {"auth-provider": {"name": "oidc", "config": {"id-token": token}}}

@@ -114,7 +114,7 @@ async def test_node_addresses_are_unknown_while_unneeded(api, source_of, pauses)
     ("codes", "is_unknown"),
     [([403], False), ([403, 403], True), ([403, 503, 403], False), ([503, 503], False)],
 )
-async def test_node_addresses_become_unknown_after_two_consecutive_denials(
+async def test_node_addresses_become_unknown_only_after_two_consecutive_denials(
     api, source_of, codes, is_unknown
 ):
     are_denied = asyncio.Event()

@@ -402,7 +402,7 @@ async def test_waiting_for_a_shared_plugin_times_out(write, monkeypatch):
         await shared(write("import signal; signal.pause()"))
 
 
-async def test_without_process_groups_only_the_plugin_is_killed(run, tmp_path, monkeypatch):
+async def test_without_process_groups_a_hanging_plugin_is_killed(run, tmp_path, monkeypatch):
     monkeypatch.delattr("os.killpg")
     script = f"#!/bin/sh\necho $$ >'{tmp_path}/pid'\nexec sleep 1000\n"
     with pytest.raises(PluginError, match="did not exit within"):

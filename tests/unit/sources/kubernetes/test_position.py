@@ -54,7 +54,7 @@ def test_the_next_watch_continues_after_the_last_received_revision():
         pytest.param("b", "a", True, id="not-numbers"),
     ],
 )
-def test_an_older_revision_requires_a_list_of_the_newest_state(last, version, goes_on):
+def test_only_an_older_revision_requires_a_list_of_the_newest_state(last, version, goes_on):
     position = listed(last)
     assert position.advance(version) is goes_on
     position.watch_expired()

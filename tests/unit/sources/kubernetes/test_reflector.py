@@ -338,7 +338,7 @@ async def test_a_slowly_opened_watch_is_followed_by_a_revision_check(api):
         assert reflection.problems == []
 
 
-async def test_an_unanswered_revision_check_is_repeated_after_the_watch(api):
+async def test_a_revision_check_rejected_with_401_is_repeated_after_the_watch(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -353,7 +353,7 @@ async def test_an_unanswered_revision_check_is_repeated_after_the_watch(api):
         assert api.requests[2:] == [*asked, *asked, WATCH.format(1000), WATCH.format(1000)]
 
 
-async def test_a_watch_ending_on_schedule_is_followed_without_a_revision_check(api):
+async def test_only_a_watch_that_ends_on_schedule_is_followed_without_a_revision_check(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 300
@@ -377,7 +377,7 @@ async def test_a_watch_ending_on_schedule_is_followed_without_a_revision_check(a
         pytest.param(403, [], id="forbidden"),
     ],
 )
-async def test_a_revision_check_is_repeated_only_if_the_server_is_busy(api, code, waits):
+async def test_a_revision_check_is_repeated_soon_only_if_the_server_is_busy(api, code, waits):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60

@@ -64,7 +64,7 @@ def status(message: str) -> bytes:
         (500, b"{half", f"the API server at {URL} can't list services: HTTP status 500"),
     ],
 )
-def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words):
+def test_a_rejection_contains_the_servers_message_if_any_and_a_remedy_if_known(code, body, words):
     response = Response(code, body, retry_after_s=7)
     found = rejected(URL, "list", "services", response, credentials="the token in /t")
     assert found.text == words
@@ -102,7 +102,7 @@ def test_only_the_api_server_may_request_a_long_delay(code, body, most_s, asked_
         pytest.param(500, WireStatus(reason="InternalError"), False, id="internal"),
     ],
 )
-def test_a_response_about_an_unavailable_revision_counts_as_expired(code, status, expected):
+def test_only_a_response_about_an_unavailable_revision_counts_as_expired(code, status, expected):
     assert is_expired(code, status) is expected
 
 

@@ -97,7 +97,7 @@ async def test_the_first_snapshot_is_published_after_all_kinds_are_listed(api, s
         assert len(published.snapshots) == 1
 
 
-async def test_simultaneous_changes_become_one_snapshot(api, source_of):
+async def test_simultaneous_changes_are_published_in_at_most_three_snapshots(api, source_of):
     async with running(source_of(api, node_name="alice")) as published:
         await api.until(watches_all)
         for n in range(100):
@@ -240,7 +240,7 @@ async def test_stopping_a_source_closes_all_watches(api, source_of):
 
 
 @pytest.mark.parametrize("code", [500, 403])
-async def test_a_snapshot_is_current_only_while_the_server_responds(api, source_of, code):
+async def test_a_snapshot_is_not_current_once_the_server_rejects_watches(api, source_of, code):
     api.put(service())
     source = source_of(api)
     async with running(source) as published:

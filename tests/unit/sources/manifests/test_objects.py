@@ -325,7 +325,7 @@ TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
         ),
     ],
 )
-def test_the_last_of_duplicate_labels_or_annotations_is_used_with_a_finding(text, finding):
+def test_ambiguous_labels_and_annotations_are_accepted_with_a_finding(text, finding):
     found = read(text)
     assert (len(found.objects), found.problems) == (1, ())
     assert found.findings == (f"web.yaml:{finding}",)
@@ -405,7 +405,7 @@ def test_all_problems_are_reported_together_and_the_valid_objects_are_used():
         pytest.param("kind: [", ("", ()), id="no-yaml"),
     ],
 )
-def test_a_problem_names_the_affected_service(text, rejected):
+def test_a_problem_names_its_object_and_the_affected_service_if_known(text, rejected):
     first = read(text).rejected[0]
     assert (first.object, first.services) == rejected
 

@@ -163,7 +163,7 @@ def test_a_deleted_file_removes_its_objects_and_problems(state):
     assert (state.snapshot.services, state.problems) == ({}, ())
 
 
-def test_the_first_of_two_objects_with_the_same_name_is_used_and_both_are_reported(state):
+def test_the_first_of_two_objects_with_the_same_name_is_used_and_the_second_is_reported(state):
     state.take(
         Look(
             {
@@ -225,7 +225,7 @@ def test_unreadable_files_are_reported_until_readable(state):
     assert state.problems == ()
 
 
-def test_unsupported_kinds_are_reported_for_each_file(state):
+def test_unsupported_kinds_are_reported_with_file_and_line(state):
     state.take(Look({"a.yaml": "{apiVersion: v1, kind: Pod}\n"}))
     assert state.ignored == ("a.yaml:1: kind v1 Pod is not supported",)
 
