@@ -61,7 +61,7 @@ def test_a_conntrack_entry_leads_to_a_port_only_if_translated_to_it(association,
         pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 4, True, id="reset-after-a-fin"),
     ],
 )
-def test_an_entry_counts_as_answered_after_a_reply_unless_reset(status, state, flags, expected):
+def test_an_entry_is_answered_by_a_reply_unless_reset_without_a_fin(status, state, flags, expected):
     parts = attribute(1, bytes([state])) + attribute(5, bytes([flags, 0]))
     tcp = attribute(4 | NESTED, attribute(1 | NESTED, parts))
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big") + tcp
@@ -76,7 +76,7 @@ def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
 @pytest.mark.parametrize(
     ("protocol", "answers", "silent"), [("TCP", 1, 1), ("UDP", 1, 1), ("TCP", 0, 2), ("UDP", 0, 0)]
 )
-def test_an_endpoint_with_only_unanswered_connections_is_silent(
+def test_an_endpoint_is_silent_after_three_unanswered_connections_with_udp_if_another_answers(
     monkeypatch, protocol, answers, silent
 ):
     web, one, other, few = (
@@ -183,7 +183,7 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_an_entry_of_an_endpoint_not_serving_the_client_is_stale(before, now, choices, expected):
+def test_a_steered_entry_is_stale_unless_its_endpoint_may_serve_it(before, now, choices, expected):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 
@@ -248,7 +248,7 @@ RANGE = Change(
         pytest.param(19999, ("10.244.1.9", 9), None, id="before-the-range"),
     ],
 )
-def test_each_port_of_a_range_is_translated_to_its_own_endpoint_port(
+def test_an_entry_of_a_range_is_stale_unless_it_leads_to_its_own_endpoint_port_or_the_proxy_port(
     dialled, answered_from, is_stale
 ):
     at = pack_address("10.96.0.21", dialled)

@@ -113,7 +113,7 @@ def test_the_status_shows_whether_an_entry_is_translated_and_answered():
         pytest.param(DNS, UDP, 0x1AA, 0, True, id="udp-answered"),
     ],
 )
-def test_a_client_is_answered_after_a_completed_handshake_or_a_datagram(
+def test_a_client_is_answered_by_a_completed_handshake_a_refusal_or_a_datagram(
     message, protocol, status, state, has_answered
 ):
     header = b"\x08\0\x03\0"

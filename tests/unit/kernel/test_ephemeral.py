@@ -21,7 +21,7 @@ def told(tmp_path):
         pytest.param(61000, False, id="above"),
     ],
 )
-def test_ports_inside_the_kernels_range_are_ephemeral(told, port, is_one):
+def test_only_ports_inside_the_kernels_range_are_ephemeral(told, port, is_one):
     assert EphemeralPorts(told).includes(port, now=0.0) is is_one
 
 

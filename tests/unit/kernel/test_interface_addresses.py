@@ -57,7 +57,7 @@ def read(*bodies, kind=NEWADDR):
         pytest.param(address(peer="fd00::1", flags=DAD_FAILED), (), id="duplicate"),
     ],
 )
-def test_link_local_ipv6_and_tentative_addresses_are_omitted(body, expected):
+def test_link_local_ipv6_tentative_and_duplicate_addresses_are_omitted(body, expected):
     assert read(body) == expected
 
 

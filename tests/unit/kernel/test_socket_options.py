@@ -271,7 +271,7 @@ def test_the_destination_address_of_a_datagram_is_read(ancillary, local):
         (None, []),
     ],
 )
-def test_a_reply_has_the_destination_as_its_source_on_any_interface(local, ancillary):
+def test_a_reply_has_the_destination_as_source_and_an_interface_if_link_local(local, ancillary):
     assert reply_from(local) == ancillary
 
 

@@ -98,7 +98,7 @@ def test_unread_bytes_exclude_a_fin():
             assert unread_bytes(receiver) == 0
 
 
-def test_unacknowledged_and_retransmitted_bytes_are_counted():
+def test_unacknowledged_bytes_and_retransmissions_are_counted():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,

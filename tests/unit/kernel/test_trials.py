@@ -82,7 +82,7 @@ def test_legacy_tables_in_loadable_modules_count_as_present(monkeypatch, modprob
         pytest.param("install /bin/false", errno.ENOPROTOOPT, id="forbidden"),
     ],
 )
-def test_a_kernel_module_can_be_loaded_if_its_file_exists(monkeypatch, modprobe, says, answer):
+def test_a_module_is_loadable_only_if_modprobe_finds_its_file(monkeypatch, modprobe, says, answer):
     modprobe(0, says)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": answer}

@@ -197,7 +197,7 @@ def test_a_change_that_cannot_be_read_back_stays_and_is_compared_later(
     assert table.is_known()
 
 
-def test_a_listing_that_fails_once_does_not_cause_a_rewrite(table, contents, monkeypatch):
+def test_the_contents_of_a_table_stay_known_if_a_listing_fails_once(table, contents, monkeypatch):
     table.write_all()
     listed, tables = [], Ruleset.tables
 
@@ -330,7 +330,7 @@ def test_if_the_kernel_rejects_the_optional_part_the_table_is_written_without_it
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.EPERM, errno.ETIMEDOUT])
-def test_out_of_memory_or_permission_denied_keeps_the_optional_part(table, refused, code):
+def test_an_error_about_memory_permission_or_time_keeps_the_optional_part(table, refused, code):
     refused(0, code=code)
     with pytest.raises(NftablesError, match=os.strerror(code)):
         table.write_all()
