@@ -18,6 +18,7 @@ import msgspec
 from ..causes.cause import MODIFIERS, ROWS, Cause, CauseCode, Param, When, as_read
 from ..causes.say import object_of, remedy, say
 from ..secrets import without_users
+from ..struct_types import resolve
 from .node import StatusFacts
 
 PARAMS_MAX = 64
@@ -80,6 +81,7 @@ def read_cause(facts: CauseFacts, before_max: int = 2) -> Cause:
     counted = {name: getattr(facts, name) for name in _COUNTED}
     params = {name: one for name, one in facts.params.items() if name not in _NOT_COUNTED}
     try:
+        resolve(_Modifiers)
         modifiers = msgspec.convert(facts.params, _Modifiers)
         past = modifiers.before if before_max else None
         before = None if past is None else read_cause(past, before_max - 1)
@@ -124,6 +126,7 @@ def dump_cause(cause: Cause) -> dict[str, Any]:
 
 def load_cause(dumped: Mapping[str, Any]) -> Cause:
     """Convert the plain objects of :func:`dump_cause` back to a cause."""
+    resolve(CauseFacts)
     return read_cause(msgspec.convert(dumped, CauseFacts))
 
 
@@ -137,6 +140,7 @@ def to_json(value: object) -> object:
 def from_json(kind: type, value: object) -> object:
     """Convert a value from the JSON to a type that msgspec doesn't support."""
     if kind is Cause:
+        resolve(CauseFacts)
         return read_cause(msgspec.convert(value, CauseFacts))
     raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")
 
@@ -160,4 +164,5 @@ def read_answer(body: bytes | str) -> StatusFacts:
     Raises:
         ValueError: The body isn't the JSON of a proxy.
     """
+    resolve(StatusFacts)
     return msgspec.json.decode(body, type=StatusFacts, dec_hook=from_json)

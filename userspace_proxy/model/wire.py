@@ -12,13 +12,13 @@ types.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from ..errors import InputError
+from ..struct_types import resolve
 
 
 class _Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -529,7 +529,7 @@ def decode(data: bytes | memoryview | msgspec.Raw, type_: type[WireObject]) -> W
     Raises:
         FieldError: The JSON doesn't match: ``spec.ports[0].port: expected int, got str``.
     """
-    _resolve(type_)
+    resolve(type_)
     try:
         return msgspec.json.decode(data, type=type_)
     except msgspec.ValidationError as exc:
@@ -564,27 +564,11 @@ def convert(value: Any, type_: type[WireObject]) -> WireObject:
     Raises:
         FieldError: See :func:`decode`.
     """
-    _resolve(type_)
+    resolve(type_)
     try:
         return msgspec.convert(value, type=type_)
     except msgspec.ValidationError as exc:
         raise _field_error(exc) from exc
-
-
-def _resolve(type_: type[WireObject]) -> None:
-    """Make msgspec resolve a type's fields under a lock, when the type is first used.
-
-    msgspec 0.22 resolves them lazily, and a second thread that uses a half-resolved type crashes
-    the process (SIGSEGV). In tests, the threads of the test and of the proxy do that.
-    """
-    if type_ not in _resolved:
-        with _resolving:
-            msgspec.json.Decoder(type_)
-            _resolved.add(type_)
-
-
-_resolved: set[type] = set()
-_resolving = threading.Lock()
 
 
 def _field_error(exc: msgspec.ValidationError) -> FieldError:

@@ -36,6 +36,7 @@ from ..errors import UserspaceProxyError
 from ..frames import HEADER, make_frame
 from ..kernel import abstract_sockets, net_admin_proof
 from ..kernel.net_admin_proof import SECRET_BYTES, Prover
+from ..struct_types import resolve
 from .channel import Channel, In
 from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 
@@ -259,6 +260,7 @@ class Reception:
 
 def _secret_of(proof: bytes) -> bytes:
     """Return the secret in the frame of a proof; empty if it is malformed."""
+    resolve(Proved)
     try:
         return msgspec.json.decode(proof[HEADER.size :], type=Proved).proof
     except ValueError:

@@ -31,6 +31,7 @@ import msgspec
 from ..clocks import Clocks
 from ..frames import HEADER, MAX_SOCKETS, make_frame
 from ..log_fields import FieldLogger
+from ..struct_types import resolve
 
 if TYPE_CHECKING:
     from _typeshed import HasFileno
@@ -98,6 +99,7 @@ class Channel(Generic[In, Out]):
         sock.setblocking(False)
         self._loop = loop
         self._sock = sock
+        resolve(reads)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(reads).decode
         self._receive = receive

@@ -30,6 +30,7 @@ from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.facts.encoding import from_json
 from userspace_proxy.pacing import Pacing
 from userspace_proxy.status.http_answer import PORT_KEY, TooLarge
+from userspace_proxy.struct_types import resolve
 
 OBJECT_BYTES = 700
 """The maximum size of a decoded object in bytes: a Service port of ``{}``."""
@@ -80,6 +81,7 @@ class Allowance:
         """
         if most_of(line) > DECODED_PER_BYTE * self.body:
             raise TooLarge(DECODED_PER_BYTE * self.body)
+        resolve(kind)
         newer_codes.clear()
         self._causes = 0
         try:

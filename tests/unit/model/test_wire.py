@@ -1,7 +1,6 @@
 """Tests of decoding API objects, and of errors for invalid ones."""
 
 import json
-import subprocess
 import sys
 
 import msgspec
@@ -145,39 +144,6 @@ def test_the_services_page_lists_all_labels_and_annotations_that_are_read():
     # as supported.
     followed = named_values() - {ANNOTATION_SOURCE_RANGES}
     assert {name for name in names if rows[name] == "supported"} == followed
-
-
-FIRST_USES = """\
-import sys
-import threading
-
-import msgspec
-
-from userspace_proxy.model.wire import convert
-
-
-def use(type_, start):
-    start.wait()
-    convert({"inner": {"inner": {}}}, type_)
-
-
-sys.setswitchinterval(1e-6)
-for _ in range(300):
-    innermost = msgspec.defstruct("Innermost", [(f"f{i}", "int | None", None) for i in range(8)])
-    inner = msgspec.defstruct("Inner", [("inner", innermost)])
-    outer = msgspec.defstruct("Outer", [("inner", inner)])
-    start = threading.Barrier(4)
-    threads = [threading.Thread(target=use, args=(outer, start)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-"""
-
-
-def test_several_threads_can_use_a_type_for_the_first_time_concurrently():
-    # A failure would end the process with SIGSEGV, so the test runs in a subprocess.
-    assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
