@@ -27,7 +27,7 @@ def price(request, currency="EUR"):
     return f"{request.path}: 7 {currency}"
 
 
-def test_a_number_creates_backends_that_return_their_names():
+def test_a_number_is_read_as_that_many_default_backends():
     assert read_backends(2, "TCP") == [None, None]
     assert read_backends(0, "UDP") == []
 
@@ -70,7 +70,7 @@ def test_a_coroutine_function_with_reader_and_writer_is_used_unchanged(function)
 @pytest.mark.parametrize(
     "function", [price, len, lambda *given: "x", functools.partial(price, currency="CHF")]
 )
-def test_a_function_of_a_request_serves_http(function):
+def test_a_function_of_a_request_is_wrapped(function):
     assert stream_handler(function) is not function
 
 

@@ -57,7 +57,7 @@ def ask(address, sent=b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"):
             return stream.read()
 
 
-def test_a_udp_backend_replies_with_its_name_and_the_datagram(make):
+def test_a_udp_backend_replies_with_its_name_and_the_datagram_and_refuses_while_stopped(make):
     backend = make(protocol="UDP")
     for _ in range(2):
         with socket.socket(type=socket.SOCK_DGRAM) as client:
@@ -165,7 +165,7 @@ def test_a_commands_children_are_killed_with_the_backend(make, tmp_path):
         os.close(child)
 
 
-def test_a_command_that_exited_is_stopped_and_can_be_restarted(make):
+def test_a_command_that_exited_is_reported_as_stopped_and_can_be_restarted(make):
     backend = make(SERVER)
     os.kill(backend._process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, backend._process.pid, os.WEXITED | os.WNOWAIT)

@@ -64,7 +64,7 @@ def test_decisions_are_recorded_even_if_logging_disables_the_logger(monkeypatch)
     assert logger.disabled
 
 
-def test_a_recording_begun_while_another_recording_ends_keeps_all_records(monkeypatch):
+def test_a_recording_begun_while_another_ends_keeps_the_logger_at_level_info(monkeypatch):
     logger = logging.getLogger(LOGGER)
     first, second = Decisions(), Decisions()
     first.begin(1)

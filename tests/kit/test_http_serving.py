@@ -158,7 +158,7 @@ async def test_an_incomplete_request_is_not_answered(sent):
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"keep-alive", id="1.1"),
     ],
 )
-async def test_an_http_1_0_connection_closes_after_its_response(head, connection):
+async def test_a_response_states_whether_its_connection_is_kept_open(head, connection):
     answer = await talk(lambda request: "hello", head)
     assert b"\r\nConnection: " + connection + b"\r\n" in answer
 

@@ -29,7 +29,7 @@ def test_a_program_does_not_use_an_http_proxy(network, monkeypatch):
     assert network.client().run([sys.executable, "-c", program]).stdout == "200\n"
 
 
-def test_unsupported_urls_are_rejected(network):
+def test_an_https_url_is_rejected_with_advice_to_run_a_program(network):
     with pytest.raises(ValueError, match="expected http://HOST; run a program, such as curl"):
         network.client().get("https://web/")
 

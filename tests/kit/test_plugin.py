@@ -219,7 +219,9 @@ def test_without_a_cluster_the_skip_names_the_missing_kubeconfig(run, monkeypatc
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["option", "variable", "fixture"])
-def test_a_kubeconfig_option_or_variable_selects_the_cluster(run, cluster, monkeypatch, how):
+def test_a_kubeconfig_option_variable_or_fixture_selects_the_cluster(
+    run, cluster, monkeypatch, how
+):
     cluster.put_service()
     arguments, fixture = [], ""
     if how == "option":
@@ -255,7 +257,7 @@ def test_nothing_is_imported():
 PAGES = ("README.md", "docs/in-tests.md", "docs/index.md", "pytest-userspace-proxy/README.md")
 
 
-def test_the_tests_on_all_pages_pass_with_their_own_proxies(pytester):
+def test_all_documented_tests_that_need_no_cluster_pass_with_their_own_proxies(pytester):
     texts = [SCOPE.format(shared=False)]
     for page in PAGES:
         blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

@@ -169,7 +169,7 @@ def test_a_record_contains_the_services_of_the_test(recorded):
 
 
 @pytest.mark.parametrize("failed", [["setup"], ["teardown"], ["call", "teardown"]])
-def test_failures_of_fixtures_are_recorded(recorded, failed):
+def test_each_failure_in_setup_call_or_teardown_is_recorded(recorded, failed):
     found = recorded.of(f"test_phases[{'-'.join(failed)}]")
     assert [one["when"] for one in found["failures"]] == failed
     for one in found["failures"]:
@@ -215,7 +215,7 @@ def pytest_runtest_protocol(item, nextitem):
 """
 
 
-def test_each_failed_rerun_is_recorded_in_its_own_file(pytester, run, records):
+def test_each_failed_attempt_of_a_rerun_test_is_recorded_in_its_own_file(pytester, run, records):
     pytester.makeconftest(RERUNS)
     text = """
 tries = []

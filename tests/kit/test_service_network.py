@@ -78,7 +78,7 @@ def test_faults_have_the_same_effect_as_in_the_service_proxy_fixture(network):
     assert web.faults == {}
 
 
-def test_a_silent_pod_is_replaced_by_another_endpoint(network):
+def test_clients_of_a_silent_pod_are_served_by_another_endpoint(network):
     web = network.service("web", backends=2)
     silent = web.backends[0].pod
     silent.drop_traffic()

@@ -229,7 +229,7 @@ def test_a_proxy_stopped_by_the_test_leaves_no_program():
     assert [refuses(backend.address) for backend in backends] == [True] * 2
 
 
-def test_a_function_that_exits_or_fails_the_test_ends_only_its_connection(proxy):
+def test_a_function_that_exits_or_fails_the_test_affects_only_its_client(proxy):
     async def exits(reader, writer):
         raise SystemExit
 

@@ -187,7 +187,7 @@ def manifest(demo):
     path.write_text(text)
 
 
-def test_each_printed_command_has_a_test(demo):
+def test_the_demo_prints_exactly_the_expected_commands_and_addresses(demo):
     assert set(demo.printed) == {
         "status page",
         "round robin",

@@ -155,7 +155,7 @@ def test_lines_typed_at_the_terminal_are_commands(folder):
         ("break web-2", "there is no pod 'web-2' (pods: )"),
     ],
 )
-def test_an_invalid_command_error_lists_the_valid_commands(line, message):
+def test_an_invalid_demo_command_is_rejected_with_a_suggestion_or_the_choices(line, message):
     with pytest.raises(UserspaceProxyError) as caught:
         Tour().run(line)
     assert str(caught.value) == message
@@ -167,7 +167,7 @@ def test_help_lists_the_demo_commands_and_status_explain_and_help(line):
     assert listed == [*DEMO.choices, "status", "explain", "help"]
 
 
-def test_output_fits_the_width_of_the_requesting_terminal(monkeypatch):
+def test_the_terminals_width_is_sent_only_if_stdout_is_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "97")
     assert COLUMNS_SHOWN not in demo_commands._environment()
     monkeypatch.setattr("sys.stdout", Terminal())

@@ -27,7 +27,7 @@ def test_a_node_object_has_no_namespace(objects):
     assert event.object["metadata"] == {"name": "alice", "resourceVersion": "1001"}
 
 
-def test_unknown_paths_are_rejected(objects):
+def test_unknown_kinds_and_objects_are_rejected(objects):
     with pytest.raises(KeyError, match="Deployment"):
         objects.put({"kind": "Deployment", "metadata": {"name": "web"}})
     with pytest.raises(KeyError):

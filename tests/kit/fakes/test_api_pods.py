@@ -23,7 +23,7 @@ def test_a_new_pod_has_a_uid():
         pytest.param("PATCH", None, {}, 404, id="not-there"),
     ],
 )
-def test_a_request_with_another_pods_uid_is_rejected(method, before, body, code):
+def test_creating_an_existing_pod_or_patching_a_missing_pod_is_rejected(method, before, body, code):
     assert write_pod(method, before, body, uid="new") == (code, before)
 
 

@@ -89,7 +89,9 @@ async def test_a_watch_from_a_compacted_version_is_rejected_as_gone(api, client)
         pytest.param({"continue": "x"}, 410, "The provided continue parameter", id="old-page"),
     ],
 )
-async def test_unsupported_requests_return_a_status_object(api, client, query, code, message):
+async def test_invalid_versions_and_continue_tokens_return_a_status_object(
+    api, client, query, code, message
+):
     status, body = await get(client, SERVICES, **query)
     assert (status, body["code"]) == (code, code)
     assert body["message"].startswith(message)

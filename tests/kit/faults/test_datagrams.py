@@ -84,7 +84,7 @@ async def test_a_partial_loss_drops_the_same_datagrams_in_each_run():
     assert first != [b"%d" % n for n in range(10)]
 
 
-async def test_losses_in_both_directions_are_independent():
+async def test_losses_in_one_direction_do_not_depend_on_toxics_in_the_other():
     loss = {"type_": "loss", "percent": 50}
 
     async def lost(*toxics):
@@ -187,7 +187,7 @@ async def test_a_datagram_is_lost_when_descriptors_are_exhausted():
         await exchange(client)
 
 
-async def test_a_refusing_endpoint_does_not_close_the_flow():
+async def test_a_client_of_a_refusing_endpoint_receives_nothing():
     faults = FaultDatagrams(SocketAddress("127.0.0.1", free_port(Protocol.UDP)))
     transport, client = await asyncio.get_running_loop().create_datagram_endpoint(
         Client, remote_addr=faults.address

@@ -27,7 +27,7 @@ async def test_bytes_and_eof_are_forwarded_without_toxics():
 
 
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
-async def test_latency_delays_only_its_direction(stream):
+async def test_latency_in_either_direction_delays_the_response(stream):
     given = {"type_": "latency", "latency": 80, "stream": stream}
     async with faulty(echo, given) as faults:
         began = clock()
@@ -53,7 +53,7 @@ async def test_bandwidth_limits_the_rate():
         assert clock() - began >= 0.15
 
 
-async def test_at_a_low_rate_bytes_arrive_in_each_tenth_of_a_second():
+async def test_at_a_low_rate_bytes_arrive_in_parts_instead_of_all_at_once():
     async with faulty(echo, {"type_": "bandwidth", "rate": 100}) as faults:
         reader, writer = await connect(faults)
         writer.write(b"x" * 30_000)

@@ -15,7 +15,7 @@ def test_backend_kinds_become_flags_repeated_per_port():
     )
 
 
-def test_an_unknown_backend_kind_is_rejected_with_a_suggestion():
+def test_an_unknown_backend_kind_is_named_in_the_error():
     popen = functools.partial(subprocess.Popen, text=True)
     with pytest.raises(SandboxError) as caught:
         BackendProcess(popen, "pod-a", "web-1", {"tpc": 8080})

@@ -11,7 +11,7 @@ class Nothing:
     pid = 42
 
 
-def test_a_host_without_ipv6_is_reported():
+def test_a_host_without_ipv6_has_no_ipv6_address():
     host = Host("laptop", Nothing(), [ip_address("198.51.100.1")])
     assert (str(host.ip), host.ip6) == ("198.51.100.1", None)
 
