@@ -174,7 +174,7 @@ async def test_a_peer_that_epoll_rejects_is_refused_and_counted_as_a_shortage(
     assert (counters.refused, counters.shortages, counters.bad_headers) == (1, 1, 0)
 
 
-async def test_trusted_addresses_stay_trusted_after_they_are_evicted_from_the_cache(rig, pod):
+async def test_the_cache_of_peers_is_bounded_and_trusted_addresses_stay_trusted(rig, pod):
     headers = rig.connections.headers
     for number in range(2 * _MAX_KNOWN):
         assert not headers.expects_one_from(f"10.0.{number >> 8}.{number & 255}")

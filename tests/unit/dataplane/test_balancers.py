@@ -110,7 +110,7 @@ def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_all_are_fu
     assert picks(group, 1) == [POD_B]
 
 
-def test_a_limit_for_outside_clients_can_be_added_and_removed(group):
+def test_a_limit_can_be_added_and_removed_with_or_without_endpoints_for_outside_clients(group):
     for serving in (limited(1), limited(1, outside=(POD_B,), inside=("10.0.0.0/8",))):
         group.update(serving)
         group.counters_of(POD_A).active = group.counters_of(POD_B).active = 1

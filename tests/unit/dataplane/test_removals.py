@@ -315,7 +315,9 @@ async def test_a_flow_to_a_returning_endpoint_continues(flow, timers, rig):
         await exchange(client, first)
 
 
-async def test_thousands_of_connections_are_checked_in_batches(served, rig, monkeypatch, timers):
+async def test_connections_to_a_removed_endpoint_are_ended_in_batches(
+    served, rig, monkeypatch, timers
+):
     monkeypatch.setattr("userspace_proxy.dataplane.removals._SLICE", 1)
     more = [await rig.client(served.web) for _ in range(5)]
     await until(lambda: all(c.up for c in rig.connections.open) and len(rig.connections.open) == 6)

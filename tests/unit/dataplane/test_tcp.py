@@ -80,7 +80,9 @@ def sends_at_once(connection):
     ],
 )
 @pytest.mark.parametrize("said", ["before", "after"])
-async def test_sent_data_does_not_wait_for_an_ack(rig, words, is_at_once, said):
+async def test_nagles_algorithm_is_disabled_only_for_clients_that_send_more_than_one_packet(
+    rig, words, is_at_once, said
+):
     pod = rig.endpoint()
     connection, client = await rig.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -618,7 +620,7 @@ async def test_a_dial_started_before_an_endpoints_return_does_not_eject_it_again
 
 
 @pytest.mark.parametrize("is_only", [True, False])
-async def test_a_timed_out_dial_does_not_eject_the_only_endpoint_after_a_later_success(
+async def test_a_dial_timing_out_after_a_later_success_ejects_an_endpoint_only_if_there_is_another(
     timed, timers, is_only
 ):
     silent = timed.keep(SilentEndpoint())
@@ -716,7 +718,7 @@ async def test_the_end_of_an_uncounted_dial_does_not_decrease_the_load(rig):
     assert group.balancers.load_of(silent) == 0
 
 
-async def test_a_self_connected_socket_counts_as_a_refusal(rig):
+async def test_a_self_connected_socket_counts_as_a_failed_dial(rig):
     pod = rig.endpoint()
     own = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     own.bind(("127.0.0.1", 0))
@@ -733,7 +735,7 @@ async def test_a_self_connected_socket_counts_as_a_refusal(rig):
     assert group.counters_of(itself).failures == 1
 
 
-async def test_a_client_leaving_during_the_dial_leaves_no_deadline(rig):
+async def test_a_connection_closed_during_its_dial_leaves_no_deadline(rig):
     web = rig.service(rig.silent(), rig.endpoint().address)
     await rig.client(web)
     await until(lambda: rig.connections.open)

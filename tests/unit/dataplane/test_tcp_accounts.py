@@ -367,7 +367,7 @@ async def is_answered_at_the_end(client, server):
         (is_answered_first, 0, 0),
     ],
 )
-async def test_a_second_request_counts_as_unanswered_after_a_wait(
+async def test_a_second_request_counts_as_unanswered_after_a_wait_unless_answered_or_cut(
     rig, monkeypatch, ends, owed, cut
 ):
     monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
@@ -406,7 +406,7 @@ async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unans
 @pytest.mark.parametrize(
     ("left_open_s", "is_closed", "owed"), [(0.1, False, 1), (60.0, False, 0), (0.1, True, 0)]
 )
-async def test_a_half_closed_client_that_resets_an_incomplete_answer_counts_as_unanswered(
+async def test_a_half_closed_clients_reset_counts_as_unanswered_if_the_open_answer_stalled(
     rig, monkeypatch, left_open_s, is_closed, owed
 ):
     monkeypatch.setattr(tcp_accounts, "LEFT_OPEN_S", left_open_s)
@@ -429,7 +429,7 @@ async def test_a_half_closed_client_that_resets_an_incomplete_answer_counts_as_u
 
 
 @pytest.mark.parametrize(("answers", "failed"), [("none", 0), ("its", 1), ("of another", 2)])
-async def test_an_endpoint_that_always_closes_after_the_clients_fin_counts_as_unanswered(
+async def test_closing_after_each_clients_fin_counts_as_unanswered_only_if_an_endpoint_answers(
     rig, monkeypatch, answers, failed
 ):
     monkeypatch.setattr("userspace_proxy.facts.counters._CLOSED_MAX", 2)

@@ -359,7 +359,7 @@ async def test_quick_acks_are_restored_on_a_connection_that_is_still_dialling(fr
     assert has_quick_acks(connection._endpoint_socket)
 
 
-async def test_ended_connections_are_forgotten(frozen):
+async def test_no_delayed_acks_are_recorded_for_an_ended_connection(frozen):
     pod, web = frozen.served()
     await exchange(frozen, web, pod)
     assert not frozen.connections.held_acks
@@ -440,7 +440,7 @@ def test_accepted_sockets_inherit_and_then_release_delayed_acks(stack, ip):
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_non_tcp_sockets_are_left_unchanged(stack, kind):
+def test_delaying_acks_of_a_non_tcp_socket_is_not_an_error(stack, kind):
     for sock in socket.socketpair(type=kind):
         stack.enter_context(sock)
         hold_acks(sock)
@@ -695,7 +695,7 @@ async def test_a_closed_paused_listener_is_not_resumed(build):
     await until(lambda: rig.engine.descriptors.is_accepting)
 
 
-async def test_with_descriptors_for_one_connection_clients_are_served_one_at_a_time(build):
+async def test_with_descriptors_for_only_one_connection_consecutive_clients_are_served(build):
     rig = build(Tuning(descriptor_limit=23))
     pod = rig.endpoint()
     services = [rig.service(pod.address) for _ in range(20)]

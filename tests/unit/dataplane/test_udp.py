@@ -297,7 +297,9 @@ async def test_the_hop_limit_ends_a_loop_of_existing_flows(rig):
     assert len(rig.flows) == 1
 
 
-async def test_only_open_unanswered_flows_count_as_stalled(build, timers):
+async def test_a_flow_counts_as_stalled_while_it_is_open_and_its_replies_have_stopped(
+    build, timers
+):
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     pod = rig.udp_peer()
     game = rig.udp_service(pod.address)

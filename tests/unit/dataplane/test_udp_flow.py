@@ -222,7 +222,9 @@ async def test_an_unsendable_large_datagram_counts_as_a_failure_and_ends_the_flo
     ("is_answered", "number"),
     [(False, errno.ENOBUFS), (False, errno.EMSGSIZE), (True, errno.EPERM)],
 )
-async def test_an_unsendable_datagram_may_be_lost_without_ending_the_flow(rig, is_answered, number):
+async def test_a_send_error_that_is_transient_or_follows_a_reply_drops_only_the_datagram(
+    rig, is_answered, number
+):
     pod, dns, client = rig.udp_served()
     client.send(b"question")
     assert await pod.receive() == b"question"

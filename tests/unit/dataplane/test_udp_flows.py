@@ -14,7 +14,7 @@ from .waiters import HOLD, count_waiting, limited, waited
 from .waiting import until
 
 
-async def test_the_flow_table_uses_a_quarter_of_the_descriptors(build):
+async def test_the_flow_table_uses_a_quarter_of_the_descriptors_unless_configured(build):
     assert build(Tuning(descriptor_limit=1000)).flows.max_flows == 250
     assert build(Tuning(descriptor_limit=1000, max_flows=7)).flows.max_flows == 7
 

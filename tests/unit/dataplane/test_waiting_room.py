@@ -204,7 +204,7 @@ async def test_waiting_clients_are_reset_when_a_drain_ends(timed, timers):
     assert await client.was_reset()
 
 
-async def test_the_number_of_waiting_clients_and_the_longest_wait_are_counted(timed, timers):
+async def test_the_number_of_waiting_clients_and_the_longest_wait_are_reported(timed, timers):
     web = timed.service(**HOLD)
     assert web.group.waiting(timers.now) == Waiting()
     await waiting(timed, web, 2)
@@ -353,7 +353,7 @@ async def test_a_client_with_affinity_waits_while_other_clients_are_served(rig):
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_an_expired_retry_timer_does_not_redial_a_waiting_client(timed):
+async def test_a_redial_queued_earlier_does_not_redial_a_client_that_began_to_wait_meanwhile(timed):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 4)]
     group = EndpointGroup(port_key("shop/web"), Serving(dead, **HOLD))
     connection, _ = await timed.begun(group)
@@ -471,7 +471,9 @@ async def test_above_the_maximum_the_client_with_the_most_waits_loses_a_wait(rig
         room.left(client)
 
 
-async def test_the_end_of_a_connection_does_not_retry_each_waiting_client(timed, timers):
+async def test_connections_ending_in_quick_succession_retry_waiting_clients_once_per_interval(
+    timed, timers
+):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
     clients = [Blocked(room) for _ in range(2 * BATCH)]
