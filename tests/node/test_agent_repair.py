@@ -130,7 +130,7 @@ NEED_OWNER = {
     ],
     indirect=["testbed"],
 )
-def test_flows_survive_a_firewall_restart_and_new_flows_are_admitted(testbed, restart):
+def test_connections_survive_a_firewall_restart_and_new_connections_are_admitted(testbed, restart):
     clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]

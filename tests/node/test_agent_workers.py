@@ -36,7 +36,7 @@ def process(pid):
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_workers_hold_at_most_the_capability_for_client_addresses(testbed):
+def test_workers_hold_only_the_capability_for_client_addresses(testbed):
     """In a user namespace with only one user, workers keep that user."""
     agent = process(testbed.agent.pid)
     mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()

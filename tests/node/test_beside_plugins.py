@@ -289,7 +289,9 @@ WITHOUT_IPV6 = "*service proxy: IPv6 is switched off on this machine (sysctl *di
         pytest.param(("--service-proxy-require",), {"failed": 1}, marks=pytest.mark.long),
     ],
 )
-def test_a_test_requiring_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
+def test_without_ipv6_a_test_that_requires_it_is_skipped_or_fails_with_the_reason(
+    pytester, arguments, outcomes
+):
     pytester.makepyfile(WITH_IPV6)
     with contextlib.closing(Net("no-ipv6")) as net:
         net.run("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done")

@@ -56,7 +56,9 @@ CHAIN = "-t nat -N KUBE-SERVICES; {0} -t nat -A OUTPUT -j KUBE-SERVICES"
         ),
     ],
 )
-def test_a_misconfiguration_of_the_node_is_found(node, command, topic, found):
+def test_check_finds_the_steering_mode_and_misconfigurations_of_the_node(
+    node, command, topic, found
+):
     node.run(command)
     (said,) = node.about(topic)
     assert said.startswith(found)

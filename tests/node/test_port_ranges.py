@@ -74,7 +74,7 @@ def testbed(request, tmp_path_factory):
         (LAST + 1, "none"),
     ],
 )
-def test_each_port_of_a_range_is_translated_to_the_same_target_port(
+def test_ports_of_a_range_reach_their_target_ports_and_ports_outside_reach_none(
     testbed, version, protocol, client, port, answered
 ):
     if protocol not in PROTOCOLS[testbed.agent.steering] and port not in (FIRST, OWN):
@@ -184,7 +184,7 @@ def test_endpoints_of_a_range_can_be_added_and_removed_without_leftovers(life):
     assert life.ask(MIDDLE, "TCP").endswith(str(MIDDLE))
 
 
-def test_a_range_is_served_through_changes_and_restarts(life):
+def test_a_range_is_served_through_changes_and_after_a_restart(life):
     agent = life.testbed.agent
     life.write()
     agent.start_until_ready()

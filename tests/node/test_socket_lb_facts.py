@@ -86,7 +86,9 @@ def followed(tmp_path: Path) -> Iterator[Followed]:
         yield Followed(node)
 
 
-def test_connections_are_counted_with_their_bytes_by_endpoint(followed: Followed) -> None:
+def test_connections_are_counted_by_endpoint_and_their_bytes_by_service_port(
+    followed: Followed,
+) -> None:
     followed.start()
     with followed.pod.dial(followed.web().cluster_ip(4)):
         assert followed.dial(MANY) == 0

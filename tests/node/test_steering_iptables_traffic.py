@@ -88,7 +88,7 @@ async def test_no_segment_to_a_proxy_port_opens_a_connection(cluster, steering, 
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
 
 
-async def test_only_the_frontends_own_port_and_protocol_are_steered(cluster, steering, web):
+async def test_a_dial_to_no_frontend_matches_no_steering_rule(cluster, steering, web):
     await steering.apply(TARGETS)
     with nodes.tcp_server(cluster.node, 81):
         assert nodes.can_dial(cluster.pod, nodes.NODE_IP, 81)

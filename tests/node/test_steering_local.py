@@ -173,7 +173,7 @@ async def test_a_range_is_routed_with_the_nodes_address_as_source(node):
     await steering.close()
 
 
-async def test_routes_are_restored_after_their_source_address_is_removed_and_added(node):
+async def test_routes_are_restored_after_their_source_address_is_replaced(node):
     """The kernel removes IPv4 routes together with their source address, without an event."""
     steering = LocalSteering(SteeringFacts())
     await steering.apply({WEB: 80})

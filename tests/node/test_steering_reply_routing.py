@@ -11,7 +11,7 @@ pytestmark = pytest.mark.netns
 
 
 @pytest.mark.kernel
-def test_reply_routing_matches_the_documentation_and_is_removed(cluster):
+def test_reply_routing_has_its_own_table_and_rules_and_is_removed_completely(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as catching:
         running = cluster.node.run(SHOW)
