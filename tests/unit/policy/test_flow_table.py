@@ -125,7 +125,7 @@ def test_a_clients_young_flows_are_evicted_before_its_streams():
     assert gone == flows[30:] + flows[:2]
 
 
-def test_addresses_of_one_ipv6_network_are_evicted_first():
+def test_addresses_of_an_ipv6_network_above_its_share_are_evicted_first():
     table, alice = FlowTable(100), Flow(ALICE, group="syslog")
     table.add(alice, 0.0)
     for number in range(51):

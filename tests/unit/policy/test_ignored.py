@@ -67,7 +67,7 @@ def test_a_service_assigned_to_this_proxy_is_not_ignored(given, facts):
         (service(proxy_name="mesh", is_headless=True), EVERYBODYS, of_other_proxy("mesh")),
     ],
 )
-def test_a_service_not_assigned_to_this_proxy_is_ignored_with_the_reason(given, facts, reason):
+def test_a_service_that_this_proxy_does_not_serve_is_ignored_with_the_reason(given, facts, reason):
     assert ignored_reason(given, facts) == reason
 
 

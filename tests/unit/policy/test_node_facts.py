@@ -39,7 +39,7 @@ def cluster(node=None, **endpoints):
     return store.snapshot()
 
 
-def test_facts_are_empty_and_permit_nothing_without_options_or_objects():
+def test_facts_are_the_defaults_without_options_or_objects():
     assert facts_of() == NodeFacts()
 
 

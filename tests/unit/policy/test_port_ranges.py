@@ -168,7 +168,7 @@ def test_a_flag_determines_which_kinds_of_addresses_serve_ranges(allowed, kind, 
         ({"all_node_addresses": {IP}}, "another node"),
     ],
 )
-def test_a_range_cannot_include_a_nodes_own_ports(kind, facts, whose):
+def test_a_range_at_an_address_of_a_node_is_rejected(kind, facts, whose):
     one = ranges_of(asking(RANGE))[0][RTP]
     why = one.cause_at(kind, IP, NodeFacts(port_ranges="all", **facts))
     assert why == range_at_node(RANGE, IP, whose)
@@ -233,7 +233,9 @@ HOLDS = {"handling": {"shares_affinity": True, "hold": Hold(9.0)}, "affinity_tim
         pytest.param(HOLDS, True, DataPath.KERNEL, WHY_UDP, id="udp-of-one-that-holds"),
     ],
 )
-def test_a_udp_range_puts_its_port_on_the_kernel_path(fields, is_udp_range, path, why):
+def test_udp_ranges_and_shared_affinity_without_hold_put_a_port_on_the_kernel_path(
+    fields, is_udp_range, path, why
+):
     asked = asking("rtp=10000-20000", **fields)
     chosen = choose_range_path(asked, DEFAULT_PATH, "", is_udp_range=is_udp_range)
     assert (chosen.path, chosen.why) == (path, why)

@@ -102,7 +102,7 @@ def test_the_better_condition_is_used_if_slices_disagree(conditions, word, is_us
         ),
     ],
 )
-def test_an_endpoint_with_an_internal_address_is_rejected(ip, reason):
+def test_an_endpoint_with_a_special_purpose_address_is_rejected(ip, reason):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
     assert judged.serving.endpoints == ()
     assert reasons(judged) == [reason]
