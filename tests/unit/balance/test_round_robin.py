@@ -103,7 +103,7 @@ def test_an_endpoint_skipped_for_some_time_gets_no_additional_turns():
     assert picks_by_weight(strategy, 100, (POD_A, POD_B)).count(POD_A) <= 51
 
 
-def test_turns_continue_when_weights_change():
+def test_changed_weights_apply_to_the_following_turns():
     weights = Weights({POD_A: 1, POD_B: 1})
     strategy = WeightedRoundRobin(weights)
     picks_by_weight(strategy, 3, (POD_A, POD_B))

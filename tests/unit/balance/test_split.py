@@ -73,7 +73,7 @@ def test_an_endpoint_of_both_sides_is_ejected_and_readmitted_for_both():
     assert both.ejected(1.0) == {}
 
 
-def test_an_endpoint_is_ejected_only_on_its_side():
+def test_an_endpoint_of_one_side_can_be_ejected_but_not_an_unknown_endpoint():
     both = split()
     assert both.failed(POD_C, 0.0)
     assert both.ejected(0.0) == {POD_C: 5.0}
