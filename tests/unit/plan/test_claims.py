@@ -373,7 +373,7 @@ class Looks(tuple):
             yield ip
 
 
-def test_source_ranges_are_evaluated_once_for_all_ports():
+def test_source_ranges_are_not_evaluated_for_each_port():
     Looks.count = 0
     given = service(
         load_balancer_ips=(LB_IP,),
@@ -514,7 +514,7 @@ def test_only_the_first_of_many_conflicts_of_a_service_are_listed():
         ),
     ],
 )
-def test_a_range_is_claimed_beside_its_port(facts, served, count):
+def test_a_range_is_claimed_beside_its_port_where_allowed_and_possible(facts, served, count):
     handling = Handling(port_ranges=(AskedRange("dns", 50, 60),))
     balanced = service(ports=[DNS], handling=handling, load_balancer_ips=(LB_IP, CART_IP))
     (claim,) = claims(balanced, facts=facts)[0].ports

@@ -107,7 +107,7 @@ def test_the_kernel_size_counts_slots_instead_of_endpoints_for_source_hash(more,
     assert size(service(**more), slice_of(*ips(3))) == counted
 
 
-def test_weighted_endpoints_count_as_their_maximum_number_of_slots():
+def test_weighted_endpoints_count_as_coarse_slots_and_additional_slots_for_exact_weights():
     slices = slice_of(*ips(3), Endpoint("192.0.2.9", weight=7))
     assert size(service(handling=KERNEL), slices) == KernelSize(36, 0, 256 - 36)
     assert size(service(handling=HASHED), slices) == KernelSize(128, 0, 4096 - 128)

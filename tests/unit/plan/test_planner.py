@@ -66,7 +66,7 @@ class TestManyPorts:
                 next(abandoned)
             assert planner.plan(store.snapshot()) == Planner(NodeFacts()).plan(store.snapshot())
 
-    def test_planning_many_ports_takes_a_turn_per_port(self):
+    def test_planning_takes_at_least_a_turn_per_port_and_one_for_a_slice_of_many_ports(self):
         ports = [ServicePort(f"p{number}", number, "TCP") for number in range(1, 3_001)]
         services = [
             service(ServiceKey("shop", f"s{n}"), ports, (f"198.51.100.{n}",)) for n in range(2)
@@ -337,7 +337,7 @@ class TestWhatIsKept:
             pytest.param(NodeFacts(zone="east"), 2, id="other-ones"),
         ],
     )
-    def test_new_node_facts_replan_all_services(self, store, facts, planned):
+    def test_only_changed_node_facts_replan_all_services(self, store, facts, planned):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         planner.plan(store.snapshot(), facts)
@@ -386,7 +386,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot())
         assert planner.kernel_elements(state) == 3 + 1
 
-    def test_a_returned_plan_is_immutable(self, store):
+    def test_a_returned_plan_is_not_changed_by_later_plans(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot())
         kept = copy.deepcopy(before)

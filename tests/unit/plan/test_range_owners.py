@@ -180,7 +180,7 @@ def test_a_change_affects_only_services_with_changed_ranges():
     assert owners.lost_by(owners.claims[YOUNGER.key].ports[0].key)
 
 
-def test_only_addresses_in_served_ranges_are_service_addresses():
+def test_only_ports_claimed_singly_or_in_a_served_range_are_service_addresses():
     owners, _ = owners_of(OLDER, YOUNGER)
     served = owners.served(Protocol.UDP)
     assert [SocketAddress(SHARED_IP, n) in served for n in (10, 11, 12)] == [True, False, True]
