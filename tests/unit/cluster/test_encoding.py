@@ -122,7 +122,7 @@ def test_equal_snapshots_encode_to_equal_bytes():
     assert encode_state(snapshot(200), OWNER) == encode_state(snapshot(200), OWNER)
 
 
-def test_the_encoding_matches_the_golden_text():
+def test_an_encoded_state_has_a_version_a_head_and_one_line_for_each_service():
     """The lines of JSON contain the version, all facts except Services, and each Service."""
     text = zlib.decompress(encode_state(snapshot(2), OWNER), wbits=31).decode()
     version, head, *services = map(json.loads, text.splitlines())
@@ -297,7 +297,7 @@ def test_encoding_an_oversized_state_has_a_low_memory_peak(most):
 
 
 @pytest.mark.parametrize("nodes", [None, frozenset(), frozenset({"192.0.2.1"})])
-def test_unknown_node_addresses_survive_encoding(nodes):
+def test_unknown_empty_and_known_node_addresses_survive_encoding(nodes):
     given = Snapshot({}, node_addresses=nodes)
     found = decode_state(encode_state(given, OWNER), OWNER)
     assert (found.node, found.node_addresses) == (None, nodes)

@@ -227,7 +227,7 @@ def test_a_name_that_was_replaced_is_no_longer_resolved(proxy):
     assert proxy.ips() == ["203.0.113.2"]
 
 
-def test_addresses_inherit_the_weight_of_their_slice():
+def test_addresses_inherit_weight_priority_and_readiness_of_their_name():
     proxy = Proxy()
     proxy.store.put_service(
         Service(
@@ -333,7 +333,9 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_name_displaced_by_another_namespace_is_reported_until_resolved(self, monkeypatch):
+    def test_a_name_displaced_by_another_namespace_is_reported_until_there_is_room(
+        self, monkeypatch
+    ):
         monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")

@@ -98,7 +98,7 @@ def test_a_service_with_a_selector_ignores_the_endpoints_annotation():
         pytest.param(service(DB, cluster_ips=()), id="headless"),
     ],
 )
-def test_services_without_names_have_no_name_request(of):
+def test_headless_services_and_services_without_names_have_no_name_request(of):
     assert request(item("db-x", Endpoint("192.0.2.1")), of=of) is None
 
 
