@@ -286,7 +286,7 @@ async def test_endpoints_stay_cordoned_after_an_interrupted_scale_down(world):
         pytest.param(Handling(hold=Hold(60.0)), id="without-workload"),
     ],
 )
-async def test_nothing_is_scaled_to_zero_without_an_idle_time_and_a_workload(world, handling):
+async def test_nothing_is_scaled_to_zero_without_an_idle_time_or_a_workload(world, handling):
     for node in world.nodes:
         node.serve(POD, handling=handling)
     await world.run(IDLE_AFTER_S + 100)
@@ -417,7 +417,9 @@ async def test_an_unserved_service_selecting_the_pods_keeps_the_workload_awake(w
         pytest.param({"selector": SELECTOR, "key": ServiceKey("tenant", "api")}, id="elsewhere"),
     ],
 )
-async def test_a_service_not_selecting_the_pods_does_not_keep_the_workload_awake(world, fields):
+async def test_a_service_sharing_the_wake_or_selecting_other_pods_does_not_keep_the_workload_awake(
+    world, fields
+):
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
     await world.run(IDLE_AFTER_S + 30)
@@ -556,7 +558,7 @@ async def test_a_failure_of_the_api_server_is_raised_to_the_caller(world):
 
 
 @pytest.mark.parametrize("failure", ["", "the server is down"])
-async def test_a_cancelled_round_ends_even_if_the_server_fails(world, failure):
+async def test_a_cancelled_round_ends_unless_the_server_fails(world, failure):
     async def stop(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()

@@ -441,7 +441,7 @@ async def test_a_workload_is_not_woken_during_a_vote_on_its_scale_down(rig):
 
 
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "terminating"])
-async def test_a_workload_is_woken_only_after_its_pods_end(rig, is_gone):
+async def test_a_workload_is_woken_only_after_its_pods_end_or_begin_to_terminate(rig, is_gone):
     rig.serve(POD)
     rig.sleep()
     rig.begin()
@@ -481,7 +481,7 @@ async def test_surviving_pods_get_no_clients_while_the_workload_cannot_be_woken(
     assert rig.endpoints == []
 
 
-async def test_the_end_of_pods_is_detected_within_a_tenth_of_a_second(rig, monkeypatch):
+async def test_the_end_of_pods_is_detected_before_the_next_regular_check(rig, monkeypatch):
     monkeypatch.setattr(waking, "_LOOK_S", 3600.0)
     rig.serve(POD)
     rig.sleep()
