@@ -339,7 +339,9 @@ async def test_an_external_name_without_an_upstream_response_returns_a_cname():
     ]
 
 
-async def test_names_outside_the_cluster_return_servfail_without_an_upstream_server(upstream):
+async def test_names_outside_the_cluster_return_servfail_if_the_upstream_server_is_unreachable(
+    upstream,
+):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 
