@@ -27,7 +27,7 @@ def test_kube_proxys_command_line_is_read():
     assert flags.warnings == ()
 
 
-def test_a_flag_is_remembered_as_written():
+def test_the_text_of_a_flag_is_stored_in_canonical_form():
     assert read_flags(["--proxy_mode", "ipvs"]).texts == {"proxy_mode": "--proxy-mode=ipvs"}
 
 

@@ -71,7 +71,7 @@ def test_a_value_from_a_file_is_parsed(kind, value, read):
         (choice("text", "json"), "yaml", "'yaml' is not one of text, json"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_rejected(kind, value, message):
+def test_a_value_of_a_wrong_type_or_range_is_rejected(kind, value, message):
     with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message

@@ -92,7 +92,7 @@ def test_fields_without_effect_are_reported_once_per_reason():
     ]
 
 
-def test_unknown_fields_are_reported_with_suggestions():
+def test_unknown_fields_are_reported_with_a_suggestion_if_a_field_is_similar():
     config = read(KUBE, "clusterCidr: 10.0.0.0/8\niptables:\n  xyzzy: 1\n")
     assert config.warnings == [
         (
@@ -129,7 +129,7 @@ def test_unknown_fields_are_reported_with_suggestions():
         ),
     ],
 )
-def test_a_wrong_type_is_an_error_with_file_and_line(text, message):
+def test_a_wrong_type_or_value_is_an_error_with_file_and_line(text, message):
     assert error_of(KUBE + text) == message
 
 
@@ -153,7 +153,7 @@ def test_a_wrong_type_is_an_error_with_file_and_line(text, message):
         ("master: https://10.0.0.1", "master", "https://10.0.0.1"),
     ],
 )
-def test_in_the_proxys_own_configuration_a_zero_is_a_value(text, name, value):
+def test_a_field_of_the_proxys_own_configuration_becomes_a_setting_even_if_zero(text, name, value):
     assert read(OURS, text).values == {name: value}
 
 

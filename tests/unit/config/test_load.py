@@ -20,7 +20,7 @@ def config(tmp_path):
     return write
 
 
-def test_a_flag_overridden_by_kube_proxys_file_is_reported(config):
+def test_a_flag_that_overrides_kube_proxys_file_is_reported(config):
     flag = config("clusterCIDR: 10.0.0.0/8\n")
     same = ["--cluster-cidr=10.0.0.0/8", "--hostname-override=n", "--v=2", "--steering=none"]
     assert load_settings([flag, *same]).warnings == ()
@@ -57,7 +57,7 @@ def test_mode_nftables_warns_about_its_node_port_default(config):
     )
 
 
-def test_a_sync_period_of_another_mode_has_no_effect(config):
+def test_a_sync_period_of_another_mode_in_a_file_has_no_effect(config):
     flag = config("mode: nftables\niptables: {minSyncPeriod: 10s}\n")
     place = flag.removeprefix("--config=")
     loaded = load_settings([flag])
@@ -139,7 +139,7 @@ def test_status_servers_listen_on_the_family_of_the_bind_address(words, healthz,
         ),
     ],
 )
-def test_a_setting_without_effect_is_a_warning(words, warnings):
+def test_a_setting_without_effect_or_with_a_conflict_is_a_warning(words, warnings):
     assert load_settings(words).warnings == warnings
 
 
