@@ -14,7 +14,7 @@ from userspace_proxy.steering.names import is_own_table
 WEB = SocketAddress("10.244.1.1", 8080)
 
 
-def test_a_chain_dropping_packets_to_an_endpoint_is_found_while_present(node):
+def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_found(node):
     pod, other = SocketAddress("10.244.0.7", 80), SocketAddress("10.244.0.8", 80)
     pod_6 = SocketAddress("fd00:244::7", 80)
     with closing(EarlierChains(lambda _frontend: Translation(), is_own_table)) as earlier:

@@ -268,7 +268,7 @@ def test_addresses_of_a_set_become_networks_with_or_without_ports():
         ("ip saddr . ip daddr @__set0", "…"),
     ],
 )
-def test_an_unknown_set_is_not_evaluated(condition, expected):
+def test_a_set_that_is_unknown_or_cannot_be_inlined_is_not_evaluated(condition, expected):
     step = nft("accept", condition)
     assert list(write_out(step, None, [])) == [nft("accept", expected)]
     assert written(step, INTERVALS | MAP, element(80)) == [nft("accept", expected)]
