@@ -282,7 +282,7 @@ async def test_an_error_names_the_invalid_argument(arguments, words):
         assert proxy.status().ports == ()
 
 
-async def test_a_headless_address_without_a_free_port_is_an_error_without_leftovers():
+async def test_an_address_without_a_free_port_is_an_error_without_leftovers():
     options = Options(proxy_ports=(29990, 29990))
     with (
         socket.create_server(("127.99.1.2", 8080)),

@@ -40,7 +40,7 @@ def test_endpoints_by_name_and_by_address_can_be_mixed():
     assert names.endpoints == ()
 
 
-def test_names_are_resolved_for_a_service_with_an_ipv6_address():
+def test_endpoint_names_are_accepted_for_a_service_with_an_ipv6_address():
     service = replace(DB, cluster_ips=("fd00:99::1",))
     (names,) = make_all_slices(service, ["db.example.com:5432"], (), ALLOWED)
     assert names.named == (Endpoint("db.example.com"),)
