@@ -347,7 +347,7 @@ def test_no_name_resolves_to_a_pods_real_address(name):
     assert names_of(world, name) == []
 
 
-def test_a_name_of_an_endpoint_without_a_pod_is_listed_but_unresolved():
+def test_the_name_of_an_endpoint_without_a_pod_is_unresolved_and_listed_as_not_forwarded():
     other = {"addresses": ["10.44.2.5"], "hostname": "other"}
     world = ledger(named("ledger-0", "10.44.1.5"), other)
     assert names_of(world, "other.ledger.shop.svc") == []

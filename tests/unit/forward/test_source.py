@@ -148,7 +148,7 @@ async def test_only_requested_services_are_read_and_served(pods):
     assert all("/namespaces/shop/" in request for request in lists)
 
 
-async def test_losing_the_api_server_does_not_affect_forwarded_services(pods):
+async def test_after_an_api_server_outage_services_are_forwarded_again_at_the_same_address(pods):
     await pods.start()
     async with forwarding(pods.api) as (source, proxy):
         address = proxy.address_of(WEB, "http")
@@ -161,7 +161,7 @@ async def test_losing_the_api_server_does_not_affect_forwarded_services(pods):
         assert await ask(address) == b"web-1"
 
 
-async def test_unusable_credentials_end_a_forwarding_proxy():
+async def test_an_unusable_api_server_url_ends_a_forwarding_proxy():
     source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
     async with Proxy(source=source, options=source.options()) as proxy:
         assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
