@@ -51,7 +51,7 @@ def test_the_compose_file_uses_the_tested_api_server_version(composed: Any) -> N
 
 
 @pytest.mark.parametrize(("status", "tries"), [(422, 2), (503, 2), (400, 1)])
-def test_objects_are_sent_until_the_api_server_accepts_them(
+def test_objects_are_sent_until_the_api_server_accepts_or_finally_rejects_them(
     status: int, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

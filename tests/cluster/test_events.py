@@ -87,7 +87,9 @@ async def test_a_conflict_event_appears_in_the_services_description(
     control_plane.kubectl("delete", "service", "web")
 
 
-async def test_a_check_requests_the_same_objects_as_a_source(control_plane: ControlPlane) -> None:
+async def test_a_check_of_the_api_server_needs_only_the_rights_of_a_node_proxier(
+    control_plane: ControlPlane,
+) -> None:
     control_plane.grant_node_proxier()
     kubeconfig = str(control_plane.kubeconfig_for(NODE_PROXIER))
     said = await ask_server(kubeconfig=kubeconfig, master="", node_name=NODE, within_s=10.0)

@@ -228,7 +228,7 @@ ENDS = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_kubeconfig_as_text_is_valid_for_kubectl(
+def test_a_kubeconfig_text_is_accepted_exactly_when_kubectl_accepts_it(
     kubectl: str, server: Server, tmp_path: Path, end: str, encoding: str
 ) -> None:
     path = tmp_path / "config"
@@ -263,7 +263,9 @@ def test_a_yaml_merge_key_yields_the_same_token_as_in_kubectl(
     assert said[0] == said[1]
 
 
-def test_lists_are_merged_as_in_kubectl(kubectl: str, server: Server, tmp_path: Path) -> None:
+def test_kubeconfig_files_are_merged_as_in_kubectl(
+    kubectl: str, server: Server, tmp_path: Path
+) -> None:
     whole = json.loads(config(server, {"token": "first"}))
     part, rest = tmp_path / "part", tmp_path / "sub" / "rest"
     other = tmp_path / "other"

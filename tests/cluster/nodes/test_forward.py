@@ -152,7 +152,7 @@ def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
 @pytest.mark.parametrize(
     ("end", "most"), [(delete_pod, 0), (crash_pod, 1)], ids=["deleted", "crashed"]
 )
-def test_a_dying_pod_fails_only_its_request_in_flight(
+def test_a_crashed_pod_fails_at_most_one_request_and_a_deleted_pod_none(
     cluster: Cluster,
     client: Client,
     forward: Forward,
