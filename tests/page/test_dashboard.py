@@ -127,7 +127,7 @@ async def test_the_page_shows_that_the_command_has_exited(page, shown, tab):
         tab.errors.clear()
 
 
-async def test_arrow_keys_move_between_rows_and_open_pages(page):
+async def test_keys_j_and_k_move_between_rows_and_enter_opens_a_page(page):
     await page.keyboard.press("j")
     await page.keyboard.press("j")
     names = page.locator(".ports .name a")
