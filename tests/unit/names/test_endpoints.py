@@ -94,7 +94,7 @@ def test_each_port_number_of_a_name_is_listed_once():
     assert found.with_ports == [one, web, other, alone]
 
 
-def test_duplicates_are_removed_only_among_slices_with_equal_ports_above_the_limit(monkeypatch):
+def test_above_the_limit_duplicates_are_removed_only_among_slices_with_equal_ports(monkeypatch):
     monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
     web = Endpoint("10.0.0.1", hostname="web")
     assert pairs(
@@ -163,7 +163,7 @@ def test_ports_of_a_service_with_the_same_number_are_grouped():
         assert found.ports_by_number("dns", "udp") == [[udp]]
 
 
-def test_duplicate_addresses_are_removed_only_per_slice_above_the_limit(monkeypatch):
+def test_above_the_limit_duplicate_addresses_are_removed_only_within_a_slice(monkeypatch):
     monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
     web, other = Endpoint("10.0.0.1", hostname="web"), Endpoint("10.0.0.2")
     twice = [Ready([web, other]), Ready([web, other])]
