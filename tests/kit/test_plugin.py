@@ -157,7 +157,7 @@ def test_it_answers(service_network, number):
         pytest.param(MANY_NETWORKS, 4, 2, id="networks"),
     ],
 )
-def test_parallel_test_runs_do_not_collide(run, test, count, processes):
+def test_tests_running_in_parallel_do_not_collide(run, test, count, processes):
     numbers = f'import pytest\n@pytest.mark.parametrize("number", range({count}))'
     result = run(numbers + test, "-p", "xdist", "-n", str(processes))
     result.assert_outcomes(passed=count)

@@ -137,7 +137,7 @@ def test_picks_for_a_client_of_dead_endpoints_hash_all_endpoints_only_twice(hash
         assert hashed.count(client) == 2
 
 
-def test_picks_for_a_reconnecting_client_hash_all_endpoints_once_more(hashed):
+def test_picks_for_a_reconnecting_client_hash_all_endpoints_a_fixed_number_of_times(hashed):
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(10_000))
     balancer = Balancer(pods, strategy=SourceHash(Weights()))
     balancer.pick(ALICE, 0.0)

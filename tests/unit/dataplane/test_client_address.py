@@ -506,5 +506,5 @@ def test_a_dial_without_a_free_port_fails_with_eaddrnotavail(node, from_node, li
 @pytest.mark.parametrize(
     ("port", "expected"), [(40000, True), (61000, True), (65535, True), (8080, False)]
 )
-def test_privileged_and_reserved_ports_are_not_used_as_source_ports(ephemeral, port, expected):
+def test_only_ephemeral_and_client_ports_may_be_source_ports(ephemeral, port, expected):
     assert may_be_source(port, 0.0) is expected

@@ -125,7 +125,7 @@ def test_the_soft_limit_is_raised_to_the_hard_limit():
         pytest.param(resource.RLIM_INFINITY, 262_144, id="infinity"),
     ],
 )
-def test_a_descriptor_limit_that_exceeds_memory_is_reduced(limit, expected):
+def test_a_descriptor_limit_above_the_maximum_is_reduced(limit, expected):
     assert bounded(limit) == expected
 
 

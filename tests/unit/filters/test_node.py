@@ -113,7 +113,7 @@ def test_a_rule_dropping_packets_of_all_pods_is_found(table):
     assert "defaultEndpointToHostAction" in found.hint
 
 
-def test_a_rule_must_drop_packets_of_all_pod_interfaces_to_be_reported():
+def test_a_rule_is_reported_only_if_it_drops_packets_of_all_interfaces_with_pods():
     tables = chains("input", ["iifname cali*: drop"], {})
     ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
     for links in ([POD, *ports], [POD, DOCKER_0]):

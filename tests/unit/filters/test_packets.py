@@ -135,7 +135,7 @@ def test_a_condition_on_the_state_may_match_before_connection_tracking():
     assert meets("ct state new", FirstPacket(WEB, is_tracked=False)) is None
 
 
-def test_a_condition_on_the_client_address_may_match():
+def test_a_condition_on_the_client_address_or_interface_may_match():
     for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
         assert meets(condition, FirstPacket(WEB)) is None
 

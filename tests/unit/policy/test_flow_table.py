@@ -179,7 +179,7 @@ def test_a_flow_table_is_full_at_its_limit():
         max_size=60,
     )
 )
-def test_flows_are_always_ordered_by_last_use(steps):
+def test_eviction_always_begins_with_the_least_recently_used_young_flow(steps):
     table, flows = FlowTable(100), [Flow(str(number)) for number in range(6)]
     inside, now = set(), 0.0
     for what, who in steps:
