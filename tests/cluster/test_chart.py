@@ -336,7 +336,7 @@ def test_values_of_older_charts_render_with_newer_defaults(chart: Path) -> None:
     assert rendered(chart, {}).keys() == whole.keys()
 
 
-def test_values_removed_from_the_chart_are_ignored(chart: Path) -> None:
+def test_a_value_removed_from_the_chart_is_not_an_error(chart: Path) -> None:
     assert rendered(chart, VALUES | {"socketLBProxyPorts": True})
 
 

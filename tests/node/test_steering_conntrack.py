@@ -124,7 +124,7 @@ def test_only_conntrack_entries_of_the_given_frontends_are_removed(node, targets
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_up_to_date_conntrack_entries_are_kept(node, version):
+def test_only_outdated_conntrack_entries_are_deleted(node, version):
     steered = SocketAddress(IPS[version][1], 5353)
     send(node, [steered], 10, version)
     assert forget(UDP, [steered], now=36002, version=version) == 0

@@ -168,7 +168,7 @@ async def test_help_lists_the_keys_and_closes(screen):
     await dialog.wait_for(state="hidden")
 
 
-async def test_the_back_button_returns_to_the_last_search(screen):
+async def test_the_back_button_undoes_the_last_search(screen):
     page = await open_live(screen, make_troubled_view())
     await page.get_by_role("link", name="3 refused").click()
     await shows(page, "batch", "cart", "trick")

@@ -131,7 +131,7 @@ async def test_requests_without_the_token_are_rejected(api, client):
         assert response.status == 200
 
 
-async def test_events_are_not_sent_while_the_server_is_stalled(api, client):
+async def test_an_event_during_a_server_stall_is_never_sent(api, client):
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}) as response:
         await api.until(lambda a: a.watch_count("services") == 1)
         api.be_silent()

@@ -121,7 +121,7 @@ def test_a_slice_can_be_relabelled_for_another_service():
     assert (cluster.ips("a"), cluster.ips("b")) == ([], [])
 
 
-def test_a_deleted_service_leaves_no_state_in_the_store(cluster):
+def test_a_deleted_service_and_its_deleted_pod_leave_no_state(cluster):
     cluster.pods.put_pod(pod())
     assert cluster.ips() == ["10.244.0.3"]
     cluster.pods.delete_service(ServiceKey("shop", "web"))

@@ -80,7 +80,7 @@ def test_a_service_that_this_proxy_does_not_serve_is_ignored_with_the_reason(giv
         pytest.param("tcp", unsupported_protocol("tcp"), id="lower-case"),
     ],
 )
-def test_a_port_is_served_if_its_protocol_is_supported(protocol, reason):
+def test_a_port_is_served_only_if_its_protocol_is_supported(protocol, reason):
     assert port_ignored_reason(ServicePort("http", 80, protocol)) == reason
 
 
