@@ -354,7 +354,7 @@ async def test_a_worker_that_answers_after_adoption_still_obeys_commands(orphan,
     assert await previous_workers.answered(60.0) == 0
 
 
-async def test_a_late_worker_ordered_to_drain_drains_even_if_its_successor_exits(worker):
+async def test_a_late_worker_ordered_to_drain_drains_even_if_it_is_later_ordered_to_exit(worker):
     await worker.previous_workers.adopt(0.0)
     worker.previous_workers.drain(5.0)
     worker.previous_workers.end()

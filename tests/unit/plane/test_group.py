@@ -54,7 +54,7 @@ def group():
         pytest.param(Serving((POD_B,)), 0, id="another-endpoint"),
     ],
 )
-def test_losing_all_endpoints_counts_as_a_flap_for_a_minute(group, without, flaps):
+def test_losing_all_endpoints_is_a_flap_for_a_minute_if_clients_are_refused(group, without, flaps):
     assert group.last_minute.failing(1.0).flaps == 0, "it had none before"
     group.change(without, 1.0)
     group.change(replace(without, affinity_timeout_s=9), 2.0)
@@ -112,7 +112,7 @@ def largest(count):
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)
 
 
-def test_a_worker_accepts_a_group_with_the_maximum_number_of_endpoints(group):
+def test_a_worker_accepts_a_group_with_the_maximum_number_of_endpoints_but_not_twice_as_many(group):
     assert group.too_large_reason(largest(ENDPOINTS_MAX)) == ""
     assert "a worker process takes 2,621,440" in group.too_large_reason(largest(2 * ENDPOINTS_MAX))
 
@@ -306,7 +306,7 @@ def test_clients_that_failed_while_waiting_are_counted_separately(group):
     assert group.last_minute.failing(4.0) == MinuteCounts(connections=5, refused=2, queued=10)
 
 
-def test_connections_reset_after_their_endpoints_removal_are_counted(group):
+def test_connections_reset_for_an_endpoints_removal_or_an_idle_timeout_are_counted(group):
     group.add(0, group_report(endpoint_report(POD_A, connections=9), ended_by_removal=4), 4.0)
     assert group.last_minute.failing(4.0) == MinuteCounts(connections=9, removed=4)
     group.add(0, group_report(ended_idle=2), 5.0)

@@ -157,7 +157,7 @@ async def test_sockets_keep_their_order_after_a_late_worker_has_drained(
 
 
 @BOTH
-def test_slots_without_a_worker_stay_empty(share, protocol):
+def test_with_fewer_workers_an_inherited_socket_takes_a_missing_sockets_index(share, protocol):
     before = share(protocol, workers=(0, 1))
     copies = copies_of(before)
     after = share(protocol, at=before.at, workers=(0,), inherited=[None, copies[1]])

@@ -92,7 +92,7 @@ def test_opening_and_closing_a_listener_is_sent_to_every_worker(workers, protoco
 
 
 @BOTH
-def test_workers_close_a_listener_that_starts_to_refuse(workers, protocol):
+def test_workers_close_a_listener_that_refuses_and_reopen_it_once_it_serves(workers, protocol):
     group, wanted, listener = workers.open(protocol, POD_A)
     for _ in range(2):
         workers.serve(group, wanted)

@@ -79,7 +79,7 @@ def test_a_worker_has_no_capabilities(request, who, name):
 
 
 @pytest.mark.parametrize("who", ["plain", "alone"])
-def test_no_process_can_gain_new_privileges(request, who):
+def test_a_worker_cannot_gain_new_privileges(request, who):
     assert request.getfixturevalue(who)["NoNewPrivs"] == "1"
 
 

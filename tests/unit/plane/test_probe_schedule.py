@@ -161,7 +161,7 @@ def test_a_namespace_exceeding_the_probe_budget_delays_no_other_namespace():
 
 
 @pytest.mark.parametrize("has_answered", [True, False])
-def test_a_failing_endpoints_probe_interval_doubles_up_to_30_s(schedule, has_answered):
+def test_a_probe_interval_doubles_up_to_30_s_until_the_endpoint_answers(schedule, has_answered):
     add(schedule, WEB, A)
     schedule.take(0.0, ROOM)
     now, intervals = 0.0, []

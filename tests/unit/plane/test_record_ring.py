@@ -84,7 +84,7 @@ async def test_without_a_watcher_there_is_no_connection_log(rig):
     assert rig.engine.connection_log is None
 
 
-async def test_the_connection_log_stays_enabled_after_the_last_watcher_leaves():
+async def test_a_configured_connection_log_stays_enabled_after_the_last_watcher_leaves():
     rig = Rig(Tuning(connection_log=1.0))
     Observer(rig)
     assert rig.engine.connection_log is not None
@@ -144,7 +144,7 @@ async def test_a_saved_connection_is_observed_immediately_and_when_it_ends(rig):
     assert await observer.events(2) == ["saved", "ended"]
 
 
-async def test_an_endpoint_still_being_dialled_counts_as_unanswered(rig):
+async def test_a_connection_reset_during_its_dial_has_no_endpoint_and_no_failed_dial(rig):
     observer = Observer(rig)
     silent = rig.silent()
     await rig.client(rig.service(silent))
@@ -170,7 +170,7 @@ async def test_a_client_leaving_during_a_failed_dial_does_not_count_as_saved():
     rig.close()
 
 
-async def test_a_waiting_client_is_observed_once(rig):
+async def test_the_wait_of_a_client_is_observed_once(rig):
     observer = Observer(rig)
     dead, pod = rig.refusing(), rig.endpoint()
     web = rig.service(dead, handling=HELD)
@@ -219,7 +219,7 @@ async def test_a_promptly_answered_flow_needs_only_plain_records(rig, monkeypatc
     assert asked == [True]
 
 
-async def test_a_datagram_without_an_endpoint_is_observed_as_refused(rig):
+async def test_a_datagram_whose_only_endpoint_is_unreachable_is_observed_as_refused(rig):
     observer = Observer(rig)
     client = rig.udp_client(rig.udp_service(UNREACHABLE))
     client.send(b"question")

@@ -135,7 +135,7 @@ async def test_a_report_contains_only_counts_since_the_last_report(control, pod)
     assert not control.main._worker._differences, "nothing is kept of what is at rest"
 
 
-async def test_a_report_contains_the_remaining_memory(control):
+async def test_a_report_contains_the_used_memory_and_the_memory_limit(control):
     limit = Limit(190)
     control.main._worker._dataplane.engine.memory.watch(lambda: [limit])
     status = await control.status()

@@ -160,7 +160,7 @@ async def test_sockets_sent_by_a_worker_are_closed(start):
     assert open_sockets() == before
 
 
-async def test_only_the_worker_sending_malformed_messages_is_killed(start, caplog):
+async def test_a_worker_that_sends_a_malformed_message_is_killed(start, caplog):
     # Closing the channel doesn't end this worker.
     send = """send(channel, b'["Drained","3"]'); pipe = os.pipe(); os.read(pipe[0], 1)"""
     parent = start(CHILD % send)

@@ -176,7 +176,7 @@ async def test_a_worker_that_cannot_be_started_is_retried_after_a_pause(pool, mo
     assert pool.plane.state().problems == ()
 
 
-async def test_without_a_worker_socket_no_worker_is_started_and_the_start_is_retried():
+async def test_without_a_worker_socket_no_worker_is_started_and_the_problem_is_reported():
     timers = TimerLoop(asyncio.get_running_loop())
     # The kernel rejects a socket name of this length; running out of descriptors would fail at the
     # same step.
@@ -289,7 +289,7 @@ def test_the_default_number_of_workers_is_half_the_cores_up_to_four():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 
-async def test_a_pool_opened_later_serves_waiting_clients():
+async def test_a_plane_started_later_serves_clients_that_already_wait():
     pool = Pool(2)
     pod = pool.endpoint()
     web = pool.serve([pod])
