@@ -27,7 +27,7 @@ def test_without_a_view_parameter_a_response_is_complete():
     assert read(("also", "shop/web")).of(view) is view
 
 
-def test_a_summary_includes_requested_services():
+def test_a_summary_is_shorter_and_its_requested_services_are_parsed():
     form = read(("view", "summary"), ("also", "shop/web"), ("also", "shop/db"))
     assert form.also == {"shop/web", "shop/db"}
     assert form.is_summary

@@ -54,7 +54,7 @@ def test_points_on_a_flat_line_are_omitted():
     assert drawn(60, connections=[1.0] * 60).line == "M0 2l118 0"
 
 
-def test_an_empty_history_draws_no_lines():
+def test_figures_that_are_all_zero_draw_no_lines():
     picture = drawn()
     assert (picture.line, picture.area, picture.saved, picture.failed) == ("", "", "", "")
 

@@ -176,7 +176,7 @@ def test_the_level_of_a_connection_follows_from_its_outcome():
     assert level_of(one(ConnectionEvent.LEFT_OUT)) is None
 
 
-def test_a_connection_without_a_reply_from_an_endpoint_has_level_attention():
+def test_a_client_that_left_and_an_unanswered_flow_have_level_attention():
     left = one(endpoint="", cause="left", received_bytes=0, sent_bytes=0, first_byte_s=None)
     assert level_of(left) is Level.ATTENTION
     flow = one(kind="flow", failed=(DEAD,), sent_bytes=0, first_byte_s=None, cause="idle")

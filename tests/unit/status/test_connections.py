@@ -255,7 +255,7 @@ async def test_a_connection_closed_by_its_client_is_no_longer_counted():
         await has(limit, 0)
 
 
-async def test_an_open_stream_is_not_subject_to_the_response_deadline():
+async def test_each_message_of_a_stream_restarts_its_response_deadline():
     clock = Clock()
     async with Limited(ConnectionLimit(8), call_later=clock.call_later) as limited:
         streams = await limited.connect()

@@ -116,7 +116,7 @@ def test_the_sync_delay_is_measured_from_the_oldest_pending_change(sync, expecte
 
 
 @pytest.mark.parametrize("unix", [0.0, float("nan"), float("inf"), 1e30])
-def test_a_missing_time_is_encoded_as_gos_zero_time(unix):
+def test_a_missing_or_impossible_time_is_encoded_as_gos_zero_time(unix):
     assert go_time(unix) == NEVER
 
 

@@ -57,7 +57,7 @@ async def test_a_port_in_use_is_an_error_with_a_remedy():
         pytest.param("no such host", "--healthz-bind-address", id="no-name"),
     ],
 )
-async def test_an_address_missing_from_the_node_is_an_error(host, words):
+async def test_an_unresolvable_or_missing_listen_address_is_an_error(host, words):
     with pytest.raises(ListenError, match="cannot serve health checks on") as caught:
         await open_here((host, 0))
     assert words in str(caught.value)

@@ -56,7 +56,7 @@ def test_the_name_of_a_rejected_service_is_suggested():
     )
 
 
-def test_a_similar_name_is_not_suggested_if_the_source_is_partly_unreadable():
+def test_a_vaguely_similar_name_is_not_suggested_if_the_source_is_partly_unreadable():
     alike = "there is no Service shop/webbed"
     hint = " (did you mean shop/web?)"
     assert say_missing(make_view(make_port()), "shop/webbed") == alike + hint
@@ -122,7 +122,7 @@ def test_a_nonexistent_service_named_like_a_namespace_suggests_the_namespace():
         (range_at_node("unreadable", "192.0.2.9", "this node"), "85", False),
     ],
 )
-def test_an_unserved_port_of_a_range_is_reported_with_the_reason(note, wanted, is_said):
+def test_a_missing_port_is_reported_with_the_mistake_of_its_possible_range(note, wanted, is_said):
     view = make_view(make_port(notes=(note,)))
     why = f": {say(note)}" if is_said else ""
     said = say_missing(view, f"shop/web:{wanted}")

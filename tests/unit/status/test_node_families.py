@@ -37,7 +37,7 @@ def test_node_families_have_the_kind_stated_in_the_figures_table():
 
 
 @pytest.mark.parametrize("reason", ["firewall-drops", "not-listening", "source-away"])
-def test_a_node_wide_cause_has_a_series_while_it_lasts(reason):
+def test_the_series_of_a_node_wide_cause_is_1_only_while_the_cause_lasts(reason):
     name = "userspace_proxy_node_problem"
     firewall = FirewallFacts("table ip filter, chain INPUT", "its policy is drop", "")
     unrouted = {"fd00::1": "Network is unreachable"}

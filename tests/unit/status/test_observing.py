@@ -212,7 +212,7 @@ def test_a_client_announced_by_a_load_balancer_may_have_any_address(client):
         pytest.param({}, "2001:db8::10/128", id="it-dials-the-other-family"),
     ],
 )
-def test_a_load_balancer_that_is_not_admitted_announces_no_clients(port, announcing):
+def test_udp_and_load_balancers_that_cannot_reach_a_port_announce_no_clients(port, announcing):
     one = make_port("web", admits=("192.0.2.0/24",), **port)
     ((_, why, _),) = reasons(
         one, wanted=ConnectionFilter(client="10.0.0.7"), announcing=(announcing,)

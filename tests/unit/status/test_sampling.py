@@ -228,7 +228,7 @@ async def test_a_request_after_the_pause_gets_a_view_immediately():
     assert proxy.pauses == []
 
 
-async def test_waiting_requests_share_a_view_taken_after_their_arrival():
+async def test_a_hundred_waiting_requests_share_two_views_taken_after_their_arrival():
     proxy = ProxyOfRequests(view_s=0.1)
     first = await proxy.views.take()
     waiting = [asyncio.create_task(proxy.views.take()) for _ in range(100)]

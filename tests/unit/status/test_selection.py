@@ -101,7 +101,7 @@ def test_the_search_applies_to_ports_and_ignored_services():
         pytest.param({"open": '"><script>'}, Selection(), id="no-id"),
     ],
 )
-def test_invalid_values_in_a_query_are_ignored(query, expected):
+def test_a_query_is_parsed_without_invalid_values_and_with_a_truncated_search(query, expected):
     assert Selection.parse(query) == expected
 
 
@@ -133,11 +133,11 @@ def test_a_row_can_be_expanded_and_collapsed():
         pytest.param("name", "name", "./?sort=-name", id="names-from-the-last"),
     ],
 )
-def test_the_link_of_a_sorted_column_reverses_its_direction(sort, column, expected):
+def test_the_link_of_a_column_sorts_by_it_or_reverses_its_direction(sort, column, expected):
     assert Selection(sort=sort, page=3).sorted_by(column) == expected
 
 
-def test_rows_can_be_sorted_by_every_column_in_both_directions():
+def test_sorting_by_any_column_in_either_direction_keeps_all_rows():
     for column in SORTS:
         assert sorted(names(sort=column)) == sorted(names(sort=f"-{column}"))
 

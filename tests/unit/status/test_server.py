@@ -259,7 +259,7 @@ async def test_a_browser_that_requests_a_service_is_redirected_to_a_search(servi
 
 
 @pytest.mark.parametrize("path", ["/api/v1/status?q=web", "/metrics", "/configz", "/api/v1/demand"])
-async def test_waiting_requests_share_a_response_and_probes_do_not_wait(path):
+async def test_waiting_requests_refresh_the_view_at_most_three_times_and_probes_do_not_wait(path):
     taken, first, release = [], asyncio.Event(), asyncio.Event()
 
     async def refresh():

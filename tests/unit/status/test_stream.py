@@ -179,7 +179,7 @@ async def has_ended(response):
 
 
 @pytest.mark.parametrize("path", ["/stream", "/api/v1/status?watch"])
-async def test_a_cross_site_request_cannot_open_a_page_stream(path):
+async def test_a_cross_site_request_cannot_open_a_stream(path):
     async with watching(make_view()) as watcher:
         async with watcher.get(path, headers={"Sec-Fetch-Site": "cross-site"}) as response:
             assert response.status == 403
@@ -270,7 +270,7 @@ async def test_a_recovered_service_port_is_removed_from_a_summary():
         pytest.param(9.0, 30.0, id="the-connection-is-not-silent-for-long"),
     ],
 )
-def test_streams_with_an_interval_use_a_limited_share_of_a_core(cpu_s, waits_s):
+def test_the_interval_of_a_stream_grows_with_its_cpu_time_up_to_30_s(cpu_s, waits_s):
     assert pause_after(cpu_s, every_s=5.0) == waits_s
 
 

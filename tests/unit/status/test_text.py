@@ -91,7 +91,7 @@ def test_the_overall_level_is_the_worst_of_all_lines(view, level):
         (10, True, 10, "Source: m/shop.yaml:9: no"),
     ],
 )
-def test_node_problems_with_the_same_remedy_are_limited_to_three_lines(count, is_wide, shown, last):
+def test_over_four_node_problems_with_one_remedy_are_cut_unless_wide(count, is_wide, shown, last):
     problems = [f"m/shop.yaml:{line}: no" for line in range(count)]
     source = SourceFacts("manifests", "m", is_synced=True, problems=problems)
     view = make_view(make_port(), source=source)
@@ -211,7 +211,7 @@ def test_top_shows_no_rates_before_the_second_sample():
     assert top.body.decode().splitlines()[2].split()[5:] == ["12", "-", "-", "-", "-", "-"]
 
 
-def test_top_shows_at_most_a_screenful_of_rows():
+def test_top_shows_at_most_two_hundred_rows():
     ports = [make_port(f"s{n}") for n in range(203)]
     top = render_top(make_view(*ports), selection=Selection(), history=History())
     lines = top.body.decode().splitlines()
@@ -318,7 +318,7 @@ def test_a_cause_within_a_selection_counts_all_affected_services():
     assert lines_of(part.part(view.ports[:1], (), ()), incidents=whole)[1].startswith("  ! shop/")
 
 
-def test_wide_output_lists_all_causes_with_all_services_and_remedies():
+def test_wide_output_lists_all_shared_causes_and_their_remedies():
     causes = [refuses(f"10.244.0.{number}:80") for number in range(7)]
     endpoints = tuple(make_endpoint(str(one.get("at")), cause=one) for one in causes)
     view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b")))
