@@ -163,7 +163,7 @@ async def test_the_clock_difference_of_a_stream_accounts_for_its_last_lines_age(
 
 
 @pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000])
-async def test_a_stream_that_exceeds_the_limits_is_closed(agents, client, part):
+async def test_a_stream_that_exceeds_the_limits_ends_with_an_error(agents, client, part):
     pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
     changes = AgentCalls(client).changes(
         target(pod), "/api/v1/status?watch", Bounds(), first_s=30, silent_s=30
@@ -199,7 +199,7 @@ async def test_parsing_the_changes_of_a_stream_uses_a_limited_share_of_the_time(
     assert len(waits) == 2
 
 
-async def test_lines_of_a_status_stream_are_bounded_in_size(agents, client):
+async def test_the_status_accumulated_from_a_stream_is_bounded_in_size(agents, client):
     def sends(make):
         async def send_more(request, send):
             await send(HEAD + b'{"version": "1"}\n')

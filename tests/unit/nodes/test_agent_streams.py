@@ -61,7 +61,7 @@ def problem(answers):
     return answers.nodes["node-1"].problem
 
 
-async def test_after_each_failure_the_retry_delay_grows(agents, follow):
+async def test_the_retry_delay_grows_after_each_failure_up_to_a_limit(agents, follow):
     agents.add("node-1", fixed(b"no", 500))
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):

@@ -73,7 +73,7 @@ def hostile(name, size):
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"params"}))
-def test_decoding_a_response_stays_within_the_estimated_memory(name):
+def test_decoding_a_response_uses_at_most_a_quarter_more_memory_than_estimated(name):
     kind, line = hostile(name, 5_000)
     Allowance(10 * most_of(line)).decode(line, kind)
     tracemalloc.start()

@@ -78,7 +78,7 @@ async def test_kube_proxy_is_not_an_agent_even_after_a_failed_list(api, finder_o
     assert not (await finder.pods()).agents
 
 
-async def test_nodes_targeted_by_the_daemon_set_lack_an_agent(api, finder_of):
+async def test_nodes_matching_the_node_selector_of_agent_pods_should_have_an_agent(api, finder_of):
     linux = {"kubernetes.io/os": "linux"}
     api.put(pod("one", "node-1", nodeSelector=linux, tolerations=[{"operator": "Exists"}]))
     api.put(node("node-1", **linux))
@@ -158,7 +158,7 @@ async def test_pods_are_listed_again_after_a_watch_ends(api, finder_of):
         pytest.param(b'{"type": "ERROR", "object": {"code": 500}}\n', id="error"),
     ],
 )
-async def test_an_invalid_pod_in_a_watch_ends_only_that_watch(api, finder_of, line):
+async def test_an_invalid_line_of_a_watch_ends_only_that_watch(api, finder_of, line):
     api.put(pod("one", "node-1"))
     finder = finder_of()
     await finder.pods()

@@ -43,7 +43,7 @@ def test_an_answer_before_the_failures_of_others_is_no_evidence(cause, since):
     assert answers_since([silent(POD)], answers) == ("b", "c"), "it is unknown when it failed"
 
 
-def test_an_endpoint_without_a_recent_answer_fails_for_all():
+def test_an_endpoint_without_a_recent_answer_counts_as_answering_for_no_node():
     old = answering(answered_at=SINCE - 9, sent_at=SINCE - 9)
     (one,) = endpoints_of({"a": web(failing(SILENT)), "b": web(old)})
     assert (one.tried, one.answered, one.extent) == (("a", "b"), (), Extent.ONE)
@@ -70,7 +70,7 @@ def test_without_a_received_byte_no_endpoint_counts_as_answering():
         ({"cause": silent(POD)}, True),
     ],
 )
-def test_a_node_with_any_counter_has_dialled_the_endpoint(facts, is_tried):
+def test_a_node_with_any_figure_or_cause_of_an_endpoint_has_dialled_it(facts, is_tried):
     assert has_tried(untried(**facts)) is is_tried
 
 

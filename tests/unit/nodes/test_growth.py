@@ -27,7 +27,7 @@ def test_counters_without_a_previous_value_add_nothing_to_a_rate():
     assert rates_of(first, merged_of()) == {}
 
 
-def test_a_nodes_stopped_clock_yields_no_rate():
+def test_a_nodes_stopped_or_impossible_clock_yields_no_rate():
     assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
     later = at(NOW + 1, 200, started=[NOW + 9])
     assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()
@@ -69,6 +69,6 @@ def test_sort_orders_cover_every_column_of_a_proxys_page():
         pytest.param("-open", ["cart", "search", "web", "quiet"], id="open"),
     ],
 )
-def test_ports_with_equal_figures_are_sorted_by_name(sort, names):
+def test_ports_are_sorted_by_the_selected_column_and_then_by_name(sort, names):
     found = in_order(PORTS[::-1], sort, RATES.__getitem__)
     assert [port.key.service for port in found] == names

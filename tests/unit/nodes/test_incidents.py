@@ -92,7 +92,7 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
 
 
 @pytest.mark.parametrize("cause", [owes_answers, not_all_to_endpoint, silent])
-def test_lost_answers_are_attributed_to_the_path_if_only_one_node_loses_them(cause):
+def test_answers_lost_on_only_one_node_are_attributed_to_the_path_unless_dials_timed_out(cause):
     minute = LastMinuteFacts(
         20, refused=9, unanswered_requests=9, cause=cause(POD), is_unusual=True
     )

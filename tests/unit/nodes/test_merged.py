@@ -108,7 +108,7 @@ def test_the_merged_mark_is_neutral_until_all_nodes_have_answered(answers):
     assert merged_of(answer_of("a", FINE)).mark is Level.OK
 
 
-def test_an_unresponsive_node_is_not_counted():
+def test_an_unresponsive_nodes_last_response_is_not_counted():
     old = answer_of("b", SICK, problem=without_answer("b").problem)
     merged = merged_of(answer_of("a", FINE), old, without_answer("c"))
     assert (merged.nodes, merged.answered) == (("a", "b", "c"), ("a",))
@@ -118,7 +118,7 @@ def test_an_unresponsive_node_is_not_counted():
     assert not merged.incidents
 
 
-def test_families_and_sides_are_separate_service_ports():
+def test_the_text_of_a_merged_key_contains_ipv6_and_the_external_side():
     key = MergedKey("shop", "web", "http", "IPv4", "")
     assert (str(key), key.name, key.of_service) == ("shop/web:http", "shop/web:http", "shop/web")
     other = MergedKey("shop", "web", "", "IPv6", "external")
@@ -164,7 +164,7 @@ def test_the_merged_view_counts_healthy_ports_omitted_by_summaries():
     assert merged_of(answer_of("a", SICK, FINE)).healthy == 0
 
 
-def test_details_are_requested_for_services_not_ok_on_some_node():
+def test_details_of_a_limited_number_of_services_are_requested_starting_with_the_most_affected():
     ports = [web(failing(refuses(POD)), name=f"s{number}") for number in range(ASKED_MAX + 5)]
     nodes = all_of(
         answer_of("a", *ports, is_summary=True),

@@ -43,7 +43,7 @@ def test_a_namespaces_status_counts_other_namespaces_problems():
     assert render_status(here).body.decode().splitlines()[1] == "namespace shop"
 
 
-def test_the_nodes_table_is_shown_for_a_namespace_but_not_for_a_service():
+def test_node_problems_affect_the_level_of_a_namespace_but_not_of_a_service():
     silent = AllNodes((answer("node-1", WEB, DB), AgentAnswer("node-2")))
     silent = AllNodes((*silent.answers, answer("node-3", WEB, DB, version="0.0.9")))
     assert merge(silent).level is not Level.OK

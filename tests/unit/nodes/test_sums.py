@@ -28,5 +28,5 @@ def test_impossible_counter_values_are_ignored():
     assert of_port(port) == Sums(received_bytes=7)
 
 
-def test_a_decreased_counter_is_counted_from_zero():
+def test_a_decreased_counter_counts_as_not_grown():
     assert since(Sums(5, 10, 1), Sums(4, 20, 1)) == Sums(1, 0, 0)

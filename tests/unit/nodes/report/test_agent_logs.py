@@ -27,7 +27,7 @@ async def test_only_the_last_lines_of_a_long_log_are_kept(api, client, monkeypat
     assert f"tailLines={agent_logs.LINES}" in api.requests[-1]
 
 
-async def test_a_forbidden_namespace_is_not_requested_again(api, client):
+async def test_logs_of_a_forbidden_namespace_are_requested_at_most_eight_times(api, client):
     api.denied = {"get pods/log"}
     agents = targets(api, *["x"] * 40)
     found = await read_logs(client, agents)

@@ -15,7 +15,7 @@ def contents_of(path):
         return {one.name: archive.extractfile(one).read() for one in archive}
 
 
-def test_an_archive_has_one_directory_readable_only_by_its_user(tmp_path):
+def test_an_archive_contains_one_directory_and_is_readable_only_by_its_user(tmp_path):
     path = tmp_path / "incident.tar.gz"
     size = write_archive(path, FILES, made_at=NOW)
     assert contents_of(path) == {f"incident/{file.path}": file.body for file in FILES}

@@ -177,7 +177,7 @@ def test_all_files_and_missing_parts_are_listed():
     assert all(path in readme for path in sizes)
 
 
-def test_control_characters_are_removed_from_every_file():
+def test_no_file_contains_unescaped_control_characters():
     trick = "".join(TRICKS)
     status = forged(status_of(service_objects(1), "alpha"), trick)
     agent = ForwardTarget("kube-system", f"a{trick}", 10249)

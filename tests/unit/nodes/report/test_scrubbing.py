@@ -109,6 +109,6 @@ def test_a_value_of_unknown_type_raises_type_error(scrubber):
         scrubber.value([object()])
 
 
-def test_a_service_key_is_a_tuple_of_names(scrubber):
+def test_a_scrubbed_service_key_is_still_a_service_key(scrubber):
     hidden = scrubber.value(ServiceKey("shop", "web"))
     assert isinstance(hidden, ServiceKey)
