@@ -333,7 +333,7 @@ def test_a_service_name_must_be_a_single_label():
         pytest.param({"finalizers": ["orphan", "x"]}, "metadata.finalizers[1]", "x", id="final"),
     ],
 )
-def test_object_names_must_be_dns_names(fields, path, wrong):
+def test_names_labels_annotations_and_finalizers_of_an_object_must_be_valid(fields, path, wrong):
     with pytest.raises(FieldError) as caught:
         check_metadata(Metadata(**{"name": "web", **fields}))
     assert caught.value.path == path

@@ -108,7 +108,7 @@ def test_an_invalid_annotation_value_gets_a_note_and_has_no_effect(name, values,
         ("userspace-proxy-xyzzy", ""),
     ],
 )
-def test_an_annotation_resembling_a_known_annotation_gets_a_note(key, meant):
+def test_an_unknown_annotation_with_a_prefix_like_the_proxys_gets_a_note(key, meant):
     assert read_handling({key: "x"})[1] == (unknown(key, meant, KNOWN),)
 
 
@@ -148,7 +148,7 @@ HOLD = "userspace-proxy.io/hold"
         pytest.param("60s,200000", "200000", "1–100000", id="twice-as-many"),
     ],
 )
-def test_an_invalid_hold_annotation_gets_a_note_and_clients_are_refused(value, part, allowed):
+def test_an_invalid_hold_annotation_gets_a_note_and_has_no_effect(value, part, allowed):
     handling, (note,) = read_handling({HOLD: value})
     problem = note.params[1]
     assert (handling.hold, note) == (None, wrong(HOLD, problem, annotation_of("hold").otherwise))

@@ -86,7 +86,7 @@ def problem_of(text: str) -> str:
         pytest.param("spec[", 7, id="half-an-index"),
     ],
 )
-def test_a_field_without_a_line_has_the_line_of_its_container(path, line):
+def test_a_field_has_its_own_line_or_the_line_of_its_container(path, line):
     assert read(WEB).line_of(path) == line
 
 
@@ -246,7 +246,7 @@ def test_a_byte_order_mark_may_begin_each_document():
     assert values == [d.value for d in read_all(text)] == [{"a": 1}, {"b": 2}]
 
 
-def test_empty_documents_are_omitted():
+def test_empty_documents_before_another_document_are_omitted():
     text = "---\n" * 3 + "--- \t\r\n---\na: 1\n" + "---\n" * 1000 + "b: 2\n---\n"
     assert parts_of(text) == [("---\na: 1\n", 4), ("---\nb: 2\n", 1005), ("---\n", 1007)]
 

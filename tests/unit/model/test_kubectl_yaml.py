@@ -46,7 +46,7 @@ def test_the_last_of_duplicate_keys_is_used():
         ("<<: *x, <<: *y", "y"),
     ],
 )
-def test_a_yaml_merge_replaces_preceding_keys(merging, token):
+def test_a_yaml_merge_replaces_preceding_keys_and_is_replaced_by_following_keys(merging, token):
     value = value_of(f"x: &x {{t: x}}\nY: &y {{t: 'y'}}\nu: {{{merging}}}")
     assert isinstance(value, dict)
     assert value["u"] == {"t": token}

@@ -197,7 +197,7 @@ def test_a_pods_hostname_requires_its_subdomain_to_be_the_service():
     assert [e.hostname for e in item.endpoints] == [""]
 
 
-def test_a_service_without_a_selector_selects_no_pods():
+def test_a_service_without_ports_and_families_has_an_ipv4_selection_without_ports():
     assert selection() == PodSelection((), (IPFamily.IPV4,))
     assert read_selection(decode(b"{}", WireService)) == selection()
 

@@ -51,7 +51,7 @@ def test_a_range_of_all_ports_is_recognized_in_any_notation():
         pytest.param(",".join(f"p{n}=1-2" for n in range(RANGES_MAX + 1)), id="too-many"),
     ],
 )
-def test_an_invalid_cluster_ip_range_is_rejected(text):
+def test_an_invalid_port_range_is_rejected(text):
     with pytest.raises(ConfigError):
         read_port_ranges(text)
 
@@ -66,7 +66,7 @@ def test_the_maximum_number_of_ranges_is_accepted():
     assert len(read_port_ranges(text)) == RANGES_MAX
 
 
-def test_a_range_is_formatted_as_requested():
+def test_a_port_range_is_formatted_as_in_the_annotation():
     ranges = read_port_ranges("rtp=10000-20000,game=all")
     assert list(map(str, ranges)) == ["rtp=10000-20000", "game=all"]
 

@@ -47,7 +47,7 @@ BINARY = SIGNATURE + bytes.fromhex("21 11 000c c0000201 cb007107 9c40 0050")
         (V2, (CLIENT, None), SIGNATURE + bytes.fromhex("21 00 0010 e5 000d") + b"shop/web:http"),
     ],
 )
-def test_a_proxy_header_contains_the_client_and_the_dialled_address(version, addresses, header):
+def test_a_proxy_header_contains_both_addresses_if_both_are_known(version, addresses, header):
     assert write_header(version, *addresses, "shop/web:http") == header
 
 
@@ -78,7 +78,7 @@ def test_the_proxy_header_of_a_health_check_contains_no_client(header):
         pytest.param(SIGNATURE + bytes.fromhex("21 12 0000"), Header(16, None, None), id="UDP"),
     ],
 )
-def test_bytes_after_a_proxy_header_are_left_unread(data, expected):
+def test_a_proxy_header_is_parsed_without_the_bytes_after_it(data, expected):
     assert read_header(data) == expected
 
 
@@ -115,7 +115,7 @@ def test_every_prefix_of_a_proxy_header_counts_as_incomplete(header):
         (SIGNATURE + bytes.fromhex("21 11 0ff1"), "it has 4097 bytes, more than 4096"),
     ],
 )
-def test_a_malformed_proxy_header_is_rejected_at_its_first_invalid_byte(data, problem):
+def test_a_malformed_proxy_header_is_rejected_with_the_reason(data, problem):
     with pytest.raises(MalformedHeader) as caught:
         read_header(data)
     assert str(caught.value) == problem

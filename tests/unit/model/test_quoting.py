@@ -27,7 +27,7 @@ from userspace_proxy.model.quoting import (
         (None, "None"),
     ],
 )
-def test_a_long_value_is_truncated(value, text):
+def test_text_is_quoted_and_a_long_value_is_truncated(value, text):
     assert quoted(value) == text
 
 

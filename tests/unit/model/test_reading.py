@@ -244,7 +244,7 @@ class TestSlice:
             pytest.param(None, "", id="null"),
         ],
     )
-    def test_an_endpoints_pod_is_its_target_reference(self, target, pod):
+    def test_an_endpoints_pod_is_the_pod_in_its_target_reference(self, target, pod):
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
         for with_pods in (False, True):
             item = a_slice(with_pods=with_pods, endpoints=endpoints)

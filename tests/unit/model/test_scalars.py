@@ -97,7 +97,7 @@ def test_plain_scalars_that_match_no_other_type_are_text(text):
         ("0x" + "f" * 5000, "0xffffffffffffffffff… is a number of more than 64 bits", "quote it"),
     ],
 )
-def test_ambiguous_numbers_are_errors(text, problem, hint):
+def test_ambiguous_or_too_large_numbers_are_errors(text, problem, hint):
     with pytest.raises(InputError) as caught:
         read_plain(text)
     assert (caught.value.message, caught.value.hint) == (problem, hint)

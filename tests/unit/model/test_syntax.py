@@ -98,7 +98,7 @@ def test_qualified_names_are_accepted(name):
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "A/b", "/a", "a.b/", "a/b/c", "a" * 64])
-def test_unqualified_names_are_rejected(name):
+def test_invalid_qualified_names_are_rejected(name):
     with pytest.raises(FieldError, match=r"metadata.labels: "):
         check_qualified_name(name, "metadata.labels")
 
