@@ -68,7 +68,7 @@ def test_commands_read_the_status_address_from_the_configuration_file(tmp_path):
 
 
 @pytest.mark.parametrize("bound", ["disabled", "fd://3"])
-def test_a_disabled_status_page_cannot_be_queried(bound):
+def test_a_status_page_that_is_disabled_or_has_no_known_address_cannot_be_queried(bound):
     settings = load_settings([f"--metrics-bind-address={bound}"]).settings
     with pytest.raises(ConfigError, match=r"disabled|fd://3"):
         address_of(settings)

@@ -20,7 +20,7 @@ ALL = ", ".join(all_commands(COMMANDS))
     ("words", "port"),
     [(["demo"], None), (["demo", "--port=8080"], "8080"), (["demo", "--port", "0"], "0")],
 )
-def test_the_port_argument_is_passed_to_demo(words, port, substitutes):
+def test_the_port_flag_is_passed_to_demo(words, port, substitutes):
     calls = substitutes()
     assert main(words) == 0
     ((_, given),) = calls

@@ -138,7 +138,7 @@ async def test_without_a_context_the_cluster_is_identified_by_its_server(tmp_pat
         ("win32", {}, True),
     ],
 )
-def test_a_browser_opens_only_with_a_graphical_display(platform, environment, has_one):
+def test_on_linux_a_browser_opens_only_with_a_display_or_if_chosen(platform, environment, has_one):
     assert has_screen(platform, environment) is has_one
 
 

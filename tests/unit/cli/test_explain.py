@@ -118,7 +118,7 @@ spec: {clusterIP: 10.96.0.11, ports: [{port: 5432}]}
         pytest.param(("--allow-endpoint-names=example.org",), id="another-name-allowed"),
     ],
 )
-def test_endpoint_names_in_manifests_are_evaluated_with_the_flags(flags, tmp_path, capsys):
+def test_an_endpoint_name_that_no_flag_allows_is_not_looked_up(flags, tmp_path, capsys):
     said = "is not looked up: --allow-endpoint-names has no suffix of it"
     path = tmp_path / "db.yaml"
     path.write_text(DB)
@@ -348,7 +348,7 @@ async def test_the_kubectl_plugin_reads_kubectls_cluster(api, monkeypatch, tmp_p
     assert capsys.readouterr().err == error
 
 
-async def test_a_context_is_read_without_a_proxy_and_repeated_in_the_next_command(
+async def test_a_context_is_found_in_any_file_that_the_variable_kubeconfig_lists(
     api, monkeypatch, tmp_path, capsys
 ):
     api.put(service())
@@ -369,7 +369,7 @@ async def test_a_context_is_read_without_a_proxy_and_repeated_in_the_next_comman
     assert await run("web", "--cluster=c", "--user=u", "--context=c") == 3
 
 
-def test_a_slow_credential_plugin_is_not_reported_as_a_slow_server(tmp_path, capsys):
+def test_a_failed_credential_plugin_is_reported_in_one_line(tmp_path, capsys):
     plugin = tmp_path / "plugin"
     plugin.write_text("#!/bin/sh\necho open https://login.example.com >&2\nexit 1\n")
     plugin.chmod(0o755)

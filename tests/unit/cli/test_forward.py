@@ -115,7 +115,7 @@ async def test_forward_prints_service_addresses_and_changes(pods):
         assert await running.end() == (0, "")
 
 
-async def test_each_port_of_a_short_range_reaches_its_pod(pods):
+async def test_a_port_of_a_short_range_reaches_its_pod_and_a_long_range_is_not_forwarded(pods):
     annotations = {"userspace-proxy.io/port-ranges": "http=8000-8099, udp=53-99"}
     for name, ports, of in (
         ("web", [{"name": "http", "port": 8001}, UDP], annotations),

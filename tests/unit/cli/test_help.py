@@ -38,7 +38,7 @@ def test_the_help_of_a_long_flag_is_on_the_next_line():
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_the_help_of_a_command_fits_a_screen(command):
+def test_the_help_of_a_command_lists_its_flags_and_statuses_in_at_most_100_columns(command):
     text = command_help(command)
     assert text.startswith(f"userspace-proxy {command.name}: ")
     assert f"\n  userspace-proxy {command.name}" in text

@@ -162,13 +162,13 @@ def test_a_value_without_a_json_type_is_logged_as_text(logged):
 @pytest.mark.parametrize(
     ("verbosity", "is_debug"), [(0, False), (2, False), (3, False), (4, True), (9, True)]
 )
-def test_verbosity_enables_debug_logging(verbosity, is_debug, clean_logging, stderr):
+def test_verbosity_4_and_above_enables_debug_logging(verbosity, is_debug, clean_logging, stderr):
     set_up_logging("text", verbosity, descriptor=stderr.descriptor)
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.DEBUG) is is_debug
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.INFO)
 
 
-def test_libraries_log_only_errors(clean_logging, stderr):
+def test_libraries_log_only_warnings_and_errors(clean_logging, stderr):
     set_up_logging("text", 9, descriptor=stderr.descriptor)
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
     assert logging.getLogger("aiohttp.server").isEnabledFor(logging.WARNING)

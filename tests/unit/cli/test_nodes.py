@@ -89,7 +89,7 @@ async def test_json_output_contains_verdicts_and_nodes(three, cluster, capsys):
     assert {row["node"] for row in rows} == {*THREE}
 
 
-async def test_rates_are_averaged_and_summed_over_all_nodes(three, cluster, capsys, monkeypatch):
+async def test_top_shows_rates_averaged_over_three_seconds(three, cluster, capsys, monkeypatch):
     loop, shown = asyncio.get_running_loop(), []
 
     class Recorded(FollowedNodes):

@@ -81,7 +81,7 @@ def test_a_line_without_a_connection_record_is_omitted(line, is_json):
     assert shown(NodeLine("node-7", line), is_json=is_json) == []
 
 
-def test_a_node_with_a_broken_stream_is_reported_once(capsys):
+def test_a_broken_stream_is_reported_once_until_it_delivers_a_connection(capsys):
     broken = NodeLine("node-7", problem=agent_causes.no_answer("kube-system", 5.0))
     assert len(shown(broken, broken, NodeLine("node-7", line_of(ENDED)), broken)) == 1
     assert capsys.readouterr().err.count("node-7: ") == 2
@@ -140,6 +140,6 @@ async def test_a_replacement_agent_is_followed(cluster, capsys):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_observe_fails_immediately_if_all_agents_reject_a_flags_value(cluster, capsys):
+async def test_observe_reports_an_invalid_flag_value_as_a_usage_error(cluster, capsys):
     assert await cluster.run("observe", "--slow=often") == 2
     assert "--slow" in capsys.readouterr().err

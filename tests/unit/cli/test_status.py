@@ -74,7 +74,7 @@ def test_json_output_contains_the_proxys_ports_of_the_service(serve_view, capsys
 
 
 @pytest.mark.parametrize("words", [["shop"], ["-n", "shop"]])
-def test_the_namespace_flag_limits_the_status_of_the_node(words, serve_view, capsys):
+def test_a_namespace_limits_the_status_of_the_node(words, serve_view, capsys):
     cart = make_port("cart", namespace="cart", problem="a program has the port")
     source = SourceFacts(problems=("cannot watch Services",))
     view = make_view(make_port("web"), cart, source=source)

@@ -51,7 +51,7 @@ def test_only_output_to_a_terminal_is_coloured(stream, environment, expected):
         pytest.param(io.StringIO(), {}, 0, id="file"),
     ],
 )
-def test_line_width_is_limited_only_on_a_terminal(stream, environment, expected, monkeypatch):
+def test_line_width_is_limited_only_for_a_terminal(stream, environment, expected, monkeypatch):
     monkeypatch.setenv("COLUMNS", "97")
     assert columns_of(stream, environment) == expected
 
