@@ -412,7 +412,7 @@ def test_udp_endpoints_that_never_reply_are_not_reported_as_failing():
         pytest.param([None], {}, id="none"),
     ],
 )
-def test_udp_endpoints_keep_causes_other_than_silence(causes, facts):
+def test_silence_stays_a_cause_if_an_endpoint_answered_or_failed_otherwise(causes, facts):
     port = mute_port(*causes, **facts)
     assert [endpoint.cause for endpoint in without_silence(port)] == causes
 

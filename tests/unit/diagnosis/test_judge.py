@@ -123,7 +123,7 @@ def test_clients_outside_the_source_ranges_are_reported_but_not_as_a_problem():
     assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
 
 
-def test_an_alert_ends_if_no_client_has_dialled_since_the_ejection():
+def test_an_alert_ends_once_the_failures_of_an_endpoint_are_past():
     due = replace(EJECTED, ejected_for_s=0.0)
     states = [judge(make_port(endpoints=(one,))) for one in (EJECTED, due, PAST, CLOSING)]
     assert [state.is_problem for state in states] == [True, True, False, True]
@@ -137,7 +137,7 @@ def test_an_alert_ends_if_no_client_has_dialled_since_the_ejection():
         pytest.param({"endpoints": (ENDING,)}, id="about-to-vanish"),
     ],
 )
-def test_unanswered_clients_need_attention_but_are_not_a_problem(changes):
+def test_unanswered_or_denied_clients_and_leaving_endpoints_need_attention_but_no_alert(changes):
     port = make_port(**{"endpoints": (READY,), **changes})
     assert (port.mark, port.state.is_problem) == (Level.ATTENTION, False)
     assert port.state.code is port.state.causes[0].code
@@ -155,7 +155,7 @@ DROPPING = {"endpoints": (OTHER_NODE,), "cause": ELSEWHERE, "is_dropping": True}
         pytest.param({"path": IN_KERNEL}, id="kernel"),
     ],
 )
-def test_outside_clients_dropped_by_design_have_no_success_mark(changes):
+def test_a_port_without_a_problem_whose_clients_may_be_unserved_has_no_success_mark(changes):
     port = make_port(**changes)
     assert (port.state.level, port.mark) == (Level.OK, None)
 
@@ -205,7 +205,7 @@ def test_a_slice_with_a_service_label_takes_precedence():
         pytest.param(("Service", "shop", "web-1"), True, id="another-kind"),
     ],
 )
-def test_unrelated_rejected_objects_do_not_affect_a_port(item, is_empty):
+def test_a_rejected_object_does_not_affect_a_port_with_slices_or_of_another_service(item, is_empty):
     port = empty() if is_empty else make_port()
     (same,) = given(port, rejected=[rejected_as(*item)])
     assert same is port

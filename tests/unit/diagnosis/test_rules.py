@@ -64,12 +64,12 @@ def test_a_port_with_a_denying_endpoint_needs_attention(expected):
 
 
 @pytest.mark.parametrize("expected", cases.STALLED)
-def test_stalled_connections_are_reported_with_a_remedy_while_open(expected):
+def test_many_stalled_open_connections_are_reported_with_a_remedy(expected):
     assert check(expected).state.hint == expected.clauses[0].hint
 
 
 @pytest.mark.parametrize("expected", cases.MISTAKES)
-def test_clients_rejected_for_their_requests_need_attention(expected):
+def test_clients_rejected_for_a_mistake_need_attention(expected):
     state = check(expected).state
     assert (state.is_problem, state.causes) == (True, expected.changes["client_mistakes"])
     # A failing endpoint takes precedence over rejected clients.
@@ -211,7 +211,7 @@ def test_a_rule_on_this_node_is_named_in_full_even_as_the_second_cause():
     ],
     ids=["one", "two", "three", "loopback"],
 )
-def test_a_service_without_clients_lists_its_node_port_addresses(ips, places):
+def test_a_service_without_clients_lists_its_node_port_addresses_unless_more_than_two(ips, places):
     ports = [FrontendFacts(f"{ip}:30080", FrontendKind.NODE_PORT) for ip in ips]
     port = make_port(endpoints=(READY,), frontends=(CLUSTER_IP, *ports), **MUTE_PORT)
     end = [said.node_port_at(tuple(places))] if places else []

@@ -204,7 +204,7 @@ def test_a_service_that_never_had_an_endpoint_has_no_removed_endpoints():
         ),
     ],
 )  # fmt: skip
-def test_the_endpoint_with_the_most_failed_clients_is_named(
+def test_the_recently_failed_endpoint_with_the_most_failed_clients_is_named(
     minute, endpoints, at_first, at_last, shown
 ):
     failed = {POD: at_first, OTHER: at_last}
@@ -308,7 +308,7 @@ def test_failures_reported_before_stay_reported_until_their_share_halves(minute,
     assert served(few, **changes).state.word is PortState.SERVED
 
 
-def test_repeatedly_ejected_and_readmitted_endpoints_are_reported():
+def test_a_service_that_repeatedly_loses_all_its_endpoints_is_reported():
     minute = found(MinuteCounts(8, flaps=3), returned(5.0))
     flaps = said.flaps(3, "shop", "web")
     assert many_flaps(served(minute)) == flaps
@@ -461,7 +461,7 @@ def test_unanswered_requests_are_unusual_if_another_endpoint_answers_all_request
 @pytest.mark.parametrize(
     ("owed", "left_open", "is_unusual"), [(20, 11, True), (20, 10, False), (60, 60, False)]
 )
-def test_unanswered_requests_are_unusual_if_most_were_left_open(owed, left_open, is_unusual):
+def test_unanswered_requests_left_open_are_unusual_unless_a_habit(owed, left_open, is_unusual):
     endpoint = ended_so(owed)
     endpoint[1].left_open = left_open
     facts = found(MinuteCounts(12, unanswered_requests=4), endpoint)
