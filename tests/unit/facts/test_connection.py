@@ -79,7 +79,7 @@ def flow(**changes):
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
     ],
 )
-def test_a_connection_without_a_complete_response_counts_as_failed(one, is_failed):
+def test_the_event_bytes_cause_and_end_of_a_connection_determine_whether_it_failed(one, is_failed):
     assert one.is_failed is is_failed
 
 

@@ -107,7 +107,7 @@ def test_an_unanswered_request_is_counted_unless_another_failure_was_counted(cod
 
 
 @pytest.mark.parametrize(("code", "owed"), [(None, 1), (CauseCode.ENDPOINT_RESETS, 0)])
-def test_an_unanswered_request_of_a_connection_left_open_is_counted_once(code, owed):
+def test_an_unanswered_request_of_a_connection_left_open_is_counted_at_most_once(code, owed):
     counters = EndpointCounters()
     talk = exchange(counters)
     talk.code = code
@@ -117,7 +117,7 @@ def test_an_unanswered_request_of_a_connection_left_open_is_counted_once(code, o
 
 
 @pytest.mark.parametrize(("closed", "has_answers"), [(19, True), (20, False), (20, True)])
-def test_closing_when_clients_half_close_is_a_failure_after_twenty_in_a_row(closed, has_answers):
+def test_the_20th_close_after_half_closes_is_a_failure_if_a_protocol_answers(closed, has_answers):
     counters = EndpointCounters()
     for _ in range(closed):
         talk = exchange(counters)

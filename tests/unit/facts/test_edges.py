@@ -110,7 +110,7 @@ def test_the_client_table_contains_only_the_selected_services():
     assert [row.service for row in shown] == ["shop/web:http"]
 
 
-def test_a_flood_of_clients_evicts_entries_only_once(monkeypatch):
+def test_a_flood_of_clients_of_a_port_causes_only_one_search_for_an_entry_to_evict(monkeypatch):
     searched, has_place = [], Edges._has_place
 
     def search(edges, key, now):
@@ -130,7 +130,7 @@ def test_a_flood_of_clients_evicts_entries_only_once(monkeypatch):
 @pytest.mark.parametrize(
     ("service", "most"), [("shop/web:http", EDGES_OF_A_PORT), ("shop/{}", EDGES_MAX)]
 )
-def test_the_longest_inactive_client_is_evicted_from_a_full_table(service, most, monkeypatch):
+def test_a_full_table_evicts_its_longest_inactive_client_once_stale(service, most, monkeypatch):
     edges, keys = Edges(), [port_key(service.format(n)) for n in range(most)]
     edges.add([Calls(key, str(n), 2) for n, key in enumerate(keys)], 0, 10.0)
     edges.add([Calls(keys[0], "0", 1)], 0, 20.0)

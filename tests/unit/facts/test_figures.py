@@ -19,7 +19,7 @@ from userspace_proxy.facts.figures import NO_TIMES
 EVERY = figures_of(PortFigures)
 
 
-def test_the_names_of_counted_figures_contain_no_duplicates():
+def test_the_names_of_counted_figures_are_in_the_order_of_declaration():
     assert counted_names(Traffic)[:3] == ("active", "stalled", "connections")
     assert counted_names(PortFigures)[:3] == ("saved", "refused", "denied")
     assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "client_aborts")

@@ -210,7 +210,7 @@ def test_a_summary_includes_ports_with_a_cause_that_leaves_a_neutral_mark():
     assert names(msgspec.structs.replace(a_view(), ports=quiet).summarised()) == ["mqtt"]
 
 
-def test_a_summary_includes_only_conflicts_of_ignored_services():
+def test_a_summary_omits_ignored_services_without_a_conflict_unless_named():
     quiet = make_ignored("shop/headless", "", "it is headless")
     taken = make_ignored("shop/late", "", "another one has its address", is_conflict=True)
     view = a_view(ignored=(quiet, taken))
@@ -218,7 +218,7 @@ def test_a_summary_includes_only_conflicts_of_ignored_services():
     assert view.summarised({"shop/headless"}).ignored == [quiet, taken]
 
 
-def test_a_summary_includes_only_failing_health_checks():
+def test_a_summary_omits_health_checks_without_a_problem():
     well = make_health_check("shop/web", 31_000, 1)
     fails = make_health_check("shop/cart", 31_001, 1, "cannot listen")
     assert a_view(health_checks=(well, fails)).summarised().health_checks == [fails]

@@ -83,7 +83,7 @@ def test_a_state_counts_as_a_problem_only_if_clients_are_not_served(state, is_pr
     assert state.is_problem is is_problem
 
 
-def test_clients_wait_without_usable_endpoints_unless_dropped():
+def test_clients_wait_if_the_port_has_hold_and_no_usable_endpoint_unless_dropped():
     assert PortFacts(cause=CAUSE, hold_s=3.0).is_holding
     assert not PortFacts(cause=CAUSE).is_holding
     assert not PortFacts(hold_s=3.0).is_holding
@@ -219,7 +219,7 @@ def test_a_port_with_a_neutral_mark_and_failed_clients_is_unserved(facts, is_uns
     ("figures", "mark"),
     [({"connections": 3}, None), ({"connections": 3, "sent_bytes": 1}, Level.OK), ({}, Level.OK)],
 )
-def test_an_endpoint_from_which_nothing_came_back_has_a_neutral_mark(figures, mark):
+def test_an_endpoint_whose_connections_brought_nothing_back_has_a_neutral_mark(figures, mark):
     one = EndpointFacts(is_usable=True, state="ready", **figures)
     assert PortFacts(endpoints=[one], sent_bytes=9).mark_of(one) is mark
     unknown = PortFacts(endpoints=[one], state=StateFacts(word=PortState.UNKNOWN))

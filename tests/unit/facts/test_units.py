@@ -34,7 +34,7 @@ from userspace_proxy.facts.units import (
         (float("nan"), "unknown"),
     ],
 )
-def test_bytes_are_formatted_with_binary_units(count, expected):
+def test_bytes_are_formatted_with_decimal_units(count, expected):
     assert format_bytes(count) == expected
 
 
@@ -74,7 +74,7 @@ def test_only_a_count_of_one_has_a_singular_noun():
     ("rate", "expected"),
     [(0, "0"), (0.04, "0"), (0.33, "0.3"), (9.94, "9.9"), (9.95, "10"), (12_345.6, "12,346")],
 )
-def test_rates_are_formatted_per_second(rate, expected):
+def test_only_rates_below_ten_have_a_decimal(rate, expected):
     assert format_rate(rate) == expected
 
 
@@ -109,7 +109,7 @@ def test_a_histogram_of_durations_is_formatted_as_median_and_99th_percentile(tim
         (float("inf"), "unknown"),
     ],
 )
-def test_counts_are_abbreviated(count, expected):
+def test_counts_from_100_000_are_abbreviated(count, expected):
     assert count_in_short(count) == expected
 
 
