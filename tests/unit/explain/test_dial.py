@@ -186,7 +186,7 @@ def test_in_the_proxys_own_network_no_namespace_is_entered(worker):
     assert find_way(view_of(worker.pid, here)) == ()
 
 
-def test_an_open_port_accepts_and_a_closed_port_refuses_the_dial(there, worker):
+def test_endpoints_are_dialled_in_the_network_namespace_of_the_proxy(there, worker):
     with there:
         server = socket.create_server(("127.0.0.1", 0))
     open_at, closed_at = SocketAddress(*server.getsockname()), SocketAddress("127.0.0.1", 1)

@@ -81,7 +81,7 @@ FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:
         ),
     ],
 )
-def test_source_problems_are_stated_only_if_they_may_concern_the_service(changes, node, sentence):
+def test_node_problems_are_stated_only_if_they_may_concern_the_service(changes, node, sentence):
     assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
 
 
@@ -94,7 +94,7 @@ def test_ports_with_equal_numbers_have_titles_with_their_protocols():
     assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")
 
 
-def test_a_service_with_session_affinity_reports_its_timeout():
+def test_session_affinity_to_one_of_several_endpoints_is_reported_with_its_timeout():
     for is_live in (True, False):
         subject = make_subject(make_port(affinity_timeout_s=10800), is_live=is_live)
         assert explain(subject).sentence.endswith(" for 3 h (sessionAffinity)")
@@ -122,7 +122,7 @@ def made_of(*rejected, port=None, service="shop/web"):
         ),
     ],
 )
-def test_an_objects_mistake_appears_only_in_its_ports_sentence(port, sentence):
+def test_an_objects_mistake_is_appended_to_the_sentence_of_its_port(port, sentence):
     rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
     subject = made_of(rejected, port=port)
     said = explain(subject).sentence

@@ -175,7 +175,7 @@ def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family
         pytest.param("nftables", dropping, 0, id="blamed-by-an-endpoint"),
     ],
 )
-def test_the_firewall_step_reports_no_chain_unless_a_chain_is_blamed(steering, make, shown):
+def test_no_firewall_step_exists_if_a_chain_is_blamed_or_steering_is_none(steering, make, shown):
     subject = make_subject(make(), steering=SteeringState(steering))
     steps = steps_of(explain(subject), "firewall")
     assert [step.level for step in steps] == [Level.OK] * shown
