@@ -138,7 +138,7 @@ def test_a_cause_has_its_rows_code_and_json_parameters():
         pytest.param((), {"client": "203.0.113.7"}, id="unknown-in-place-of-another"),
     ],
 )
-def test_a_cause_row_rejects_unknown_parameters(args, named):
+def test_a_cause_row_rejects_missing_and_unknown_parameters(args, named):
     with pytest.raises(TypeError):
         refuses(*args, **named)
 

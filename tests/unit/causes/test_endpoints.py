@@ -107,7 +107,7 @@ def test_an_absent_host_is_reported_with_its_next_hop(hop, cause):
         *((failure, CauseCode.PACKETS_LOST) for failure in sorted(LOSSES)),
     ],
 )
-def test_a_connection_closed_without_a_byte_has_a_code(failure, code):
+def test_a_connection_that_ended_without_a_byte_has_a_code(failure, code):
     assert end_code(failure) is code
 
 
