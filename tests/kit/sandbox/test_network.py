@@ -17,3 +17,11 @@ def test_an_unusable_range_is_rejected_before_anything_starts():
 
 def test_closing_an_unopened_sandbox_does_nothing():
     Sandbox().close()
+
+
+def test_a_reopened_sandbox_has_no_clients_of_its_former_life():
+    sandbox = Sandbox()
+    for _ in range(2):
+        with sandbox:
+            sandbox.add_outside("client")
+            assert list(sandbox.outside) == ["client"]

@@ -293,6 +293,7 @@ def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "past", say(cause.replace(when=When.LAST_MINUTE)), (now,)
     yield "short", say(cause, Form.SHORT), (now,)
     yield "about", object_of(cause), ()
+    yield "one incident", ", ".join(map(str, cause.shared or ())), ()
     yield "remedy", usual, ()
     yield "outside", remedy(outside), (usual,)
     yield "at times", remedy(at_times), (usual,)

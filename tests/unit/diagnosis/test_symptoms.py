@@ -367,6 +367,9 @@ def test_flows_to_an_intermittently_closed_port_are_refused_or_unanswered():
     assert facts.cause == lately_of(refuses(POD), 5, 4.0)
     clause = said.flows_failed(18, 40, 5, 13, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
+    # Clients of a protocol without answers expect none.
+    silent = replace(served(facts, **UDP), sent_bytes=0, endpoints=())
+    assert many_failed(silent) == said.flows_failed(5, 40, 5, 0, said.because(facts.cause))
     # For TCP, refused and unanswered connections are distinguished.
     assert found(MinuteCounts(40, 5, 13), ended(5.0), refused).cause.row is resets
 

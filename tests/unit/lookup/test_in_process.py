@@ -87,6 +87,8 @@ def test_nested_blocks_may_end_in_any_order():
     assert addresses("v4", 1, type=socket.SOCK_STREAM) == [("127.64.0.11", 1)]
     outer.__exit__()
     assert socket.getaddrinfo is not ORIGINAL
+    with pytest.raises(socket.gaierror):
+        addresses("v4.shop.svc.cluster.local", 1)
     inner.__exit__()
     assert socket.getaddrinfo is ORIGINAL
 

@@ -81,6 +81,7 @@ def refusal(wire: WireService) -> str:
             loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
         ),
         service({**HTTP, "nodePort": 5060, "targetPort": "web"}, type="NodePort"),
+        service(HTTP, {**HTTPS, "nodePort": HTTP["port"]}, type="NodePort"),
         service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
         service(HTTP, type="", sessionAffinity="", externalTrafficPolicy=""),
         with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),

@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import pytest
 
 from tests.unit.nodes.views import all_of, answer_of, answering, web
@@ -143,6 +144,16 @@ async def test_a_services_page_requests_complete_responses_in_place_of_summaries
     (port,) = look.merged.ports
     assert set(port.members) == {"node-1", "node-2", "node-3"}
     assert cluster.asked[0][0] == "/api/v1/status?service=shop%2Fcart"
+
+
+async def test_a_services_page_shows_both_sides_of_a_port():
+    (one, *_others) = calm_cluster(1).answers
+    (port, *_) = one.status.ports
+    sides = [port, msgspec.structs.replace(port, side="external")]
+    name = f"{port.namespace}/{port.service}"
+    parts = {one.node: encode_answer(msgspec.structs.replace(one.status, ports=sides))}
+    look = await Cluster(summaries_of(calm_cluster(1)), lambda _: parts).live.look_at(name)
+    assert len(look.merged.ports) == 2
 
 
 async def test_a_newer_summary_overrides_an_earlier_complete_response():
