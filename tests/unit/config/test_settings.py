@@ -12,9 +12,10 @@ from userspace_proxy.model import DataPath, SocketAddress
 from userspace_proxy.status.answers import plain_setting
 
 
-def test_the_node_name_defaults_to_the_host_name():
+def test_the_node_name_defaults_to_the_host_name_in_lower_case(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "Node-1 ")
     assert Settings(hostname_override="node-7").node_name == "node-7"
-    assert Settings().node_name == socket.gethostname().strip().lower()
+    assert Settings().node_name == "node-1"
 
 
 def test_proxy_ports_stay_below_node_ports_and_ephemeral_ports():

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
@@ -139,6 +140,8 @@ def test_a_rule_dropping_all_forwarded_client_packets_is_found(rules, others, po
     tables = chains("forward", rules, others, policy)
     found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, LINKS)
     assert [one.why for one in found] == ([expected] if expected else [])
+    both = [one._replace(networks=(*one.networks, ip_network("fd00:1::/64"))) for one in LINKS]
+    assert find_forward_firewalls(tables, {}, WEB, Protocol.TCP, both) == found
     hint = "nft insert rule ip filter FORWARD ct status dnat accept; "
     assert all(one.hint.startswith(hint) for one in found)
 

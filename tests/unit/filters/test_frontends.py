@@ -312,6 +312,9 @@ def test_rules_too_expensive_to_evaluate_are_skipped():
     some = replace(RAW, steps=(DROPS_WEB,) * 100_000)
     web, other = (WEB, PROXIED), (Frontend("10.96.7.2", 80, Protocol.TCP), Translation(-110, 36002))
     assert places_to_follow(some, {"pre": some}, [web, other]) == [web]
+    # A node port has addresses that a rule needn't name.
+    at_node = Frontend("192.0.2.1", 80, Protocol.TCP, FrontendKind.NODE_PORT), other[1]
+    assert places_to_follow(some, {"pre": some}, [at_node, other]) == [at_node]
     many = replace(RAW, steps=some.steps * 2)
     assert places_to_follow(many, {"pre": many}, [web]) == ()
 

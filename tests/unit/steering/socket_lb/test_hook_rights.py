@@ -56,6 +56,10 @@ def test_with_sufficient_rights_no_right_is_reported_as_missing(rights: HookRigh
             replace(ALL, locked_max=65536),
             "this kernel counts maps as locked memory, of which 64 KiB are allowed",
         ),
+        (
+            replace(ALL, locked_max=0),
+            "this kernel counts maps as locked memory, of which 0 KiB are allowed",
+        ),
         (replace(ALL, cgroup=None, names=None), "no folder of cgroup v2 is mounted"),
         (replace(ALL, names=None), "no bpffs is mounted"),
         (replace(ALL, is_read_only=True), "/host/sys/fs/bpf is mounted read-only"),

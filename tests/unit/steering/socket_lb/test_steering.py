@@ -9,6 +9,7 @@ from userspace_proxy.kernel.nf_tables import list_tables
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.base import SteeringFacts
+from userspace_proxy.steering.nftables.steering import NftablesProgrammer
 from userspace_proxy.steering.socket_lb import (
     HookedSteering,
     HookOptions,
@@ -49,6 +50,21 @@ async def test_undetachable_hooks_of_an_earlier_run_do_not_prevent_startup(node,
     assert caplog.messages[-1].startswith(
         "cannot remove the connect() hooks of an earlier run: cannot remove connect() "
     )
+    await steering.close()
+
+
+async def test_hooks_are_repaired_although_the_rules_cannot_be(node, monkeypatch):
+    def refuse(*_):
+        raise SteeringError("cannot query nftables")
+
+    steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
+    await steering.apply({WEB: 36001})
+    repaired = []
+    steering._loaded.repair = lambda: repaired.append("hooks")
+    monkeypatch.setattr(NftablesProgrammer, "repair", refuse)
+    with pytest.raises(SteeringError, match="query"):
+        await steering.repair()
+    assert repaired == ["hooks"]
     await steering.close()
 
 
