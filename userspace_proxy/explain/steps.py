@@ -128,11 +128,7 @@ def _firewalls(
         client: The address of the client that the user asked about; empty for any client.
     """
     for one in node.firewalls:
-        is_passed = not client and any(
-            one.family in ("", port.family) and now - endpoint.sent_at < LAST_MINUTE_S
-            for port in ports
-            for endpoint in port.endpoints
-        )
+        is_passed = not client and _has_answers(ports, one.family, now)
         whom = "of other clients" if is_passed else "to Services"
         what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
@@ -145,7 +141,17 @@ def _firewalls(
             unknown = "on its way in; those at forward are read once its clients get no answer"
             yield PathStep(None, FIREWALL, f"{what} {unknown}")
         else:
-            yield PathStep(Level.OK, FIREWALL, what)
+            # Rules that aren't followed may drop packets, so only answers prove that none does.
+            yield PathStep(Level.OK if _has_answers(ports, "", now) else None, FIREWALL, what)
+
+
+def _has_answers(ports: Sequence[PortFacts], family: str, now: float) -> bool:
+    """Return whether endpoints have sent something in the last minute; "" is any family."""
+    return any(
+        family in ("", port.family) and now - endpoint.sent_at < LAST_MINUTE_S
+        for port in ports
+        for endpoint in port.endpoints
+    )
 
 
 def port_steps(

@@ -166,6 +166,12 @@ def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family
     assert step.level is level
 
 
+@pytest.mark.parametrize(("seconds_ago", "level"), [(59.0, Level.OK), (61.0, None)])
+def test_only_answers_prove_that_no_chain_drops_packets(seconds_ago, level):
+    (step,) = steps_of(explain(make_subject(answered(seconds_ago))), "firewall")
+    assert step.level is level
+
+
 @pytest.mark.parametrize(
     ("steering", "make", "shown"),
     [
@@ -178,7 +184,7 @@ def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family
 def test_no_firewall_step_exists_if_a_chain_is_blamed_or_steering_is_none(steering, make, shown):
     subject = make_subject(make(), steering=SteeringState(steering))
     steps = steps_of(explain(subject), "firewall")
-    assert [step.level for step in steps] == [Level.OK] * shown
+    assert [step.level for step in steps] == [None] * shown
 
 
 def dials(**results):
