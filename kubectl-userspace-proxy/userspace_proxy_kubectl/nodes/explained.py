@@ -72,7 +72,7 @@ def with_nodes(
         (sentence, *late, *_silence(merged), *map(format_finding, _of_all(merged)))
     )
     parts = explanation.parts
-    if unhealthy or any(one.unserved for one in merged.ports):
+    if unhealthy or any(one.unserved or _is_unheard(one) for one in merged.ports):
         states = {group.state for port in unhealthy for group in port.groups}
         topics = (_ENDPOINTS,) if states.isdisjoint(_UNREACHED) else (_ENDPOINTS, ADDRESS)
         unproved = partial(_unproved, topics=topics)
@@ -84,6 +84,11 @@ def with_nodes(
         next=next_one,
         parts=(*parts, PathPart(TITLE, steps)),
     )
+
+
+def _is_unheard(port: MergedPort) -> bool:
+    """Return whether clients have connected, but none is known to have got an answer."""
+    return not port.proven and any(one.connections for one in port.members.values())
 
 
 def _unproved(step: PathStep, topics: Collection[str]) -> PathStep:

@@ -17,7 +17,7 @@ from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import format_finding, format_port, on_nodes
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
-from .views import flows, without_answer
+from .views import QUIET, flows, untried, without_answer
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
@@ -201,3 +201,7 @@ def test_a_failing_ready_endpoint_has_no_success_mark():
     assert marks_of(answer("node-1", web(A))) == (Level.OK, Level.OK)
     assert marks_of(answer("node-1", web(A)), answer("node-2", web(A, refusing=[A]))) == (None,) * 2
     assert marks_of(answer("node-1", flows("web", unanswered=9))) == (None, None)
+    unheard = make_port(
+        "web", endpoints=(untried(A, connections=60),), **{**QUIET, "connections": 60}
+    )
+    assert marks_of(answer("node-1", unheard)) == (None, None)
