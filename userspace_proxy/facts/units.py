@@ -132,8 +132,12 @@ def format_times(count: int, last_at: float, now: float) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return a string with its first letter in upper case, otherwise unchanged."""
-    return text[:1].upper() + text[1:]
+    """Return a string with its first letter in upper case, unless it begins with a name.
+
+    The first word is a name if there is ``/``, ``.``, ``:`` or ``=`` before its last character.
+    """
+    first = text.partition(" ")[0][:-1]
+    return text if any(mark in first for mark in "/.:=") else text[:1].upper() + text[1:]
 
 
 def _two(first: int, first_unit: str, second: int, second_unit: str) -> str:

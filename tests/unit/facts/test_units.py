@@ -127,7 +127,14 @@ def test_an_occurrence_count_has_the_age_of_the_last_occurrence(count, last_at, 
     assert format_times(count, last_at, 100.0) == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(("", ""), ("a List", "A List"), ("é", "É"), ("waits: a", "Waits: a")),
+        ("shop/web is not served", "shop/web is not served"),
+        ("db.example.com has none", "db.example.com has none"),
+    ],
+)
 def test_only_the_first_letter_of_a_sentence_is_capitalized(text, expected):
     assert capitalised(text) == expected
 
