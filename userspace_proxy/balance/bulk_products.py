@@ -17,8 +17,8 @@ from collections.abc import Iterable
 
 _BITS = 64
 _MASK = (1 << _BITS) - 1
-# The factor of products: 2**64 divided by the golden ratio, made odd, so that a product's upper
-# bits depend on all lower bits.
+# The factor of products: 2**64 divided by the golden ratio, whose dense bits make a product's upper
+# bits depend on all lower bits; it is odd, and so has an inverse.
 _FACTOR = 0x9E3779B97F4A7C15
 _INVERSE = pow(_FACTOR, -1, 1 << _BITS)
 _LANE_BITS = 2 * _BITS

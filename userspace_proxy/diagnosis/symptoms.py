@@ -227,7 +227,9 @@ def failed_last_minute(
 def _owe_seldom(
     minute: MinuteCounts, endpoints: Iterable[EndpointCounters], *, are_pinned: bool
 ) -> bool:
-    """Return whether few earlier connections ended while an answer was due.
+    """Return whether connections that end while an answer is due are failures.
+
+    They are if few earlier connections ended like this.
 
     If clients send last, most connections end like this, and their endpoint ends its side at once.
     For a new Service, or if endpoints left most of these connections open, few means at most half.

@@ -182,8 +182,9 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_failed(self) -> bool:
-        """Whether the client got no answer, as far as the proxy can see.
+        """Whether the client got no answer, or lost the connection without having ended it.
 
+        This is as far as the proxy can see.
         Some protocols have no answers (syslog): an endpoint that sends nothing has served its
         client if it received everything, including the FIN, and closed the connection without a
         reset. A reset means that the endpoint hadn't read all data (RFC 1122, 4.2.2.13).

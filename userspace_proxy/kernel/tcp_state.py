@@ -53,7 +53,7 @@ def is_connected(sock: _socket.socket) -> bool:
 
 
 def tcp_info(sock: _socket.socket) -> TcpInfo:
-    """Return the kernel's state of a connection; its figures are about unacknowledged data."""
+    """Return the kernel's state of a connection; an acknowledgement resets its counts."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
     return TcpInfo(*_TCP_INFO.unpack(info))
 

@@ -45,7 +45,7 @@ class Targets:
         return 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Return a position's name and port; several if ports answer at different addresses."""
+        """Return a position's name and port; several if its ports have different numbers."""
         raise IndexError(position)
 
     def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:

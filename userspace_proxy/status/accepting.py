@@ -29,7 +29,8 @@ _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
 # How many connections are accepted before other callbacks run. A connection is answered a few
-# iterations of the loop later. Even at the smallest limit, 32, it isn't the oldest one by then.
+# iterations of the loop later. At the limit, the oldest connection is closed; even at the smallest
+# limit, 32, a new connection isn't the oldest by then.
 _AT_ONCE = 4
 
 

@@ -107,6 +107,6 @@ async def test_invalid_port_forward_requests_are_rejected(api, session, pods, qu
         assert (await response.json())["code"] == code
 
 
-def test_a_stopped_pod_cannot_be_killed():
+def test_killing_an_unknown_pod_is_a_key_error():
     with pytest.raises(KeyError):
         FakeApiServer().pods.kill("web-1")

@@ -167,7 +167,7 @@ def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family
 
 
 @pytest.mark.parametrize(("seconds_ago", "level"), [(59.0, Level.OK), (61.0, None)])
-def test_only_answers_prove_that_no_chain_drops_packets(seconds_ago, level):
+def test_only_answers_of_the_last_minute_prove_that_no_chain_drops_packets(seconds_ago, level):
     (step,) = steps_of(explain(make_subject(answered(seconds_ago))), "firewall")
     assert step.level is level
 

@@ -174,7 +174,9 @@ def test_client_mistakes_are_counted_by_kind():
     assert table.client_mistakes == {}
     for now, client in ((1.0, "192.0.2.7"), (2.0, "192.0.2.8")):
         table.note_mistake(ClientMistake.HOP_LIMIT, client, now)
-    (streak,) = table.client_mistakes.values()
+    table.note_mistake(ClientMistake.NO_PROXY_HEADER, "192.0.2.9", 3.0)
+    streak, other = table.client_mistakes.values()
+    assert other.part.failures == 1
     assert streak.whole() == StreakPart(-1.0, 2, 1.0, 2.0, Failure.OTHER, 0, "192.0.2.8")
 
 

@@ -301,7 +301,7 @@ class ServedPorts:
     def _touch(
         self, served: ServedPort, before: Iterable[Frontend], now: Iterable[Frontend]
     ) -> None:
-        """Mark the frontends or targets of a Service port as possibly changed."""
+        """Mark a Service port as possibly changed, and update the uses of its node ports."""
         self.steered.touch(served)
         if self._bind is Bind.PROXY_PORT and before is not now:
             self._reservations.count_uses(node_ports(before), node_ports(now))

@@ -52,7 +52,7 @@ class HookedSteering(NftablesSteering):
             except SteeringError as stay:
                 # Only log this, because the programs stop translating when their term expires.
                 _log.warning(
-                    "cannot remove the connect() hooks of an earlier run: %(cause)s",
+                    "cannot remove the connect() hooks: %(cause)s",
                     extra={"cause": str(stay)},
                 )
         else:
