@@ -131,8 +131,8 @@ def test_an_occurrence_count_has_the_age_of_the_last_occurrence(count, last_at, 
     ("text", "expected"),
     [
         *(("", ""), ("a List", "A List"), ("é", "É"), ("waits: a", "Waits: a")),
-        ("shop/web is not served", "shop/web is not served"),
-        ("db.example.com has none", "db.example.com has none"),
+        ("shop/web: a", "shop/web: a"),
+        ("db.example.com a", "db.example.com a"),
     ],
 )
 def test_only_the_first_letter_of_a_sentence_is_capitalized(text, expected):
