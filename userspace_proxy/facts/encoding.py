@@ -124,7 +124,7 @@ def dump_cause(cause: Cause) -> dict[str, Any]:
     return dumped
 
 
-def load_cause(dumped: Mapping[str, Any]) -> Cause:
+def load_cause(dumped: object) -> Cause:
     """Convert the plain objects of :func:`dump_cause` back to a cause."""
     resolve(CauseFacts)
     return read_cause(msgspec.convert(dumped, CauseFacts))
@@ -140,8 +140,7 @@ def to_json(value: object) -> object:
 def from_json(kind: type, value: object) -> object:
     """Convert a value from the JSON to a type that msgspec doesn't support."""
     if kind is Cause:
-        resolve(CauseFacts)
-        return read_cause(msgspec.convert(value, CauseFacts))
+        return load_cause(value)
     raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")
 
 
