@@ -159,7 +159,7 @@ class Incidents:
         # Cost: most of a view's tens of thousands of endpoints are skipped by this one condition.
         names = {place[-1] for place in since}
         for endpoint, port in _endpoints(ports) if since else ():
-            if endpoint.node in names or endpoint.address.rpartition(":")[0] in names:
+            if endpoint.node in names or _host_of(endpoint.address) in names:
                 for place in _places(endpoint.address, endpoint.node):
                     if place in since and _has_answered(port, endpoint, since[place]):
                         del since[place]
