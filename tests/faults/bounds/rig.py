@@ -4,7 +4,9 @@
 
 Rule 1: times exclude the time for which the agent's control process waited for a processor, as
 counted by the kernel, because other programs cause it.
-Rule 2: the baseline is the same agent without the tenant's objects.
+Rule 2: times are divided by the processor's slowness during the measurement, because a virtual
+machine's speed may change by half within seconds.
+Rule 3: the baseline is the same agent without the tenant's objects.
 """
 
 from __future__ import annotations
@@ -33,15 +35,17 @@ CHANGES = 16
 """The number of changes of the other namespace during the measurement."""
 LIVEZ_S = 1.0
 """The timeout of the kubelet's probe."""
+_REFERENCE_S = 0.003
+"""The processor time of :func:`slowness` on the machine of docs/benchmarks.md."""
 
 
 class Costs(NamedTuple):
     """Delays, failures and memory that affect others."""
 
     delay_s: float
-    """The longest time from a change of the other namespace until clients noticed."""
+    """The longest time from a change of the other namespace until clients noticed, by Rule 2."""
     silence_s: float
-    """The longest time for an answer of ``/livez``."""
+    """The longest time for an answer of ``/livez``, by Rule 2."""
     failed_in_a_row: int
     """The number of consecutive answers of ``/livez`` that exceeded the kubelet's timeout."""
     memory_mib: float
@@ -88,6 +92,7 @@ class Node:
     ) -> Costs:
         """Measure the other namespace while the tenant adds and changes objects, and queries."""
         delays: list[float] = []
+        slownesses: list[float] = []
         # Wait until the start is complete.
         self._change(1)
         memory = self._memory_mib()
@@ -99,13 +104,14 @@ class Node:
             self.api.put(*later)
             for number in range(CHANGES):
                 delays.append(self._change(number % 2))
+                slownesses.append(slowness())
                 select.select([], [], [], EVERY_S)
-        silences, failed, longest = self._answers, 0, 0
+        silences, failed, longest, slow = self._answers, 0, 0, max(1.0, *slownesses)
         for silence in silences:
             failed = failed + 1 if silence > LIVEZ_S else 0
             longest = max(longest, failed)
         memory = max(memory, self._memory_mib())
-        return Costs(max(delays), max(silences), longest, memory)
+        return Costs(max(delays) / slow, max(silences) / slow, longest, memory)
 
     def close(self) -> None:
         """Stop the agent and the API server."""
@@ -146,6 +152,15 @@ class Node:
     def _memory_mib(self) -> float:
         text = Path(f"/proc/{self.agent.pid}/status").read_text()
         return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def slowness() -> float:
+    """Return how many times as long as the reference machine this one now takes to run Python."""
+    began, counts = time.thread_time(), dict[str, int]()
+    for number in range(10_000):
+        name = str(number)
+        counts[name] = counts.get(name[:-1], 0) + number
+    return (time.thread_time() - began) / _REFERENCE_S
 
 
 @contextmanager
