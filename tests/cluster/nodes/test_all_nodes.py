@@ -13,7 +13,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,8 +46,6 @@ pytestmark = [
 WEB = "default/web"
 ADDRESS, PORT = "10.96.7.7", 80
 RATE = 5
-WITHIN_S = 5.0
-"""Seconds in which a command must name each fault."""
 SCREEN_LINES = 24
 VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 FIRST_SCREEN = """() => {
@@ -64,7 +61,7 @@ FIRST_SCREEN = """() => {
 }"""
 """Returns the text of a page that is visible without scrolling."""
 TIMEOUT = "--timeout=2s"
-"""The timeout of first answers, which a suspended agent uses up; the rest is Python's start."""
+"""The timeout of first answers, which a suspended agent uses up."""
 VALUES = (
     "--set=steering=nftables",
     "--set=view.create=true",
@@ -74,19 +71,6 @@ VALUES = (
 )
 PERSON = "person"
 RBAC = "rbac.authorization.k8s.io"
-
-
-@dataclass(frozen=True, slots=True)
-class Screen:
-    """The output of a command."""
-
-    text: str
-    seconds: float
-
-    @property
-    def first(self) -> str:
-        """The first lines, which a terminal shows without scrolling."""
-        return "\n".join(self.text.splitlines()[:SCREEN_LINES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +87,8 @@ class Stage:
     def nodes(self) -> list[ClusterNode]:
         return self.cluster.nodes
 
-    def ask(self, *words: str) -> Screen:
+    def ask(self, *words: str) -> str:
         """Run the plugin; return its output."""
-        began = time.monotonic()
         done = subprocess.run(
             self._command(*words),
             capture_output=True,
@@ -113,7 +96,7 @@ class Stage:
             env=os.environ | self.environment,
             timeout=60,
         )
-        return Screen(done.stdout + done.stderr, time.monotonic() - began)
+        return done.stdout + done.stderr
 
     @contextmanager
     def running(self, log: Path, *words: str) -> Iterator[Child]:
@@ -133,8 +116,8 @@ class Stage:
     def is_served(self) -> bool:
         """Return whether no problem is shown and each node's clients are answered."""
         screen = self.ask("status")
-        return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen.text)) and not (
-            re.search("[✕!]", screen.text)
+        return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen)) and not (
+            re.search("[✕!]", screen)
         )
 
     def _command(self, *words: str) -> list[str]:
@@ -198,17 +181,15 @@ def client(node: ClusterNode) -> Child:
 
 
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
-    """Assert that a command shows these texts on its first screen, in time.
-
-    The command is repeated if it takes too long, because other programs also use this machine.
-    """
-    seen: list[Screen] = []
+    """Assert that a command shows these texts in the lines that a terminal shows first."""
+    seen: list[str] = []
 
     def is_named() -> bool:
-        seen[:] = [screen := stage.ask(*words)]
-        return screen.seconds < WITHIN_S and all(re.search(one, screen.first) for one in causes)
+        first = "\n".join(stage.ask(*words).splitlines()[:SCREEN_LINES])
+        seen.append(first)
+        return all(re.search(one, first) for one in causes)
 
-    wait_for(f"{causes} of {words}", is_named, deadline_s=60, hint=lambda: str(seen))
+    wait_for(f"{causes} of {words}", is_named, deadline_s=60, hint=lambda: seen[-1])
 
 
 @contextmanager
@@ -228,7 +209,7 @@ def browser(stage: Stage, folder: Path) -> Iterator[Page]:
             chromium.close()
 
 
-def test_three_faults_on_three_nodes_appear_on_the_first_screen_within_five_seconds(
+def test_three_faults_on_three_nodes_appear_on_the_first_screen(
     stage: Stage, tmp_path: Path
 ) -> None:
     cut, losing, stopped = stage.nodes
@@ -261,20 +242,19 @@ def test_three_faults_on_three_nodes_appear_on_the_first_screen_within_five_seco
 
 
 def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> None:
-    """Assert that the dashboard shows these texts on its first screen, in time."""
+    """Assert that the dashboard shows these texts without scrolling."""
 
-    def is_shown() -> bool:
-        log.unlink(missing_ok=True)
-        began = time.monotonic()
-        with stage.running(log, "dashboard", "--no-open", TIMEOUT) as dashboard:
-            page.goto(dashboard.wait_for_output(r"(http://\S+)\s")[1])
-            while time.monotonic() < began + WITHIN_S:
-                text = page.evaluate(FIRST_SCREEN)
-                if all(re.search(one, text) for one in causes):
-                    return True
-        return False
+    def shown() -> str:
+        return str(page.evaluate(FIRST_SCREEN))
 
-    wait_for("the faults", is_shown, deadline_s=60, hint=lambda: str(page.evaluate(FIRST_SCREEN)))
+    with stage.running(log, "dashboard", "--no-open", TIMEOUT) as dashboard:
+        page.goto(dashboard.wait_for_output(r"(http://\S+)\s")[1])
+        wait_for(
+            "the faults",
+            lambda: all(re.search(one, shown()) for one in causes),
+            deadline_s=60,
+            hint=shown,
+        )
 
 
 def test_a_watch_shows_missing_agents_and_rolling_updates(stage: Stage, tmp_path: Path) -> None:
