@@ -50,6 +50,8 @@ class MatchField(enum.StrEnum):
     TRANSPARENT_SOCKET = "socket transparent"
     """A condition without a value."""
     TCP_FLAGS = "tcp flags"
+    DRAWN = "numgen"
+    """A random number or a hash, the key of a map that distributes packets."""
     OTHER = ""
 
 
@@ -170,6 +172,9 @@ class LoadedField(NamedTuple):
     """The width in bytes if the field is supported in sets and maps; otherwise 0."""
     is_name: bool = False
     """Whether the field is an interface's name, not its index."""
+
+
+DRAWN = LoadedField(MatchField.DRAWN, 4)
 
 
 class SetLookup(NamedTuple):

@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import SteeringError
+from ..kernel.netlink.messages import read_all
 from ..kernel.nf_tables import Ruleset
+from ..kernel.nf_tables import expressions as x
 from ..kernel.nf_tables.reader import FAMILIES, ListedElement, ListedSet
 from ..kernel.nf_tables.writer import TABLE_DORMANT
 from .chains import Chain, ChainTable, Step, Tables, base_chains
 from .matches import (
+    DRAWN,
     WAYS,
     Condition,
     LoadedField,
@@ -193,10 +196,11 @@ def write_out(
 ) -> Iterator[Step]:
     """Yield a rule with the elements of its first set written out.
 
-    A set of single fields yields one rule. A map, or a set of concatenated fields, yields one rule
-    per element. An empty set yields no rule, because no packet matches, or, if the look-up is
-    inverted, the rule without this condition. Intervals are an unknown condition in a map, in
-    concatenated fields, and of interfaces (prefixes of names, or indexes in host byte order).
+    A set of single fields yields one rule. A verdict map, or a set of concatenated fields, yields
+    one rule per element; a map of other values is a set of its keys. An empty set yields no rule,
+    because no packet matches, or, if the look-up is inverted, the rule without this condition.
+    Intervals are an unknown condition in a verdict map, in concatenated fields, and of interfaces
+    (prefixes of names, or indexes in host byte order).
 
     Args:
         step: A rule with a :func:`set_of`.
@@ -208,7 +212,8 @@ def write_out(
         return
     flags = looked_up.flags if looked_up else 0
     is_whole = len(elements) <= ELEMENTS_MAX and all(element.key for element in elements)
-    is_parted = bool(flags & _MAP) or len(one.fields) > 1
+    has_verdicts = any(x.DATA_VERDICT in read_all(element.value) for element in elements)
+    is_parted = has_verdicts or len(one.fields) > 1
     has_spans = flags & _INTERVALS
     if (
         looked_up is None
@@ -217,12 +222,17 @@ def write_out(
     ):
         yield _replace(step, one, Unknown())
     elif is_parted:
-        for element in elements:
-            found = _replace(step, one, *_matches(one.fields, element.key))
-            if flags & _MAP:
+        for left, element in zip(range(len(elements) - 1, -1, -1), elements, strict=True):
+            # Each number is in the map, so a number that isn't in the others is in the last one.
+            is_last = one.fields == (DRAWN,) and not left
+            key = () if is_last else _matches(one.fields, element.key)
+            found = _replace(step, one, *key)
+            if has_verdicts:
                 verdict, target = verdict_of(element.value)
                 found = found._replace(verdict=verdict, target=target)
             yield found
+    elif one.fields == (DRAWN,):
+        yield _replace(step, one)
     else:
         (field,) = one.fields
         plain = () if has_spans else [values_of(field, element.key) for element in elements]

@@ -26,6 +26,7 @@ from ..kernel.nf_tables.reader import Expression
 from .chains import LEADS, RuleVerdict, Step
 from .matches import (
     ADDRESSES,
+    DRAWN,
     LOOPBACK,
     PORTS,
     Bits,
@@ -172,7 +173,8 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
         match one.name:
             case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
                 subject, mask = _subject(one.name, found), b""
-                fresh.append(subject)
+                # A hash replaces the fields from which it is computed.
+                fresh = [subject] if subject == DRAWN else [*fresh, subject]
                 continue
             case "bitwise":
                 mask = _data(found, 4)
@@ -242,6 +244,8 @@ def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
     if name == "socket":
         # In this expression, attribute 1 is the key; in the others, it is the register.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
+    if name in ("numgen", "hash"):
+        return DRAWN
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())
 
@@ -333,7 +337,7 @@ def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
 
 
 def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Condition | None:
-    """Return the condition that a field is in a set, a verdict map, or a range.
+    """Return the condition that a field is in a set, a map, or a range.
 
     Args:
         fresh: The loaded fields.
@@ -350,10 +354,9 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
         is_outside = number_in(found, 2) != x.EQUAL
         return replace(span, is_inverted=is_outside) if isinstance(span, Match) else span
     is_inverted = bool(number_in(found, 5))
-    is_plain = one.name == "lookup" and not number_in(found, 3)
     if is_inverted and (len(fresh) > 1 or fresh[0].field not in _INVERTIBLE):
         return None
-    is_read = is_plain and all(field.width for field in fresh)
+    is_read = one.name == "lookup" and all(field.width for field in fresh)
     return SetLookup(tuple(fresh), text_in(found, x.LOOKUP_SET), is_inverted) if is_read else None
 
 

@@ -219,6 +219,21 @@ def test_each_verdict_of_a_map_becomes_a_rule():
     ]
 
 
+def test_a_map_of_other_values_is_a_set_of_its_keys():
+    to_pod = ListedElement(bytes([10, 96, 7, 1]), False, number(1, 5))
+    step = nft("translate", "ip daddr @__set0")
+    assert written(step, MAP, to_pod) == [nft("translate", "ip daddr 10.96.7.1/32")]
+
+
+def test_a_map_of_drawn_numbers_contains_each_number():
+    assert written(nft("translate", "numgen @__set0"), MAP, element(0)) == [nft("translate")]
+    first, last = (element(n, value=verdict(JUMP, f"pod-{n}")) for n in (0, 1))
+    assert written(nft("vmap", "numgen @__set0"), MAP, first, last) == [
+        nft("jump pod-0", "…"),
+        nft("jump pod-1"),
+    ]
+
+
 def test_an_interval_of_a_set_ends_before_the_next_element():
     elements = [
         element(0, is_end=True),
@@ -271,7 +286,8 @@ def test_addresses_of_a_set_become_networks_with_or_without_ports():
 def test_a_set_that_is_unknown_or_cannot_be_inlined_is_not_evaluated(condition, expected):
     step = nft("accept", condition)
     assert list(write_out(step, None, [])) == [nft("accept", expected)]
-    assert written(step, INTERVALS | MAP, element(80)) == [nft("accept", expected)]
+    of_map = element(80, value=verdict(ACCEPT))
+    assert written(step, INTERVALS | MAP, of_map) == [nft("accept", expected)]
     many = [element(port) for port in range(ELEMENTS_MAX + 1)]
     assert written(step, PLAIN, *many) == [nft("accept", expected)]
     all_others = ListedElement(b"", is_end=False, value=b"")

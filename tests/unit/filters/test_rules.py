@@ -40,6 +40,7 @@ RANGE, OUTSIDE = (
 TCP_FLAGS = x._payload(2, 13, 1)
 IN_NAME = x._meta(6, 16)
 BEYOND_DADDR = x._payload(1, 16, 8)
+HASH_OF_SOURCE = x.load(x._payload(1, 12, 4)) + x.expression("hash", number(2, 1) + number(4, 2))
 
 
 def xtables(kind, name, data):
@@ -93,7 +94,8 @@ def read_rule(*parts):
             "tcp dport != @web: accept",
             x.TCP + x.in_set((x.DPORT,), "web", is_inverted=True) + ACCEPT,
         ),
-        ("meta l4proto tcp …: translate", x.TCP + x.look_up((x.DPORT,), "web") + x.redirect()),
+        ("tcp dport @web: translate", x.TCP + x.look_up((x.DPORT,), "web") + x.redirect()),
+        ("numgen @pods: translate", HASH_OF_SOURCE + x.look_up((), "pods") + x.redirect()),
         (
             "ct original ip daddr 10.96.7.1/32: drop",
             x.match(x.ORIGINAL_IP_DADDR, bytes([10, 96, 7, 1])) + DROP,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from userspace_proxy.filters.chains import RuleVerdict, Step
 from userspace_proxy.filters.matches import (
+    DRAWN,
     Bits,
     Condition,
     LoadedField,
@@ -30,6 +31,7 @@ _READ = {
     "th dport": LoadedField(MatchField.DESTINATION_PORT, 2),
     "ct state": LoadedField(MatchField.STATE, 4),
     "meta l4proto": LoadedField(MatchField.PROTOCOL, 1),
+    "numgen": DRAWN,
 }
 _ANY = "|".join(_READ)
 
