@@ -150,7 +150,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         now - group.out_of_client_ports_at < _RECENT_S,
         [now - one.part.last_at < LAST_MINUTE_S for one in group.client_mistakes.values()],
         group.last_minute.failing(now),
-        (served.not_listening, served.unsteered),
+        (served.not_listening, served.unsteered, served.perhaps_taken),
         served.wake_problem,
         (served.path, served.steered),
         served.held_by_others,
@@ -183,6 +183,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     served.path.show(facts, clock.unix(served.path.since or NEVER))
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
+    facts.perhaps_taken = served.perhaps_taken
     facts.cause = facts.cause and _dated(facts.cause, clock)
     facts.notes = tuple(_dated(note, clock) for note in facts.notes)
     facts.turned_away = turned_away(plan, group, clock)

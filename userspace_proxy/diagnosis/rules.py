@@ -565,6 +565,16 @@ def about_to_lose_all(case: Case) -> PortVerdict | None:
     return PortVerdict(Level.ATTENTION, _state_of(port), clauses, (ending,))
 
 
+def may_be_taken(case: Case) -> PortVerdict | None:
+    """Report a rule of another program that names the Service, and may take clients' packets."""
+    taken = case.port.perhaps_taken
+    if taken is None:
+        return None
+    cause = not_listening(taken.what, taken.hint, taken.chain)
+    clauses = (*served_clauses(case.port), stated(cause))
+    return PortVerdict(Level.OK, PortState.UNKNOWN, clauses, (cause,))
+
+
 def served(case: Case) -> PortVerdict | None:
     """Report that nothing is wrong."""
     port = case.port
@@ -728,6 +738,7 @@ _SERVED: Sequence[Rule] = (
     others_fail_inside,
     has_notes,
     about_to_lose_all,
+    may_be_taken,
     served,
 )
 # Cost: the rules of a group are skipped if its condition shows that none can match.

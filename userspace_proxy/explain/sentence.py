@@ -77,7 +77,7 @@ def explain(
     sentence = (
         _which(at if worst else _without_answer(ports, subject), ports),
         _sentence(worst, at, ports, subject, dials or {}),
-        _first(steps, FIREWALL) if is_well and subject.node and subject.node.firewalls else "",
+        _first(steps, FIREWALL) if is_well and _may_lose(ports, subject) else "",
         _first(steps, NOTE),
         _mistakes(steps, ports, worst, at),
         "; nothing was dialled" if UNREACHED in steps else "",
@@ -98,6 +98,12 @@ def explain(
     )
 
 
+def _may_lose(ports: Sequence[PortFacts], subject: Subject) -> bool:
+    """Return whether another program's chain may drop or translate packets of clients."""
+    firewalls = subject.node.firewalls if subject.node is not None else ()
+    return bool(firewalls) or any(port.doubt for port in ports)
+
+
 def _title(port: PortFacts) -> str:
     """Return a port's title with its family, and its side if it has one."""
     words = [port.family, *([port.side] if port.side else [])]
@@ -107,7 +113,7 @@ def _title(port: PortFacts) -> str:
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
     """Return the cause for the next command to investigate, or None without a problem."""
     for port in sorted(ports, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))):
-        if port.state.level is not Level.OK and port.state.causes:
+        if (port.state.level is not Level.OK or port.doubt) and port.state.causes:
             return port.state.causes[0]
     for port in ports:
         for endpoint in port.endpoints:

@@ -135,6 +135,8 @@ def _firewalls(
     # Look at the causes, too: a port's cause may blame a chain that isn't in the node's list.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
+    for doubt in {port.doubt.fact: port.doubt for port in ports if port.doubt}.values():
+        yield PathStep(None, FIREWALL, say(doubt), remedy(doubt))
     if not node.firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
         if any(port.is_unseen for port in ports):
@@ -193,6 +195,7 @@ def port_steps(
 def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
     """Yield the causes that neither the endpoints' step nor an endpoint's line states."""
     shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
+    shown |= {port.doubt.fact} if port.doubt else set()
     other = other_cause(port)
     # Show a second cause even if the sentence states it, because it has its own remedy.
     second = None if other is None else other.fact

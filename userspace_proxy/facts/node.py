@@ -689,7 +689,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
                 for port in self.ports
                 if port.state.level is not Level.OK
                 or (port.connections and port.is_without_answer)
-                or (port.neutral_reason and port.last_minute.cause is not None)
+                or (port.neutral_reason and (port.last_minute.cause or port.doubt) is not None)
                 or (also and port.names[0] in also)
             ],
             [item for item in self.ignored if item.is_conflict or item.service in also],

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..causes.cause import Cause, CauseCode
-from ..model import DataPath, port_of
+from ..model import DataPath, Taken, port_of
 from ..model.addresses import at_port
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
@@ -265,6 +265,8 @@ class Planned(BesideJson):
     """The plan; absent if the facts were read from JSON."""
     taken_by = ""
     """The other program's chain that causes the problem; empty if none is known."""
+    perhaps_taken: Taken | None = None
+    """The other program's chain that may take clients' packets."""
     is_unsteered = False
     """Whether the problem is that no rules steer clients here; its text doesn't name the
     address."""
@@ -363,9 +365,15 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_unserved(self) -> bool:
-        """Whether clients got no answer although its mark is neutral, not worse."""
+        """Whether clients got, or may get, no answer although its mark is neutral, not worse."""
         has_failed = self.failed or self.turned_away or self.last_minute.cause is not None
-        return bool(self.neutral_reason and has_failed)
+        return bool(self.neutral_reason and (has_failed or self.doubt))
+
+    @property
+    def doubt(self) -> Cause | None:
+        """The cause that another program's chain only may take packets; None without one."""
+        chains = (cause for cause in self.state.causes if cause.get("chain"))
+        return next(chains, None) if self.neutral_reason else None
 
     def mark_of(self, endpoint: EndpointFacts) -> Level | None:
         """Return the level that every view shows for an endpoint; None for a neutral mark.

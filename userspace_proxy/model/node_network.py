@@ -94,13 +94,15 @@ hop, or a chain drops them."""
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A chain of another program that takes the packets of a frontend's clients."""
+    """A chain of another program that takes, or may take, the packets of a frontend's clients."""
 
     what: str
     hint: str = ""
     """The remedy."""
     chain: str = ""
     """The chain's family, table and name."""
+    is_certain: bool = True
+    """Whether the chain certainly takes the packets; otherwise a rule of it may do so."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.hint}" if self.hint else self.what

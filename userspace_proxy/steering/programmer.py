@@ -36,6 +36,7 @@ from .base import (
     render_targets,
 )
 from .names import is_own_table
+from .pod_links import read_client_links
 
 Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
@@ -56,7 +57,7 @@ class Programmer(abc.ABC):
     def __init__(self) -> None:
         self._applied: Ports | None = None
         """The desired ports; None before the first ``apply``."""
-        self._earlier = EarlierChains(self._translation_of, is_own_table)
+        self._earlier = EarlierChains(self._translation_of, is_own_table, read_client_links)
         self._taken_earlier: Mapping[Frontend, Taken] = {}
 
     @property

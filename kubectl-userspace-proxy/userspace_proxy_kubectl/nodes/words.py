@@ -148,8 +148,9 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
         where = listed(sorted(dropped, key=in_order))
         return f": {plural(packets, 'packet')} of clients on {where}"
     quiet = {node: one.connections for node, one in unserved.items() if one.is_without_answer}
-    if not (count := sum(max(0, one) for one in quiet.values())):
-        causes = {node: one.last_minute.cause for node, one in unserved.items()}
+    count = sum(max(0, one) for one in quiet.values())
+    if not count or any(one.doubt for one in unserved.values()):
+        causes = {node: one.doubt or one.last_minute.cause for node, one in unserved.items()}
         found = {node: cause for node, cause in causes.items() if cause is not None}
         if not found:
             return ""

@@ -404,6 +404,10 @@ async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(
     assert port.state.causes == (not_listening("it is translated", "delete that", "ip evil a"),)
     assert (port.problem, port.hint) == ("it is translated", "delete that")
     assert (port.taken_by, port.is_unsteered) == ("ip evil a", True)
+    doubt = Taken("it may be dropped", "look", "ip evil a", is_certain=False)
+    served_ports.steered.note_unsteered({WEB: doubt})
+    (port,) = judged(served_ports, plane)
+    assert (port.mark, port.perhaps_taken, port.problem) == (None, doubt, "")
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not steered to this proxy", False)
     (served,) = served_ports

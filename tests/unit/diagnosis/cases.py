@@ -35,7 +35,7 @@ from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.clauses import Clause, stated, stated_in_short
 from userspace_proxy.diagnosis.rules import Rule
 from userspace_proxy.facts import LastMinuteFacts, Level, PortState, Waits
-from userspace_proxy.model import DataPath, Handling, Hold, ProxyProtocol
+from userspace_proxy.model import DataPath, Handling, Hold, ProxyProtocol, Taken
 from userspace_proxy.policy import PathDecision
 
 from ..status.views import make_endpoint, make_frontend, make_standby, replace
@@ -131,6 +131,7 @@ USUAL = {
     rules.others_fail_inside: AT_TIMES,
     rules.has_notes: (ATTENTION, PortState.SERVED),
     rules.about_to_lose_all: (ATTENTION, PortState.SERVED),
+    rules.may_be_taken: (OK, PortState.UNKNOWN),
     rules.served: (OK, PortState.SERVED),
 }
 """By rule: the usual level and state of the Service ports that it decides."""
@@ -305,6 +306,9 @@ CASES = [
     case("terminating-and-idle", rules.about_to_lose_all, said.ready(1, 0, are_leaving=True),
          said.no_client_yet(), stated(about_to_vanish("shop", 1)), state=PortState.UNKNOWN,
          endpoints=(ENDING,), **MUTE_PORT),
+    case("perhaps-dropped", rules.may_be_taken, SERVED_BY_1,
+         stated(not_listening("x may drop it", "", "ip x")),
+         perhaps_taken=Taken("x may drop it", "", "ip x", is_certain=False)),
     case("served", rules.served, SERVED_BY_1),
     case("standby", rules.served, said.served_by(1, 1), endpoints=(READY, make_standby(B))),
     case("waiting-for-a-moment", rules.served, SERVED_BY_1, waits=Waits(1, 0.9), **LIMITED),

@@ -35,7 +35,7 @@ from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
 from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
 from userspace_proxy.facts.last_minute import LastMinuteFacts
-from userspace_proxy.model import DataPath, Failure
+from userspace_proxy.model import DataPath, Failure, Taken
 
 from .subjects import make_dead_endpoint, make_subject
 from .words import NOT_READY, is_on_the_page, on_node
@@ -131,8 +131,9 @@ def test_a_suggested_command_queries_the_same_cluster():
     assert step.hint.endswith(" '--kubeconfig=my dir/k' --server=https://a:1")
 
 
-def answered(seconds_ago):
-    return make_port(endpoints=(make_endpoint("10.244.1.7:80", sent_at=NOW - seconds_ago),))
+def answered(seconds_ago, **changes):
+    endpoint = make_endpoint("10.244.1.7:80", sent_at=NOW - seconds_ago)
+    return make_port(endpoints=(endpoint,), **changes)
 
 
 def taken():
@@ -185,6 +186,16 @@ def test_no_firewall_step_exists_if_a_chain_is_blamed_or_steering_is_none(steeri
     subject = make_subject(make(), steering=SteeringState(steering))
     steps = steps_of(explain(subject), "firewall")
     assert [step.level for step in steps] == [None] * shown
+
+
+def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence():
+    doubt = Taken("x may drop packets to it", "look", "ip x pre", is_certain=False)
+    explanation = explain(make_subject(answered(1, perhaps_taken=doubt)))
+    (step,) = steps_of(explanation, "firewall")
+    assert (step.level, step.what, step.hint) == (None, doubt.what, doubt.hint)
+    assert steps_of(explanation, "note") == []
+    assert explanation.sentence.endswith(f"; {doubt.what}")
+    assert explanation.next == "nft list chain ip x pre"
 
 
 def dials(**results):

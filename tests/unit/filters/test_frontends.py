@@ -20,6 +20,7 @@ from userspace_proxy.filters.frontends import (
 from userspace_proxy.filters.reading import CHAINS_MAX
 from userspace_proxy.model import Frontend, FrontendKind, Protocol
 from userspace_proxy.steering.names import is_own_table
+from userspace_proxy.steering.pod_links import read_client_links
 
 EVIL = ChainTable("ip", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -36,9 +37,11 @@ def translation_of(_frontend: Frontend) -> Translation:
 
 
 NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
+NFT_WEB = "ip daddr 10.96.7.1 tcp dport 80"
 TO_WEB = nft("translate", NAMED)
 NAT = "type nat hook prerouting priority -150;"
 FILTER = "type filter hook input priority 0;"
+FILTER_FIRST = "type filter hook prerouting priority -150;"
 
 
 @pytest.mark.parametrize(
@@ -329,6 +332,67 @@ def test_common_harmless_rulesets_are_not_reported(node, rules, translation):
     node.run(rules)
     # Without translation, packets have no conntrack status dnat, which firewalld accepts.
     is_rejected = "firewalld" in rules and translation == Translation()
-    with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
+    with closing(
+        EarlierChains(lambda _one: translation, is_own_table, read_client_links)
+    ) as earlier:
         found = earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT])
-        assert found.keys() == ({WEB, WEB_6, NODE_PORT} if is_rejected else set())
+        certain = {frontend for frontend, taken in found.items() if taken.is_certain}
+        assert certain == ({WEB, WEB_6, NODE_PORT} if is_rejected else set())
+        # Rules with a limit may drop packets to the address that they name.
+        assert found.keys() - certain == ({WEB} if "limit rate" in rules else set())
+
+
+OF_PODS, OF_ALL, PERHAPS = " from this node's pods", "", "may "
+ALL_PODS = "ip saddr 10.244.0.0/16"
+
+
+@pytest.mark.parametrize(
+    ("hook", "rule", "expected"),
+    [
+        pytest.param(FILTER_FIRST, f"{ALL_PODS} ip daddr 10.96.0.0/16 drop", OF_PODS, id="sources"),
+        pytest.param(FILTER_FIRST, f"iifname cni0 {NFT_WEB} drop", PERHAPS, id="one-link"),
+        pytest.param(FILTER_FIRST, "ip saddr 10.244.2.9 ip daddr 10.96.7.1 drop", None, id="a-pod"),
+        pytest.param(FILTER_FIRST, "meta mark 5 drop", None, id="unnamed"),
+        pytest.param(FILTER_FIRST, "ip daddr 10.96.7.1 meta mark 5 drop", PERHAPS, id="mark"),
+        pytest.param(NAT, f"{ALL_PODS} {NFT_WEB} redirect to 9", OF_PODS, id="nat-of-sources"),
+        pytest.param(NAT, f"{NFT_WEB} meta mark 5 redirect to 9", PERHAPS, id="nat-mark"),
+        pytest.param(NAT.replace("150", "110"), f"{NFT_WEB} redirect to 9", PERHAPS, id="tie"),
+        pytest.param(NAT.replace("150", "109"), f"{NFT_WEB} redirect to 9", None, id="after"),
+        pytest.param(
+            NAT,
+            "dnat ip to ip daddr . tcp dport map { 10.96.7.1 . 80 : 10.244.9.9 . 80 }",
+            OF_ALL,
+            id="map",
+        ),
+        pytest.param(
+            NAT,
+            f"{NFT_WEB} dnat to numgen random mod 2 map {{ 0 : 10.244.9.8, 1 : 10.244.9.9 }}",
+            OF_ALL,
+            id="drawn",
+        ),
+        pytest.param(
+            FILTER_FIRST,
+            f"{NFT_WEB} limit rate over 1/second drop",
+            PERHAPS,
+            id="limit",
+        ),
+    ],
+)
+def test_a_rule_naming_a_frontend_is_reported_with_its_clients(node, hook, rule, expected):
+    node.run(PODS)
+    node.run(f"nft 'table ip evil {{ chain pre {{ {hook} {rule}; }}; }}'")
+    with closing(EarlierChains(translation_of, is_own_table, read_client_links)) as earlier:
+        taken = earlier.look([WEB]).get(WEB)
+    assert (taken is None) == (expected is None)
+    if taken is not None:
+        assert taken.is_certain == (expected != PERHAPS)
+        assert (expected if expected == PERHAPS else f" it{expected}") in taken.what
+        assert taken.is_certain or taken.hint.endswith(LIST)
+
+
+@pytest.mark.parametrize("frontend", [NODE_PORT, WEB])
+def test_a_port_names_only_a_node_port(node, frontend):
+    rule = f"tcp dport {frontend.port} limit rate over 1/second drop"
+    node.run(f"nft 'table ip evil {{ chain pre {{ {FILTER_FIRST} {rule}; }}; }}'")
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
+        assert bool(earlier.look([frontend])) == (frontend is NODE_PORT)

@@ -6,7 +6,7 @@ from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.last_minute import LastMinuteFacts
-from userspace_proxy.model import DataPath
+from userspace_proxy.model import DataPath, Taken
 from userspace_proxy_kubectl.nodes.findings import NodeFinding
 from userspace_proxy_kubectl.nodes.words import (
     format_endpoint,
@@ -53,6 +53,16 @@ def test_the_text_of_a_port_names_the_cause_of_its_neutral_mark():
     assert format_port(port, merged) == f"served on 1 of 2; {why} on 1: {said} on b (1 of 2)"
     doubted, fine = map(format_endpoint, port.endpoints)
     assert doubted.startswith(f"{fine.replace(OTHER, POD)}, but ")
+
+
+def test_the_text_of_a_port_names_the_chain_that_may_take_packets():
+    doubt = Taken("chain ip x may drop packets to it", "look", "ip x", is_certain=False)
+    for endpoint in (answering(POD), untried()):
+        doubted = answer_of("b", web(endpoint, perhaps_taken=doubt))
+        merged = merged_of(answer_of("a", web(answering(POD))), doubted)
+        (port,) = merged.ports
+        assert (port.mark, port.hint) == (None, doubt.hint)
+        assert format_port(port, merged).endswith(f" on 1: {doubt.what} on b (1 of 2)")
 
 
 def test_an_endpoint_on_the_kernel_path_is_not_reported_as_untried():

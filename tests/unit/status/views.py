@@ -79,8 +79,9 @@ def replace(item, **changes):
             names = set(known.__struct_fields__) - set(PortFigures.__struct_fields__)
             kept = {"path", "path_since", "path_reason", "problem", "hint", "turned_away"}
             changes = {name: getattr(known, name) for name in names - kept - {"state"}} | changes
+        perhaps_taken = changes.pop("perhaps_taken", item.perhaps_taken)
         port = msgspec.structs.replace(item, **changes)
-        port.plan = plan
+        port.plan, port.perhaps_taken = plan, perhaps_taken
         port.state = judge(port)
         return port
     outside = {name: changes.pop(name) for name in ASIDE if name in changes}

@@ -45,6 +45,8 @@ class ServedPort:
     """Whether all listeners are available again, but rules don't steer to them yet."""
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """The frontends that can't be steered, with the causes."""
+    perhaps_taken: Taken | None = None
+    """The chain of another program that may take a frontend's packets."""
     held_by_others: frozenset[Frontend] = NOT_HELD
     """The node ports that a daemon on the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
@@ -209,6 +211,7 @@ class Steered:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
+        before, unsteered = _certain(before), _certain(unsteered)
         # Log one line for all frontends, because a disabled family may have thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         if news:
@@ -220,4 +223,12 @@ class Steered:
     def show_unsteered(self, served: ServedPort) -> None:
         """Update a Service port's record of the frontends that can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
-        served.unsteered = {f: causes[f] for f in frontends if f in causes} or _ALL_STEERED
+        found = {f: causes[f] for f in frontends if f in causes}
+        served.unsteered = _certain(found) or _ALL_STEERED
+        doubts = (one for f, one in found.items() if f not in served.unsteered)
+        served.perhaps_taken = next((one for one in doubts if isinstance(one, Taken)), None)
+
+
+def _certain(unsteered: Mapping[Frontend, str | Taken]) -> dict[Frontend, str | Taken]:
+    """Return the frontends that certainly aren't steered to this proxy."""
+    return {f: one for f, one in unsteered.items() if isinstance(one, str) or one.is_certain}
