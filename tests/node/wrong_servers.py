@@ -17,7 +17,7 @@ BLOCKED_HERE = 9114
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without hosts, and an address in its network."""
-UNROUTED = "10.98.0.5"
+UNROUTED, BLACKHOLED = "10.98.0.5", "10.98.0.6"
 RESET = struct.pack("ii", True, 0)
 """The value of SO_LINGER with which closing a socket sends a RST."""
 
@@ -51,7 +51,7 @@ _NODE = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
     f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
     # This route takes precedence over the default route.
-    f"ip route add throw {UNROUTED}; "
+    f"ip route add throw {UNROUTED}; ip route add blackhole {BLACKHOLED}; "
     "nft add table ip hardening; "
     "nft add chain ip hardening out '{ type filter hook output priority 0; }'; "
     f"nft add rule ip hardening out udp dport {BLOCKED_HERE} drop"

@@ -18,6 +18,7 @@ from tests.node.clients import Client
 from tests.node.manifests import slice_of
 from tests.node.wrong_servers import (
     ABSENT,
+    BLACKHOLED,
     BLOCKED_HERE,
     CLOSED,
     HANGING,
@@ -87,6 +88,12 @@ MISTAKES = (
         dials=1,
     ),
     Mistake("no-route", f"this node has no route to {UNROUTED}", _SERVED_WRONGLY, ips=(UNROUTED,)),
+    Mistake(
+        "blackhole",
+        f"{BLACKHOLED}:80 can't be dialled: Invalid argument, as by a blackhole route of this node",
+        hint=f"`ip route show table all type blackhole match {BLACKHOLED}` on this node shows it",
+        ips=(BLACKHOLED,),
+    ),
     Mistake(
         "local-only",
         say(refuses("{pod}:9103")),

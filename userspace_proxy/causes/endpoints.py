@@ -32,7 +32,7 @@ UNANSWERED_FLOW_S = 2
 second for names that they must forward; most resolvers wait 5 s (resolv.conf(5), ``timeout``)."""
 
 _FIREWALL = "look for a NetworkPolicy or firewall that"
-_HERE = "packets to it, also on this node: `nft list ruleset`"
+_HERE = "packets to or from it, also on this node or the pod's: `nft list ruleset`"
 _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
@@ -116,7 +116,8 @@ silent = _endpoint(
     hint="See whether the pod still exists, and whether its program accepts connections: `ss -ltn` "
     f"in the pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; where answers come "
     "by another interface than packets leave by, rp_filter drops them (`nstat -az "
-    "TcpExtIPReversePathFilter`)",
+    "TcpExtIPReversePathFilter`); a link that loses packets looks the same (`ping {ip}` on this "
+    "node)",
     outside=_SILENT_OUTSIDE,
 )
 """Dials time out."""
@@ -227,7 +228,6 @@ route_prohibits = _endpoint(
     "route_prohibits",
     "is unreachable: a route or routing rule of this node prohibits it",
     past="was unreachable",
-    short="is unreachable",
     hint=_prohibits_hint,
 )
 """A route or routing rule of this node prohibits dials."""
@@ -238,7 +238,6 @@ route_unreachable = _endpoint(
     "route_unreachable",
     "is unreachable: a route of this node says so (type unreachable)",
     past="was unreachable",
-    short="is unreachable",
     hint="`ip route show table all type unreachable match {ip}` on this node shows it: the address "
     "is an old one, or what adds routes here (mostly the CNI plugin) has added none to it",
 )
@@ -287,8 +286,11 @@ def no_gateway(at: At, gateway: str, interface: str) -> str:
 
 _MEANINGS: Mapping[str, tuple[str, str]] = {
     Failure.BLACKHOLE: (
-        ", the error of a route of type blackhole",
-        "`ip route get {ip}` on this node fails if there is such a route",
+        ", as by a blackhole route of this node",
+        (
+            "`ip route show table all type blackhole match {ip}` on this node shows it: remove it, "
+            "or find what adds it"
+        ),
     ),
     # Source: NF_DROP of hooks output and postrouting, in nf_hook_slow() of net/netfilter/core.c
     Failure.NOT_PERMITTED: (
@@ -314,6 +316,10 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
 """The meaning of errors beyond their texts, with remedies."""
 
 
+def _meaning(failure: str) -> str:
+    return _MEANINGS.get(failure, ("", ""))[0]
+
+
 def _fails_hint(at: At, failure: str, error: str) -> str:
     return _MEANINGS.get(failure, ("", ""))[1].format(ip=ip_of(str(at)))
 
@@ -321,12 +327,12 @@ def _fails_hint(at: At, failure: str, error: str) -> str:
 @_of_endpoint(
     CauseCode.ENDPOINT_FAILS,
     past="could not be dialled",
-    short="can't be dialled",
+    short=lambda at, failure, error: f"can't be dialled{_meaning(failure)}",
     hint=_fails_hint,
 )
 def fails(at: At, failure: str, error: str) -> str:
     """Dials fail with another error; ``error`` is the text of its errno."""
-    return f"can't be dialled: {error}{_MEANINGS.get(failure, ('', ''))[0]}"
+    return f"can't be dialled: {error}{_meaning(failure)}"
 
 
 resets = _endpoint(
@@ -383,8 +389,8 @@ owes_answers = _endpoint(
     "answered before, and then no more",
     hint="The program may hang at some requests, wait for something else, or take longer than its "
     "clients wait: read its log; if only large answers fail, a smaller MTU on the way may drop "
-    "their packets (`ping -M do -s 1472`); where clients have the last word, as those that only "
-    "acknowledge messages or send measurements, this is as it should be",
+    "their packets (`ping -M do -s 1472 {ip}` on this node); where clients have the last word, as "
+    "those that only acknowledge messages or send measurements, this is as it should be",
 )
 """Connections were closed while an answer was due, although the endpoint had answered before."""
 
@@ -440,10 +446,10 @@ _DENIES_OUTSIDE = (
 @_of_endpoint(
     CauseCode.ENDPOINT_DENIES,
     past="answered this node, but not {client}",
-    hint="Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
-    "endpoint sees the client's own address; if the pod replies through a second interface "
-    f"(Multus, macvlan), past this node, annotate the Service with {DOMAIN}preserve-client-address"
-    ": never",
+    hint="Look for a NetworkPolicy, or another firewall at the pod, that denies this client, or "
+    "for a wrong route back to it on the pod's node (`ip route get {client}`): the endpoint sees "
+    "the client's own address; if the pod replies through a second interface (Multus, macvlan), "
+    f"past this node, annotate the Service with {DOMAIN}preserve-client-address: never",
     outside=_DENIES_OUTSIDE,
 )
 def denies(at: At, client: str) -> str:
