@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,8 @@ from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import LAST_MINUTE_S, Level, PortState, SourceFacts
 from userspace_proxy.filters.node import Firewall
-from userspace_proxy.kernel.conntrack import DialledBy
+from userspace_proxy.kernel import conntrack
+from userspace_proxy.kernel.conntrack import PROTOCOL_NUMBERS, DialledBy
 from userspace_proxy.kernel.ctnetlink import pack_address
 from userspace_proxy.model import (
     DataPath,
@@ -422,7 +424,21 @@ async def test_a_failed_conntrack_listing_reports_no_unanswered_clients(node):
 
 
 @pytest.mark.netns
-def test_tracked_clients_are_listed_per_frontend(node):
-    others = Frontend("10.96.0.2", 80, Protocol.UDP), Frontend("2001:db8::1", 80, Protocol.TCP)
+def test_tracked_clients_are_listed_per_frontend(node, monkeypatch):
+    others = Frontend(IP, 80, Protocol.UDP), Frontend("2001:db8::1", 80, Protocol.TCP)
     wanted = dict.fromkeys((node.web, *others), node.served.plan.serving)
-    assert list_tracked(wanted) == dict.fromkeys(wanted, DialledBy({}, {}))
+
+    def list_entries(_requests, version, listing):
+        for one in wanted:
+            if (one.family, PROTOCOL_NUMBERS[one.protocol]) == (version, listing.protocol):
+                at = pack_address(*one.address)
+                yield SimpleNamespace(
+                    client=str(one),
+                    dialled=at,
+                    answered_from=at,
+                    has_answered_client=True,
+                    forgotten_in_s=0,
+                )
+
+    monkeypatch.setattr(conntrack, "list_entries", list_entries)
+    assert list_tracked(wanted) == {one: DialledBy({hash(str(one)): 0}, {}) for one in wanted}
