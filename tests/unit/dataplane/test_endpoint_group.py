@@ -5,17 +5,18 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.balance import AffinityTables
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import no_host, no_route
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import EndpointGroup, endpoint_group
 from userspace_proxy.diagnosis.failures import failure_of
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
-from userspace_proxy.model import DialFailure, Failure, IPFamily, SocketAddress
+from userspace_proxy.model import DialFailure, Failure, Handling, IPFamily, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
-from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, News, picked
+from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, News, picked, picks
 
 
 def test_an_update_reports_only_removed_endpoints(group):
@@ -24,6 +25,17 @@ def test_an_update_reports_only_removed_endpoints(group):
     group.update(Serving([POD_B, POD_C]))
     group.update(Serving([POD_B, POD_C, POD_A]))
     assert told == [{POD_A}]
+
+
+def test_only_ports_of_one_service_share_affinity_entries():
+    tables, shared = AffinityTables(), Handling(shares_affinity=True)
+    serving = Serving([POD_A, POD_B], affinity_timeout_s=60, handling=shared)
+    keys = ("shop/sip:sip", "shop/sip:rtp", "bank/sip:rtp", "shop/web:rtp")
+    groups = [
+        EndpointGroup(port_key(key), serving, start=bool(at), entries=tables)
+        for at, key in enumerate(keys)
+    ]
+    assert [picks(group, 1) for group in groups] == [[POD_A], [POD_A], [POD_B], [POD_B]]
 
 
 def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
