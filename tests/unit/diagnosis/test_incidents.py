@@ -224,7 +224,7 @@ def test_an_ip_is_not_blamed_without_sufficient_evidence(beside):
 
 
 def test_incidents_of_selected_service_ports_are_complete():
-    ports = [port_with(name, refuses(POD)) for name in ("a", "b", "c")]
+    ports = [port_with("web", refuses(POD), namespace=one) for one in ("shop", "bank", "mail")]
     calm, incidents = make_port("calm"), Incidents(make_view(*ports, make_port("calm")))
     assert incidents.at([calm, ports[0]]) == incidents.all()
     assert incidents.at(ports[:2], least=2) == incidents.all()
