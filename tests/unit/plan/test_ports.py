@@ -385,6 +385,18 @@ def test_ports_with_the_same_number_for_both_protocols_are_marked():
     assert shared == {"dns": 53, "dns-tcp": 53, "metrics": 0}
 
 
+def test_a_port_that_changes_its_protocol_has_the_endpoints_of_the_new_protocol():
+    both = slice_of(POD_A.ip, ports=[SlicePort("http", 8080, one) for one in Protocol])
+    store, planner = (
+        store_of(service(), both, slice_of(POD_B.ip, key="cart-2")),
+        Planner(NodeFacts()),
+    )
+    planner.plan(store.snapshot())
+    store.put_service(service(ports=[ServicePort("http", 80, "UDP")]))
+    (port,) = planner.plan(store.snapshot()).ports.values()
+    assert port.serving.endpoints == (POD_A,)
+
+
 @pytest.mark.parametrize(
     ("target", "asked", "facts", "why"),
     [
