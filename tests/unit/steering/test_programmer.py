@@ -182,10 +182,12 @@ def test_a_range_frontend_excludes_ports_of_other_frontends_of_its_address_and_p
     single = Frontend("10.96.0.21", 120, Protocol.UDP)
     elsewhere = Frontend("10.96.0.22", 130, Protocol.UDP)
     other = Frontend("10.96.0.21", 140, Protocol.TCP)
-    found = ranges_among([old, new, WEB], [new, single, elsewhere, other, WEB])
-    assert found.keys() == {old, new}
+    by_tcp = Frontend("10.96.0.21", 130, Protocol.TCP, last=180)
+    found = ranges_among([old, new, by_tcp, WEB], [new, by_tcp, single, elsewhere, other, WEB])
+    assert found.keys() == {old, new, by_tcp}
     assert (found[old].last, found[old].besides) == (200, {120, *range(150, 201)})
     assert (found[new].last, found[new].besides) == (250, set())
+    assert (found[by_tcp].last, found[by_tcp].besides) == (180, {140})
     assert ranges_among([WEB], [new]) == {}
 
 
