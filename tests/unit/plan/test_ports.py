@@ -64,7 +64,7 @@ from ..model.samples import (
     service,
     slice_of,
 )
-from .planning import plan_of, store_of, the_port
+from .planning import plan_of, say, store_of, the_port
 
 ODD = NoteKind.NAMES_BUG("it is odd")
 
@@ -385,16 +385,27 @@ def test_ports_with_the_same_number_for_both_protocols_are_marked():
     assert shared == {"dns": 53, "dns-tcp": 53, "metrics": 0}
 
 
-def test_a_port_that_changes_its_protocol_has_the_endpoints_of_the_new_protocol():
-    both = slice_of(POD_A.ip, ports=[SlicePort("http", 8080, one) for one in Protocol])
-    store, planner = (
-        store_of(service(), both, slice_of(POD_B.ip, key="cart-2")),
-        Planner(NodeFacts()),
-    )
+LOCAL, FAR = service(is_internal_local=True), Endpoint("192.0.2.9", node="node-2")
+LISTED = slice_of(FAR, key="cart-2")
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "count"),
+    [
+        pytest.param([service(), LISTED], service(ports=[replace(HTTP, protocol="UDP")]), 8),
+        pytest.param([LOCAL, LISTED], service(), 9),
+        pytest.param([LOCAL], LISTED, 8),
+    ],
+    ids=["another-protocol", "another-policy", "same-policy"],
+)
+def test_a_changed_port_gets_no_endpoints_of_its_earlier_protocol_or_policy(before, change, count):
+    near = [Endpoint(f"192.0.2.{n}", node="node-1") for n in range(1, 9)]
+    by_both = slice_of(*near, ports=[SlicePort("http", 8080, one) for one in Protocol])
+    store, planner = store_of(by_both, *before), Planner(NodeFacts(node_name="node-1"))
     planner.plan(store.snapshot())
-    store.put_service(service(ports=[ServicePort("http", 80, "UDP")]))
+    say(store, change)
     (port,) = planner.plan(store.snapshot()).ports.values()
-    assert port.serving.endpoints == (POD_A,)
+    assert len(port.serving.endpoints) == count
 
 
 @pytest.mark.parametrize(
