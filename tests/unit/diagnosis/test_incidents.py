@@ -93,9 +93,9 @@ def test_each_cause_shared_by_several_services_is_one_incident():
     ],
 )
 def test_a_cause_specific_to_a_service_is_a_separate_incident(changes):
-    ports = [make_port(name, **changes) for name in ("a", "b")]
+    ports = [make_port(namespace=one, **changes) for one in ("shop", "bank")]
     found = Incidents(make_view(*ports)).all()
-    assert sorted(one.services for one in found) == [["shop/a"], ["shop/b"]]
+    assert sorted(one.services for one in found) == [["bank/web"], ["shop/web"]]
     assert not Incidents(make_view(*ports)).all(least=2)
 
 

@@ -213,6 +213,7 @@ async def test_pods_of_a_workload_scaled_to_zero_get_no_clients_until_removed(no
 
 async def test_ready_pods_count_as_about_to_end_for_a_while_after_the_scale_to_zero(node):
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
+    assert not node.cordons.are_pods_ending(("bank", WORKLOAD))
     node.cordons.end(ASLEEP)
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
     node.world.now += ENDS_S
