@@ -152,7 +152,9 @@ def test_a_response_for_a_forgotten_name_has_no_effect_on_a_later_lookup(clock):
 
 def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):
     clock.table.seed(DB, V4, ONE)
+    clock.table.seed(DB, V6, ["2001:db8::1"])
     assert clock.table.addresses(DB, V4) == ONE
+    assert clock.table.addresses(DB, V6) == ("2001:db8::1",)
     assert clock.table.problem(DB) is None
     assert clock.learn(GONE)
     assert clock.table.problem(DB).state is NameState.STALE

@@ -130,6 +130,7 @@ def test_addresses_lacking_a_service_port_are_counted(slices, expected):
     listed = [slice_of(ip, ports=ports, key=f"s-{n}") for n, (ip, ports) in enumerate(slices)]
     index = EndpointIndex([*listed, slice_of("fd00::1", ports=(METRICS,), family=V6, key="six")])
     assert index.lacking(V4, "dns", Protocol.TCP) == expected
+    assert index.lacking(V6, "dns", Protocol.TCP) == (0, 1)
 
 
 def test_slices_with_the_headless_label_are_ignored():

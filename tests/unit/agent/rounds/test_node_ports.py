@@ -188,6 +188,7 @@ def test_the_holder_of_a_port_that_is_not_reserved_is_found(reservations):
     with bound(TCP, V4, "127.0.0.1") as daemon:
         port = daemon.getsockname()[1]
         assert reservations.holder(TCP, V4, (port,), now=0) == own_name()
+        assert reservations.holder(TCP, V6, (port,), now=0) == ""
     assert reservations.holder(TCP, V4, (port,), now=0) == ""
 
 
