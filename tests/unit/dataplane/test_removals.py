@@ -100,6 +100,7 @@ async def test_connections_to_other_endpoints_and_services_continue(served, rig,
     await other.connect()
     client, server = await rig.pair(served.web, served.second)
     served.update(served.second)
+    other.update(other.first)
     timers.advance(30)
     await until(lambda: len(rig.connections.open) == 2)
     await client.send(b"here")

@@ -289,10 +289,13 @@ async def test_an_address_in_use_given_by_host_name_is_an_error_without_its_hold
         await DnsServer(echo).open(SocketAddress("localhost", address.port))
 
 
-def test_check_address_reports_an_address_that_cannot_be_opened():
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_check_address_reports_an_address_that_cannot_be_opened(kind):
     check_address(SocketAddress("127.0.0.1", 0), may_be_in_use=False)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
+    with socket.socket(socket.AF_INET, kind) as used:
         used.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            used.listen()
         address = SocketAddress(*used.getsockname())
         check_address(address, may_be_in_use=True)
         with pytest.raises(ListenError, match=r"Address already in use by .*pid"):

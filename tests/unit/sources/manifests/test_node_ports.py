@@ -71,10 +71,10 @@ def test_a_requested_node_port_displaces_an_allocation():
 
 
 def test_tcp_and_udp_ports_of_two_services_may_name_the_same_node_port():
-    services, conflicts = allocate(
-        [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]
-    )
-    assert (numbers(services), conflicts) == ([[30080], [30080]], [])
+    of_tcp = [node_port("web", at(30080)), health("cart", 30081)]
+    of_udp = [node_port("dns", at(30080, "UDP")), node_port("sip", at(30081, "UDP"))]
+    services, conflicts = allocate([*of_tcp, *of_udp])
+    assert (numbers(services), conflicts) == ([[30080], [31000], [30080], [30081]], [])
 
 
 def test_an_allocated_health_check_node_port_is_stable_and_counts_as_tcp():
