@@ -130,8 +130,6 @@ class _Scale:
         self._all = _Track(2)
         self._covered = bytearray(STEPS)
         """Whether a sample covers each tick."""
-        self._is_covered = True
-        """Whether samples cover the time since the last value."""
         self.tick = 0
         """The number of the last step; the first step, 1, has no value."""
         self._began = 0.0
@@ -143,19 +141,17 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; if this step already has one, only note whether it follows a gap."""
+        """Add a sample, unless its step already has one: a gap is longer than any step."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at
-        self._is_covered &= is_covered
         last = 1 + int((at - self._began) / self._step_s)
         ticks = range(max(self.tick + 1, last - STEPS + 1), last + 1)
         if not ticks:
             return
-        is_covered = self._is_covered
         for tick in ticks:
             self._covered[tick % STEPS] = is_covered
-        self.at, self.tick, self._is_covered = at, ticks[-1], True
+        self.at, self.tick = at, ticks[-1]
         known, tracks = self._tracks, {}
         sums = [0.0] * len(Figures._fields)
         for key, counters in samples:
