@@ -238,12 +238,15 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
-    def test_a_new_node_port_rejects_endpoints_at_that_port_of_other_nodes(self):
+    @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+    def test_a_new_node_port_rejects_endpoints_at_that_port_of_other_nodes(self, protocol):
         # This plan doesn't depend on the addresses of this node.
-        elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
-        store, planner = store_of(service(), elsewhere), Planner(NodeFacts())
+        elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, protocol),))
+        at_node = [replace(port, protocol=protocol) for port in AT_NODE]
+        cart = service(ports=[replace(port, node_port=0) for port in at_node])
+        store, planner = store_of(cart, elsewhere), Planner(NodeFacts())
         seen = self.reasons(planner, store)
-        store.put_service(service(WEB, AT_NODE, cluster_ips=(WEB_IP,)))
+        store.put_service(service(WEB, at_node, cluster_ips=(WEB_IP,)))
         seen += self.reasons(planner, store)
         store.delete_service(WEB)
         seen += self.reasons(planner, store)

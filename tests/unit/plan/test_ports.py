@@ -91,10 +91,15 @@ class TestOnePort:
         assert port.path.path is DataPath.USERSPACE
         assert port.notes == (path_not_allowed("auto"),)
 
+    @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
     @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
-    def test_pods_lacking_the_port_get_a_note_unless_slices_are_handwritten(self, selector, notes):
+    def test_pods_lacking_the_port_get_a_note_unless_slices_are_handwritten(
+        self, selector, notes, protocol
+    ):
+        cart = service(ports=[replace(HTTP, protocol=protocol)], selector=selector)
         others = slice_of("192.0.2.200", key="cart-2", ports=())
-        port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
+        of_pod = slice_of(POD_A.ip, ports=[SlicePort("http", 8080, protocol)])
+        port = the_port(cart, of_pod, others)
         assert port.notes == notes * (some_lack_port("http", 1, 2),)
         assert port.serving.endpoints == (POD_A,)
 
