@@ -58,12 +58,12 @@ def addresses(slices):
 
 def test_a_pods_labels_ports_addresses_and_conditions_are_read():
     read = pod(
-        ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT],
+        ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT, {"name": "dns", "containerPort": 6}],
         metadata={"labels": {"app": "web", "empty": None}},
         spec={"nodeName": "node-1", "hostname": "web-1", "subdomain": "web"},
     )
     assert (read.key, read.labels) == (PodKey("shop", "web-1"), {("app", "web"), ("empty", "")})
-    assert read.ports == {("web", "TCP"): 8080, ("dns", "UDP"): 5}
+    assert read.ports == {("web", "TCP"): 8080, ("dns", "UDP"): 5, ("dns", "TCP"): 6}
     assert (read.ips, read.node) == (("10.244.0.3",), "node-1")
     assert (read.hostname, read.subdomain) == ("web-1", "web")
     assert (read.is_ready, read.is_terminating, read.has_ended) == (True, False, False)

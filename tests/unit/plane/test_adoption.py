@@ -122,12 +122,13 @@ async def test_affinity_entries_that_arrive_after_adoption_are_passed_on(worker)
     assert worker.previous_workers.take_entries("shop/other") == [other]
 
 
-async def test_adopted_sockets_are_in_the_order_of_worker_indexes(idle, worker):
+@pytest.mark.parametrize("index", [1, 2], ids=["of-two", "of-three-of-which-one-exited"])
+async def test_adopted_sockets_are_in_the_order_of_worker_indexes(idle, worker, index):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
-    # The sender is the second worker, which substituted for the first one.
-    worker.hand_over(second, worker=1)
+    # The sender is the last worker, which substituted for the first one.
+    worker.hand_over(second, worker=index)
     worker.hand_over(first, worker=0, is_last=True)
     assert await worker.previous_workers.adopt() == 2
     taken = [idle.keep(sock) for sock in worker.previous_workers.take(TCP, at)]

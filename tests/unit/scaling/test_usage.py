@@ -90,7 +90,8 @@ def test_a_newly_waiting_client_counts_before_its_worker_reports(used):
 
 def test_demand_lasts_for_the_idle_time_after_the_last_use(used):
     used.serve(POD_A, handling=Handling(hold=Hold(60.0), idle_after_s=600.0))
-    assert used.demand_after(0) == 1
+    used.served_ports.follow(used.cluster.serve("api", "10.96.0.2", handling=HOLDING))
+    assert used.usage.demand() == {WEB: 1, ServiceKey("shop", "api"): 0}
     assert used.demand_after(599) == 1
     assert used.demand_after(1) == 0
 
