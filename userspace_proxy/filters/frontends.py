@@ -14,6 +14,7 @@ address up to the socket: all nat chains come first, and all filter chains on th
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
 that names the frontend, for all pods of this node: a firewall may legitimately deny some clients.
+For frontends that are meant for other hosts, it suffices if it is certain for these.
 Rule 2: rules that may drop or translate packets are listed as not followed; those that name a
 frontend make it unknown whether its clients are answered.
 
@@ -150,13 +151,19 @@ class EarlierChains:
         last = max((t.priority for t in translations.values()), default=-NEVER)
         self._earlier = [followed(base) for base in chains_before(tables, last)]
         perhaps: dict[Frontend, Taken] = {}
-        pods = functools.cache(lambda: [*filter(_has_pods, self._read_links())])
+        links_of_clients = functools.cache(self._read_links)
+        pods = functools.cache(lambda: [*filter(_has_pods, links_of_clients())])
         for chain, chains in self._earlier:
             families = chain.table.families
             places = [(f, to) for f, to in translations.items() if f.family in families]
             for frontend, to in places_to_follow(chain, chains, places):
                 if cause := explain_chain(chain, chains, frontend, to):
                     found[frontend] = cause
+            for frontend, to in places_outside(chain, chains, places):
+                uplinks = [one for one in links_of_clients() if one.is_uplink]
+                of = [one for one in uplinks if _has_family(one, frontend.family)]
+                if cause := explain_chain(chain, chains, frontend, to, of):
+                    found.setdefault(frontend, cause)
             named = [place for place in named_places(chains, places) if place[0] not in found]
             links = pods() if named else []
             most = FOLLOWED_MAX // (_count(chains) + _RULES_PER_CALL)
@@ -237,6 +244,23 @@ def places_to_follow(
     return named_places(chains, places)
 
 
+def places_outside(base: Chain, chains: Mapping[str, Chain], places: Places) -> Places:
+    """Return the frontends that other hosts dial, if a chain may take these hosts' packets.
+
+    The result is empty if following the frontends would take too long.
+    """
+    takes = DROPS if base.kind == "filter" else (RuleVerdict.TRANSLATE, RuleVerdict.MAP)
+    steps = [step for chain in chains.values() for step in chain.steps]
+    if base.policy != "drop" and not any(step.verdict in takes for step in steps):
+        return ()
+    outside = [
+        (frontend, to)
+        for frontend, to in places
+        if frontend.kind is not FrontendKind.CLUSTER_IP and not is_loopback(frontend.ip)
+    ]
+    return outside if (len(steps) + _RULES_PER_CALL) * len(outside) < FOLLOWED_MAX else ()
+
+
 def named_places(chains: Mapping[str, Chain], places: Places) -> Places:
     """Return the frontends that rules name by their address, or by their node port.
 
@@ -277,8 +301,8 @@ def explain_chain(
     Args:
         chain: The chain, with its rules.
         chains: See :func:`follow`.
-        links: The links of this node's pods; with any, chains that take only the packets of all
-            pods count, too.
+        links: The links of this node's pods, or its uplinks; with any, chains that take only the
+            packets of all pods, or of all other hosts, count, too.
     """
 
     def found(what: str, hint: str) -> Taken:
@@ -288,8 +312,9 @@ def explain_chain(
         """Return whose packets are certainly taken: "" for all clients, None for unknown ones."""
         if takes(packet):
             return ""
-        of_pods = links and all(takes(packet._replace(link=one)) for one in links)
-        return " from this node's pods" if of_pods and not packet.is_own else None
+        if packet.is_own or not links or not all(takes(packet._replace(link=a)) for a in links):
+            return None
+        return " from other hosts" if links[0].is_uplink else " from this node's pods"
 
     priority, first = translation.priority, FirstPacket(frontend)
     if chain.kind == "filter":

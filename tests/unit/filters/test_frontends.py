@@ -390,6 +390,35 @@ def test_a_rule_naming_a_frontend_is_reported_with_its_clients(node, hook, rule,
         assert taken.is_certain or taken.hint.endswith(LIST)
 
 
+FOR_OTHERS = "iif lo accept; iifname cni0 accept; tcp dport { 22, 30000-32767 } accept"
+
+
+@pytest.mark.parametrize(
+    ("hook", "rules", "expected"),
+    [
+        pytest.param(f"{FILTER} policy drop;", FOR_OTHERS, {NODE_PORT}, id="policy"),
+        pytest.param(FILTER, f"{FOR_OTHERS}; counter drop", {NODE_PORT}, id="last-rule"),
+        pytest.param(FILTER, "iifname eth0 tcp dport 36001 drop", {NODE_PORT}, id="one-link"),
+        pytest.param(NAT, "iifname eth0 tcp dport 30080 redirect to 9", {NODE_PORT}, id="nat"),
+        pytest.param(FILTER, f"ct status dnat accept; {FOR_OTHERS}; drop", set(), id="admitted"),
+        pytest.param(
+            FILTER, f"ip saddr 198.51.100.0/24 accept; {FOR_OTHERS}; drop", set(), id="for"
+        ),
+        pytest.param(FILTER, "iifname cni0 drop", set(), id="pods"),
+    ],
+)
+def test_a_chain_that_takes_only_other_hosts_packets_is_reported_for_node_ports(
+    node, hook, rules, expected
+):
+    node.run(PODS)
+    node.run(f"nft 'table ip evil {{ chain pre {{ {hook} {rules}; }}; }}'")
+    with closing(EarlierChains(translation_of, is_own_table, read_client_links)) as earlier:
+        found = earlier.look([WEB, LOOPBACK, NODE_PORT])
+    certain = {frontend for frontend, taken in found.items() if taken.is_certain}
+    assert certain == expected
+    assert all(" it from other hosts" in found[frontend].what for frontend in certain)
+
+
 @pytest.mark.parametrize("frontend", [NODE_PORT, WEB])
 def test_a_port_names_only_a_node_port(node, frontend):
     rule = f"tcp dport {frontend.port} limit rate over 1/second drop"

@@ -29,7 +29,9 @@ def chains(
 
 PODS = """
     ip link add veth-a type veth; ip link set veth-a up; ip route add 10.244.1.2 dev veth-a
-    ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up"""
+    ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up
+    ip link add eth0 type veth; ip address add 192.0.2.9/24 dev eth0; ip link set eth0 up
+    ip route add default via 192.0.2.1"""
 USUAL = {
     "firewalld": """nft '
         table inet firewalld {
