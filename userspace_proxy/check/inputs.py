@@ -14,7 +14,7 @@ from ..facts.units import plural
 from ..kernel.interface_addresses import list_addresses
 from ..kernel.offers import KernelOffers
 from ..model import Frontend, ServiceKey, SocketAddress
-from ..plan import Plan, Planner
+from ..plan import IgnoredService, Plan, Planner
 from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..sources.manifests import load_state
 from ..steering.selection import find_no_kernel_path
@@ -98,7 +98,7 @@ def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Findin
     found = [
         error(
             "manifests",
-            f"Service {item.service} would not be served: {say(item.cause)}",
+            f"{_subject(item)} would not be served: {say(item.cause)}",
             place_of(item.service),
             remedy(item.cause),
         )
@@ -108,13 +108,17 @@ def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Findin
     found += _limit(_refusing(plan, place_of), "Service ports would refuse clients")
     found += _limit(_notes(plan, place_of), "fields and annotations have no effect")
     skipped = [
-        f"{item.service} ({say(item.cause)})" for item in plan.ignored if not item.is_conflict
+        f"{_subject(item)} ({say(item.cause)})" for item in plan.ignored if not item.is_conflict
     ]
     if skipped:
         more = f" and {len(skipped) - _NAMED_MAX} more" if len(skipped) > _NAMED_MAX else ""
         names = ", ".join(skipped[:_NAMED_MAX])
         found.append(ok("manifests", f"no listener by design for {names}{more}"))
     return found
+
+
+def _subject(item: IgnoredService) -> str:
+    return f"{f'port {item.port} of ' if item.port else ''}Service {item.service}"
 
 
 def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:

@@ -107,7 +107,11 @@ def unserved(snapshot: Snapshot) -> Iterator[str]:
         if port.state.is_problem
     ]
     found += [
-        (item.service, f"It is not served: {say(item.cause)}", remedy(item.cause))
+        (
+            item.service,
+            f"{f'Port {item.port}' if item.port else 'It'} is not served: {say(item.cause)}",
+            remedy(item.cause),
+        )
         for item in status.ignored
         if item.is_conflict
     ]

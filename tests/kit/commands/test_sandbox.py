@@ -95,7 +95,7 @@ def test_an_unserved_service_is_printed_and_status_and_explain_work_inside(tmp_p
     assert done.returncode == 3
 
 
-def test_only_the_first_of_many_unserved_services_are_listed(tmp_path):
+def test_only_the_first_20_unserved_services_are_listed(tmp_path):
     services = [
         BROKEN.rpartition("---")[2].replace("name: api", f"name: api-{n}") for n in range(25)
     ]
@@ -105,6 +105,13 @@ def test_only_the_first_of_many_unserved_services_are_listed(tmp_path):
     assert not state.problems
     lines = list(unserved(state.snapshot))
     assert (len(lines), lines[-1]) == (21, "5 more are not served: status lists them")
+
+
+def test_a_port_whose_address_another_service_holds_is_listed_with_its_number(tmp_path):
+    text = BROKEN.rpartition("---")[2]
+    (tmp_path / "shop.yaml").write_text(f"{text}---{text.replace('name: api', 'name: db')}")
+    lines = list(unserved(load_state(tmp_path).snapshot))
+    assert any(line.startswith("shop/db: Port 80 is not served: ") for line in lines)
 
 
 def test_an_endpoint_name_is_reported_as_not_looked_up(tmp_path):

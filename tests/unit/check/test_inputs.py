@@ -151,8 +151,16 @@ def test_only_the_first_of_many_services_that_refuse_clients_are_named(tmp_path)
 def test_two_services_with_the_same_address_are_an_error_with_the_line(tmp_path):
     found = findings_of(tmp_path, WEB + SLICE + "---\n" + WEB.replace("web", "cart"))
     [problem] = [line for line in found if line.startswith("error")]
-    assert "[web.yaml:" in problem
-    assert problem.endswith(f" -> {remedy(held_by('10.96.0.10:80/TCP', 'shop/web'))}")
+    cause = held_by("10.96.0.10:80/TCP", "shop/cart:http")
+    what = "manifests: port http of Service shop/web would not be served"
+    assert problem == f"error    {what}: {say(cause)} [web.yaml:1] -> {remedy(cause)}"
+
+
+def test_the_subject_of_a_finding_is_the_port_or_the_whole_service(tmp_path):
+    media = WEB.replace("web", "media").replace("port: 80", "port: 80, protocol: SCTP")
+    found = findings_of(tmp_path, WEB.replace("10.96.0.10", "None") + "---\n" + media)[-1]
+    assert "no listener by design for port http of Service shop/media (" in found
+    assert ", Service shop/web (" in found
 
 
 def test_a_duplicate_label_is_a_warning(tmp_path):

@@ -134,10 +134,12 @@ class Planning:
             if self._conflict_lines.take(Clocks.monotonic()):
                 about = {"service": str(item.service), "port": item.port, "cause": cause}
                 fields = {**about, "remedy": remedy(item.cause)}
+                text = "%(service)s: Service is not served: %(cause)s"
+                if item.port:
+                    text = "%(service)s: port %(port)s is not served: %(cause)s"
                 if item.is_part:
-                    _log.warning("%(service)s: Service is partly served: %(cause)s", extra=fields)
-                else:
-                    _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
+                    text = "%(service)s: Service is partly served: %(cause)s"
+                _log.warning(text, extra=fields)
             port = f"port {item.port}: " if item.port else ""
             self._report_unserved(item.service, f"{port}{cause}")
 

@@ -19,13 +19,24 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
-async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(start):
+async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(start, caplog):
     reported = []
     loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("shop", WEB.ip, POD))
     assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
-    assert reported[0].note == f"port 80: {say(held_by(str(WEB), 'shop/shop'))}"
+    cause = say(held_by(str(WEB), "shop/shop"))
+    assert reported[0].note == f"port 80: {cause}"
+    assert caplog.messages == [f"shop/web: port 80 is not served: {cause}"]
+
+
+async def test_a_service_that_loses_only_its_node_port_is_partly_served(start, caplog):
+    facts, cluster = NodeFacts(addresses=("127.0.0.1",)), Cluster()
+    loop = await start(WatchedSteering(), facts=lambda _: facts)
+    await settle(loop, cluster.serve("shop", CART.ip, POD, node_port=30080))
+    await settle(loop, cluster.serve("web", WEB.ip, POD, node_port=30080))
+    [line] = caplog.messages
+    assert line.startswith("shop/web: Service is partly served: ")
 
 
 async def test_many_conflicts_are_logged_in_at_most_twenty_lines(start, caplog):
