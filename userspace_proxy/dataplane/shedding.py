@@ -113,18 +113,23 @@ class Shedding:
     def _log(self, eviction: Eviction[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
-        limit = "memory limit nearly" if self._engine.memory.state.is_short else "descriptor limit"
+        memory = self._engine.memory.state
+        limit = {"limit": self._engine.descriptors.limit}
+        text = "descriptor limit reached, resetting idle connections of %(holder)s"
+        if memory.is_short:
+            limit = {"limit_mib": memory.limit_bytes >> 20}
+            text = "memory limit nearly reached, resetting idle connections of %(holder)s"
         service = eviction.victims[0].group.label if eviction.group is not None else ""
-        holder = "%(client)s at %(service)s" if service else "%(client)s"
-        text = f"{limit} reached, resetting idle connections of the largest holder: {holder}"
+        holder = eviction.client or "several clients"
         _log.warning(
             text,
             extra={
+                "holder": f"{holder} at {service}" if service else holder,
                 "client": eviction.client,
                 "service": service,
                 "connections": eviction.held,
                 "share": eviction.share,
-                "limit": self._engine.descriptors.limit,
+                **limit,
             },
         )
 

@@ -48,6 +48,10 @@ class AtTheLimit:
             self.timers.advance(0.3)
 
 
+def resets_in(caplog):
+    return [record for record in caplog.records if "resetting idle" in record.getMessage()]
+
+
 @pytest.fixture
 async def at_the_limit(build, timers):
     return AtTheLimit(build, timers)
@@ -72,7 +76,8 @@ async def test_idle_connections_of_one_client_make_room_for_another_service(at_t
     assert await pairs[9][1].read() == b"also"
     assert web.group.counters.evicted == 8
     assert [line.cause for line in connection_lines(caplog)] == ["evicted"] * 8
-    (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
+    (line,) = resets_in(caplog)
+    assert line.holder == "127.0.0.1 at shop/web:http"
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
 
 
@@ -123,9 +128,29 @@ async def test_among_small_clients_the_largest_loses_a_connection(at_the_limit, 
     await at_the_limit.stall()
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
     assert sum(service.group.counters.evicted for service in services) == 1
-    (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
+    (line,) = resets_in(caplog)
+    assert line.holder == "127.0.0.2"
     # The other clients have two connections each.
     assert (line.client, line.service, line.connections) == ("127.0.0.2", "", 3)
+
+
+async def test_a_service_with_many_small_clients_makes_room_for_another_service(
+    at_the_limit, caplog
+):
+    caplog.set_level(logging.WARNING)
+    rig, pod = at_the_limit.rig, at_the_limit.pod
+    for number in range(27):
+        await rig.client(at_the_limit.web, source=f"127.0.0.{2 + number % 13}")
+        await pod.accept()
+    other = await rig.client(at_the_limit.cart, source="127.0.0.99")
+    await other.send(b"me too")
+    await at_the_limit.stall()
+    assert await (await pod.accept()).read() == b"me too"
+    (line,) = resets_in(caplog)
+    assert line.getMessage() == (
+        "descriptor limit reached, resetting idle connections of several clients at shop/web:http"
+    )
+    assert (line.client, line.service, line.limit) == ("", "shop/web:http", 60)
 
 
 async def test_busy_clients_are_not_reset(at_the_limit):
@@ -262,7 +287,7 @@ async def test_during_a_memory_shortage_new_clients_replace_other_clients(timed,
     assert timed.engine.descriptors.has_room(14 * DESCRIPTORS)
 
 
-async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers):
+async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers, caplog):
     pod, web = timed.served()
     limit = Limit(0)
     limit.limit = 32 * 64 * 16 * 1024
@@ -273,6 +298,9 @@ async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers
     timers.advance(0.25)
     before = web.group.counters.evicted_for_memory
     assert await timed.resets_a_client(web)
+    (line,) = resets_in(caplog)
+    assert line.getMessage().startswith("memory limit nearly reached, ")
+    assert (line.limit_mib, hasattr(line, "limit")) == (32, False)
     limit.used_mib = 0
     timers.advance(0.25)
     assert await timed.resets_a_client(web)
