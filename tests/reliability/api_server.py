@@ -56,7 +56,7 @@ KILLED = Limits(
 
 def evidence(problem: str) -> list[Evidence]:
     """Return the evidence that shows a problem of the source."""
-    return [Metric("source_problems"), Problem(problem), LogLine("API server problem")]
+    return [Metric("source_problems"), Problem(problem), LogLine("cannot read cluster state")]
 
 
 def settles(rig: ApiRig) -> None:
@@ -120,7 +120,7 @@ def api_down_at_start(rig: StateRig) -> Iterator[None]:
     [
         Metric("source_problems"),
         Problem("Services have not been read yet"),
-        LogLine("API server problem"),
+        LogLine("cannot read cluster state"),
     ],
     rig=ApiRig,
     not_promised="without a saved state nothing is served until the API server is back; clients of "

@@ -250,17 +250,22 @@ class KubernetesSource(Source):
     def _report(self) -> None:
         self._rejected = (*self._left_out(), *self._unread())
         # Report a cause that affects all resources as one line.
-        lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
-        problems = (*lines, *(item.line for item in self._rejected))
+        of_server = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
+        problems = (*of_server, *(item.line for item in self._rejected))
         now = self._clock()
         # The problem of a watch that is repeatedly interrupted begins and ends each time, so log it
         # at most once a minute.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
-            _log.warning("API server problem: %(problem)s", extra={"problem": line})
+            text = "cannot read cluster state: %(problem)s"
+            if line not in of_server:
+                text = "cannot use objects: %(problem)s"
+            _log.warning(text, extra={"problem": line})
         if self._in_log and not problems:
-            _log.info("API server problems resolved", extra={"server": self.location})
+            _log.info(
+                "cluster state is read without problems again", extra={"server": self.location}
+            )
             self._in_log = frozenset()
         self._logged_at = {**recent, **dict.fromkeys(news, now)}
         self._in_log = self._in_log.intersection([*problems, *recent]).union(news)

@@ -136,8 +136,8 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
         await published.first()
         assert source.status().problems == ()
     assert [record.message for record in caplog.records] == [
-        f"API server problem: {problem}",
-        "API server problems resolved",
+        f"cannot read cluster state: {problem}",
+        "cluster state is read without problems again",
     ]
 
 
@@ -164,7 +164,7 @@ async def test_a_recurring_problem_is_logged_at_most_once_a_minute(api, source_o
         await breaks()
     first, second = (record.message for record in caplog.records)
     assert first == second
-    assert first.startswith("API server problem: ")
+    assert first.startswith("cannot read cluster state: invalid response from ")
 
 
 async def test_services_are_served_without_permission_to_read_the_node(api, source_of):
@@ -191,15 +191,17 @@ async def test_services_do_not_wait_repeatedly_for_an_unreadable_node(api, sourc
         await published.until(lambda s: len(s.services) == 2)
 
 
-async def test_an_unreadable_object_is_reported_and_other_objects_are_served(api, source_of):
+async def test_an_unreadable_object_is_reported_and_other_objects_are_served(
+    api, source_of, caplog
+):
     api.put(service("bad", ports=[{"port": "http"}]))
     api.put(service())
     source = source_of(api)
     async with running(source) as published:
         assert ips(await published.first()) == ("10.96.7.1",)
-        assert source.status().problems == (
-            "Service default/bad: spec.ports[0].port: expected int, got str",
-        )
+        [problem] = source.status().problems
+        assert problem == "Service default/bad: spec.ports[0].port: expected int, got str"
+        assert caplog.messages == [f"cannot use objects: {problem}"]
         assert source.status().is_current
         api.put(service("bad"))
         await published.until(lambda s: len(s.services) == 2)
