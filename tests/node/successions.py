@@ -20,7 +20,7 @@ STICKY = Service("sticky", "10.96.0.12", more=CLIENT_IP)
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 SERVED = (WEB, STICKY, DNS)
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-RELIEVED = "told previous workers to stop accepting connections"
+RELIEVED = "previous workers are draining"
 # Low, because tests run in parallel: a gap loses connections at any rate.
 RATE = 30.0
 # The timeout of a dial, long enough for a busy machine.

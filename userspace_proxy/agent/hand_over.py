@@ -102,7 +102,7 @@ class TakenOver:
 
 
 async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
-    """Ask the running proxy of this name to hand over the node; None if no proxy runs.
+    """Ask the running proxy of this name to hand over the node; None if no proxy is running.
 
     Raises:
         LockHeld: The proxy refuses or doesn't answer, or this process can't prove CAP_NET_ADMIN.
@@ -284,4 +284,4 @@ class Relief(Component):
             return
         drain_s = options.previous_drain_s
         previous_workers.drain(drain_s)
-        _log.info("told previous workers to stop accepting connections", extra={"drain_s": drain_s})
+        _log.info("previous workers are draining", extra={"drain_s": drain_s})

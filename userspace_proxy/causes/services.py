@@ -292,8 +292,8 @@ def none_was_local() -> str:
 @cause(
     CauseCode.NO_PROXY_HEADER,
     about="{client}",
-    hint="--accept-proxy-protocol contains that address: have it send the header, or remove it "
-    "from the networks there",
+    hint="--accept-proxy-protocol contains this address: configure the client to send the header, "
+    "or remove the address from that setting",
 )
 def no_proxy_header(client: str) -> str:
     """Connections without a PROXY header were reset; ``client`` is the last such client."""

@@ -30,7 +30,7 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The time limit for a PROXY header. The specification asks for at least 3 s, so that a lost packet
 # can be resent.
 HEADER_S = 5.0
-# The maximum number of peers whose trust is cached: far more than a load balancer has addresses.
+# The maximum number of peers whose trust is cached: far more than any load balancer has.
 _MAX_KNOWN = 4096
 
 
@@ -115,12 +115,13 @@ class AcceptedHeaders:
         group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
         if self._log_limit.take(now):
             _log.warning(
-                "%(service)s: no valid PROXY header from %(client)s: %(cause)s",
+                "%(service)s: connection reset, no valid PROXY header from %(client)s: %(cause)s",
                 extra={
                     "service": group.label,
                     "client": connection.client_ip,
                     "cause": cause,
-                    "hint": "have it send the header, or remove it from --accept-proxy-protocol",
+                    "hint": "configure the client to send the header, or remove its address from "
+                    "--accept-proxy-protocol",
                 },
             )
         connection.finish(EndReason.NO_HEADER, as_reset=True)

@@ -158,7 +158,7 @@ class EndpointLookups:
             if before is not None and before.state is not NameState.PENDING:
                 _log.info("%(host)s: endpoint host name resolves again", extra={"host": host})
             return
-        text = "%(host)s: no address for the endpoint host name: %(cause)s"
+        text = "%(host)s: endpoint host name has no usable address: %(cause)s"
         if after.state is NameState.STALE:
-            text = "%(host)s: keeping the last addresses of the endpoint host name: %(cause)s"
+            text = "%(host)s: cannot resolve endpoint host name, keeping its addresses: %(cause)s"
         _log.warning(text, extra={"host": host, "cause": after.detail})

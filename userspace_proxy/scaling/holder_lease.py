@@ -394,7 +394,7 @@ class HolderLease:
                     logged.add(why)
                     fields = {"service": service, "cause": why}
                     _log.warning(
-                        "%(service)s: workload not scaled to zero: %(cause)s", extra=fields
+                        "%(service)s: workload was not scaled to zero: %(cause)s", extra=fields
                     )
                 self._source.record(Happening("StaysAwake", "Sleep", f"{why}.", service))
 

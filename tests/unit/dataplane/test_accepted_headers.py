@@ -92,7 +92,9 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert warning.getMessage() == f"shop/web:http: no valid PROXY header from 127.0.0.2: {cause}"
+    assert warning.getMessage() == (
+        f"shop/web:http: connection reset, no valid PROXY header from 127.0.0.2: {cause}"
+    )
 
 
 async def test_a_connection_without_a_proxy_header_is_reset_and_counted(rig, pod, caplog):

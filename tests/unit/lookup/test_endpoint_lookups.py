@@ -162,7 +162,10 @@ async def test_a_failure_keeps_the_addresses_and_its_start_and_end_are_logged_on
         rig.advance(30)
         await until(lambda: not rig.states())
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("WARNING", f"{DB}: keeping the last addresses of the endpoint host name: {GONE.why}"),
+        (
+            "WARNING",
+            f"{DB}: cannot resolve endpoint host name, keeping its addresses: {GONE.why}",
+        ),
         ("INFO", f"{DB}: endpoint host name resolves again"),
     ]
 
@@ -171,7 +174,7 @@ async def test_a_never_resolved_name_is_logged(caplog):
     async with Rig() as rig:
         await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    message = f"{DB}: no address for the endpoint host name: {GONE.why}"
+    message = f"{DB}: endpoint host name has no usable address: {GONE.why}"
     assert [r.getMessage() for r in caplog.records] == [message]
 
 

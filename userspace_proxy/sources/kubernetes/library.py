@@ -50,7 +50,8 @@ def import_library() -> Library:
     try:
         return _import_light()
     except (ImportError, AttributeError) as exc:
-        _log.debug("importing all of kubernetes-asyncio: %(cause)s", extra={"cause": str(exc)})
+        text = "cannot import only parts of kubernetes-asyncio, importing all of it: %(cause)s"
+        _log.debug(text, extra={"cause": str(exc)})
         _forget()
         return _modules()
 
