@@ -9,7 +9,7 @@ reports that other code has closed descriptors.
 Rule 2: a few descriptors are reserved for UDP flows, so that TCP connections can't block DNS.
 Rule 3: if no descriptor is released for half a second, connections are reset (``shares``); further
 resets within some seconds don't wait.
-Rule 4: while memory is short (``memory_pressure``), a lower limit may apply to connections; the
+Rule 4: while memory is low (``memory_pressure``), a lower limit may apply to connections; the
 other rules stay the same.
 """
 
@@ -63,7 +63,7 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """The number of descriptors that connections may use while memory is short."""
+        """The number of descriptors that connections may use while memory is low."""
         self.for_connections = 0
         """How many descriptors connections may use: all but the unused reserve for flows."""
         self._count_flows(0)
@@ -131,7 +131,7 @@ class Descriptors:
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
         """Call ``resume`` once when there may be room; without room, it must call this again."""
-        # While memory is short, don't log the pause: ``memory_pressure`` logs its reason.
+        # While memory is low, don't log the pause: ``memory_pressure`` logs its reason.
         if self._held is None and self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, pausing accepts",

@@ -162,11 +162,12 @@ class EndpointGroup(CounterTable):
         clients."""
 
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
-        """Change how clients are served; TCP connections to removed endpoints continue, flows end.
+        """Change how clients are served.
 
-        Keeps the round-robin position, and the affinity entries and ejections of remaining
-        endpoints. The slow start of new endpoints begins at ``now``. Returns the endpoints that
-        some or all clients may no longer use.
+        TCP connections to endpoints that clients may no longer use continue; flows end, unless the
+        endpoint is terminating and still serves. Keeps the round-robin position, and the affinity
+        entries and ejections of remaining endpoints. The slow start of new endpoints begins at
+        ``now``. Returns the endpoints that some or all clients may no longer use.
         """
         old, self.serving = self.serving, serving
         if old.ranges and old.ranges != serving.ranges:
@@ -401,7 +402,7 @@ class EndpointGroup(CounterTable):
             self.out_of_ports_at = now
         if self._failed.shortage_lines.take(now):
             _log.warning(
-                "%(service)s: out of local ports, descriptors or memory: %(cause)s",
+                "%(service)s: cannot dial: out of local ports, descriptors or memory: %(cause)s",
                 extra=self._fields(endpoint, failed),
             )
 

@@ -68,7 +68,7 @@ class MemoryState(NamedTuple):
     is_short: bool = False
     """Whether accepting is paused, except to replace other connections."""
     was_short: bool = False
-    """Whether memory is short, or was recently: a brief shortage may fall between two scrapes."""
+    """Whether memory is low, or was recently: a brief shortage may fall between two scrapes."""
 
 
 class Memory:

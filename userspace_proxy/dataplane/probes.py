@@ -135,7 +135,7 @@ class Probes:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group.
 
         Nothing is dialled if the endpoint has left, because another pod may have its address, or
-        while too many probes are in progress or descriptors are short.
+        while too many probes are in progress or no descriptor is free.
         """
         if endpoint not in group.serving.all_endpoints:
             return

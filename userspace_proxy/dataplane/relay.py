@@ -479,7 +479,11 @@ class PipePool:
         """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return a free or new pipe; None if none can be opened. ``now`` is monotonic seconds."""
+        """Return a free or new pipe; None at a limit. ``now`` is monotonic seconds.
+
+        Raises:
+            OSError: Opening a pipe failed for another reason than a limit.
+        """
         if self._free:
             return self._free.pop()
         if (

@@ -1,12 +1,12 @@
 """Resets connections to make room at the descriptor limit, or to free memory.
 
     no room for 0.5 s ──▶ largest holder (``shares``) ──▶ its longest idle connections ──▶ RST
-    memory is short ──▶ affinity entries, then the largest buffers, then as above ──▶ RST
+    memory is low ──▶ affinity entries, then the largest buffers, then as above ──▶ RST
 
 Rule 1: freed descriptors are for other clients, so for a moment, new connections of the largest
 holder are also reset if it exceeds its share. Otherwise a loop of connections through this proxy
 would never end: each reset would make room for the loop's next connection.
-Rule 2: while memory is short, there are no more connections than when the shortage began.
+Rule 2: while memory is low, there are no more connections than when the shortage began.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Accounted(Relayed):
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     def frontend(self) -> SocketAddress | None:
-        """Return the address that the client dialled."""
+        """Return the address that the client dialled; None if the kernel doesn't report it."""
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
 

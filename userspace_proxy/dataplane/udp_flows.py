@@ -1,6 +1,6 @@
 """Owns the UDP flows of one data plane: their limit, idle timeout, and checks for absent hosts.
 
-The kernel answers for the network namespace of the calling thread.
+Absent hosts are looked up in the network namespace of the calling thread.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class MemoryFacts(msgspec.Struct, frozen=True):
     was_short: Annotated[
         bool,
         gauge(
-            "memory_short", "", "1 while load is shed because memory is short, and for 10 s after"
+            "memory_short",
+            "",
+            "1 while load is shed because memory is low, and for 10 s afterwards",
         ),
     ] = False
     """Whether ``is_short`` is true, or was in the last 10 seconds."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _log = FieldLogger("userspace_proxy.dataplane")
 
 # The maximum size of all waiting messages. A Service port takes about 300 bytes, so the queue has
-# room for more ports than a cluster has.
+# room for the ports of any cluster.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 # The assumed size of a message that isn't encoded yet: a closure and a record. The state of its
 # Service port is in this process's memory anyway, and at most two messages per Service port wait

@@ -70,7 +70,7 @@ class Denials:
         self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
-        """Apply a new ``Serving``; does nothing if the ``Serving`` admits all clients."""
+        """Apply a new ``Serving``, unless it admits all clients."""
         if serving.admits is None:
             return
         before = self._reason

@@ -252,7 +252,7 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     memory_limit_bytes: Count = 0
     is_short_of_memory: bool = False
     was_short_of_memory: bool = False
-    """Whether memory is short, or was short in the last seconds."""
+    """Whether memory is low, or was low in the last seconds."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

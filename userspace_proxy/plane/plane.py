@@ -145,7 +145,7 @@ class Plane:
         """The sockets that workers keep for the next control process, by name."""
 
     def start(self) -> None:
-        """Start the worker processes; does nothing if the caller's loop carries the traffic.
+        """Start the worker processes, unless the caller's loop carries the traffic.
 
         Returns before the processes run; until they do, clients of open listeners wait.
         """
@@ -311,7 +311,7 @@ class Plane:
         return all(worker.is_running for worker in self._workers)
 
     async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait until all workers run, and up to a second until they have applied all messages.
+        """Wait until all workers are running, then up to 1 s until they have applied all messages.
 
         Args:
             wait: Awaited between two checks.

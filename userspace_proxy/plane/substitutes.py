@@ -29,8 +29,8 @@ class Substitutes:
     def begin(self, missing: int, running: Sequence[int]) -> int | None:
         """Choose a running worker as the substitute for a missing worker, and return it.
 
-        Returns None if the missing worker already has a substitute, no worker runs, or listeners
-        would take more than half of each worker's descriptors.
+        Returns None if the missing worker already has a substitute, if no worker is running, or if
+        listeners would take more than half of each worker's descriptors.
         """
         if missing in self._by_missing or not running:
             return None

@@ -176,7 +176,7 @@ class WorkerSlot:
             self._worker_socket = None
 
     def send(self, message: ToWorker, *socks: socket.socket) -> bool:
-        """Send a message; return False while no worker runs."""
+        """Send a message; return False if no worker is running."""
         if self.link is None:
             return False
         self._merging.note(message)
@@ -184,7 +184,7 @@ class WorkerSlot:
         return True
 
     def update(self, update: GroupUpdate) -> None:
-        """Send a change to a group; no effect if no worker runs."""
+        """Send a change to a group; no effect if no worker is running."""
         if self.link is None:
             return
         if (make := self._merging.add(update)) is not None:

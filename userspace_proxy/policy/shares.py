@@ -9,7 +9,7 @@ Rule 2: at the limit, connections are reset so that a new client needn't wait; w
 never a recent connection, or a client's only connection while that connection is in use.
 Rule 3: new clients of a Service port above its share replace only connections of that port.
 Rule 4: the connections of a client or Service port that have been idle longest are reset first.
-Rule 5: if memory is short, the client that uses the most loses its largest connections first.
+Rule 5: if memory is low, the client that uses the most loses its largest connections first.
 Rule 6: a client is an IP address. An IPv6 client may own a /64, but a /64 doesn't count as one
 client, because the pods of a node may share it (a node's pod range is a /64 by default).
 
