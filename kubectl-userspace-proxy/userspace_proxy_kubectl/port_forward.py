@@ -83,7 +83,7 @@ class PodStream:
         """The number of bytes of the port number that each channel still has to receive."""
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; waits while the pod doesn't read.
+        """Send bytes; wait while the pod doesn't read.
 
         Raises:
             PortForwardError: The stream is broken.

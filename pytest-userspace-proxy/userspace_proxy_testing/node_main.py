@@ -1,4 +1,4 @@
-"""The process of a network's proxy, on the node of its sandbox.
+"""Runs the proxy of a test network in a process of its own, on the sandbox's node.
 
     test process ──calls──▶ main thread ──▶ the proxy, in its own thread
                  ◀──answers, sockets──

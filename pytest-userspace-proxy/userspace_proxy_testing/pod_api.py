@@ -46,7 +46,11 @@ class PodApi:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig))
 
     async def open(self) -> None:
-        """Load the kubeconfig; raises the errors of ``ApiClient.open``."""
+        """Load the kubeconfig.
+
+        Raises:
+            SourceError: The credentials can't be used.
+        """
         await self._client.open()
 
     async def close(self) -> None:

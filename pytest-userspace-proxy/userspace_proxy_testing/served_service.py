@@ -45,7 +45,7 @@ class ProxyCalls(Protocol):
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
     ) -> None:
-        """Remove a Service's faults."""
+        """Remove the faults of a Service, or only the faults of one endpoint."""
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
         """Return the active faults."""

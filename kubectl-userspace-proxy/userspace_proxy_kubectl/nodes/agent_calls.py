@@ -127,7 +127,11 @@ class AgentCalls:
             return b"".join([piece async for piece in pieces])
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
-        """Return an answer decoded as ``kind``; raises the same errors as :meth:`body`."""
+        """Return an answer decoded as ``kind``.
+
+        Raises:
+            PortForwardError, Unreadable, TooLarge, OtherStatus: No usable answer arrived.
+        """
         body = await self.body(to, path, bounds)
         return await self._parsed(Allowance(bounds.body).decode, body, kind)
 

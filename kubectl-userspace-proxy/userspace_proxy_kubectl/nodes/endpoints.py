@@ -76,7 +76,7 @@ class MergedEndpoint:
 
     @property
     def level(self) -> Level | None:
-        """How well the endpoint serves; None if no node is known to be answered or failed."""
+        """How well the endpoint serves; None if no node is known to have an answer or a failure."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         if self.doubts:

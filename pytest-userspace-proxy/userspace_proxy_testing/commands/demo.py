@@ -53,7 +53,7 @@ def demo(given: Given) -> int:
 
     Raises:
         ConfigError: The port isn't a number.
-        UserspaceProxyError: No demo runs, it refuses the command, or the proxy fails.
+        UserspaceProxyError: No demo is running, the demo rejects the command, or the proxy fails.
         SandboxError: Namespaces can't be created here; the message contains the remedy.
         ListenError: The page's port is in use.
     """

@@ -238,7 +238,7 @@ def send_command(words: Sequence[str]) -> str:
     """Send a command to the newest running demo; return its answer.
 
     Raises:
-        UserspaceProxyError: No demo runs, or it rejects the command.
+        UserspaceProxyError: No demo is running, or the demo rejects the command.
     """
     for folder in _newest_first():
         with socket.socket(socket.AF_UNIX) as connection:

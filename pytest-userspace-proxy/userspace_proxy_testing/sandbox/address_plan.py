@@ -83,7 +83,11 @@ def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:
 
 
 def parse_ranges(text: str) -> tuple[Network, ...]:
-    """Parse an IPv4 range, optionally with a comma and an IPv6 range."""
+    """Parse an IPv4 range, optionally with a comma and an IPv6 range.
+
+    Raises:
+        SandboxError: The text is something else.
+    """
     try:
         ranges = tuple(ip_network(part.strip()) for part in text.split(","))
     except ValueError as exc:

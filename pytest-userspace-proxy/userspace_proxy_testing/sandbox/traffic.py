@@ -68,7 +68,7 @@ def target(text: str) -> Target:
 
 
 async def keep_requesting(to: Target, phase: float) -> None:
-    """Request a target forever, with at most MAX_OPEN requests at a time."""
+    """Send requests to a target until cancelled, at most MAX_OPEN at a time."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(MAX_OPEN)
     async with asyncio.TaskGroup() as requests:
@@ -127,14 +127,14 @@ async def _ask(to: Target) -> None:
 
 
 async def request_all(targets: Sequence[Target]) -> None:
-    """Request all targets forever."""
+    """Send requests to all targets until cancelled."""
     async with asyncio.TaskGroup() as group:
         for number, to in enumerate(targets):
             group.create_task(keep_requesting(to, phase=float(number)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Request until a signal other than SIGINT ends the process."""
+    """Send requests until a signal other than SIGINT ends the process."""
     parser = argparse.ArgumentParser(
         prog="traffic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

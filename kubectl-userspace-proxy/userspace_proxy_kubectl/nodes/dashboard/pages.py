@@ -97,7 +97,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
 
 
 def render_nodes(look: ClusterLook, asked: Selection) -> Parts:
-    """Return the page with all nodes."""
+    """Return one page of the nodes that match the search."""
     said = say_nodes(look.merged.rows)
     found = [(row, words) for row, words in said if has_words(asked.q, _texts_of(row, words))]
     return render(
