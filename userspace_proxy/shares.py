@@ -137,7 +137,7 @@ class Shares(Generic[H]):
         """The amounts granted to left-out holders, by namespace."""
 
     def granted(self, holder: H) -> int:
-        """Return the granted part of a holder's amount: all, nothing, or the rest of the room."""
+        """Return how much of its amount a holder is granted: all, 0, or what fits in the bound."""
         namespace = holder.namespace
         left_out = self._left_out.get(namespace, {})
         return left_out.get(holder, self._wanted.of(namespace, holder))

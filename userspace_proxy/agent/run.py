@@ -172,7 +172,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until this process can read Services, or no proxy runs that may still read them."""
+    """Wait until this process can read Services, or no running proxy may still read them."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](

@@ -1,4 +1,4 @@
-"""Chooses endpoints: in turn, at random or by load, with affinity; ejects dead endpoints."""
+"""Chooses endpoints by a strategy and session affinity, and ejects endpoints that fail."""
 
 from .affinity import AffinityEntry, AffinityTables
 from .balancer import Balancer

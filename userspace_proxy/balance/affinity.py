@@ -96,9 +96,10 @@ class AffinityTable:
         self._entries: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
 
     def each(self, now: float) -> Iterator[AffinityEntry]:
-        """Yield the entries as of the first call, last used first; some may have expired.
+        """Yield the present entries, most recently used first; some may have expired.
 
-        The table may change during the iteration. Ages are relative to ``now`` and never negative.
+        The table may change during the iteration: removed entries are skipped, and new entries
+        aren't yielded. Ages are relative to ``now`` and never negative.
         """
         clients = list(self._entries)
         for client in reversed(clients):
@@ -107,10 +108,11 @@ class AffinityTable:
                 yield client, endpoint, max(0.0, now - used)
 
     def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
-        """Add a previous process's entries, last used first; a client's most recent entry counts.
+        """Add a previous process's entries, which begin with the most recently used entry.
 
-        Added entries count as used before all present entries, so further calls may add more. An
-        entry that replaces its client's older entry counts as used after all others.
+        A client's most recent entry counts. Added entries count as used before all present entries,
+        so further calls may add more. An entry that replaces its client's older entry counts as
+        used after all others.
         """
         for client, endpoint, age_s in entries:
             used = now - max(0.0, age_s)

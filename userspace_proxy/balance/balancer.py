@@ -233,7 +233,7 @@ class Balancer:
         return self._ejections.left_s(self.endpoints, now)
 
     def entries(self, now: float) -> Iterator[AffinityEntry]:
-        """Yield the affinity entries, last used first; none without affinity."""
+        """Yield the affinity entries, most recently used first; none without affinity."""
         return iter(()) if self._affinity is None else self._affinity.each(now)
 
     def forget_entries(self) -> None:

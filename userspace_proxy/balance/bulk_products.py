@@ -2,7 +2,7 @@
 
     bit  256      128        0
     … ┬────────┬─────────┬─────────┐
-      │ 0 │ C  │  0 │ B  │  0 │ A  │   numbers of 64 bits in lanes of 128, so that neither
+      │ 0 │ C  │  0 │ B  │  0 │ A  │   64-bit numbers in 128-bit lanes, so that neither
     … ┴────────┴─────────┴─────────┘   a product nor a comparison reaches the next lane
 
 Cost: an operation on such an integer takes 0.5 to 10 ns per lane; on a separate ``int`` it takes

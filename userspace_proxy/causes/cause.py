@@ -266,7 +266,11 @@ class Parameters:
         """The defaults of the remaining parameters, by the number of given values."""
 
     def bound(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, ...]:
-        """Return the values in the order of the parameters; raises TypeError if they don't fit."""
+        """Return the values in the order of the parameters.
+
+        Raises:
+            TypeError: A value is missing, given twice, or has no parameter.
+        """
         # Cost: a view of 10,000 Service ports calls this about 10,000 times, mostly without keyword
         # arguments.
         rest = None if kwargs else self._rest.get(len(args))

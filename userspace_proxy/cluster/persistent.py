@@ -59,7 +59,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
         return made
 
     def differing(self, other: PersistentMap[K, V]) -> set[K]:
-        """Return the keys whose values in the two mappings aren't the same object."""
+        """Return the keys that only one mapping has, or whose values aren't the same object."""
         found: set[K] = set()
         for mine, others in zip(self._parts, other._parts, strict=True):
             if mine is not others:

@@ -54,7 +54,7 @@ class LoopThread:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread runs; false in a forked process, which doesn't inherit it."""
+        """Whether the thread is running; false in a forked process, which doesn't inherit it."""
         return self._thread.is_alive()
 
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:

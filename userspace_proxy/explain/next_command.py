@@ -57,7 +57,11 @@ class Invocation:
         return any(_name(flag) in _KUBECTL_FLAGS for flag in self.source)
 
     def again(self, service: str, *more: str, source: Sequence[str] | None = None) -> str:
-        """Return the command that explains a Service with further flags."""
+        """Return the command that explains a Service with further flags.
+
+        Args:
+            source: The flags that select the cluster or proxy; None for this invocation's flags.
+        """
         flags = self.source if source is None else source
         return shell_command(*self.program, "explain", service, *flags, *self.others, *more)
 

@@ -126,7 +126,7 @@ class RejectedFacts(msgspec.Struct, frozen=True):
         services: Sequence[str] = (),
         note: Cause | None = None,
     ) -> RejectedFacts:
-        """Return the facts about a mistake at a place in a source."""
+        """Return the facts about a mistake at a place, with its ``note`` on the Service, if any."""
         line = f"{place}: {problem}"
         return cls(line, str(object_), *object_, services, place=place, problem=problem, note=note)
 

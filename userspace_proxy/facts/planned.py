@@ -120,7 +120,7 @@ def facts_of_frontend(
     """Return the facts about a frontend.
 
     Args:
-        target: The target in words; empty if no proxy runs.
+        target: The target in words; empty if no proxy is running.
         is_reached: Whether clients that dial it reach this proxy.
         only_at: The address that clients must dial instead; empty if they can dial the frontend.
     """

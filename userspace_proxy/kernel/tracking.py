@@ -84,7 +84,7 @@ class TrackingTimeouts:
     Args:
         half_closed_s: How long the proxy keeps a half-closed connection; rounded up.
         file: The file for the previous value; None if it isn't saved.
-        is_last: Returns whether no other proxy runs in this network namespace.
+        is_last: Returns whether no other proxy is running in this network namespace.
     """
 
     def __init__(

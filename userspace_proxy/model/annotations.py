@@ -255,7 +255,7 @@ def unknown_notes(
     return tuple(notes)
 
 
-# Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
+# Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned 16-bit number.
 ANNOTATION_CILIUM_WEIGHT = "service.cilium.io/weight"
 WEIGHT_MAX = 65535
 """The highest weight, and the highest priority."""

@@ -105,7 +105,8 @@ class Planner:
     def turns(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Iterator[None]:
         """Compute the plan for a snapshot, and yield between steps; then :attr:`last` is the plan.
 
-        If the iterator isn't exhausted, the next plan is computed from scratch.
+        ``facts`` are as for :meth:`plan`. The plan is computed from scratch if they have changed,
+        or if the previous iterator wasn't exhausted.
         """
         if self._is_under_way or (facts is not None and facts != self.facts):
             self.facts = facts or self.facts

@@ -33,9 +33,9 @@ class SingleFlight(Generic[_T]):
         self._waiting: WeakValueDictionary[Hashable, _Flight[_T]] = WeakValueDictionary()
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
-        """Return the result of one waiting request's ``make`` for this key.
+        """Return the result of ``make``, called once for all requests that wait with this key.
 
-        If it raises, only the request that called it fails, and the next one's ``make`` is called.
+        If ``make`` raises, only the request that called it fails; the next request calls its own.
         """
         flight = self._waiting.setdefault(key, _Flight())
         async with self._turn:

@@ -131,7 +131,11 @@ class OpenStreams:
             task.cancel()
 
     def _make_room(self, client: int | str) -> bool:
-        """Make room for one more stream of a client; return False if that wouldn't be fair."""
+        """Make room for one more stream of a client; return whether there is room.
+
+        If necessary, this closes the oldest stream of the client with the most streams, unless that
+        client would then have fewer streams than this one.
+        """
         if len(self._open) < MAX_STREAMS:
             return True
         counts = Counter(self._open.values())

@@ -267,7 +267,7 @@ def pinned(path: Path) -> int:
 
 
 def update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set one element atomically; waits for memory, like :func:`update_batch`."""
+    """Set one element atomically; wait for memory, like :func:`update_batch`."""
     with_value = ctypes.create_string_buffer(value, len(value))
     for tries in range(_TRIES + 1):
         try:

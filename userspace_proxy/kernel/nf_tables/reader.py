@@ -60,7 +60,7 @@ _ELEMENT_FLAGS, _INTERVAL_END = 3, 1
 _HEADER_BYTES = 4
 _DROP = 0
 _NETDEV = 5
-# The header of a counter's last attribute, a number of 64 bits.
+# The header of a counter's last attribute, a 64-bit number.
 _PACKETS = ATTRIBUTE.pack(12, COUNTER_PACKETS)
 # The types and lengths of keys and data: with the name and flags, they define a set of this proxy.
 _SET_SHAPE = (4, 5, 6, 7)

@@ -129,7 +129,7 @@ class ApiClient:
         return self.credentials.location
 
     async def open(self) -> None:
-        """Load the credentials; sends no request.
+        """Load the credentials without a request to the API server; this may run a plugin.
 
         Raises:
             SourceError: The credentials can't be used.

@@ -138,7 +138,7 @@ class _Read(NamedTuple):
 
 
 class ManifestReader:
-    """A reader of one file's texts, which parses only parts that changed since the last text."""
+    """A reader of one file's texts, which keeps the objects of unchanged parts without problems."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -146,7 +146,10 @@ class ManifestReader:
         """Parts without line numbers in messages, by a digest of their text: 16 MB for 10,000."""
 
     def read(self, text: str) -> FileObjects:
-        """Return the objects and problems in YAML or JSON text; parse only changed parts."""
+        """Return the objects and problems in YAML or JSON text.
+
+        Parts of the last text that had no problems or findings aren't parsed again.
+        """
         parts: dict[bytes, _Read] = {}
         objects: list[Found] = []
         mistakes: list[_Mistake] = []

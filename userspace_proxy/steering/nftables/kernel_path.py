@@ -341,5 +341,5 @@ class Counts:
         return forgotten
 
     def restore(self, totals: Mapping[Frontend, int]) -> None:
-        """Continue the totals that :meth:`forget` returned, with counters that start at 0."""
+        """Continue from totals that :meth:`forget` returned; the counters must start at 0."""
         self.totals |= totals

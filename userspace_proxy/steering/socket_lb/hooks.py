@@ -146,7 +146,8 @@ class Hooks:
         """Load and attach programs; replace an earlier run's programs, and take over its maps.
 
         Raises:
-            SteeringError: The programs can't work here; if loading has begun, all are removed.
+            SteeringError: The programs can't be loaded or attached here. If loading began, this
+                proxy's programs, even an earlier run's, have been removed as far as possible.
         """
         cgroup, names, others = find_place(self._options, self._kernel, self._names)
         self._note_others(others)
@@ -520,7 +521,7 @@ class HookPlace(NamedTuple):
 
 
 def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = None) -> HookPlace:
-    """Return where hooks can be attached; changes nothing.
+    """Return where hooks can be attached, without changing anything.
 
     Args:
         names: The mount of bpffs; None to search for it.
