@@ -54,7 +54,7 @@ def test_open_connections_are_shown_by_endpoint():
     assert "\n  still open: 3 connections: 2 to web-1, 1 to web-2\n" in text
 
 
-def test_only_the_last_of_many_requests_are_shown():
+def test_only_the_last_few_requests_are_shown():
     with ServiceProxy() as proxy:
         web = proxy.service("web")
         with socket.create_connection(web.address, timeout=60) as client:

@@ -225,7 +225,7 @@ def test_after_a_change_of_steering_no_client_reaches_another_services_pod(first
         folder.mkdir()
     with Testbed(folders[0], first, clients=("pod", "node-1")) as testbed:
         pods = dict(zip("abc", testbed.add_pods("a", "b", "c", tcp=8080, udp=53), strict=True))
-        # The new Service sorts first, and one is removed: the old ports go to others.
+        # The new Service sorts first and another one is removed, so old ports go to other Services.
         web = {n: Service(n, ip, endpoints=[pods[n]]) for n, ip in ADDRESSES.items()}
         dns = {
             n: Service(f"{n}-dns", ip, 53, "UDP", endpoints=[pods[n]], target=53)

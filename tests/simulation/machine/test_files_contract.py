@@ -165,7 +165,8 @@ def test_a_second_socket_cannot_bind_a_listening_port(bind: Open) -> None:
 def test_a_port_can_be_bound_after_shutdown_only_with_reuse_address(
     bind: Open, may_reuse: bool
 ) -> None:
-    # On shutdown, the kernel releases a port that it chose itself; so another socket gets it first.
+    # On shutdown, the kernel releases a port that it chose itself. So ``first`` binds a given port,
+    # which the kernel chose for ``probe``.
     probe = bind(TCP, REUSE_ADDRESS)
     first = bind(TCP, REUSE_ADDRESS, beside=probe)
     first.listen(5)

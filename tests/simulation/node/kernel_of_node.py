@@ -37,7 +37,7 @@ _OTHERS = "firewall"
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 _UPLINK, _PODS = 2, 3
 _POD_LINK = Link(_PODS, "cni0", "bridge", addresses=("10.2.0.254/24", six("10.2.0.254/24")))
-# More transactions than a run has.
+# More transactions than any run makes.
 _ALL = 10_000
 _DRAWS = range(12)
 _CLIENT_PORT = 19_999

@@ -14,7 +14,7 @@ from .samples import a_note
 
 
 @pytest.mark.parametrize("further", [0, 1, 5])
-def test_only_the_first_of_many_notes_are_listed(further):
+def test_notes_above_the_maximum_are_replaced_by_one_note(further):
     some = tuple(a_note(f"field {number}") for number in range(NOTES_MAX + further))
     more = (more_notes(),) if further else ()
     assert first_notes(iter(some)) == (*some[:NOTES_MAX], *more)

@@ -113,7 +113,7 @@ class TestNodesThatAreUnknown:
         assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
 
 
-def test_only_the_first_of_many_forbidden_addresses_are_listed(proxy):
+def test_only_the_first_three_forbidden_addresses_are_listed(proxy):
     proxy.answer(*(f"127.0.0.{n}" for n in range(1, 10)))
     assert proxy.ips() == []
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN] * 3

@@ -51,7 +51,7 @@ class Records(Watch):
 
 
 @pytest.mark.parametrize("in_range", [True, False])
-async def test_a_record_contains_whether_the_dialled_port_is_in_a_range(rig, in_range):
+async def test_a_record_shows_whether_the_dialled_port_is_in_a_range(rig, in_range):
     watch = Records()
     rig.engine.connection_log = ConnectionLog(0, watch=watch)
     pod = rig.endpoint()

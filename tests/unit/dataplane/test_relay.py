@@ -477,7 +477,7 @@ async def test_a_pool_creates_at_most_the_maximum_number_of_pipes(make):
         pool.give(pipe, 0)
 
 
-async def test_no_pipe_is_opened_when_descriptors_are_short(make, descriptors):
+async def test_no_pipe_is_opened_without_free_descriptors(make, descriptors):
     pool = make(2)
     descriptors.take(99)
     assert pool.take(NOW) is None

@@ -348,7 +348,7 @@ async def is_answered_first(client, server):
 
 
 async def is_answered_at_the_end(client, server):
-    # Without a turn of the loop in between, so the answer and the FIN are read together.
+    # The event loop doesn't run in between, so the answer and the FIN are read together.
     server.sock.send(b"answer")
     server.close()
     assert await client.read() == b"answer"
@@ -406,7 +406,7 @@ async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unans
 @pytest.mark.parametrize(
     ("left_open_s", "is_closed", "owed"), [(0.1, False, 1), (60.0, False, 0), (0.1, True, 0)]
 )
-async def test_a_half_closed_clients_reset_counts_as_unanswered_if_the_open_answer_stalled(
+async def test_a_half_closed_clients_reset_counts_as_unanswered_if_the_endpoints_answer_stalled(
     rig, monkeypatch, left_open_s, is_closed, owed
 ):
     monkeypatch.setattr(tcp_accounts, "LEFT_OPEN_S", left_open_s)

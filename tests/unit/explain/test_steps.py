@@ -112,7 +112,7 @@ def test_a_service_planned_identically_on_another_node_has_no_note():
     assert [*node_notes(subject.ports[0], subject)] == []
 
 
-def test_source_ranges_for_outside_clients_admit_inside_clients():
+def test_the_side_for_outside_clients_admits_clients_inside_the_cluster():
     _, outside = make_subject(*make_two_sides(), service="shop/front").ports
     found, said = say_client(outside, "10.244.0.9")
     assert (found, said.endswith(outside.policy)) == (Level.OK, True)

@@ -75,7 +75,7 @@ def test_an_estimate_uses_the_file_cache_of_the_last_exact_reading(machine):
     assert limit.estimate() == 0
 
 
-def test_cgroup_v1_includes_child_groups_and_excludes_sockets(machine):
+def test_cgroup_v1_usage_includes_child_groups_and_excludes_socket_memory(machine):
     machine.mount_v1("/pod")
     stat = f"inactive_file 1\ntotal_inactive_file {10 * MIB}\ntotal_active_file {5 * MIB}"
     machine.cgroup("pod", limit_in_bytes=200 * MIB, usage_in_bytes=115 * MIB, stat=stat)

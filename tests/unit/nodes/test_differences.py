@@ -46,7 +46,7 @@ def test_missing_and_surplus_service_ports_are_named():
     assert said([web(A)], [web(A), tls]) == ["it still has shop/web:tls (IPv4)"]
 
 
-def test_only_some_of_many_endpoints_are_named():
+def test_only_the_first_three_endpoints_are_named():
     many = [f"10.244.9.{number}:8080" for number in range(1, 8)]
     (line,) = said([web(*many)], [web()])
     assert line.endswith("it lacks 10.244.9.1:8080, 10.244.9.2:8080, 10.244.9.3:8080 and 4 others")

@@ -166,7 +166,7 @@ def test_addresses_have_no_ok_mark_if_a_node_does_not_serve_them():
         assert step.level is level
 
 
-def test_the_verdict_contains_why_a_node_does_not_answer():
+def test_the_verdict_includes_the_reason_why_a_node_does_not_answer():
     answers = (answer(node, web(A, B)) for node in ("node-1", "node-2"))
     all_nodes = nodes(*answers, without_answer("node-3"))
     one, merged = explained(all_nodes), merge(all_nodes)

@@ -474,7 +474,7 @@ def test_an_unserved_service_has_no_frontends():
     assert count_frontends(service(ports=(SCTP,)), OF_EXTERNAL_IPS) == 0
 
 
-def test_only_the_first_of_many_unsupported_ports_are_listed():
+def test_only_the_first_20_unsupported_ports_are_listed():
     *found, last = unsupported_ports(service(ports=ports(20_000, protocol="SCTP")))
     assert [item.port for item in (*found, last)] == [p.name for p in ports(20)]
     assert {item.cause for item in found} == {NO_SCTP}
@@ -491,7 +491,7 @@ def test_the_last_listed_of_many_ignored_ports_counts_the_other_ports():
     assert found[-1].cause == NO_SCTP.replace(more=1)
 
 
-def test_only_the_first_of_many_conflicts_of_a_service_are_listed():
+def test_only_the_first_20_conflicts_of_a_service_are_listed():
     older, newer = (service(key, created=key.name, ports=ports(30)) for key in (CART, WEB))
     ignored = plan_of(older, newer).ignored
     assert [(item.service, item.port) for item in ignored] == [(WEB, p.name) for p in ports(20)]

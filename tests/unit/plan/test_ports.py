@@ -230,7 +230,7 @@ class TestOnePort:
         planned = plan_of(service(ports=ports), odd).ports
         assert [str(key) for key, port in planned.items() if port.notes] == ["shop/cart:p01"]
 
-    def test_only_some_of_many_slice_notes_are_listed(self):
+    def test_slice_notes_above_the_maximum_are_omitted(self):
         slices = [
             replace(slice_of(Endpoint(POD_A.ip), key=f"cart-{number}"), notes=(ODD,))
             for number in range(100)

@@ -285,7 +285,7 @@ def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_
         UdpPeer(port=listener.address.port)
 
 
-def test_a_closed_udp_port_is_not_reused_while_descriptors_are_short(workers):
+def test_a_closed_udp_port_is_not_reused_while_descriptors_are_scarce(workers):
     workers.listeners = Listeners(2, 8, workers.send)
     group, _, listener = workers.open(UDP, POD_A)
     workers.listeners.close_group(group)
@@ -390,7 +390,7 @@ def descriptor_limit(limit):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_listener_has_one_socket_or_none_when_descriptors_are_short(make):
+async def test_a_listener_has_one_socket_or_none_when_descriptors_are_scarce(make):
     limit = RESERVE * 2 + 40
     with descriptor_limit(limit):
         pool = await make()

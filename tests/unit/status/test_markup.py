@@ -10,10 +10,13 @@ def written(template, finalize=None, **content):
     return make_environment(loader, finalize).get_template("one").render(content)
 
 
-def test_template_filters_format_figures_and_names_are_escaped():
+def test_template_filters_format_figures():
     assert written("{{ n|count }}, {{ n|plural('node') }}, {{ 90|seconds }}", n=1) == (
         "1, 1 node, 1 min"
     )
+
+
+def test_inserted_names_are_escaped():
     assert written("{{ name }}", name="<b>") == "&lt;b&gt;"
 
 

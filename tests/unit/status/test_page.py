@@ -96,7 +96,7 @@ def test_the_page_stays_small_for_ten_thousand_services():
     assert len(render(view, open=expanded)) < 3_000_000
 
 
-def test_only_the_first_of_many_ignored_services_are_shown():
+def test_only_the_first_100_ignored_services_are_shown():
     view = make_view(ignored=tuple(make_ignored(f"a/b{n:03}", "", "why") for n in range(150)))
     assert len(build(view).ignored) == IGNORED_SHOWN
     assert "And 50 more" in render(view)
@@ -179,7 +179,7 @@ def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
-def test_only_the_first_of_many_health_checks_are_shown():
+def test_only_the_first_100_health_checks_are_shown():
     checks = tuple(make_health_check(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
     page = build(make_view(health_checks=checks))
     assert len(page.health_checks) == HEALTH_CHECKS_SHOWN
@@ -231,7 +231,7 @@ def make_failing(*names, dead=("10.244.0.9:80",)):
     return [make_port(name, endpoints=failing) for name in names]
 
 
-def test_only_the_first_of_many_shared_causes_are_shown():
+def test_only_the_first_few_shared_causes_are_shown():
     dead = [f"10.244.0.{number}:80" for number in range(INCIDENTS_SHOWN + 3)]
     view = make_view(*make_failing("a", "b", dead=dead))
     assert len(build(view).incidents) == INCIDENTS_SHOWN

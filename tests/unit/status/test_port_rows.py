@@ -73,13 +73,13 @@ def test_a_single_service_port_shows_all_its_endpoints():
     assert detail.more_endpoints == ""
 
 
-def test_only_the_first_of_many_frontends_are_shown():
+def test_only_the_first_20_frontends_are_shown():
     frontends = tuple(make_frontend(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
     detail = row_of(make_port(frontends=frontends)).detail
     assert (len(detail.frontends), detail.more_frontends) == (20, 30)
 
 
-def test_only_the_first_of_many_networks_are_named():
+def test_only_the_first_eight_networks_are_named():
     many = tuple(f"192.0.2.{n}/32" for n in range(20))
     detail = row_of(make_port(admits=many)).detail
     assert detail.admits.endswith("192.0.2.7/32 and 12 more networks")

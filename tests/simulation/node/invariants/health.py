@@ -42,7 +42,7 @@ class Health(Invariant):
         answer = answer_healthz(facts, world.unix()).status
         is_about_to_serve = run.is_serving and not run.has_served
         if run.is_ending:
-            # This is true also of an agent whose first round has only just been applied.
+            # Even if its first round has just been applied, an ending agent answers 503.
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S
             self.check(is_right, f"/healthz says {answer}, and the agent ends")
         elif not run.has_served and not is_about_to_serve:

@@ -104,7 +104,7 @@ async def test_client_tables_are_not_queried_before_a_nodes_first_status():
     assert cluster.asked == []
 
 
-async def test_client_tables_of_only_some_of_many_nodes_are_queried():
+async def test_client_tables_are_queried_from_a_limited_number_of_nodes():
     cluster = Cluster(calm_cluster(CALLS_OF_NODES_MAX + 20))
     await cluster.live.calls()
     ((_, nodes),) = cluster.asked

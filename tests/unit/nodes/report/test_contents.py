@@ -201,7 +201,7 @@ def test_oversized_responses_are_listed_as_missing(monkeypatch):
     assert found.missing[-1] == Missing("answer of alpha", "it is too large")
 
 
-def test_only_the_first_of_many_missing_parts_are_printed():
+def test_only_the_first_ten_missing_parts_are_printed():
     lines = [*listed([Missing(f"part {i}", "gone") for i in range(12)])]
     assert lines[0] == "missing: part 0: gone"
     assert lines[10:] == ["missing: 2 other parts, which README.txt in it lists"]

@@ -65,7 +65,7 @@ def names(store: Store) -> list[str]:
     return sorted(key.name for key in store.snapshot().services)
 
 
-def test_objects_of_an_interrupted_list_are_deleted_by_the_next_list(store, services):
+def test_objects_of_an_interrupted_list_are_deleted_if_the_next_list_lacks_them(store, services):
     services.begin_list()
     services.list_items([raw(service("web")), raw(service("cart", "10.96.7.2"))])
     services.begin_list()

@@ -254,7 +254,7 @@ def test_a_check_without_descriptors_changes_nothing(folder, watch):
     assert watch.look() == Look({str(folder / "web.yaml"): "web 2"})
 
 
-def test_a_file_changed_while_descriptors_are_short_is_read_later(folder):
+def test_a_file_changed_while_no_descriptor_is_free_is_read_later(folder):
     web = folder / "web.yaml"
     watch = FileWatch(web)
     watch.first_look()
@@ -264,7 +264,7 @@ def test_a_file_changed_while_descriptors_are_short_is_read_later(folder):
     assert watch.look() == Look({str(web): "web 2"})
 
 
-def test_a_problem_stays_while_descriptors_are_short(folder, monkeypatch):
+def test_a_files_problem_is_kept_while_no_descriptor_is_free(folder, monkeypatch):
     web = folder / "web.yaml"
     monkeypatch.setattr(files, "FILE_BYTES_MAX", 4)
     watch = FileWatch(web)
