@@ -85,7 +85,7 @@ class FailedDialFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConnectionFacts(msgspec.Struct, kw_only=True):
-    """One connection or flow at one moment: when it ended, or while it is open."""
+    """One connection or flow, at its end or while it is open, or a count of several."""
 
     event: ConnectionEvent = ConnectionEvent.ENDED
     """The event that the record reports."""
@@ -139,7 +139,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     count: _Count = 0
     """The number of omitted connections, or of dropped packets."""
     code: CauseCode | None = None
-    """Why the client got no answer; null if it got one, or the reason is unknown."""
+    """Why the client got no answer, or only part of one; null if neither, or if unknown."""
 
     def __post_init__(self) -> None:
         # If an endpoint accepted the connection, only workers know the reason, and set the code.
@@ -184,7 +184,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     def is_failed(self) -> bool:
         """Whether the client got no answer, or lost the connection without having ended it.
 
-        This is as far as the proxy can see.
+        Only what the proxy can see counts.
         Some protocols have no answers (syslog): an endpoint that sends nothing has served its
         client if it received everything, including the FIN, and closed the connection without a
         reset. A reset means that the endpoint hadn't read all data (RFC 1122, 4.2.2.13).

@@ -399,7 +399,7 @@ class CounterTable:
         return self._per_endpoint.get(endpoint, _NOTHING_COUNTED)
 
     def has_answered(self) -> bool:
-        """Return whether an endpoint has sent a byte, in this process."""
+        """Return whether an endpoint that isn't folded has sent a byte, in this process."""
         return any(one.ends.succeeded_at >= 0 for one in self._per_endpoint.values())
 
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:

@@ -204,7 +204,7 @@ class Edges:
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
     def _has_place(self, port: PortKey, now: float) -> bool:
-        """Return whether there is room for a new edge, after evicting a stale edge if necessary."""
+        """Evict a stale edge if a new edge doesn't fit; return whether the new edge fits."""
         if self._of_port[port] >= EDGES_OF_A_PORT:
             stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:

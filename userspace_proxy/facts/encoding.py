@@ -131,14 +131,14 @@ def load_cause(dumped: object) -> Cause:
 
 
 def to_json(value: object) -> object:
-    """Convert a value for the JSON if msgspec doesn't support its type."""
+    """Convert a cause for the JSON; raise TypeError for other types that msgspec lacks."""
     if isinstance(value, Cause):
         return write_cause(value)
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def from_json(kind: type, value: object) -> object:
-    """Convert a value from the JSON to a type that msgspec doesn't support."""
+    """Convert a value from the JSON to a cause; raise TypeError for other types."""
     if kind is Cause:
         return load_cause(value)
     raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")

@@ -95,7 +95,7 @@ NO_OBJECT = ObjectKey()
 
 
 class RejectedFacts(msgspec.Struct, frozen=True):
-    """An invalid object of the source, whose present form isn't used."""
+    """An object of the source whose present form isn't used, or a group of such objects."""
 
     line: str
     """The line in the source's ``problems``."""
@@ -157,7 +157,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     """The problems of single objects; all other problems concern the source as a whole."""
 
     def rejected_of(self, service: str) -> Sequence[RejectedFacts]:
-        """Return the rejected objects of a Service, ``namespace/name``, or of one of its ports."""
+        """Return the rejected objects of a Service, given by its name or the name of a port."""
         key = service.partition(":")[0]
         return [item for item in self.rejected if key in item.services]
 
@@ -612,7 +612,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     is_ready: Annotated[
         bool, gauge("ready", "", "1 while the first plan is applied and nothing drains")
     ] = True
-    """Whether the first plan is applied, a worker runs, and the proxy isn't draining."""
+    """Whether the first plan is applied, a worker is running, and the proxy isn't draining."""
     is_draining: bool = False
     """Whether the proxy is shutting down."""
     workers: Sequence[WorkerFacts] = ()
@@ -678,7 +678,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         )
 
     def summarised(self, also: Collection[str] = ()) -> StatusFacts:
-        """Return a summary for readers of many nodes: ports that need attention or never answered.
+        """Return a summary for readers of many nodes: what fails, or was never seen to work.
 
         Args:
             also: Services, ``namespace/name``, to include anyway.

@@ -36,7 +36,7 @@ _KINDS = (
 
 
 def in_order(plan: PortPlan) -> Sequence[Frontend]:
-    """Return frontends in display order, without ports within a range of the same address."""
+    """Return frontends in display order, with all ports of a range as one frontend."""
     shown, ranges = plan.frontends, [one for one in plan.frontends if one.last]
     for asked in plan.serving.ranges:
         # Find the ports of the range that are separate frontends.

@@ -294,7 +294,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     is_out_of_client_ports: bool = False
     """Whether in the last minute a client's own address had no source port left for an endpoint."""
     last_minute: LastMinuteFacts = LastMinuteFacts()
-    """Clients that got no answer in the last minute."""
+    """Clients that got no answer, or a late answer, in the last minute."""
     sent_at: float = 0.0
     """Unix time at which an endpoint last sent data to a client, at most a few seconds late; 0 if
     none ever did through the proxy."""
