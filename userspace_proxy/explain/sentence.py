@@ -188,7 +188,7 @@ def _sentence(
 
 
 def _other_cause(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
-    """Return why clients would fail even at a right address; None if they wouldn't."""
+    """Return a further cause if the worst step is an address that isn't served; else None."""
     is_address = worst is not None and worst.topic == ADDRESS
     return other_cause(at) if at is not None and is_address else None
 
@@ -273,7 +273,7 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
-    """Yield the duration of session affinity if there are several endpoints."""
+    """Yield a clause about session affinity if the first port has several usable endpoints."""
     for port in ports[:1]:
         if port.affinity_timeout_s is not None and port.usable > 1:
             within = format_seconds(port.affinity_timeout_s)

@@ -302,7 +302,7 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
 
 
 def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
-    """Return whether a client of the port's family is admitted, and why."""
+    """Return a level and a sentence: whether a client of the port's family is admitted, and why."""
     if port.admits is None or contains(port.admits, client):
         outside = f"; {port.policy}" if port.policy else ""
         who = "every client is" if port.admits is None else "its network is"
@@ -314,7 +314,7 @@ def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
 
 
 def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
-    """Yield a note on how the node would serve a Service port, if its usable endpoints differ."""
+    """Yield a note on how a node would serve a port, if the number of usable endpoints differs."""
     there = _there(port, subject)
     if there is not None:
         usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
@@ -324,7 +324,7 @@ def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
 
 
 def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
-    """Return a Service port's facts on a node; None if as many endpoints are usable there."""
+    """Return a port's facts on a node where another number of endpoints is usable; else None."""
     same = (one for one in subject.on_node if _key(one) == _key(port))
     return next((one for one in same if one.usable != port.usable), None)
 
