@@ -174,7 +174,7 @@ def reap_children(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def has_children() -> bool:
-    """Return whether this process has children, such as its previous workers."""
+    """Return whether this process has children (previous workers); False if unknown."""
     with contextlib.suppress(OSError):
         return bool(_child_pids())
     return False

@@ -248,7 +248,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait until slow previous workers have received their last order, to drain or to exit."""
+        """Wait up to LAST_ANSWER_S until previous workers answer the order to drain or exit."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)

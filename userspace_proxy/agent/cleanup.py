@@ -39,7 +39,7 @@ def cleanup(settings: Settings) -> int:
     """Remove the kernel state and workers of proxies, and log each part; return exit status 0.
 
     Raises:
-        LockHeld: A proxy whose state would be removed runs on this node and would restore it.
+        LockHeld: A proxy whose state would be removed is running, and would restore it.
             Nothing was removed.
         SteeringError: The kernel refused a change, or some tables can't be read.
     """

@@ -71,7 +71,7 @@ def run_agent(
     Args:
         settings: The settings from flags and files.
         warnings: Warnings from reading the settings; logged once.
-        check: Called in a thread once the proxy runs, with its steering mode; logs findings on this
+        check: Called in a thread after the start, with the steering mode; logs findings on this
             node that affect steering. UserspaceProxyError, OSError and ValueError are logged.
         dropped_log_lines: Returns the number of dropped log lines.
         write_stdout: Prints addresses, if the settings request it.

@@ -81,7 +81,7 @@ class SyncLoop:
         self._wake = asyncio.Event()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Store the newest snapshot, and start a round."""
+        """Store the newest snapshot, and start a round if the snapshot is new."""
         if self.progress.add(snapshot):
             self._wake.set()
 
@@ -91,7 +91,7 @@ class SyncLoop:
         self._wake.set()
 
     def _look_at_paths(self) -> None:
-        """Apply the results of probes before the next round."""
+        """Wake the loop to switch to paths that probes chose, before the next round."""
         self._owes_paths = True
         self._wake.set()
 

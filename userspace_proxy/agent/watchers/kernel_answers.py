@@ -169,7 +169,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether too many connections went unanswered to be chance, and no dial was answered."""
+        """Whether unanswered connections are too many for chance, with no answered dial since."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -333,7 +333,7 @@ class KernelAnswers(Component):
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
     def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
-        """Return endpoints that answer no client; none for TCP with path auto: it probes them."""
+        """Return endpoints that answer no client; none for TCP with path auto, which has probes."""
         is_tcp = served.plan.protocol is Protocol.TCP
         if is_tcp and served.plan.path.path is DataPath.AUTO:
             return []

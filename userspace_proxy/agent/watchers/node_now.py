@@ -74,7 +74,7 @@ class NodeNow(Component):
 
 
 def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
-    """Return why the kernel has no route to a cluster IP, for one of each family; empty if it has.
+    """Return why cluster IPs have no route, for one of each family; empty if they have routes.
 
     Cost: a look-up takes 50 µs, so only the first Service ports are looked through.
     """

@@ -47,7 +47,7 @@ class TrackingWatch(Component):
 
     Args:
         report: Called with events for users of the cluster.
-        own: The proxy's addresses, whose ports are exempt while packets are dropped; None for none.
+        own: The proxy's addresses, whose ports are exempt while packets are dropped; None: none.
         kernel: The kernel's features.
     """
 
