@@ -76,7 +76,7 @@ class Imported:
     """A function that is imported only when it is called, so that other commands start quickly."""
 
     function: str
-    """``userspace_proxy.cli.run:run``."""
+    """The function as ``module:name``, such as ``userspace_proxy.cli.run:run``."""
 
     def load(self) -> Callable[[Given], int]:
         module, _, name = self.function.partition(":")

@@ -333,7 +333,7 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
-    """Dial the addresses and endpoints; None if the proxy's network can't be entered.
+    """Dial up to DIALLED_MAX addresses and endpoints; None if the network can't be entered.
 
     UDP is omitted, because a dial would have to send data.
 

@@ -34,7 +34,7 @@ _LONGEST_PAUSE_S = 5.0
 def run_as_first(command: list[str]) -> int:
     """Run a command until it exits or is stopped, restarting it if killed; return its status.
 
-    Call this while only the main thread runs.
+    Call this while only the main thread is running.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     early = 0

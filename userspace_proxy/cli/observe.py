@@ -75,7 +75,7 @@ def query_of(given: Given) -> dict[str, str]:
 
 
 def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
-    """Yield the lines of one stream until it ends.
+    """Yield the lines of one stream until it ends or breaks off.
 
     Raises:
         UserspaceProxyError: The proxy refuses the request.

@@ -167,7 +167,7 @@ class Observing:
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
     """Yield a record with the reason for each Service port whose connections can't be observed.
 
-    They take the kernel path, or the kernel refuses or drops them because no endpoint is usable.
+    Such connections take the kernel path, or the kernel rejects them for lack of an endpoint.
     A port is named if the filter might select such connections; if the filter can match none at
     all, each port is named with the reason. Ports beyond ``_UNSEEN_MAX`` are only counted.
     """
