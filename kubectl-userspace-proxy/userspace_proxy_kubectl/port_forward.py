@@ -1,4 +1,4 @@
-"""A stream to a port of a pod, through the API server's port-forward.
+"""Opens a stream to a port of a pod, through the API server's port-forward.
 
     ──GET …/portforward?ports=8080──▶ API server ──▶ kubelet ──▶ container runtime ──▶ pod
     0, 1: two bytes each  ◀── the port, on both channels, before anything is dialled

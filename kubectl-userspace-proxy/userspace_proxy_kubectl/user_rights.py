@@ -93,7 +93,7 @@ _NEEDED = (
 
 
 async def check_access(client: ApiClient, namespace: str, *, within_s: float) -> None:
-    """Check that this user may read Services and forward ports; opens the client.
+    """Open the client, and check that this user may read Services and forward ports.
 
     Args:
         namespace: The namespace to check; empty for all namespaces.

@@ -1,1 +1,1 @@
-"""The commands of this package, and the all-nodes variants of ``userspace-proxy``'s commands."""
+"""Implements this package's commands, and the all-nodes variants of ``userspace-proxy``'s."""

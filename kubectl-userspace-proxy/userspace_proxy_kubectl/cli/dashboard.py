@@ -1,4 +1,4 @@
-"""The command ``dashboard``: all nodes in a browser, on the loopback of the user's machine.
+"""Implements the command ``dashboard``, which shows all nodes in the user's browser.
 
     kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser
 

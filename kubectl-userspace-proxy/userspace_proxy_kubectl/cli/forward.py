@@ -1,4 +1,4 @@
-"""``userspace-proxy forward``: the Services of a cluster, on this machine's loopback.
+"""Implements ``forward``, which serves a cluster's Services on this machine's loopback.
 
 clients, names ──▶ Proxy, steering none ──▶ API server ──▶ pods
 """

@@ -1,4 +1,4 @@
-"""The command ``nodes``, and ``status`` and ``top`` for all nodes.
+"""Implements the command ``nodes``, and ``status`` and ``top`` for all nodes.
 
     answers of agents ──merge──▶ page ──▶ terminal, once or each second
 

@@ -1,4 +1,4 @@
-"""The command ``observe`` for all nodes: a line per connection, with its node.
+"""Implements ``observe`` for all nodes, which prints a line per connection, with its node.
 
     streams of all agents ──merged as they arrive──▶ line with its node ──▶ terminal
 

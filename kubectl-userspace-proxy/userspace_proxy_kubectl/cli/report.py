@@ -1,4 +1,4 @@
-"""The command ``report``: one archive about all nodes.
+"""Implements the command ``report``, which writes one archive about all nodes.
 
 answers of agents, logs, objects ──▶ safe texts ──▶ FILE.tar.gz
 """

@@ -1,4 +1,4 @@
-"""The commands that this package adds to ``userspace-proxy``, each with its entry point."""
+"""Declares the commands that this package adds to ``userspace-proxy`` by entry points."""
 
 from __future__ import annotations
 

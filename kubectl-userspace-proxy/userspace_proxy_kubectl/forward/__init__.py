@@ -1,1 +1,1 @@
-"""The command ``forward``: a cluster's Services on this machine, through port-forward."""
+"""Serves a cluster's Services on this machine, through the API server's port-forward."""

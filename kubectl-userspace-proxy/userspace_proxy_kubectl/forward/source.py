@@ -1,4 +1,4 @@
-"""The source and dialer of a proxy that forwards a cluster's Services to this machine.
+"""Provides the source and dialer of a proxy that forwards a cluster's Services.
 
 KubernetesSource ──Snapshot──▶ Forwardable ──Snapshot──▶ Proxy, steering none
                                    └──pods──▶ PortForwarder ◀──dials──┘

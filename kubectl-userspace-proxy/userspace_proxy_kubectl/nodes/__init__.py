@@ -1,4 +1,4 @@
-"""All nodes of a cluster in one view: reads agents through the API server, merges answers.
+"""Shows all nodes of a cluster in one view: reads their agents, and merges the answers.
 
     pods of the release ──port-forward──▶ answers of agents ──▶ AllNodes ──▶ table, verdicts, matrix
 

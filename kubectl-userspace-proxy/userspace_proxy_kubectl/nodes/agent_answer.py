@@ -1,4 +1,4 @@
-"""The answers of one node's agent, and of all nodes.
+"""Defines the answers of one node's agent, and of all nodes.
 
 Rule 1: an answer is a value; a newer answer replaces it.
 Rule 2: a node without an answer has a cause, and affects only its own row.

@@ -296,7 +296,7 @@ class _Beat:
 
 
 class _Rate:
-    """How much data a stream has sent."""
+    """The amount of data that a stream has sent, with a limit per second."""
 
     def __init__(self, clock: Callable[[], float], lines_per_s: int, bytes_per_s: int) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Rows of causes for agents that don't answer, shown by tools that read all nodes.
+"""Declares the causes of agents that don't answer, shown by tools that read all nodes.
 
 no agent · not running · no answer in time · no port-forward · an unreadable answer
 

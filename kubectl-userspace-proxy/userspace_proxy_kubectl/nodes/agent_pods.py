@@ -50,7 +50,7 @@ class AgentPod:
     takes_over: bool = False
     """Whether the pod has the flag ``--take-over``, as all of the chart's agents do."""
     reason: str = ""
-    """Why the pod doesn't run, in the cluster's words; empty if it runs."""
+    """Why the pod isn't running, in the cluster's words; empty if it is."""
     placement: Placement = field(default_factory=Placement)
     """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 
@@ -83,7 +83,7 @@ def read_agent(item: bytes) -> AgentPod | None:
 
 
 def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
-    """Return whether a container runs, in a pod whose phase is Running; True if it is unknown."""
+    """Return whether a container of a pod in phase Running is running; True if unknown."""
     own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
 

@@ -1,4 +1,4 @@
-"""All nodes as JSON for programs, with the contents of ``status``, ``nodes`` and the dashboard.
+"""Renders all nodes as JSON, with the contents of ``status``, ``nodes`` and the dashboard.
 
 Rule 1: causes are written as in one node's JSON, with text, code and parameters.
 Rule 2: fields are only added.

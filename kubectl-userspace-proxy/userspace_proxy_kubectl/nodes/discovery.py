@@ -65,7 +65,7 @@ class FoundAgents:
     """The agents and nodes found."""
 
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
-    """Each node's pods, the one to ask first; includes pods that don't run."""
+    """Each node's pods, the pod to ask first; includes pods that aren't running."""
     nodes: Mapping[str, NodeState] | None = None
     """All Nodes; None if they can't be listed."""
     placements: tuple[Placement, ...] = ()

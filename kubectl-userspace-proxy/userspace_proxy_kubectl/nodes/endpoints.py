@@ -1,4 +1,4 @@
-"""One endpoint seen by all nodes: which nodes tried it, with which results.
+"""Merges all nodes' facts about an endpoint: which nodes tried it, with which results.
 
     all that tried it fail         ──▶ the endpoint fails
     some receive nothing,

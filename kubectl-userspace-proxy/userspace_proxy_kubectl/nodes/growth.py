@@ -20,7 +20,7 @@ from .sums import NOTHING, of_port, since
 
 
 def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return the rates between two moments; 0 for Service ports that summaries omit.
+    """Return the rates between two moments, for the Service ports that both contain.
 
     A node's figures are divided by the time elapsed on its own clock.
     """
@@ -31,7 +31,7 @@ def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
 
 
 def growth_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return the figures counted between two moments."""
+    """Return the figures counted between two moments, for Service ports that both contain."""
     return {key: added(counts for counts, _ in nodes) for key, nodes in _each(merged, before)}
 
 

@@ -1,4 +1,4 @@
-"""One verdict over all nodes: merges their facts about each Service port.
+"""Merges all nodes' facts about each Service port into one verdict.
 
     answers ──by Service port──▶ MergedPort ── groups of nodes with equal facts, served, missing
                                      └────────▶ MergedEndpoint: nodes that tried it, and by cause
@@ -124,7 +124,7 @@ class MergedPort:
 
     @property
     def served_before(self) -> int:
-        """The number of nodes that aren't known to serve it since it fails on others."""
+        """The number of nodes with answered clients only before the last minute, if others fail."""
         is_ok = (one.mark is Level.OK and one.is_quiet for one in self.members.values())
         return sum(is_ok) if self.groups else 0
 

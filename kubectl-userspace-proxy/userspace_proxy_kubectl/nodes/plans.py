@@ -1,4 +1,4 @@
-"""Digests of the API server's contents, comparable to the digests of agents' plans.
+"""Computes digests of the API server's contents, comparable to those of agents' plans.
 
     Services, EndpointSlices ──list, watch──▶ Store ──▶ Digests ◀──compared── agents
 

@@ -1,4 +1,4 @@
-"""The table of nodes: one row each, the worst first.
+"""Builds the table of nodes: one row each, the worst first.
 
 Rule 1: nodes without an answer also have a row, which doesn't show their last facts.
 Rule 2: a failure that most nodes see isn't one node's fault: a node's level is the worst of its

@@ -44,7 +44,7 @@ def part_of(merged: Merged, name: str) -> Merged:
 
 
 def found_in(merged: Merged, search: Search) -> Merged:
-    """Return Service ports that a search finds on some node."""
+    """Return the part with the Service ports that a search finds on some node."""
     if not search.terms:
         return merged
     ports = [

@@ -1,4 +1,4 @@
-"""The dashboard: the status page for all nodes, on the loopback of the user's machine.
+"""Serves the dashboard: the status page for all nodes, on the loopback of a user's machine.
 
     AllNodes ──▶ Merged ──▶ pages, and the map ──▶ the browser that the command opened
 

@@ -91,7 +91,7 @@ class Entry:
 
 
 def _equal(given: str, wanted: str) -> bool:
-    """Return whether two secrets are equal; takes constant time."""
+    """Return whether two secrets are equal, in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
 
 

@@ -1,4 +1,4 @@
-"""The traffic of all nodes' Service ports in the last minute, recorded while pages were open.
+"""Records the last minute's traffic of all nodes' Service ports, while pages are open.
 
     each view ──growth since the last──▶ Lately ──Minute──▶ pages
 

@@ -1,4 +1,4 @@
-"""The data from which pages are made, and the URLs of pages.
+"""Defines the data from which pages are made, and the URLs of pages.
 
 Rule 1: a URL's path and query determine the page, so it can be shared.
 Rule 2: names are quoted, because agents may send any name.

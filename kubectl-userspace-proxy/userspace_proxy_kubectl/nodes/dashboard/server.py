@@ -1,4 +1,4 @@
-"""The dashboard's HTTP server, on the loopback of the user's machine.
+"""Runs the dashboard's HTTP server, on the loopback of the user's machine.
 
     / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/… /stream before
     each of these except the last: the page's changes, as server-sent events

@@ -1,4 +1,4 @@
-"""One archive about all nodes, for an incident or a bug report.
+"""Writes one archive about all nodes, for an incident or a bug report.
 
     AllNodes, logs, objects ──▶ secrets removed ──▶ names, addresses replaced ──▶ files ──▶ tar.gz
 

@@ -58,7 +58,7 @@ async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[
 
 
 class _Reading:
-    """Reads logs within the limit of their total size, except in namespaces that deny it."""
+    """Reads logs within the limit of their total size, except in namespaces that deny access."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client

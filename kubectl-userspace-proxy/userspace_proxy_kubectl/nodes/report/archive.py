@@ -75,7 +75,7 @@ def write_archive(
 
 
 def _publish(part: Path, path: Path) -> None:
-    """Rename a file to its final name; raises FileExistsError if that is taken."""
+    """Rename a file to its final name; raise FileExistsError if that is taken."""
     try:
         # Link, because a rename would replace a file that another program has created since the
         # caller's check.
