@@ -203,7 +203,7 @@ _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def open_reader(given: Given, settings: Settings) -> NodesReader:
-    """Return the reader that the flags select; its ``async with`` opens it.
+    """Return the reader that the flags select, to be opened by ``async with``.
 
     Raises:
         ConfigError: A flag's value isn't valid, or there is no kubeconfig.

@@ -126,7 +126,7 @@ def wanted_address(given: Given) -> str:
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
-    """Return the options of ``run``, with metrics and health checks only if configured."""
+    """Return options like those of ``run``; metrics and health checks only if configured."""
     from userspace_proxy.agent.run import make_options as options_of_run
 
     from ..forward.source import CONNECT_S

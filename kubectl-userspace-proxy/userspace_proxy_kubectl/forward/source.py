@@ -71,10 +71,10 @@ class ForwardSource(Source):
         )
         # The dialer shares the client: a missing pod shows that watches may be stale.
         self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
-        """Dials the endpoints while the source runs."""
+        """Dials the endpoints while the source is running."""
 
     def options(self, others: Options | None = None) -> Options:
-        """Return other or default options, changed for this source; steering is ``none``."""
+        """Return the given or default options, changed for this source; steer with ``none``."""
         tuning = Tuning(connect_timeout_s=CONNECT_S)
         return replace(
             others or Options(tuning=tuning),

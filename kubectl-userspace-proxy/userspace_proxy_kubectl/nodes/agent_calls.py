@@ -252,7 +252,7 @@ class AgentCalls:
         return contextlib.aclosing(ask(self._client, to, path, bounds))
 
     async def _parsed(self, read: Callable[[bytes, _How], _T], line: bytes, how: _How) -> _T:
-        """Parse a line, in a thread if it is long; one long line at a time."""
+        """Parse a line, one long line at a time in a thread; raise Unreadable if invalid."""
         try:
             if len(line) <= _INLINE_BYTES:
                 return read(line, how)
@@ -265,7 +265,7 @@ class AgentCalls:
 async def _lines(
     pieces: AsyncIterable[bytes], bytes_max: int
 ) -> AsyncIterator[tuple[bytes, list[bytes]]]:
-    """Yield each piece of a stream, with the lines that it completes."""
+    """Yield each piece of a stream with the lines it completes; raise TooLarge for long lines."""
     begun = bytearray()
     async for piece in pieces:
         begun += piece

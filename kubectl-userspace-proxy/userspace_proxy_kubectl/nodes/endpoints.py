@@ -70,9 +70,9 @@ class MergedEndpoint:
     """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
     they tried the endpoint is unknown."""
     doubts: tuple[Level | None, ...] = ()
-    """The marks of nodes whose clients of the last minute it failed, without a failure now."""
+    """The marks of nodes on which it failed clients in the last minute, but doesn't fail now."""
     is_unseen: bool = False
-    """Whether a node's kernel leads clients to it, so that no dial or answer is seen there."""
+    """Whether a node's kernel sends clients to it, so that no dial or answer is visible there."""
 
     @property
     def level(self) -> Level | None:

@@ -207,7 +207,7 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
-    """Yield a step for each cause that also affects other Services, which it names."""
+    """Yield a step for each cause that affects several Services; the step names them."""
     for one in merged.incidents:
         if len(one.incident.services) > 1:
             what = format_incident(one, merged.now, len(merged.answered))
@@ -216,7 +216,7 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the first cause on the nodes with the worst state."""
+    """Return the first cause, starting with the worst group of nodes; None without causes."""
     return next((cause for group in port.groups for cause in group.causes), None)
 
 

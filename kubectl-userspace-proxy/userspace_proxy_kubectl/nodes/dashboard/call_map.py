@@ -138,7 +138,7 @@ def place(all_: Calling) -> CallMap:
 def _beside(
     items: Sequence[Item], services: Sequence[Item], links: Iterable[tuple[str, str]]
 ) -> list[Item]:
-    """Return items in the order of the Services to which they are connected."""
+    """Return items sorted by the mean place of the Services to which they are connected."""
     places = {item.name: place for place, item in enumerate(services)}
     of_item: dict[str, list[int]] = {}
     for service, name in links:
