@@ -111,7 +111,7 @@ class SyncComponent(Component):
 
 
 class SourceComponent(Component):
-    """The source of Services, which is read while the agent runs.
+    """The source of Services, which is read while the agent is running.
 
     Args:
         publish: Receives the source's snapshots; None if the source isn't read.

@@ -70,7 +70,7 @@ def _follow(child: int) -> tuple[int, bool]:
 
 
 def _reap(child: int) -> int | None:
-    """Reap exited processes, including orphaned workers; return the child's status if it exited."""
+    """Reap exited processes, even orphaned workers; return the child's status, or None."""
     found = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

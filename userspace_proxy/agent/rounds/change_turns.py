@@ -71,7 +71,7 @@ class ChangeTurns:
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Choose a round's changes; return a snapshot with these only, or all if none waits.
+        """Choose a round's changes; return a snapshot with only these, or with all if none waits.
 
         Args:
             have: The snapshot of the last round; None before the first, which takes all changes.

@@ -185,7 +185,7 @@ class Progress:
             )
 
     async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
-        """Wait until a snapshot other than ``earlier`` is applied, and return it."""
+        """Wait until a snapshot other than ``earlier`` (None: any) is applied; return it."""
         async with self._done:
             while self.in_force is None or self.in_force is earlier:
                 await self._done.wait()
@@ -199,7 +199,7 @@ class Progress:
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects that differ between two snapshots, each object once."""
+    """Count the objects that differ between two snapshots, each once; None has no objects."""
     services = endpoints = 0
     for old, new in _differing(have, want):
         services += (old and old.service) != (new and new.service)

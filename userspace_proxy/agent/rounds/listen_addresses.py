@@ -162,7 +162,7 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try; a request for the next port means that the last one was in use.
+        """Yield proxy ports to try; requesting the next port counts the last one as in use.
 
         A preferred port is always tried: clients are steered to it, and this proxy may hold it.
         """

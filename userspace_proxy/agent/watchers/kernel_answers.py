@@ -468,7 +468,7 @@ def _failure_of(endpoint: SocketAddress, failed: DialFailure | None) -> Cause:
 
 
 def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy]:
-    """Return the tracked connections of frontends; blocks.
+    """Return the tracked connections of frontends; call it in a thread.
 
     Raises:
         SteeringError: The kernel can't list the connections.

@@ -55,7 +55,7 @@ class ProxyNames:
         return None if made is None else made.plain
 
     def as_reached(self) -> ServiceNames | None:
-        """Return the same names as :meth:`current`, with the addresses and ports to dial."""
+        """Return the names of :meth:`current` with the addresses and ports to dial, or None."""
         made = self._make()
         return None if made is None else made.reached
 
