@@ -99,7 +99,7 @@ class PathStep:
     causes: tuple[Cause, ...] = ()
     """The causes that the step states in full."""
     brief: str = ""
-    """The text to show if the sentence below contains the rest; empty to show the full text."""
+    """The text to show instead of ``what`` if the sentence repeats it; empty to show ``what``."""
 
     @property
     def mark(self) -> Level | None:

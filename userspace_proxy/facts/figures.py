@@ -187,7 +187,7 @@ class WaitCounts(msgspec.Struct, kw_only=True):
 
 
 class WaitingNow(WaitCounts):
-    """The counters, and the clients that wait now, which come first in the JSON."""
+    """The counters, preceded in the JSON by the clients that wait now."""
 
     waiting: Annotated[
         int,

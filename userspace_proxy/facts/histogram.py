@@ -33,7 +33,7 @@ class Durations:
         self.seconds = 0.0
         """The sum of all durations, in seconds."""
         self._slow: list[int] | None = None
-        """The counts by bound, without the first, which is the rest of ``count``; None if all are
+        """The counts by bound, except the first, which is ``count`` minus these; None if all are
         0."""
 
     def add(self, seconds: float) -> None:

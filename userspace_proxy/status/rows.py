@@ -39,7 +39,7 @@ class FigureColumn:
     colour: str = ""
     """A CSS class, used for values other than 0."""
     title: str = ""
-    """What is counted, for places where the total is shown."""
+    """What the total counts, in words; empty if no total is shown."""
 
 
 FIGURES = {
