@@ -84,7 +84,7 @@ class EndpointVerdictFacts(TrafficByCause):
     ejected_for_s: float | None = None
     """Seconds until an ejected endpoint is tried again; null if it isn't ejected."""
     cause: Cause | None = None
-    """Why connections to it fail now; null once it has answered."""
+    """Why connections to it failed last, or the fault injected into it; null if neither."""
 
 
 _READY = (EndpointState.READY, EndpointState.PUBLISHED)
@@ -100,7 +100,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never has."""
     is_past: bool = False
-    """Whether the endpoint's cause is from a while ago, and it hasn't been dialled since."""
+    """Whether ``cause`` was last seen over a minute ago, or half a minute if it denies clients."""
     sent_at: float = 0.0
     """Unix time at which it last sent a client a first byte or a first datagram, even an empty one;
     0 if it never has."""
@@ -403,7 +403,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def past_workers(self) -> int | None:
-        """Connections (flows) that the kernel has sent to endpoints; None if unknown."""
+        """The counted connections (flows) from the kernel to endpoints; None if not counted."""
         known = [n for n in (self.kernel_connections, self.socket_connections) if n is not None]
         return sum(known) if known else None
 
