@@ -99,7 +99,7 @@ class ServiceArguments:
         return self.names(words[0], may_be_namespace=True) if words else (self.namespace,)
 
     def names(self, word: str, *, may_be_namespace: bool = False) -> Sequence[str]:
-        """Return ``namespace/name``, optionally ``:port``, or a namespace, the likeliest first.
+        """Return what a word may mean, likeliest first: ``namespace/name[:port]``, or a namespace.
 
         Raises:
             ConfigError: The word can't name a Service, or the namespace is missing.

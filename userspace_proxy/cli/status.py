@@ -97,7 +97,7 @@ def _width() -> dict[str, str]:
 
 
 def _level_of(body: bytes, *, service: str, is_part: bool) -> str:
-    """Return the answer's level; for a part, a level of its Services that isn't ok, if any."""
+    """Return the answer's level; for a part, any level in it other than ok, or else ok."""
     state = json.loads(body)
     if not is_part:
         return str(state["level"])

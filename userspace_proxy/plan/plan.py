@@ -51,7 +51,7 @@ class PortPlan:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredService:
-    """A Service, or one of its ports, without a listener."""
+    """A Service, or one of its ports, without a listener on some or all of its addresses."""
 
     service: ServiceKey
     port: str

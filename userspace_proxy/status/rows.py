@@ -130,7 +130,7 @@ class Row:
 
     @property
     def is_wide(self) -> bool:
-        """Whether the state may use the space of figures that are all zero."""
+        """Whether the state is a sentence that may use the space of moving figures, all zero."""
         return self.is_sentence and not any(self.figures[key] for key in _MOVING)
 
     @property

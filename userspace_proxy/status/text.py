@@ -422,7 +422,7 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
 
 
 def _moved(port: PortFacts) -> str:
-    """Return the address to dial if the proxy doesn't listen on the Service's own; or empty.
+    """Return a clause with the only address to dial if it isn't the Service's own; or empty.
 
     With ``none`` steering, another program may listen on the Service's address.
     """

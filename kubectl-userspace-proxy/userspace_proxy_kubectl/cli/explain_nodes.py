@@ -91,7 +91,7 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return nodes' facts about a Service; None on failure, after a warning unless ``instead``."""
+    """Return nodes' facts about a Service, or None; ``instead``: why there is no plan."""
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])

@@ -20,7 +20,7 @@ class Component:
     """
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Start; the supervisor runs background tasks, and cancels them before `close`."""
+        """Start; the supervisor runs background tasks, and cancels them before ``close``."""
 
     def show(self, facts: StatusFacts) -> None:
         """Fill in the component's facts; also called before start and after close."""

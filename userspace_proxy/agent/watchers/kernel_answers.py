@@ -333,7 +333,7 @@ class KernelAnswers(Component):
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
     def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
-        """Return endpoints that answer no client; none for TCP with path auto, which has probes."""
+        """Return endpoints that answer no client of a frontend; none for TCP with ``auto``."""
         is_tcp = served.plan.protocol is Protocol.TCP
         if is_tcp and served.plan.path.path is DataPath.AUTO:
             return []
@@ -433,7 +433,7 @@ class KernelAnswers(Component):
         return is_out and (away.has_chain or self._clock() >= away.until)
 
     async def _return(self, served: ServedPort, rules: Rules) -> None:
-        """Return a Service port to the kernel path unless its packets are still dropped."""
+        """Let probes choose a Service port's path again, unless a chain still drops its packets."""
         away = self._away[served]
         if served.is_retired or served.plan.path.path is not DataPath.AUTO:
             del self._away[served]
