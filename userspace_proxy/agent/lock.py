@@ -75,7 +75,7 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Return a name and its socket: the lock's name, or a random name if that is taken."""
+        """Return a name and its socket: random if a socket that doesn't listen has the lock's."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:

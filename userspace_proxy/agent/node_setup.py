@@ -58,7 +58,7 @@ _CLEAN_UP_TRIES = 3
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
-    """Keep the sockets that own nftables tables in the workers, for the next control process."""
+    """Store in the workers the sockets that own nftables tables, for the next control process."""
     # Switch to the loop's thread: the callback is called in the thread that writes tables.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))

@@ -121,7 +121,7 @@ class Observing:
 
     @contextlib.contextmanager
     def watch(self, watcher: _W) -> Iterator[_W]:
-        """Deliver connections to a watcher in a `with` block.
+        """Deliver connections to a watcher in a ``with`` block.
 
         Raises:
             TooManyWatched: Workers support no more different filters.

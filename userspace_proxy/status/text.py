@@ -495,8 +495,8 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
 def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
     """Yield the lines with their cells in columns; the last cell has the remaining width.
 
-    A last cell that is too long is replaced by its shorter form. If a name leaves no room for the
-    other cells, it is on its own line.
+    A last cell that is too long is replaced by a shorter form, or wrapped. If a name leaves no room
+    for the other cells, it is on its own line.
     """
     cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
     widths = [max((len(c) for c in column if len(c) <= WIDEST), default=0) for column in cells_of]

@@ -193,7 +193,7 @@ class Finder:
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:
-        """List the pods of kubeadm's DaemonSet; without an agent there, select the chart's pods."""
+        """List the pods of kubeadm's DaemonSet; if none takes over, select the chart's pods."""
         self._selector = KUBEADM_SELECTOR
         try:
             await self._list_pods()

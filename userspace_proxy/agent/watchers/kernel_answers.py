@@ -303,7 +303,7 @@ class KernelAnswers(Component):
         self._condition.set(*((one.group.label, say(why)) for one, why in found.items() if why))
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
-        """Find the frontends whose new connections went unanswered."""
+        """Update the record of the frontends whose new connections went unanswered."""
         # Omit port ranges, because the dialled port is unknown here.
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last

@@ -60,7 +60,7 @@ class Entry:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass a request on if it has the cookie; set the cookie in exchange for a valid secret."""
+        """Pass a request on if it has the cookie; exchange a valid secret for it; refuse others."""
         if _is_foreign(request):
             return web.Response(status=403, text=_FOREIGN)
         given = request.query.get(_SECRET)

@@ -76,7 +76,7 @@ class Scrubber:
         return self._short(text) if len(text) <= _SHORT_MAX else self._safe(text)
 
     def word(self, text: str) -> str:
-        """Return a string without names, in the form that the archive may contain."""
+        """Return a string, which must contain no names, as the archive may contain it."""
         return self._short_word(text) if len(text) <= _SHORT_MAX else self.secrets.remove(text)
 
     def _safe(self, text: str) -> str:
