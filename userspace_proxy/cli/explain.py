@@ -137,7 +137,7 @@ def _client(text: str) -> str:
 
 
 def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Found:
-    """Return the first of these Services that exists, with nodes' answers about it."""
+    """Return the first of these Services that exists, as planned and on nodes, or only on nodes."""
     asks_nodes = (
         settings.origins.get("manifests") != "flag" or given.is_on("pods")
     ) and means_all_nodes(given, settings)

@@ -57,7 +57,7 @@ def judge_pods(
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
-    """Return the step for a selector that no pod matches, naming the most similar pod."""
+    """Return the step for a selector that no pod matches, naming a pod with a similar label."""
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"
