@@ -49,8 +49,8 @@ def read_once(
 
     Args:
         also: Services to read completely, ``namespace/name``.
-        show: Called before the streams are closed, which takes a second for nodes that don't
-            answer.
+        show: Called with the answers before the streams are closed, which takes a second for
+            nodes that don't answer.
 
     Raises:
         UserspaceProxyError: A flag is wrong, or no agent can be found or reached.
@@ -178,7 +178,7 @@ def _is_asked(answer: AgentAnswer) -> bool:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[ShowPart | None]:
-    """Show on a terminal the number of nodes that have answered."""
+    """Yield a function that shows how many nodes have answered; None without a terminal."""
     # Write unescaped, because the terminal must interpret this text; it contains nothing from
     # agents.
     stream = getattr(sys.stderr, "unescaped", sys.stderr)

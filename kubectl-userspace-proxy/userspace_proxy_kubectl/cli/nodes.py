@@ -91,7 +91,7 @@ def _show(
     names: Sequence[str],
     page_of: Callable[[AllNodes], Page],
 ) -> int:
-    """Show a page, once or every second.
+    """Show a page, once or every second; return the exit status.
 
     Args:
         names: Names of Services or namespaces that the page may be about, the most likely first.

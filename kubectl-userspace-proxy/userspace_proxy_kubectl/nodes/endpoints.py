@@ -76,7 +76,7 @@ class MergedEndpoint:
 
     @property
     def level(self) -> Level | None:
-        """How well the endpoint serves; None if no node is known to have an answer or a failure."""
+        """How well the endpoint serves; None if nothing is known, or all its doubts are neutral."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         if self.doubts:
