@@ -89,7 +89,7 @@ class Behind:
         return all(now - one.since >= BEHIND_S for one in known)
 
     async def look(self, nodes: Mapping[str, AgentAnswer], *, old_s: float) -> None:
-        """Compare the nodes with the API server's current contents.
+        """Update the differences between the nodes and the API server's current contents.
 
         Args:
             old_s: The maximum age of the nodes' answers.

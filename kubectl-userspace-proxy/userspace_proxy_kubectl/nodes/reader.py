@@ -287,7 +287,7 @@ class NodesReader:
         return FIRST_S + max(0, count - NODES_PER_S) / NODES_PER_S
 
     async def _found(self) -> Answers:
-        """Return all nodes known from pods, without answers."""
+        """Return all nodes known from pods, without answers; raise SourceError if listing fails."""
         answers, within_s = Answers(self._where), self._timeout_s or FIRST_S
         try:
             async with asyncio.timeout(within_s):
