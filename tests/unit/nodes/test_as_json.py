@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts.encoding import load_cause
@@ -10,9 +11,9 @@ from .views import POD, make_sick_cluster
 
 
 def test_status_json_contains_the_verdicts_of_all_nodes():
-    merged = merge(make_sick_cluster())
+    merged = replace(merge(make_sick_cluster()), healthy=7)
     status = json.loads(status_to_json(merged))
-    assert (status["level"], status["answered"], status["service_ports"]) == ("trouble", 6, 4)
+    assert (status["level"], status["answered"], status["service_ports"]) == ("trouble", 6, 11)
     port = next(one for one in status["ports"] if one["service"] == "api")
     assert port["sentence"] == format_port(merged.of_service("shop/api").ports[0], merged)
     (group,) = port["groups"]
@@ -36,5 +37,7 @@ def test_nodes_json_contains_the_causes_of_each_node():
     assert [one["code"] for one in by_name["node-2"]["causes"]] == ["source-away"]
     assert [one["code"] for one in by_name["node-6"]["causes"]] == ["endpoint-silent"]
     assert by_name["node-4"]["settings"] == {"steering": {"here": "iptables", "usual": ""}}
+    assert (by_name["node-6"]["ports"], by_name["node-6"]["ports_not_ok"]) == (4, 3)
     assert not by_name["node-7"]["has_answer"]
+    assert [one["services"] for one in nodes["findings"] if one["services"]] == [["shop/web"]]
     assert {one["nodes"][0] for one in nodes["findings"]} == {f"node-{n}" for n in (2, 4, 5, 7, 8)}

@@ -1,4 +1,5 @@
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, replace
+from userspace_proxy.model import Side
 from userspace_proxy_kubectl.nodes.differences import differences
 
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
@@ -37,16 +38,21 @@ def test_node_specific_frontends_and_endpoint_states_make_no_difference():
     own = make_frontend("192.0.2.7:30080", "NodePort", "")
     elsewhere = make_endpoint(B, "not on this node", is_usable=False)
     ejected = make_endpoint(A, ejected_for_s=20.0)
-    assert said([web(A, B)], [web(ejected, elsewhere, frontends=(ADDRESS, own))]) == []
+    planned = web(A, B, make_endpoint(C, "not on this node", is_usable=False))
+    assert said([planned], [web(ejected, elsewhere, C, frontends=(ADDRESS, own))]) == []
 
 
 def test_missing_and_surplus_service_ports_are_named():
     tls = replace(web(A), port="tls")
     assert said([web(A), tls], [web(A)]) == ["it lacks shop/web:tls (IPv4)"]
-    assert said([web(A)], [web(A), tls]) == ["it still has shop/web:tls (IPv4)"]
+    external = web(A, side=Side.EXTERNAL)
+    assert said([web(A)], [web(A), external]) == ["it still has shop/web:http (IPv4, external)"]
 
 
 def test_only_the_first_three_endpoints_are_named():
     many = [f"10.244.9.{number}:8080" for number in range(1, 8)]
     (line,) = said([web(*many)], [web()])
     assert line.endswith("it lacks 10.244.9.1:8080, 10.244.9.2:8080, 10.244.9.3:8080 and 4 others")
+    there = web(*(make_endpoint(one, "not ready", is_usable=False) for one in many))
+    (line,) = said([web(*many)], [there])
+    assert line.endswith(" as planned; 4 more differ")

@@ -32,8 +32,9 @@ def said(*answers):
 
 
 def test_a_node_without_an_agent_is_a_finding_of_level_attention():
-    (one,) = findings_in(all_of(without_answer("a", agents=())))
-    assert one.level is Level.ATTENTION
+    found = findings_in(all_of(without_answer("a", agents=()), without_answer("b")))
+    assert [one.nodes for one in found] == [("b",), ("a",)]
+    assert [one.level for one in found] == [Level.TROUBLE, Level.ATTENTION]
 
 
 def test_an_unresponsive_nodes_last_response_adds_no_finding():
@@ -111,6 +112,7 @@ def test_settings_are_compared_if_a_majority_exists():
     assert other_settings_of(answers) == {
         "a": {"steering": OtherSetting("iptables", ""), "workers": OtherSetting("", "2")}
     }
+    assert other_settings_of(answers[:2]) == {}
     values = ("steering=iptables (default)", "workers=default (2)")
     assert said(*answers) == [(other_settings(values), ("a",))]
 
@@ -148,6 +150,13 @@ def test_a_slow_response_explains_a_larger_clock_difference():
     assert clock_of(slow) == (-4.0, 5.0)
     assert clock_of(without_answer("b")) is None
     assert clock_of(answer_of("a", asked_at=0.0)) is None
+
+
+def test_several_clocks_are_off_by_at_most_the_reported_difference():
+    off = answer_of("a", now=NOW + 3), answer_of("b", now=NOW + 9)
+    assert said(*off, *(answer_of(node) for node in "cde")) == [
+        (clock_off(9, is_ahead=True, are_several=True), ("a", "b"))
+    ]
 
 
 @pytest.mark.parametrize(("by", "is_ahead"), [(30.0, False), (-30.0, True)])

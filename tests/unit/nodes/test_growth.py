@@ -29,6 +29,8 @@ def test_counters_without_a_previous_value_add_nothing_to_a_rate():
 
 def test_a_nodes_stopped_or_impossible_clock_yields_no_rate():
     assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
+    slewed = at(NOW, 200, started=NOW - 999.5)
+    assert rates_of(slewed, at(NOW, 100)).popitem()[1] == Figures()
     later = at(NOW + 1, 200, started=[NOW + 9])
     assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()
 
@@ -45,6 +47,9 @@ def test_growth_adds_the_differences_of_all_nodes():
     before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
     assert list(growth_of(now, before).values()) == [Figures(connections=42)]
     assert list(growth_of(now, now).values()) == [Figures()]
+    before = at(NOW, 100, received_bytes=1, sent_bytes=2, saved=3)
+    now = at(NOW + 4, 140, received_bytes=11, sent_bytes=22, saved=33)
+    assert list(growth_of(now, before).values()) == [Figures(40, 10, 20, 30)]
 
 
 PORTS = look_at(sick_cluster()).merged.ports

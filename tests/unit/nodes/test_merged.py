@@ -83,6 +83,7 @@ def test_nodes_without_a_served_client_are_counted_as_neutral():
     assert (why, count) == (PortState.UNKNOWN.neutral, 2)
     assert port.mark is Level.OK
     assert one_port(answer_of("a", quiet)).mark is None
+    assert mark_of([one_port(answer_of("a", quiet))], more=1) is Level.OK
     assert one_port(answer_of("a", SICK)).mark is Level.TROUBLE
 
 
@@ -145,13 +146,17 @@ def test_a_service_known_to_one_agent_but_not_the_api_server_is_not_listed():
     assert len(merged_of(*answers).ports) == 2
     both = answer_of("c", FINE, made_up)
     assert len(merged_of(*answers, both, digests={"shop/web": "1"}).ports) == 2
-    files = answer_of("a", made_up, source=SourceFacts("manifests", "m", is_synced=True))
+    source = SourceFacts("manifests", "m", is_synced=True)
+    files, others = answer_of("a", made_up, source=source), answer_of("b", FINE, source=source)
     assert len(merged_of(files, answers[1], digests={"shop/web": "1"}).ports) == 2
+    assert len(merged_of(answers[0], others, digests={"shop/web": "1"}).ports) == 1
 
 
 def test_a_service_with_too_long_a_name_is_omitted():
     longest = web(answering(), name="x" * 253)
-    merged = merged_of(answer_of("a", longest, web(answering(), name="x" * 254)))
+    fields = ("namespace", "name", "port")
+    too_long = [web(answering(), **{field: "x" * 254}) for field in fields]
+    merged = merged_of(answer_of("a", longest, *too_long))
     assert [port.key.service for port in merged.ports] == ["x" * 253]
 
 
@@ -162,6 +167,11 @@ def test_the_merged_view_counts_healthy_ports_omitted_by_summaries():
     wrong = answer_of("d", SICK, is_summary=True, served=10**9)
     assert merged_of(*answers, wrong).healthy == 199
     assert merged_of(answer_of("a", SICK, FINE)).healthy == 0
+
+
+def test_the_time_of_a_merged_view_is_that_of_the_last_answer():
+    nodes = [answer_of(f"n{late}", FINE, answered_at=NOW - late) for late in (5, 2, 9)]
+    assert merged_of(*nodes).now == NOW - 2
 
 
 def test_details_of_a_limited_number_of_services_are_requested_starting_with_the_most_affected():
@@ -177,8 +187,9 @@ def test_details_of_a_limited_number_of_services_are_requested_starting_with_the
 
 
 def test_a_merged_view_is_filtered_by_service_port_or_namespace():
-    merged = merge(make_sick_cluster())
+    merged = replace(merge(make_sick_cluster()), healthy=7)
     assert [port.key.service for port in merged.of_service("shop/api").ports] == ["api"]
+    assert merged.of_service("shop/api").healthy == 0
     part = merged.of_service("shop/api:http")
     assert [one.extent for one in part.incidents] == [Extent.PATH]
     assert part.level is Level.TROUBLE

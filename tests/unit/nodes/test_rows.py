@@ -78,7 +78,8 @@ def test_cpu_use_is_computed_since_the_agents_last_response():
 
 
 def test_a_summarys_row_counts_omitted_ports():
-    row = row_of(answer_of("a", web(failing(refuses(POD))), is_summary=True, served=199))
+    ports = web(failing(refuses(POD))), web(answering(), name="asked")
+    row = row_of(answer_of("a", *ports, is_summary=True, served=199))
     assert (row.ports, row.unhealthy) == (200, 1)
 
 
@@ -86,12 +87,16 @@ def test_an_endpoint_unreachable_from_most_nodes_changes_the_level_of_no_node():
     sick, fine = web(failing(silent(POD))), web(answering())
     merged = merged_of(answer_of("a", sick), answer_of("b", sick), answer_of("c", fine))
     assert {row.level for row in merged.rows} == {Level.OK}
+    merged = merged_of(answer_of("a", sick), answer_of("c", fine))
+    assert [row.level for row in merged.rows] == [Level.TROUBLE, Level.OK]
 
 
 def test_a_cause_without_endpoints_is_attributed_to_the_few_affected_nodes():
     ports = web(name="x", problem="in use"), web(answering(), name="x")
-    merged = merged_of(answer_of("a", ports[0]), *(answer_of(node, ports[1]) for node in "bc"))
-    assert (merged.rows[0].node, merged.rows[0].level) == ("a", Level.TROUBLE)
+    rare = answer_of("a", ports[0], kube_proxy=("chain KUBE-SERVICES of table nat",))
+    merged = merged_of(rare, answer_of("b", ports[1]), without_answer("c"))
+    levels = [("c", Level.TROUBLE), ("a", Level.TROUBLE), ("b", Level.OK)]
+    assert [(row.node, row.level) for row in merged.rows] == levels
     merged = merged_of(*(answer_of(node, ports[0]) for node in "ab"), answer_of("c", ports[1]))
     assert {row.level for row in merged.rows} == {Level.OK}
 

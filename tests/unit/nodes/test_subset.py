@@ -53,7 +53,9 @@ def test_node_problems_affect_the_level_of_a_namespace_but_not_of_a_service():
 
 def test_a_search_selects_ports_that_match_on_any_node():
     assert names_of(found_in(merge(TWO), Search.parse("is:problem"))) == ["shop/web:http"]
-    assert found_in(merge(TWO), Search.parse("cart")).level is Level.OK
+    assert len(found_in(merge(TWO), Search.parse("is:ok")).ports) == 2
+    found = found_in(replace(merge(TWO), healthy=7), Search.parse("cart"))
+    assert (found.level, found.healthy) == (Level.OK, 0)
     assert found_in(merge(TWO), Search.parse("nothing")).ports == ()
 
 

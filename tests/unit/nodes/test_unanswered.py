@@ -4,6 +4,7 @@ from userspace_proxy.causes.endpoints import no_datagram, silent
 from userspace_proxy_kubectl.nodes.unanswered import with_unanswered
 
 from .views import (
+    NOW,
     OTHER,
     POD,
     answer_of,
@@ -29,20 +30,22 @@ def test_known_causes_of_an_endpoint_are_not_replaced_by_unanswered_flows():
 
 
 def test_a_node_whose_flows_alone_are_unanswered_has_a_cause_with_their_number():
-    port = one_port(answer_of("a", flows(unanswered=9)), answer_of("b", flows()))
+    port = one_port(answer_of("a", flows()), answer_of("b", flows(unanswered=9)))
     assert [group.causes for group in port.groups] == [(no_datagram(POD).replace(count=9),)]
+
+
+def _dns(at=NOW, **changes):
+    return web(answering(sent_at=at, answered_at=at), name="dns", protocol="UDP", **changes)
 
 
 @pytest.mark.parametrize(
     ("flow", "facts"),
     [
         pytest.param(flows(address=OTHER), {}, id="another-endpoint-answers"),
+        pytest.param(_dns(namespace="other"), {}, id="another-namespace-is-answered"),
+        pytest.param(_dns(port="other"), {}, id="another-port-is-answered"),
         pytest.param(flows(), {"problem": without_answer("b").problem}, id="the-answer-is-old"),
-        pytest.param(
-            web(answering(sent_at=1.0, answered_at=1.0), name="dns", protocol="UDP"),
-            {},
-            id="the-endpoint-answered-before-the-flows",
-        ),
+        pytest.param(_dns(1.0), {}, id="the-endpoint-answered-before-the-flows"),
     ],
 )
 def test_unanswered_flows_have_no_cause_without_a_recent_answer_of_the_endpoint(flow, facts):
