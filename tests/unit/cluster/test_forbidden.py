@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.cluster.forbidden import ClusterNetworks, Forbidden, ForbiddenAddresses
@@ -97,7 +99,9 @@ def test_the_cache_of_kernel_answers_is_bounded(monkeypatch):
 
 def test_setting_equal_node_addresses_is_not_reported_as_a_change(forbidden):
     node = Node("node-1", ("198.51.100.2",), pod_networks=("10.250.1.0/24",))
-    assert not forbidden.set_nodes(node, frozenset({"198.51.100.3"}))
+    others = frozenset({"198.51.100.3"})
+    assert not forbidden.set_nodes(node, others)
+    assert forbidden.set_nodes(replace(node, pod_networks=()), others)
     assert forbidden.set_nodes(None, frozenset())
     assert forbidden.why("198.51.100.2") == ""
 

@@ -112,10 +112,12 @@ def test_a_name_shared_by_two_namespaces_uses_a_free_slot_of_either(queue):
 def test_a_name_queued_during_its_lookup_is_due_afterwards(queue):
     put(queue, "a")
     assert take_all(queue) == ["a"]
-    put(queue, "a", at=0.0)
-    assert (queue.next_at(), take_all(queue)) == (None, [])
+    put(queue, "a", at=NOW + 1)
+    assert (queue.next_at(), take_all(queue, NOW + 1)) == (None, [])
     queue.give_back("a")
-    assert take_all(queue) == ["a"]
+    assert queue.next_at() == NOW + 1
+    put(queue, "longer", at=NOW)
+    assert take_all(queue, NOW + 1) == ["longer", "a"]
 
 
 def test_a_namespace_without_names_is_forgotten(queue):

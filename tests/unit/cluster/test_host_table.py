@@ -82,6 +82,10 @@ def test_a_never_resolved_name_is_retried_with_backoff(clock):
     assert clock.table.problem(DB) == NameProblem(
         DB, NameState.UNRESOLVED, "no such name", since=100
     )
+    clock.learn(found())
+    clock.now += clock.wait_s
+    clock.learn(GONE)
+    assert clock.wait_s == RETRY_S
 
 
 def test_an_unresolvable_name_keeps_its_last_addresses_for_an_hour(clock):
@@ -115,6 +119,8 @@ def test_a_family_without_a_response_keeps_its_addresses(clock):
 
 def test_a_family_that_is_requested_later_is_looked_up_immediately(clock):
     clock.learn(found())
+    clock.table.want(DB, [V4], ["shop", "web"])
+    assert clock.table.take(clock.now) is None
     clock.table.want(DB, [V4, V6], ["shop"])
     assert clock.table.take(clock.now) == (DB, (V4, V6))
 

@@ -73,6 +73,10 @@ def test_names_omitted_at_a_namespaces_limit_are_resolved_once_other_names_are_r
         NameClaim(A, "db-0.example.com"),
         NameClaim(B, "db-1.example.com"),
     }
+    shares = limit(monkeypatch, namespace=1)
+    change(shares, {A: names(1), B: names(1)})
+    has, lacks = (A, B) if shares.of(A) else (B, A)
+    assert change(shares, {has: []}) == {NameClaim(key, *names(1)) for key in (has, lacks)}
 
 
 KEYS = [ServiceKey(namespace, name) for namespace in "wxyz" for name in "ab"]

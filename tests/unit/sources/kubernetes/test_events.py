@@ -36,6 +36,8 @@ def test_a_repeated_event_is_sent_at_most_once_a_minute_with_its_count():
     assert list(correlator.due(NOW + 59)) == []
     assert correlator.next_due_s(NOW + 59) == 1.0
     assert only(correlator, NOW + 60) is series
+    correlator.note(NOT_SERVED, NOW + 59)
+    assert correlator.next_due_s(NOW + 59) == 0.0
 
 
 def test_an_occurrence_after_a_long_pause_starts_a_new_event():
@@ -61,11 +63,11 @@ def names(correlator, now=NOW):
 
 def test_a_namespace_at_its_limit_drops_the_series_that_was_quiet_the_longest():
     correlator = Correlator()
-    for number in range(NAMESPACE_MAX + 1):
+    for number in (*range(NAMESPACE_MAX), 0, NAMESPACE_MAX):
         correlator.note(of("shop", f"web-{number}"), NOW)
     found = names(correlator)
     assert len(found) == NAMESPACE_MAX
-    assert "web-0" not in found
+    assert "web-1" not in found
 
 
 def test_a_namespace_at_its_limit_displaces_no_other_namespaces_series():

@@ -48,6 +48,8 @@ def test_a_full_namespace_reopens_after_its_objects_shrink():
     assert (shares.has_full, shares.has_room) == (True, False)
     assert shares.take((BIG, "a"), 20)
     assert (shares.has_full, shares.has_room) == (False, True)
+    assert [shares.take((SMALL, name), 40) for name in "abc"] == [True, True, False]
+    assert (shares.has_full, shares.has_room) == (True, True)
 
 
 def test_the_number_of_omitted_objects_is_counted_and_never_negative():
