@@ -229,7 +229,7 @@ def test_each_family_has_its_own_frontends_and_ranges():
     ],
 )
 def test_source_ranges_determine_the_admitted_clients(ranges, expected):
-    given = service(load_balancer_ips=(LB_IP,), load_balancer_source_ranges=ranges)
+    given = service(load_balancer_ips=(LB_IP, LB_IP_V6), load_balancer_source_ranges=ranges)
     assert [c.admits for c in claims(given)[0].ports] == [None, expected]
 
 
@@ -319,7 +319,10 @@ def test_addresses_of_an_unserved_family_get_one_note_each():
         of_other_family(LB_IP, "IPv4", "IPv6"),
         of_other_family("203.0.113.9", "IPv4", "IPv6"),
     ]
-    assert notes(replace(given, cluster_ips=(CART_IP_V6, CART_IP))) == []
+    both = replace(given, cluster_ips=(CART_IP_V6, CART_IP))
+    assert notes(both) == []
+    ranges = {"load_balancer_ips": (LB_IP,), "load_balancer_source_ranges": RANGES}
+    assert notes(replace(both, **ranges)) == []
 
 
 def test_notes_on_addresses_are_kept_beside_many_notes_on_a_service():
@@ -444,7 +447,7 @@ def test_too_many_ports_times_addresses_serve_only_the_first_ports_by_name(polic
 def test_omitted_ports_are_not_claimed():
     given = service(ports=(SCTP, *ports(10_001)))
     made = claims_of(given, OF_EXTERNAL_IPS)
-    assert len(made.ports) == 10_000
+    assert (len(made.ports), made.cluster_ips) == (10_000, ())
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
 
 

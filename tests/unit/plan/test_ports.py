@@ -103,7 +103,9 @@ class TestOnePort:
         assert port.notes == notes * (some_lack_port("http", 1, 2),)
         assert port.serving.endpoints == (POD_A,)
 
-    @pytest.mark.parametrize(("key", "count"), [(API_SERVER, 1), (CART, 0)])
+    @pytest.mark.parametrize(
+        ("key", "count"), [(API_SERVER, 1), (CART, 0), (ServiceKey("shop", API_SERVER.name), 0)]
+    )
     def test_api_servers_may_use_this_nodes_own_address(self, key, count):
         own = {"addresses": (POD_A.ip,), "all_node_addresses": frozenset({POD_A.ip})}
         port = the_port(service(key), slice_of(POD_A.ip, of=key), allow_node_endpoints=False, **own)
@@ -350,6 +352,13 @@ class TestPolicies:
         store.put_service(replace(EXTERNAL, is_external_local=False))
         sides.append([str(key.side) for key in planner.plan(store.snapshot()).ports])
         assert sides == [["", "external"], [""]]
+
+    def test_a_changed_internal_traffic_policy_takes_effect(self):
+        store, planner = store_of(service(), slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
+        for is_local, usable in ((False, 1), (True, 0), (False, 1)):
+            store.put_service(service(is_internal_local=is_local))
+            (port,) = planner.plan(store.snapshot()).ports.values()
+            assert len(port.serving.endpoints) == usable
 
 
 class TestEndpointsByName:
