@@ -36,7 +36,7 @@ from userspace_proxy.plan.kernel_room import (
 )
 from userspace_proxy.policy import EndpointIndex, NodeFacts
 
-from ..model.samples import CART, CART_IP, CART_IP_V6, POD_A, WEB, service, slice_of
+from ..model.samples import CART, CART_IP, CART_IP_V6, POD_A, WEB, WEB_IP, service, slice_of
 from .planning import plan_of, store_of, the_port
 
 KERNEL = Handling(path=DataPath.KERNEL)
@@ -260,9 +260,9 @@ def test_fewer_elements_are_counted_without_endpoints_or_exact_weights(monkeypat
 def test_a_udp_range_requires_the_kernel_path_and_has_rules_per_endpoint():
     dns = ServicePort("dns", 53, "UDP")
     ranged = Handling(port_ranges=(AskedRange("dns", 50, 60),))
-    given = service(ports=[dns], handling=ranged)
+    given = service(ports=[dns], handling=ranged, cluster_ips=(CART_IP, WEB_IP))
     listed = slice_of(*ips(3), ports=[SlicePort("dns", 53, "UDP")])
     assert size(service(ports=[dns]), listed) == NO_SIZE
     found = size(given, listed)
-    # The port and its range are counted separately.
-    assert (found.elements, found.rules) == (6, 12)
+    # The port and its range are counted separately, rules only once for both addresses.
+    assert (found.elements, found.rules) == (12, 12)

@@ -110,6 +110,15 @@ def test_a_service_loses_only_the_contested_address():
     assert owners.lost[claims(service(WEB))[0].ports[0].key].keys() == {ADDRESS}
 
 
+def test_a_service_that_gets_one_of_two_lost_addresses_lacks_the_other():
+    late = service(ServiceKey("shop", "till"), cluster_ips=(CART_IP, WEB_IP), created=NEW)
+    web, owners = service(WEB, cluster_ips=(WEB_IP,), created=OLD), FrontendOwners()
+    owners.change((), claims(service(CART, created=OLD), web, late))
+    owners.change([WEB], ())
+    (claim,) = owners.claims[late.key].ports
+    assert owners.lost_by(claim.key).keys() == {ADDRESS}
+
+
 def test_two_ports_of_a_service_may_not_share_an_address():
     owners = settle(claims(service(ports=(ServicePort("web", 80, "TCP"), HTTP))))
     assert owners.holders[ADDRESS].key.name.port == "http"

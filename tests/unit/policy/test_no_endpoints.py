@@ -115,6 +115,11 @@ def test_a_port_with_only_slices_of_the_other_family_names_that_family():
             [slice_of(), replace(slice_of(key="cart-2"), notes=(NO_ADDRESS,))],
             cause_of_slice(NO_ADDRESS, slice_of(key="cart-2").key),
         ),
+        (
+            service(),
+            [slice_of(), replace(slice_of(family=IPFamily.IPV6), notes=(NO_ADDRESS,))],
+            slice_empty(CART, 1),
+        ),
     ],
 )
 def test_empty_slices_are_the_cause_of_no_endpoints(of, slices, cause):

@@ -76,6 +76,7 @@ def test_an_endpoint_in_two_slices_is_listed_once():
     [
         ([READY, NOT_READY], "ready", True),
         ([READY, TERMINATING], "ready", True),
+        ([READY, NOT_READY | {"node": "here"}], "ready", True),
         ([TERMINATING, GONE], "terminating", True),
         ([GONE, READY, TERMINATING], "ready", True),
         ([TERMINATING, {"ready": False, "serving": True}], "not ready", False),
@@ -85,7 +86,7 @@ def test_an_endpoint_in_two_slices_is_listed_once():
 def test_the_better_condition_is_used_if_slices_disagree(conditions, word, is_usable):
     for order in permutations(conditions):
         slices = [slice_of(Endpoint(A, **c), key=f"cart-{i}") for i, c in enumerate(order)]
-        (verdict,) = judge(*slices).verdicts
+        (verdict,) = judge(*slices, node_name="here").verdicts
         assert (verdict.reason, verdict.is_usable) == (word, is_usable)
 
 

@@ -144,6 +144,18 @@ async def test_ending_an_earlier_round_keeps_the_last_rounds_acknowledgement(
     assert (again.endpoints, ends_of(again, API)) == ([POD], [])
 
 
+async def test_a_round_about_another_service_ends_no_earlier_acknowledgement(
+    node, two_rounds, make
+):
+    pay = ServiceKey("shop", "pay")
+    node.cordons.cordon(pay, "9", node.world.now + CORDON_S)
+    await node.cordons.keep("9")
+    again, answer = await restart_with_both(node, make, two_rounds)
+    assert (answer, ends_of(again, API)) == (("9", {pay}), [])
+    node.cordons.end(Vote("9", (pay,), is_over=True))
+    assert ends_of(node, API) == []
+
+
 async def test_a_later_round_does_not_prolong_an_earlier_acknowledgement(node, two_rounds, make):
     again, _ = await restart_with_both(node, make, two_rounds)
     pass_time(again, CORDON_S - 5)
