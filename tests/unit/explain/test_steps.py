@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace as replace_subject
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.unit.status.views import (
     make_view,
     replace,
 )
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
     answers_late,
     dial_failed,
@@ -35,7 +37,7 @@ from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
 from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
 from userspace_proxy.facts.last_minute import LastMinuteFacts
-from userspace_proxy.model import DataPath, Failure, Taken
+from userspace_proxy.model import DataPath, Failure, IPFamily, Protocol, Side, Taken
 
 from .subjects import make_dead_endpoint, make_subject
 from .words import NOT_READY, is_on_the_page, on_node
@@ -51,7 +53,7 @@ def test_causes_of_endpoints_are_not_repeated_as_notes():
     assert steps_of(explanation, "note") == []
 
 
-POD = "10.244.1.7:80"
+POD, V6 = "10.244.1.7:80", IPFamily.IPV6
 AT = make_address(POD)
 REFUSES = dial_failed(AT, Failure.REFUSED, "")
 
@@ -109,6 +111,8 @@ def test_kernel_connection_counts_are_shown_only_for_a_running_proxy():
 
 def test_a_service_planned_identically_on_another_node_has_no_note():
     subject = on_node(make_endpoint(POD), there=make_port(endpoints=(make_endpoint(POD),)))
+    others = [make_port(endpoints=(), **of) for of in ({"family": V6}, {"side": Side.EXTERNAL})]
+    subject = replace_subject(subject, on_node=[*others, *subject.on_node])
     assert [*node_notes(subject.ports[0], subject)] == []
 
 
@@ -251,6 +255,18 @@ def test_the_worst_of_several_failed_dials_determines_the_verdict():
     (step,) = steps_of(explain(make_subject(make_port(endpoints=endpoints)), dials=results), "dial")
     assert step.level is Level.TROUBLE
     assert step.what == f"2 of 2 used endpoints failed: {say(refuses(never))}"
+
+
+def test_only_allowed_endpoints_of_a_tcp_port_are_counted_as_not_dialled():
+    refused = make_endpoint("127.0.0.1:80", "refused: a loopback address", is_usable=False)
+    endpoints = make_endpoint(POD), replace(refused, code=CauseCode.ENDPOINT_NOT_ALLOWED)
+    shown = []
+    for protocol in Protocol:
+        subject = make_subject(make_port(endpoints=endpoints, protocol=protocol))
+        shown.append(
+            [s.level for s in steps_of(explain(subject, dials=dials(**{POD: True})), "dial")]
+        )
+    assert shown == [[None, Level.OK], [None]]
 
 
 @pytest.mark.parametrize(
