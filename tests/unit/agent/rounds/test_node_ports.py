@@ -185,11 +185,12 @@ def test_a_daemon_started_since_the_last_search_is_not_yet_named(reservations):
 
 
 def test_the_holder_of_a_port_that_is_not_reserved_is_found(reservations):
-    with bound(TCP, V4, "127.0.0.1") as daemon:
-        port = daemon.getsockname()[1]
-        assert reservations.holder(TCP, V4, (port,), now=0) == own_name()
-        assert reservations.holder(TCP, V6, (port,), now=0) == ""
-    assert reservations.holder(TCP, V4, (port,), now=0) == ""
+    for protocol in Protocol:
+        with bound(protocol, V4, "127.0.0.1") as daemon:
+            port = daemon.getsockname()[1]
+            assert reservations.holder(protocol, V4, (port,), now=0) == own_name()
+            assert reservations.holder(protocol, V6, (port,), now=0) == ""
+        assert reservations.holder(protocol, V4, (port,), now=0) == ""
 
 
 def test_close_releases_all_ports_and_is_idempotent(reservations):

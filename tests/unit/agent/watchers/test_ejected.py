@@ -199,10 +199,12 @@ def test_removed_endpoints_and_services_are_forgotten(rig):
 
 
 def test_two_services_sharing_an_endpoint_both_readmit_it(rig):
-    cart = rig.serve("cart")
-    for group in (rig.group, cart):
+    cart, gone = rig.serve("cart"), rig.serve("gone")
+    for group in (rig.group, cart, gone):
         rig.eject(group)
     rig.pass_(QUIET_S)
+    rig.plane.close_group(gone)
+    rig.pass_(1)
     rig.watcher.note(POD, None)
     assert not any(g.counters_of(POD).dials.is_on for g in (rig.group, cart))
 
