@@ -51,6 +51,7 @@ def selected(*words, **flags):
         ("web.shop", ["shop/web"]),
         ("web.shop.", ["shop/web"]),
         ("web.shop.svc", ["shop/web"]),
+        ("svc.shop", ["shop/svc"]),
         ("web.shop.svc.cluster.local", ["shop/web"]),
         ("web.shop.svc.example.org.:80", ["shop/web:80"]),
         ("db-0.db.shop.svc.cluster.local", ["shop/db"]),
@@ -110,8 +111,10 @@ def test_the_namespace_flag_applies_to_names_without_a_namespace():
     assert names("cart/web", namespace="shop") == ["cart/web"]
     assert selected(namespace="shop") == ["shop"]
     assert selected("web", namespace="shop") == ["shop/web", "web"]
-    with pytest.raises(ConfigError, match="'shop/web' is not the name of a namespace"):
-        selected(namespace="shop/web")
+    assert selected(namespace="shop", all_namespaces="true") == [""]
+    for name in ("shop/web", "shop:80"):
+        with pytest.raises(ConfigError, match=f"'{name}' is not the name of a namespace"):
+            selected(namespace=name)
 
 
 def test_without_a_namespace_all_namespaces_are_shown(kubeconfig):

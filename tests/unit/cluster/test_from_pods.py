@@ -116,6 +116,8 @@ def test_a_slice_can_be_relabelled_for_another_service():
     assert (cluster.ips("a"), cluster.ips("b")) == ([], ["192.0.2.7"])
     cluster.pods.put_slice(written(of="a"))
     assert (cluster.ips("a"), cluster.ips("b")) == (["192.0.2.7"], [])
+    cluster.pods.put_slice(written(of="b"))
+    assert (cluster.ips("a"), cluster.ips("b")) == ([], ["192.0.2.7"])
     cluster.pods.delete_slice(written().key)
     cluster.pods.put_service(service("b", app=""), TO_8080)
     assert (cluster.ips("a"), cluster.ips("b")) == ([], [])

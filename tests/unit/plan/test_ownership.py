@@ -337,6 +337,12 @@ def test_a_lost_address_gets_a_note_beside_served_addresses(claimed, what, is_ex
     assert web.notes == (lost_to(object_of(part.cause), kind, number, "shop/cart:http"),)
 
 
+def test_a_port_without_an_address_is_not_served_in_part():
+    web = service(WEB, ports=(HTTP, ServicePort("admin", 81, "TCP")), created=NEW)
+    (lost,) = Planner(NodeFacts()).plan(snapshot_of(service(CART, created=OLD), web)).ignored
+    assert (lost.port, lost.is_part) == ("http", False)
+
+
 def test_the_note_on_another_services_external_ip_names_that_service():
     ip = "203.0.113.7"
     planner = Planner(NodeFacts(external_ip_networks=("203.0.113.0/24",)))

@@ -353,13 +353,6 @@ class TestPolicies:
         sides.append([str(key.side) for key in planner.plan(store.snapshot()).ports])
         assert sides == [["", "external"], [""]]
 
-    def test_a_changed_internal_traffic_policy_takes_effect(self):
-        store, planner = store_of(service(), slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
-        for is_local, usable in ((False, 1), (True, 0), (False, 1)):
-            store.put_service(service(is_internal_local=is_local))
-            (port,) = planner.plan(store.snapshot()).ports.values()
-            assert len(port.serving.endpoints) == usable
-
 
 class TestEndpointsByName:
     NAMES = Handling(found_by_name=("203.0.113.1",), path=DataPath.KERNEL)

@@ -239,14 +239,17 @@ async def test_demand_sums_of_a_lost_holder_are_unknown(world):
 
 
 async def test_a_reason_to_keep_a_workload_is_recorded_as_one_event(world):
+    why = "deployment/web stays at one replica: an autoscaler"
     for node in world.nodes:
-        node.source.reason = "deployment/web stays at one replica: an autoscaler"
+        node.source.reason = why
     await world.run(IDLE_AFTER_S + 300)
-    found = [each for node in world.nodes for each in node.source.happenings]
-    assert [(each.reason, each.service, each.note) for each in found] == [
-        ("StaysAwake", WEB, "deployment/web stays at one replica: an autoscaler.")
-    ]
+    assert happened(world) == [("StaysAwake", WEB, f"{why}.")]
     assert sum(node.source.asked for node in world.nodes) >= 3
+    world.nodes[1].report(active=1, connections=1)
+    await world.run(100)
+    world.nodes[1].report(active=-1)
+    await world.run(IDLE_AFTER_S + 300)
+    assert happened(world) == 2 * [("StaysAwake", WEB, f"{why}.")]
 
 
 async def test_a_workload_scaled_during_the_vote_is_not_cordoned(world):

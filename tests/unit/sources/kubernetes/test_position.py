@@ -88,6 +88,7 @@ def test_expired_pages_are_followed_by_an_unpaginated_list():
     position.page_done("1000", "a")
     assert position.list_expired()
     assert position.list_query() == {}
+    assert not position.list_expired()
     assert position.page_done("1009", "")
     assert position.watch_query(1)["resourceVersion"] == "1009"
 

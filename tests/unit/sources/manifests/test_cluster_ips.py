@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model import Service, ServiceKey, ServicePort
+from userspace_proxy.model import IPFamily, Service, ServiceKey, ServicePort
 from userspace_proxy.sources.manifests.cluster_ips import (
     ClusterIPRange,
     allocate_cluster_ips,
@@ -87,6 +87,12 @@ def test_missing_and_incompatible_cluster_ip_ranges_are_rejected(cidrs, words):
         pytest.param(BOTH[1:], service(), ("fd00:96::734c",), id="ipv6-alone"),
         pytest.param(
             BOTH, service(policy="RequireDualStack"), ("10.96.67.208", "fd00:96::734c"), id="dual"
+        ),
+        pytest.param(
+            BOTH,
+            service(families=(IPFamily.IPV6, IPFamily.IPV4)),
+            ("fd00:96::734c", "10.96.67.208"),
+            id="ipv6-first",
         ),
         pytest.param(
             BOTH,

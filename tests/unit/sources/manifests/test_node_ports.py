@@ -64,10 +64,11 @@ def test_tcp_and_udp_ports_with_the_same_number_share_a_node_port():
 
 def test_a_requested_node_port_displaces_an_allocation():
     [[first]] = numbers(allocate([node_port("web")])[0])
-    services, conflicts = allocate([node_port("web"), node_port("cart", at(first))])
-    [[moved], [named]] = numbers(services)
-    assert (named, conflicts) == (first, [])
-    assert moved not in (0, first)
+    for protocol in ("TCP", "UDP"):
+        services, conflicts = allocate([node_port("web"), node_port("cart", at(first, protocol))])
+        [[moved], [named]] = numbers(services)
+        assert (named, conflicts) == (first, [])
+        assert moved not in (0, first)
 
 
 def test_tcp_and_udp_ports_of_two_services_may_name_the_same_node_port():

@@ -187,7 +187,8 @@ def test_endpoints_objects_are_used_only_without_slices(state):
     assert state.snapshot.services[WEB].service.notes == (
         NoteKind.LEFT_OUT_BESIDE("shop/web", "10.244.1.7"),
     )
-    state.take(Look({"b.yaml": endpoint_slice("10.244.1.7")}))
+    both = endpoint_slice("10.244.1.8") + endpoint_slice("10.244.1.7", "web-2")
+    state.take(Look({"b.yaml": both}))
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
