@@ -77,6 +77,7 @@ def test_calls_beyond_a_full_table_are_counted_together():
     counts.add(web, "0")
     calls, left_out = counts.take()
     assert (len(calls), calls[0].number, left_out) == (CALLS_MAX, 2, 3)
+    assert counts.take() == ([], 0)
 
 
 def test_the_client_table_lists_the_busiest_clients_first_with_pods():

@@ -58,7 +58,13 @@ def addresses(slices):
 
 def test_a_pods_labels_ports_addresses_and_conditions_are_read():
     read = pod(
-        ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT, {"name": "dns", "containerPort": 6}],
+        ports=[
+            WEB_PORT,
+            {"containerPort": 9},
+            DNS_PORT,
+            {"name": "dns", "containerPort": 6},
+            {**WEB_PORT, "containerPort": 1},
+        ],
         metadata={"labels": {"app": "web", "empty": None}},
         spec={"nodeName": "node-1", "hostname": "web-1", "subdomain": "web"},
     )
@@ -144,21 +150,21 @@ def test_a_restartable_init_container_provides_ports():
 
 
 def test_the_ports_annotation_changes_the_ports_of_a_pod():
-    annotations = {"userspace-proxy.io/ports": "8080=37741, 53/UDP=40001"}
-    moved = pod(ports=[WEB_PORT], metadata={"annotations": annotations})
-    assert moved.listens_at == {PodPort(8080, "TCP"): 37741, PodPort(53, "UDP"): 40001}
+    annotations = {"userspace-proxy.io/ports": "8080=37741, 5/UDP=40001"}
+    moved = pod(ports=[WEB_PORT, DNS_PORT], metadata={"annotations": annotations})
+    assert moved.listens_at == {PodPort(8080, "TCP"): 37741, PodPort(5, "UDP"): 40001}
     numbers = selection(
         ports=[
             {"name": "http", "port": 80, "targetPort": "web"},
-            {"name": "dns", "port": 53, "protocol": "UDP"},
-            {"name": "other", "port": 53},
+            {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns"},
+            {"name": "other", "port": 5},
         ]
     )
     (item,) = derive_slices(WEB, numbers, [moved])
     assert item.ports == (
         SlicePort("dns", 40001, "UDP"),
         SlicePort("http", 37741, "TCP"),
-        SlicePort("other", 53, "TCP"),
+        SlicePort("other", 5, "TCP"),
     )
 
 

@@ -104,9 +104,10 @@ def test_the_time_before_a_service_port_appeared_has_no_values():
     history = History()
     history.note((), 500.0)
     history.note((), 501.0)
-    history.note((port(),), 502.0)
-    history.note((port(3),), 503.0)
-    assert drawn(history.minute(KEY).connections) == f"{'- ' * 59}3"
+    history.note((port(9, 50),), 502.0)
+    history.note((port(9, 53),), 503.0)
+    assert drawn(history.minute(KEY).received_bytes) == f"{'- ' * 59}3"
+    assert history.minute().received_bytes[-2:] == [0.0, 3.0]
 
 
 def test_after_an_hour_without_samples_the_history_restarts():

@@ -4,7 +4,7 @@ from userspace_proxy.causes.services import unsupported_protocol
 from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.model import PortKey
 from userspace_proxy.status.history import History
-from userspace_proxy.status.selection import SORTS, Selection, row_id, select
+from userspace_proxy.status.selection import SORTS, Selection, part_of, row_id, select
 
 from .views import make_frontend, make_ignored, make_port, make_view, replace
 
@@ -118,8 +118,12 @@ def test_links_on_the_page_preserve_the_other_query_parameters():
     assert Selection().link(q="\ud800") == "./?q=%3F"
 
 
+def test_a_full_page_is_followed_by_no_empty_page():
+    assert [part_of(range(count), 1, 10).pages for count in (0, 10, 11)] == [1, 1, 2]
+
+
 def test_a_row_can_be_expanded_and_collapsed():
-    assert Selection().toggled("pa") == "./?open=pa"
+    assert Selection(open=("pb",)).toggled("pa") == "./?open=pb,pa"
     assert Selection(open=("pa", "pb")).toggled("pa") == "./?open=pb"
 
 

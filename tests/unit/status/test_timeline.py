@@ -5,7 +5,7 @@ from userspace_proxy.status.timeline import Event, compare_views, joined
 
 from .views import NOW, make_port, make_view, replace
 
-CALM = make_view(workers=(WorkerFacts(0, 11, 0, 3, 0), WorkerFacts(1, 12, 0, 3, 0)))
+CALM = make_view(workers=(WorkerFacts(0, 11, 0, 3, 0), WorkerFacts(1, 12, 0, 3, 0, hung=1)))
 
 
 def events(before, after):
@@ -44,8 +44,8 @@ def test_the_timeline_omits_problems_of_service_ports():
 @pytest.mark.parametrize(
     ("worker", "how"),
     [
-        pytest.param(WorkerFacts(1, 99, 1, 0, 0), "died", id="died"),
-        pytest.param(WorkerFacts(1, 99, 1, 0, 0, hung=1), "hung", id="hung"),
+        pytest.param(WorkerFacts(1, 99, 1, 0, 0, hung=1), "died", id="died"),
+        pytest.param(WorkerFacts(1, 99, 1, 0, 0, hung=2), "hung", id="hung"),
     ],
 )
 def test_a_replaced_worker_is_reported_as_an_event(worker, how):

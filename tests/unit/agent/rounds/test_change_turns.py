@@ -209,6 +209,7 @@ def test_a_constantly_changing_large_service_waits(waiting):
         ({"health_check_node_port": 30001}, {"health_check_node_port": 0}),
         ({"load_balancer_source_ranges": ("192.0.2.0/24",)},) * 2,
         ({"ports": PORTS[1:]},) * 2,
+        ({"ports": (replace(PORTS[0], protocol="UDP"),)}, {"ports": ()}),
         (
             {"ports": (replace(PORTS[0], node_port=30080),)},
             {"ports": PORTS[:1]},
