@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.decisions import KEPT, LOGGER, Decision, Decisions, FailedDial
@@ -32,14 +33,18 @@ def test_only_the_most_recent_connections_of_each_service_are_kept():
     decisions.begin(threading.get_ident())
     for number in range(KEPT + 2):
         log(endpoint=f"127.0.0.1:{number}")
-    log("default/other:http (IPv6)")
+    for port in ("", ":http"):
+        log(f"default/other{port} (IPv6)")
     decisions.end()
     log()
     assert [d.endpoint for d in decisions.of(WEB)] == [
         f"127.0.0.1:{number}" for number in range(2, KEPT + 2)
     ]
-    assert len(decisions.of(ServiceKey("default", "other"))) == 1
+    assert len(decisions.of(ServiceKey("default", "other"))) == 2
     assert decisions.of(ServiceKey("default", "none")) == ()
+    last = decisions.of(WEB)[-1]
+    assert (last.received_bytes, last.sent_bytes) == (7, 9)
+    assert last.began_at < time.time() - 0.2
 
 
 def test_the_logger_is_restored_after_recording():

@@ -17,6 +17,9 @@ def test_counters_of_both_families_are_summed():
     stats = stats_of("shop/web", ports, {})
     assert (stats.connections, stats.failures, stats.active) == (8, 3, 3)
     assert (stats.saved, stats.refused) == (3, 6)
+    received, sent = ports[0].received_bytes, ports[0].sent_bytes
+    assert (stats.received_bytes, stats.sent_bytes) == (2 * received, 2 * sent)
+    assert received != sent
 
 
 def test_endpoints_are_found_by_the_names_of_backends_or_by_address():

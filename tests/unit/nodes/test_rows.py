@@ -46,7 +46,7 @@ def test_a_row_contains_the_agents_facts():
     )  # fmt: skip
     assert (row.plan_age_s, row.revision, row.ports, row.unhealthy) == (7.0, 4711, 2, 1)
     assert row.sums == Sums(3, 9, failed=2, refused=2)
-    assert (row.cpu, row.memory_bytes) == (0.05, 70_000_000)
+    assert (row.behind, row.cpu, row.memory_bytes) == (None, 0.05, 70_000_000)
 
 
 def test_a_row_omits_values_the_agent_did_not_report():

@@ -356,13 +356,13 @@ def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
 
 
 def test_claims_whose_frontends_differ_in_kind_are_not_the_same():
-    external, balanced = claims(
-        service(external_ips=(EXTERNAL_IP,)), service(load_balancer_ips=(EXTERNAL_IP,))
-    )
-    assert external.ports == balanced.ports
-    assert external.is_same(claims(service(external_ips=(EXTERNAL_IP,)))[0])
-    assert not external.is_same(balanced)
-    assert not external.is_same(None)
+    both, balanced = service(cluster_ips=(CART_IP, LB_IP)), service(load_balancer_ips=(LB_IP,))
+    facts = NodeFacts(allow_loopback_endpoints=True)
+    one, again, other = (claims_of(each, facts) for each in (both, both, balanced))
+    assert one == other
+    assert one.is_same(again)
+    assert not one.is_same(other)
+    assert not one.is_same(None)
 
 
 class Looks(tuple):

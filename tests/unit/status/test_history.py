@@ -96,10 +96,6 @@ def test_time_without_samples_is_shown_as_a_gap():
     assert drawn(history.minute().connections[-31:]) == f"5 0{' -' * 28} 7"
 
 
-def test_the_time_before_the_first_sample_has_no_values():
-    assert drawn(noted(0, 5, 5).minute(KEY).connections) == f"{'- ' * 58}5 0"
-
-
 def test_the_time_before_a_service_port_appeared_has_no_values():
     history = History()
     history.note((), 500.0)
