@@ -332,7 +332,8 @@ def test_an_endpoint_counts_as_answering_other_clients_only_with_evidence(change
 
 def test_only_two_sides_of_the_same_port_and_family_are_judged_together():
     inside, outside = two_sides()
-    ports = (inside, replace(outside, service="other"), replace(outside, family="IPv6"))
+    changes = {"service": "other"}, {"namespace": "other"}, {"family": "IPv6"}
+    ports = (inside, *(replace(outside, **one) for one in changes))
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
     assert given(inside)[0] is inside
 

@@ -49,8 +49,8 @@ def named(*names):
 
 
 def test_a_slice_in_another_namespace_naming_the_service_is_a_candidate():
-    cause = orphans(shopp__web=("shopp", "web-x")).meant_for(WEB)
-    assert cause == slice_elsewhere(WEB, SliceKey("shopp", "web-x"))
+    both = orphans(shopp__web=("shopp", "web-x"), shops__web=("shops", "web-y"))
+    assert both.meant_for(WEB) == slice_elsewhere(WEB, SliceKey("shopp", "web-x"))
 
 
 def test_a_slice_naming_a_similar_service_is_a_candidate():

@@ -87,6 +87,8 @@ def test_the_longest_idle_connections_of_the_largest_holder_are_reset_first():
 
 def test_at_the_limit_a_64th_of_very_many_connections_is_reset():
     assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
+    others = crowd(2800, CART) + crowd(2799, DB, ip="10.2.{}.{}")
+    assert len(choose(held(801, ALICE, WEB) + others, CART, NOW).victims) == 1
 
 
 def test_a_clients_flood_of_one_service_spares_its_other_connections():

@@ -144,9 +144,7 @@ async def test_ending_an_earlier_round_keeps_the_last_rounds_acknowledgement(
     assert (again.endpoints, ends_of(again, API)) == ([POD], [])
 
 
-async def test_a_round_about_another_service_ends_no_earlier_acknowledgement(
-    node, two_rounds, make
-):
+async def test_another_services_round_ends_no_earlier_acknowledgement(node, two_rounds, make):
     pay = ServiceKey("shop", "pay")
     node.cordons.cordon(pay, "9", node.world.now + CORDON_S)
     await node.cordons.keep("9")

@@ -84,7 +84,7 @@ def test_rejected_clients_are_counted_by_cause():
 
 
 def test_an_endpoint_that_no_longer_serves_counts_as_terminating():
-    endpoint = make_endpoint("a", "terminating, not serving", False)
+    endpoint = make_endpoint("a", "terminating, not serving", False, ejected_for_s=9.0)
     assert state_label(endpoint) == "terminating"
 
 

@@ -104,7 +104,9 @@ async def test_a_connection_list_is_bounded_and_drops_the_oldest_connections(mon
 async def test_workers_are_queried_only_while_a_watcher_exists():
     observing = Observing()
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
-    with observing.watch(Watcher(ALL)), observing.watch(Watcher(ALL)):
+    with observing.watch(Watcher(ALL)):
+        with observing.watch(Watcher(ALL)):
+            pass
         assert (observing.filters(), observing.is_on.is_set()) == ([ALL], True)
     assert (observing.filters(), observing.is_on.is_set()) == ([], False)
 
