@@ -54,7 +54,7 @@ class Shedding:
         self.pressing_until = -math.inf
         """The time until which accepted connections need :meth:`admit`."""
         self._is_for_memory = False
-        """Whether memory was short when connections were last reset."""
+        """Whether memory was low when connections were last reset."""
         self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:

@@ -154,7 +154,7 @@ def stated_in_short(cause: Cause) -> str:
 
 
 def sentence_of(clauses: Sequence[Clause], lead: Clause | None = None) -> str:
-    """Return clauses as a sentence that begins with the lead."""
+    """Return clauses as a sentence; with a lead, it begins with the lead and a colon."""
     return joined(texts_of(clauses, lead))
 
 
@@ -164,7 +164,7 @@ def planned_of(clauses: Sequence[Clause]) -> str:
 
 
 def texts_of(clauses: Sequence[Clause], lead: Clause | None = None) -> list[str]:
-    """Return the text of each clause; the first text begins with the lead."""
+    """Return the text of each clause; with a lead, the first text begins with it."""
     texts = [one.text for one in clauses]
     return texts if lead is None else [f"{lead.text}: {texts[0]}", *texts[1:]]
 
@@ -527,7 +527,7 @@ def _flaps_hint(count: int, namespace: str, service: str) -> str:
 
 @clause(hint=_flaps_hint)
 def because_of_flaps(count: int, namespace: str, service: str) -> str:
-    """State that there was no endpoint at times."""
+    """Give, as the reason, that the Service port repeatedly had no endpoint."""
     return f": {_flaps(count)}"
 
 

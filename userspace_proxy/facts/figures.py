@@ -310,7 +310,7 @@ class PortFigures(TrafficByCause, kw_only=True):
         counter(
             "connections_evicted_for_memory",
             "connections",
-            "Of these, connections reset because memory was short",
+            "Of these, connections reset because memory was low",
             is_rare=True,
         ),
     ] = 0

@@ -449,7 +449,7 @@ class TotalsFacts(PortFigures, kw_only=True):
         counter(
             "node_kernel_path_connections",
             "connections",
-            "Connections (UDP: flows) that the kernel led straight to endpoints; their bytes and "
+            "Connections (UDP: flows) that the kernel translated to endpoints; their bytes and "
             "failures aren't known",
         ),
     ] = None

@@ -95,7 +95,7 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
             return f"{endpoint.address} fails clients on the kernel path"
         if endpoint.is_unseen:
             return (
-                f"{endpoint.address}: not known whether it answers; the kernel leads clients there"
+                f"{endpoint.address}: not known whether it answers; the kernel sends clients there"
             )
         return f"{endpoint.address} has not been tried"
     if not endpoint.failing:

@@ -116,7 +116,7 @@ def test_a_service_without_endpoints_is_not_a_proxy_failure():
     assert summary.verdict == "1 of 2 Service ports needs attention."
 
 
-def test_a_starting_proxy_reports_that_it_starts_and_its_number_of_problems():
+def test_a_starting_proxy_reports_that_it_is_starting_and_how_many_problems_it_has():
     source = SourceFacts("kubernetes", "https://k", is_synced=False, problems=("refused",))
     summary = summarise(make_view(is_ready=False, source=source, sync=SyncFacts()), NOW)
     assert summary.verdict == "Starting. 1 problem on this node."

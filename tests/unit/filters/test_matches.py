@@ -65,7 +65,7 @@ def test_ipv6_and_ipv4_addresses_have_distinct_numbers():
         ("ip6 daddr fd00::/8", {6: False}),
     ],
 )
-def test_a_condition_says_whether_it_matches_all_addresses_of_its_family(text, versions):
+def test_a_condition_records_whether_it_matches_all_addresses_of_its_family(text, versions):
     (listed,) = conditions(text)
     assert listed.versions == versions
 

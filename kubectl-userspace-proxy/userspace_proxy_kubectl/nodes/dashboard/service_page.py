@@ -60,7 +60,7 @@ class CellState(enum.Enum):
     )  # fmt: skip
     FAILING = "failing", "✖", "trouble", "fails; with the number of failures"
     NOT_TRIED = "not tried", "○", "untried", "not tried yet"
-    UNSEEN = "not seen", "◌", "untried", "not seen: the kernel leads clients there"
+    UNSEEN = "not seen", "◌", "untried", "not seen: the kernel sends clients there"
     NOT_USED = "not used", "–", "unused", "not used from there"
     UNKNOWN = "unknown", "?", "unknown", "not known"
 
