@@ -19,7 +19,7 @@ API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluste
 BUILD := $(BIN)/python -m
 # What runs compiled modules: by themselves, with a real kernel, and as workers of an agent.
 COMPILED_TESTS := $(addprefix tests/unit/,dataplane balance facts policy) tests/simulation/test_calls_contract.py \
-  $(addprefix tests/node/test_,agent_traffic.py agent_client_addresses.py agent_waiting.py agent_handover.py proxy_protocol.py)
+  $(addprefix tests/node/test_,agent_traffic.py agent_client_addresses.py agent_waiting.py proxy_protocol.py)
 REMOVE_COMPILED := find userspace_proxy -name "*.cpython-*.so" -delete
 SEED_TESTS := tests/simulation/test_simulation.py
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))

@@ -2,11 +2,6 @@
 
 import pytest
 
-from userspace_proxy.model import ServiceKey
-from userspace_proxy.plan.bounds import FRONTENDS_OF_NAMESPACE_MAX
-from userspace_proxy.scaling.lease_notes import NodeReport, read_report, write_report
-from userspace_proxy.sources.base import Lease
-
 from . import inputs
 from .rig import Costs, Node
 from .rows import WALKED
@@ -57,11 +52,3 @@ def test_a_full_namespace_hardly_affects_other_namespaces(largest: inputs.Input,
         if not (found := [*found, excess(costs)])[-1]:
             return
     pytest.fail("; ".join(found))
-
-
-def test_a_namespace_at_its_limit_does_not_hide_demand_of_other_namespaces():
-    crowd = [ServiceKey(inputs.TENANT, f"{n:063}") for n in range(FRONTENDS_OF_NAMESPACE_MAX)]
-    others = ServiceKey("others", "db")
-    notes = write_report(NodeReport({**dict.fromkeys(crowd, 1), others: 3}))
-    demand = read_report(Lease("node.node-1", notes=notes)).demand
-    assert demand == {others: 3, ServiceKey(inputs.TENANT, ""): 1}
