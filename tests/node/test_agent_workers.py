@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import HEALTH
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed, steerings
-from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
 
 pytestmark = pytest.mark.netns
 
@@ -29,32 +27,6 @@ def testbed(request, tmp_path_factory):
 def workers(testbed):
     """Return the workers from the status JSON."""
     return testbed.agent.status()["workers"]
-
-
-def process(pid):
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return dict(line.split(":\t", 1) for line in lines)
-
-
-def test_workers_hold_only_the_capability_for_client_addresses(testbed):
-    """In a user namespace with only one user, workers keep that user."""
-    agent = process(testbed.agent.pid)
-    mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()
-    user = str(WORKER_ID) if int(mapped[2]) > WORKER_ID else agent["Uid"].split()[0]
-    assert int(agent["CapEff"], 16) != 0
-    for worker in workers(testbed):
-
-        def has_user(pid=worker["pid"]):
-            return process(pid)["Uid"].split() == [user] * 4
-
-        # A worker starts as the agent's user.
-        wait_for(f"a worker of user {user}", has_user)
-        said = process(worker["pid"])
-        sets = ("CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd")
-        kept = 1 << CAP_NET_RAW
-        assert [int(said[name], 16) for name in sets] == [kept, kept, 0, 0, 0]
-        assert said["NoNewPrivs"] == "1"
-        assert said["PPid"] == str(testbed.agent.pid)
 
 
 def test_healthz_fails_while_the_only_worker_hangs_and_is_replaced(testbed):

@@ -441,13 +441,6 @@ def test_abandoned_hooks_of_another_namespace_are_removed_after_their_term(stage
     pod.close()
 
 
-def test_a_directory_outside_cgroup_v2_is_rejected(stage: Stage, tmp_path: Path) -> None:
-    hooks = Hooks(HookOptions(cgroup=str(tmp_path)), "", names=stage.names)
-    with pytest.raises(SteeringError, match="it is no folder of cgroup v2"):
-        hooks.start()
-    assert stage.pins() == {}
-
-
 def test_an_exclusive_cgroup_program_prevents_startup_without_leftovers(stage: Stage) -> None:
     program = calls.load_program("cgroup/connect4", RETURN_1)
     folder = os.open(stage.cgroup, os.O_RDONLY)
