@@ -1,7 +1,6 @@
 """The pytest plugin, each test in a separate run of pytest."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,63 +63,6 @@ def test_the_fixture_provides_a_network_without_privileges(pytester, monkeypatch
     result.stdout.fnmatch_lines(["capabilities CapEff:*0000000000000000"])
 
 
-# Root of a user namespace without capabilities, in which no further namespace may be created.
-WITHOUT_NAMESPACES = (
-    *("unshare", "--user", "--map-root-user", "sh", "-c"),
-    'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all -- "$@"',
-    "sh",
-)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("arguments", "outcomes"),
-    [
-        pytest.param(["-rs"], {"skipped": 1}, id="skipped"),
-        pytest.param(["--service-proxy-require"], {"errors": 1}, id="required"),
-    ],
-)
-def test_forbidden_user_namespaces_are_reported_with_reason_and_remedy(
-    pytester, arguments, outcomes
-):
-    pytester.makepyfile(NETWORK)
-    command = [*WITHOUT_NAMESPACES, sys.executable, "-m", "pytest", *PLUGIN, *arguments]
-    result = pytester.run(*command)
-    result.assert_outcomes(**outcomes)
-    result.stdout.fnmatch_lines(
-        [
-            "*service_network: cannot create a user namespace: *; user.max_user_namespaces is 0 "
-            "(as root: sysctl -w user.max_user_namespaces=15000; or run this as root)*"
-        ]
-    )
-    result.stdout.no_fnmatch_line("*During handling*")
-
-
-@pytest.mark.long
-def test_the_report_of_a_failing_test_shows_the_network(run):
-    result = run(
-        """
-def test_it_fails(service_network):
-    web = service_network.service("web", backends=2)
-    web.backends[0].stop()
-    web.backends[1].fault("latency", latency=1)
-    service_network.client().get(web.url)
-    assert web.stats.saved == 7
-"""
-    )
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*assert 1 == 7*",
-            "*service network*",
-            "*default/web*has a fault on purpose: latency(latency=1)*; *",
-            "default/web: backends web-1 at 10.244.0.*:8080 (stopped), web-2 at 10.244.0.*:8080",
-            "  fault: web-2: latency(latency=1) downstream",
-            "  10.244.0.* → 10.244.0.*:8080 at dial 2: complete*",
-        ]
-    )
-
-
 SCOPE = """
 seen = []
 
@@ -136,31 +78,6 @@ def test_second(service_proxy):
 def test_session_scope_shares_one_proxy_among_tests(run):
     result = run(SCOPE.format(shared=True), "--service-proxy-scope=session")
     result.assert_outcomes(passed=2)
-
-
-MANY_PROXIES = """
-def test_it_answers(service_proxy, number):
-    assert get(service_proxy.service("web")) == "web-1"
-"""
-MANY_NETWORKS = """
-def test_it_answers(service_network, number):
-    web = service_network.service("web", cluster_ip="10.96.7.1")
-    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("test", "count", "processes"),
-    [
-        pytest.param(MANY_PROXIES, 20, 3, id="proxies"),
-        pytest.param(MANY_NETWORKS, 4, 2, id="networks"),
-    ],
-)
-def test_tests_running_in_parallel_do_not_collide(run, test, count, processes):
-    numbers = f'import pytest\n@pytest.mark.parametrize("number", range({count}))'
-    result = run(numbers + test, "-p", "xdist", "-n", str(processes))
-    result.assert_outcomes(passed=count)
 
 
 @pytest.mark.long

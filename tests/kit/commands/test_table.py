@@ -22,20 +22,3 @@ def test_help_manual_page_and_completion_list_both_commands(words, capsys):
 def test_the_demo_command_prints_its_help(words, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out.startswith("userspace-proxy demo: start a sandbox")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["demo", "--prot=1"], "unknown flag --prot (did you mean --port?)"),
-        (
-            ["demo", "heal", "web-1", "8080"],
-            "unexpected argument '8080' (usage: userspace-proxy demo [COMMAND [POD]] [flags])",
-        ),
-        (["demo", "--port=x"], "--port: 'x' is not a whole number"),
-        (["help", "dmo"], "unknown command 'dmo' (did you mean demo?)"),
-    ],
-)
-def test_wrong_usage_is_reported_in_one_line_with_status_2(words, message, capsys):
-    assert main(words) == 2
-    assert capsys.readouterr().err == f"error: {message}\n"

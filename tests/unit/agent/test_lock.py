@@ -163,22 +163,6 @@ def test_a_proxy_holding_the_alternative_lock_name_is_found(strangers):
     again.release()
 
 
-@pytest.mark.long
-@as_another_user
-def test_sockets_of_other_users_do_not_prevent_startup(strangers, holder):
-    strangers(
-        b"\0x\xff\xfe",
-        b"\0userspace-proxy/\xff",
-        b"\0userspace-proxy/a\nb @userspace-proxy/forged",
-        "\0userspace-proxy#0123456789abcdef",
-        "\0userspace-proxy/stranger",
-    )
-    assert running_proxies() == {"": holder.pid}
-    canary = NodeLock("canary")
-    canary.take()
-    canary.release()
-
-
 def test_a_running_proxy_is_found_despite_a_briefly_full_queue(lock):
     is_over = threading.Event()
 

@@ -11,8 +11,7 @@ import pytest
 
 from tests.tcp_servers import serving
 from tests.unit.agent.backends import ask
-from tests.unit.agent.watchers.test_names import ask as ask_dns
-from tests.unit.forward.pods import Pods, endpoint_slice, headless, named, service
+from tests.unit.forward.pods import Pods, service
 from tests.unit.model import samples
 from tests.unit.plan.planning import the_port
 from userspace_proxy.causes.say import say
@@ -21,7 +20,7 @@ from userspace_proxy.cli.command import Given
 from userspace_proxy.config import Settings
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.facts import StatusFacts, facts_of_plan
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model import ServiceKey
 from userspace_proxy_kubectl.cli.forward import (
     ForwardedPort,
     forward,
@@ -146,51 +145,6 @@ async def test_a_port_of_a_short_range_reaches_its_pod_and_a_long_range_is_not_f
         assert not any("udp=53-99" in line for line in running.lines)
         pods.api.pods.run("web-1", {8178: at}, "shop")
         assert await ask((host, 8099)) == b"within"
-
-
-@pytest.mark.long
-async def test_pod_names_also_use_substitute_ports_without_privileges(pods):
-    async def send_name(_reader, writer):
-        writer.write(b"ledger-0")
-
-    ports = [{"name": "http", "port": 80, "protocol": "TCP"}]
-    item = endpoint_slice(named("ledger-0", "10.244.0.9"), name="ledger", ports=ports)
-    for each in headless("ledger", item):
-        pods.api.put(each)
-    arguments = f"--master={pods.api.url}", "shop/ledger"
-    prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
-    async with serving(send_name) as at, forwarding(*arguments, prefix=prefix) as running:
-        pods.api.pods.run("ledger-0", {80: at}, "shop")
-        _, address, *_ = await running.line("  ledger-0.ledger.shop:80 ")
-        *_, dns, _ = await running.line("names by DNS:")
-        host, _, port = address.rpartition(":")
-        assert port == "8080"
-        assert await ask((host, int(port))) == b"ledger-0"
-        dns_server = SocketAddress("127.0.0.1", int(dns))
-        name = "ledger-0.ledger.shop.svc.cluster.local."
-        assert await ask_dns(dns_server, name, "A") == [host]
-        srv = await ask_dns(dns_server, "_http._tcp.ledger.shop.svc.cluster.local.", "SRV")
-        assert srv == [f"0 100 8080 {name}"]
-
-
-@pytest.mark.long
-async def test_forward_reports_a_missing_permission_in_one_line(pods):
-    pods.api.denied.add("create pods/portforward")
-    async with forwarding(f"--master={pods.api.url}", "-A") as running:
-        status, said = await running.end()
-    assert status == 1
-    assert said.count("\n") == 1
-    assert "doesn't allow this user to create pods/portforward in all namespaces" in said
-
-
-@pytest.mark.long
-async def test_services_of_several_namespaces_are_read_cluster_wide(pods):
-    await pods.start()
-    async with forwarding(f"--master={pods.api.url}", "shop/web", "cart/web") as running:
-        await running.line("Ctrl-C")
-        assert running.lines[0].startswith("Services of all namespaces, through ")
-        assert "  cart/web" not in running.lines
-        assert "  web.cart         there is no such Service; shop/web exists" in running.lines
 
 
 class Served:

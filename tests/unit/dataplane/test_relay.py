@@ -5,7 +5,6 @@ import fcntl
 import os
 import random
 import socket
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -341,54 +340,6 @@ def test_under_any_operations_bytes_are_equal_or_both_sides_see_an_error(factory
         finally:
             rig.close()
         assert rig.bugs == []
-
-
-STALLED = 6
-# There is one check per millisecond; packets on loopback take a few microseconds.
-QUIET_LOOKS = 10
-# Queued bytes that were never sent (linux/sockios.h).
-SIOCOUTQNSD = 0x894B
-# 2 MiB, plus the contents of a pipe that was filled from just below that limit.
-MOST_BYTES = 3 * MIB
-
-
-def unsent_bytes(direction):
-    """Return how many bytes wait in the kernel for a reader without room."""
-    answer = fcntl.ioctl(direction.sink.fileno(), SIOCOUTQNSD, bytes(4))
-    return struct.unpack("i", answer)[0]
-
-
-async def run_and_stall(rig, web, pod, first):
-    """Transfer bulk data, then stop reading; return the direction after it has stalled."""
-    before = set(rig.connections.open)
-    ends = await rig.pair(web, pod)
-    sends, hears = ends if first == "client" else ends[::-1]
-    await asyncio.gather(sends.send(bytes(32 * MIB)), hears.read_exactly(32 * MIB))
-    (connection,) = rig.connections.open.keys() - before
-    direction = connection.up if first == "client" else connection.down
-    quiet = 0
-
-    def is_stalled():
-        nonlocal quiet
-        quiet = quiet + 1 if not sends.fill() and direction.waiting_bytes else 0
-        return quiet == QUIET_LOOKS
-
-    await until(is_stalled, "the sender is stopped")
-    return direction
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("max_pipes", [32, 0], ids=["spliced", "copied"])
-@pytest.mark.parametrize("first", ["client", "endpoint"])
-async def test_stalled_readers_hold_bounded_memory_beside_other_transfers(build, first, max_pipes):
-    rig = build(Tuning(max_pipes=max_pipes))
-    pod, web = rig.served()
-    stalled = [await run_and_stall(rig, web, pod, first) for _ in range(STALLED)]
-    client, server = await rig.pair(web, pod)
-    block = bytes(MIB)
-    _, heard = await asyncio.gather(client.send(block * 64), server.read_exactly(64 * MIB))
-    assert len(heard) == 64 * MIB
-    assert max(map(unsent_bytes, stalled)) <= MOST_BYTES
 
 
 async def test_socket_buffers_are_not_bounded_for_short_messages(rig, monkeypatch):

@@ -16,7 +16,6 @@ from userspace_proxy.model.annotations import (
     read_handling,
     read_preference,
 )
-from userspace_proxy.model.durations import parse_duration
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.quoting import quoted
 
@@ -154,15 +153,6 @@ def test_an_invalid_hold_annotation_gets_a_note_and_has_no_effect(value, part, a
     assert (handling.hold, note) == (None, wrong(HOLD, problem, annotation_of("hold").otherwise))
     assert problem.startswith(f"{part!r} is not ")
     assert problem.endswith(f" in {allowed}")
-
-
-@pytest.mark.parametrize("name", ["hold", "idle-after", "on-endpoint-removal", "slow-start"])
-@pytest.mark.parametrize("value", ["30", "-1s", "soon"])
-def test_an_invalid_duration_in_an_annotation_gets_a_note_and_has_no_effect(name, value):
-    annotation = annotation_of(name)
-    handling, notes = read_handling({**AWAKE, annotation.key: value})
-    assert getattr(handling, annotation.field) == getattr(Handling(), annotation.field)
-    assert notes[0] == wrong(annotation.key, why(parse_duration, value), annotation.otherwise)
 
 
 SLOW_START = f"{DOMAIN}slow-start"

@@ -195,12 +195,3 @@ def test_a_hostile_response_affects_only_its_own_row():
         assert max(map(len, shown.splitlines())) < 2_000
     assert b"\x1b" not in status_to_json(merged) + nodes_to_json(merged)
     assert all(one.sums.connections < 2**60 for one in merged.ports)
-
-
-def test_names_in_a_suggested_command_are_quoted():
-    sick = [web(failing(silent(POD)), name=name) for name in ("a;b", "c;d")]
-    merged = merged_of(answer_of("a", *sick), answer_of("b", web(answering(), name="x")))
-    lines = lines_of(render_status(merged))
-    assert any("only a can't reach" in line for line in lines)
-    assert all(line.strip() for line in lines)
-    assert any("explain 'shop/a;b' --node=a" in line for line in lines)

@@ -87,15 +87,6 @@ def test_a_page_number_past_the_end_shows_the_last_page():
     assert len(page.rows) == 50
 
 
-@pytest.mark.long
-def test_the_page_stays_small_for_ten_thousand_services():
-    many = endpoints(100)
-    view = make_view(*(make_port(f"web-{n:05}", endpoints=many) for n in range(10_000)))
-    assert len(render(view)) < 500_000
-    expanded = tuple(row_id(port.plan.key) for port in view.ports[:PORTS_A_PAGE])
-    assert len(render(view, open=expanded)) < 3_000_000
-
-
 def test_only_the_first_100_ignored_services_are_shown():
     view = make_view(ignored=tuple(make_ignored(f"a/b{n:03}", "", "why") for n in range(150)))
     assert len(build(view).ignored) == IGNORED_SHOWN

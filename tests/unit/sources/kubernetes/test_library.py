@@ -40,19 +40,6 @@ def test_the_light_import_loads_no_models_and_adds_nothing_to_sys_modules():
     ) == ["True", "http://a", "0", "False"]
 
 
-@pytest.mark.long
-def test_a_program_that_imports_the_whole_library_has_its_own_copy():
-    assert run(
-        "from userspace_proxy.sources.kubernetes import library",
-        "library.import_library()",
-        "from kubernetes_asyncio import client",
-        "print(client.CoreV1Api.__name__)",
-        "print(library.import_library().kube_config.Configuration is client.Configuration)",
-        "library.import_library.cache_clear()",
-        "print(library.import_library().kube_config.Configuration is client.Configuration)",
-    ) == ["CoreV1Api", "False", "True"]
-
-
 def test_a_failed_light_import_falls_back_to_the_plain_import(monkeypatch):
     def fail() -> library.Library:
         raise AttributeError("it is laid out differently")
