@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -190,6 +191,18 @@ def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, 
     assert writer.flush(WITHIN_S)
     assert (tmp_path / "log").read_text() == "3 dropped\nkept\n"
     os.close(full)
+
+
+def test_close_ends_the_thread_once_all_lines_are_written(pipe, make):
+    before = set(threading.enumerate())
+    writer = make(pipe[1])
+    (thread,) = set(threading.enumerate()) - before
+    for line in ("first", "last"):
+        writer.put(line)
+    writer.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert read_until(pipe[0], "last") == ["first", "last"]
 
 
 def test_lines_of_any_length_and_encoding_are_written(tmp_path, make):

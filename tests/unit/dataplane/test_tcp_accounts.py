@@ -428,9 +428,17 @@ async def test_a_half_closed_clients_reset_counts_as_unanswered_if_the_endpoints
     assert (counters.unanswered_requests, counters.endpoint_aborts) == (owed, 0)
 
 
-@pytest.mark.parametrize(("answers", "failed"), [("none", 0), ("its", 1), ("of another", 2)])
+@pytest.mark.parametrize(
+    ("answers", "question", "failed"),
+    [
+        ("none", b"question", 0),
+        ("its", b"question", 1),
+        ("of another", b"question", 2),
+        ("of another", b"", 0),
+    ],
+)
 async def test_closing_after_each_clients_fin_counts_as_unanswered_only_if_an_endpoint_answers(
-    rig, monkeypatch, answers, failed
+    rig, monkeypatch, answers, question, failed
 ):
     monkeypatch.setattr("userspace_proxy.facts.counters._CLOSED_MAX", 2)
     pod, other = rig.endpoint(), rig.endpoint()
@@ -439,9 +447,9 @@ async def test_closing_after_each_clients_fin_counts_as_unanswered_only_if_an_en
     web.group.counters_of(other.address).ends.succeeded_at = 1.0 if answers == "of another" else -1
     for number in range(3):
         client, server = await rig.pair(web, pod)
-        await client.send(b"question")
+        client.send_some(question)
         client.finish()
-        assert await server.read() == b"question"
+        assert await server.read() == question
         if answers == "its" and number == 0:
             await server.send(b"answer")
         server.close()

@@ -80,6 +80,27 @@ def test_a_packet_counts_as_dropped_if_all_paths_drop_it(rules, others, expected
     assert (found and str(found)) == expected
 
 
+def test_a_policy_drops_the_packets_that_a_rule_may_leave():
+    steps = (nft("drop", "…"),)
+    base = Chain(EVIL, "in", "filter", "input", 0, policy="drop", steps=steps)
+    assert str(find_drop(base, {}, FirstPacket(WEB))) == "its policy is drop"
+
+
+@pytest.mark.parametrize(
+    ("hook", "priority", "is_dropped"),
+    [
+        ("prerouting", -200, False),
+        ("prerouting", -199, True),
+        ("output", -300, False),
+        ("forward", -300, True),
+    ],
+)
+def test_a_rule_about_new_connections_drops_only_tracked_packets(hook, priority, is_dropped):
+    steps = (nft("drop", "ct state new"),)
+    base = Chain(EVIL, "first", "filter", hook, priority, steps=steps)
+    assert (find_drop(base, {}, FirstPacket(WEB)) is not None) is is_dropped
+
+
 def chains_of(rules, others):
     chains = {
         name: Chain(EVIL, name, steps=tuple(read(line) for line in lines))

@@ -33,9 +33,9 @@ def counted(report):
     return report.endpoint, {name: figure for name, figure in named if figure}
 
 
-def report_to(group, now, clients=0, pod="192.0.2.1", **counted):
-    """Report waiting clients of a group, and figures of a pod, as a worker."""
+def report_to(group, now, clients=0, pod="192.0.2.1", waits=0, **counted):
+    """Report waiting clients, and waits, of a group, and figures of a pod, as a worker."""
     waiting = WaitingReport(clients, 1.0) if clients else None
     endpoints = [endpoint_report(SocketAddress(pod, 8080), **counted)] if counted else []
-    report = group_report(*endpoints, waiting=waiting)
+    report = group_report(*endpoints, waiting=waiting, **{"waits.total": waits})
     group.add(0, msgspec.structs.replace(report, group=group.number), now)

@@ -53,6 +53,26 @@ def test_drops_reported_soon_after_a_change_are_attributed_to_the_former_ranges(
     assert dropped(denials) == {FORMER: Dropped(8, 5.0, 17.0)}
 
 
+def test_only_a_change_delays_the_attribution_of_drops_to_the_current_ranges():
+    denials = make_denials()
+    denials.change(B, 10.0)
+    denials.change(B, 12.0)
+    denials.add(1, 13.0)
+    current = 10.0 + 2 * REPORT_S
+    denials.add(1, current)
+    assert dropped(denials) == {
+        FORMER: Dropped(4, 5.0, 13.0),
+        RANGES: Dropped(1, current, current),
+    }
+
+
+def test_drops_reported_before_any_ranges_are_attributed_to_the_ranges():
+    denials = Denials()
+    denials.change(UNRESTRICTED, 0.0)
+    denials.add(1, 1.0)
+    assert dropped(denials) == {RANGES: Dropped(1, 1.0, 1.0)}
+
+
 def test_drops_stay_attributed_to_ranges_that_return():
     for refusing in UNRESTRICTED, Serving(admits=("192.0.2.0/24",)):
         denials = make_denials()

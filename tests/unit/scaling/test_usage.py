@@ -71,7 +71,9 @@ def test_an_idle_connection_counts_as_demand_until_some_time_after_its_end(used)
     assert used.demand_after(1) == 0
 
 
-@pytest.mark.parametrize("counted", [{"connections": 1}, {"received_bytes": 9}, {"sent_bytes": 9}])
+@pytest.mark.parametrize(
+    "counted", [{"connections": 1}, {"received_bytes": 9}, {"sent_bytes": 9}, {"waits": 1}]
+)
 def test_traffic_between_two_checks_counts_as_demand(used, counted):
     used.serve(POD_A)
     assert used.demand_after(0) == 1

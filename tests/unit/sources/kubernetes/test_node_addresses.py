@@ -136,3 +136,23 @@ async def test_node_addresses_become_unknown_only_after_two_consecutive_denials(
         await published.until(lambda s: s.node_addresses == {"192.0.2.3"})
     seen = [s.node_addresses for s in published.snapshots]
     assert (None in seen[seen.index({"192.0.2.2"}) :]) is is_unknown
+
+
+async def test_denials_separated_by_a_successful_list_keep_the_node_addresses(
+    api, source_of, pauses
+):
+    source = source_of(api, pause=pauses)
+    source.want_nodes(True)
+    api.put(named("bob", "192.0.2.1"))
+    async with running(source) as published:
+        await published.until(lambda s: s.node_addresses == {"192.0.2.1"})
+        for ip in ("192.0.2.2", "192.0.2.3"):
+            api.refuse("nodes", 403)
+            requests = len(lists_of_all(api))
+            pauses.end()
+            await api.until(lambda a, before=requests: len(lists_of_all(a)) > before)
+            api.put(named("bob", ip))
+            pauses.end()
+            await published.until(lambda s, ip=ip: s.node_addresses == {ip})
+    listed = [s.node_addresses for s in published.snapshots]
+    assert None not in listed[listed.index({"192.0.2.1"}) :]

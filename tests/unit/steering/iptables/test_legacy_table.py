@@ -184,6 +184,12 @@ def test_many_edits_use_iptables_restore(kernel, nat):
     assert kernel.writers == ["restore", "restore"]
 
 
+def test_a_jump_is_added_even_if_the_chains_are_unchanged(kernel, nat):
+    nat.put(CHAINS, NAT_JUMPS[:1])
+    assert nat.put(CHAINS, NAT_JUMPS).has_other_jumps
+    assert lines(kernel) == IN_FORCE
+
+
 def test_an_unchanged_table_takes_no_lock(kernel, nat, lock_file):
     nat.put(CHAINS, NAT_JUMPS)
     lock_file.unlink()

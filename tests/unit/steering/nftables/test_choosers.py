@@ -21,8 +21,10 @@ from userspace_proxy.steering.nftables.choosers import (
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
-# Source: NFTA_HASH_OFFSET of linux/netfilter/nf_tables.h.
-HASH_OFFSET = 6
+# Source: NFTA_HASH_LEN, _MODULUS and _OFFSET, and NFTA_NAT_REG_ADDR_MIN, _PROTO_MIN and _PROTO_MAX,
+# of linux/netfilter/nf_tables.h.
+HASH_LENGTH, HASH_MODULUS, HASH_OFFSET = 3, 4, 6
+NAT_ADDRESS, NAT_FIRST_PORT, NAT_LAST_PORT = 3, 5, 6
 INSIDE = EndpointChoice((A,), ("10.244.0.0/16", "10.0.0.0/24"))
 
 
@@ -57,15 +59,21 @@ def test_source_hash_balancing_uses_a_chain_with_a_hash_expression():
 
 
 def test_a_second_hashed_choice_numbers_its_endpoints_after_the_first_choice():
-    target = KernelTarget(1, (INSIDE, EndpointChoice((B,))), by_client=True)
+    target = KernelTarget(1, (INSIDE, EndpointChoice((A, B))), by_client=True)
     rules = rules_of(write_chooser("t", chooser_of(WEB, target), ChooserChain(7)))
-    hashed = [one for rule in rules for one in rule.expressions() if one.name == "hash"]
-    assert [number_in(one.attributes(), HASH_OFFSET) for one in hashed] == [0, 1]
+    hashed = [
+        one.attributes() for rule in rules for one in rule.expressions() if one.name == "hash"
+    ]
+    assert [number_in(one, HASH_OFFSET) for one in hashed] == [0, 1]
+    assert [number_in(one, HASH_MODULUS) for one in hashed] == [1, 2]
+    assert [number_in(one, HASH_LENGTH) for one in hashed] == [4, 4]
 
 
 def test_a_choice_limited_to_client_networks_has_its_own_chain():
     chooser = chooser_of(WEB, KernelTarget(1, (INSIDE, EndpointChoice((B,)))))
-    chains = [rule.chain for rule in rules_of(write_chooser("t", chooser, ChooserChain(7)))]
+    written = write_chooser("t", chooser, ChooserChain(7))
+    assert kinds(written).count(writer.NEW_CHAIN) == 2
+    chains = [rule.chain for rule in rules_of(written)]
     name = "choose-7-of-1-1-ip"
     assert chains == [name, name, f"{name}-0", name]
     gone = kinds(write_without_chooser("t", chooser, ChooserChain(7)))
@@ -127,6 +135,25 @@ def test_a_range_with_affinity_stores_the_client():
     rules = rules_of(write_chooser("t", chooser, ChooserChain(7, {PODS[0]: 8, PODS[1]: 9})))
     kinds_of = [one.name for rule in rules for one in rule.expressions()]
     assert kinds_of.count("dynset") == 2
+
+
+@pytest.mark.parametrize("last", [0, 20000], ids=["port", "range"])
+@pytest.mark.parametrize(
+    ("ip", "pod", "width"),
+    [("10.96.7.1", "10.244.1.2", 1), ("fd00:96::1", "fd00:10::2", 4)],
+    ids=["ipv4", "ipv6"],
+)
+def test_a_translation_takes_the_ports_from_the_registers_after_the_address(ip, pod, width, last):
+    pod = SocketAddress(pod, 5000)
+    target = KernelTarget(1, (EndpointChoice((pod,)),), Affinity("shop/sip", 60))
+    chooser = chooser_of(Frontend(ip, 10000, Protocol.UDP, last=last), target)
+    rules = rules_of(write_chooser("t", chooser, ChooserChain(7, {pod: 8})))
+    nats = [one.attributes() for rule in rules for one in rule.expressions() if one.name == "nat"]
+    assert nats
+    for nat in nats:
+        address = number_in(nat, NAT_ADDRESS)
+        assert number_in(nat, NAT_FIRST_PORT) == address + width
+        assert number_in(nat, NAT_LAST_PORT) == (address + width + 1 if last else 0)
 
 
 @pytest.mark.parametrize(
