@@ -4,6 +4,7 @@ from userspace_proxy.steering.pod_links import PodLinks, read_client_links
 
 
 def test_pod_links_follow_added_changed_and_removed_links(node):
+    node.run("ip link add v1 type veth; ip link set v1 up")
     links = PodLinks()
     before = links.numbers()
     node.run("ip link add v0 type veth; ip link set v0 up; ip link add br0 type bridge")

@@ -11,8 +11,9 @@ from userspace_proxy.agent.watchers import client_address
 from userspace_proxy.agent.watchers.client_address import ClientAddresses, impossible_reason
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.kernel.routes import read_bridge_filter
 from userspace_proxy.model import DataPath, IPFamily, PortKey, Protocol, ServicePortName
-from userspace_proxy.model.node_network import NodeLink
+from userspace_proxy.model.node_network import BridgeFilter, NodeLink
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PlanChanges, PortPlan
 from userspace_proxy.policy import PathDecision
@@ -111,6 +112,20 @@ def test_a_new_route_reaches_the_plane(node):
     async def scenario(_addresses, plane):
         await asyncio.to_thread(node.run, "ip route add 10.8.0.0/24 dev veth0")
         await until(lambda: plane.has("10.8.0.0/24"))
+
+    run(node, scenario)
+
+
+def test_changed_settings_of_bridges_are_followed(node, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_bridge_filter, "__defaults__", (tmp_path,))
+
+    async def scenario(addresses, _plane):
+        # The first change may be read because of the routes that the start adds.
+        for value in ("1", "0", "1"):
+            for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+                (tmp_path / name).write_text(value)
+            follows = BridgeFilter(True, value == "1", value == "1")
+            await until(lambda follows=follows: addresses._routes.now.bridge_filter == follows)
 
     run(node, scenario)
 

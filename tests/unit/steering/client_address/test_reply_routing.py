@@ -86,6 +86,10 @@ async def test_bridge_delivery_is_added_with_the_first_bridge(node, replies, mon
     assert rules.count("iif") == 1
     assert [await replies.repair([number]), await replies.repair()] == [0, 0]
     assert "iif" not in node.run("nft list chain inet userspace-proxy/replies divert")
+    await replies.repair([number])
+    await replies.clean_up()
+    await replies.repair()
+    assert "iif" not in node.run("nft list chain inet userspace-proxy/replies divert")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from userspace_proxy.steering.local.kernel import RoutingTables
 from .routing import MemoryTables
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+ALSO_WEB = Frontend("10.96.7.1", 81, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
 LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
@@ -137,6 +138,22 @@ def test_an_address_keeps_its_guard_until_its_route_is_removed(node, tables, des
     with pytest.raises(SteeringError):
         change(guard, desired, {WEB: None})
     assert guard.recover() == [WEB]
+    guard.close()
+
+
+def test_a_frontend_is_active_while_the_table_admits_what_is_desired(node, tables, desired):
+    guard = NftGuard(tables, OWNER, desired, "userspace-proxy/local")
+    change(guard, desired, {WEB: 80, CART: 80})
+    change(guard, desired, {CART: None})
+    assert list(map(guard.look(), (WEB, CART))) == [True, False]
+    desired.change({WEB: None, ALSO_WEB: 81})
+    assert list(map(guard.look(), (WEB, ALSO_WEB))) == [False, False]
+    desired.change({WEB: 80, ALSO_WEB: None})
+    assert list(map(guard.look(), (WEB, ALSO_WEB))) == [True, True]
+    node.run("nft flush ruleset")
+    assert list(map(guard.look(), (WEB, ALSO_WEB))) == [False, False]
+    assert guard.put_right() > 0
+    assert list(map(guard.look(), (WEB, ALSO_WEB))) == [True, True]
     guard.close()
 
 
