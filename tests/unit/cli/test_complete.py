@@ -39,6 +39,7 @@ def offered(capsys):
         ("services", ["top", "-n", "shop", ""], ["shop/web", "web"]),
         ("services", ["top", "-A", ""], ["cart/dns", "default/db", "shop/web"]),
         ("services", ["top", "-n=shop", "svc/w"], ["shop/web", "svc/web"]),
+        ("services", ["top", "-n=shop", "shop/w"], ["shop/web", "web"]),
         ("services", ["top", "-n", "none", ""], []),
         ("namespaces", ["observe", "-n", ""], ["cart", "default", "shop"]),
         ("names", ["nope", ""], []),
