@@ -845,3 +845,5 @@ async def test_a_client_that_fails_again_moves_to_the_end_of_the_queue(dials):
     dials.redials.add(WEB, fail)
     dials.add(WEB, "answered")
     assert await dials.names(3) == ["fails", "answered", "fails"]
+    dials.add(WEB, "later")
+    assert await dials.names(4) == ["fails", "answered", "fails", "later"]

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -11,9 +13,17 @@ from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounter
 from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import Balance, Failure, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import group as module
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.denials import DropReason
-from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, Totals, diff_endpoints
+from userspace_proxy.plane.group import (
+    KNOWN_MAX,
+    EndpointChanges,
+    Group,
+    Totals,
+    diff_endpoints,
+    keys_of_removed,
+)
 from userspace_proxy.plane.messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,
@@ -194,16 +204,20 @@ def test_endpoint_counters_share_the_address_objects_of_the_plan(group):
     assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
 
 
-def test_open_connections_to_unknown_endpoints_are_forgotten_eventually(group):
-    pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
-    first, second, third = pods[:8_000], pods[8_000:16_000], pods[16_000:]
+def test_open_connections_to_unknown_endpoints_are_forgotten_eventually(group, monkeypatch):
+    monkeypatch.setattr(module, "KNOWN_MAX", 10)
+    pods = [SocketAddress(f"10.0.0.{n}", 80) for n in range(24)]
+    first, second, third = pods[:8], pods[8:16], pods[16:]
     for current in (first, second, third):
         group.change(Serving(tuple(current)))
-        group.add(ONE, group_report(*(endpoint_report(pod, active=1) for pod in current)), 0.0)
-    # The third update forgot 6,000 of the first endpoints, including POD_A, which now returns.
+        begun = group_report(*(endpoint_report(pod, active=1) for pod in current))
+        for worker in (ONE, TWO):
+            group.add(worker, begun, 0.0)
+    # The third update forgot 6 of the first endpoints, including POD_A, which now returns.
     group.change(Serving((POD_A,)))
     ends = group_report(*(endpoint_report(pod, active=-1) for pod in pods))
-    group.add(ONE, ends, 1.0)
+    for worker in (ONE, TWO):
+        group.add(worker, ends, 1.0)
     assert group.totals().active == 0
     group.change(Serving((POD_B,)))
     assert dict(group.each_counters()) == {}
@@ -251,6 +265,9 @@ def test_an_endpoint_that_answered_after_its_ejection_is_not_shown_as_ejected(gr
     answered = StreakPart(99.0, 0, -1.0, -1.0, Failure.OTHER)
     group.add(TWO, group_report(endpoint_report(POD_A, answered), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
+    failed = StreakPart(99.0, 1, 101.0, 101.0, Failure.RESET)
+    group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 101.0)
+    assert group.ejected(101.0) == {POD_A: 5.0}
 
 
 def test_the_time_of_the_last_source_port_shortage_is_recorded(group):
@@ -384,19 +401,32 @@ def test_a_group_reports_slow_starting_endpoints_like_its_workers(group, side):
     assert not group.has_passing
 
 
+def test_an_endpoint_that_left_its_group_is_removed_even_if_another_group_has_it(group):
+    other = Group(8, port_key("shop/cart:http"))
+    followed = {
+        one.number: SimpleNamespace(group=one, endpoint=POD_A, serving=None)
+        for one in (group, other)
+    }
+    other.change(Serving((POD_B,)))
+    assert keys_of_removed(followed) == [8]
+
+
 def make_report(group, *, refused, connections):
     counters, endpoint = GroupCounters(), EndpointCounters()
     counters.refused, endpoint.connections = refused, connections
     endpoints = [EndpointReport(pod, endpoint.figures()) for pod in (POD_A, POD_B)]
     times = DurationReport([1, *[0] * len(TIMES_BOUNDS_S)], 0.25)
-    return GroupReport(group, counters.figures(), endpoints, [], times)
+    first_bytes = replace(times, seconds=1.0)
+    return GroupReport(group, counters.figures(), endpoints, [], times, first_bytes)
 
 
-def test_totals_add_up_the_counters_of_all_groups_and_endpoints():
+def test_totals_add_up_the_counters_of_all_groups_and_endpoints(group):
     totals = Totals()
     totals.add(make_report(1, refused=3, connections=5))
     totals.add(make_report(2, refused=4, connections=1))
     assert totals.counters.refused == 7
     assert totals.endpoints.connections == 12
-    assert (totals.connect_times.count, totals.connect_times.seconds) == (2, 0.5)
-    assert totals.first_byte_times.count == 0
+    group.add(ONE, make_report(7, refused=3, connections=5), 0.0)
+    found = [(one.connect_times.seconds, one.first_byte_times.seconds) for one in (totals, group)]
+    assert found == [(0.5, 2.0), (0.25, 1.0)]
+    assert totals.connect_times.count == 2

@@ -13,12 +13,13 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.denials import DropReason
-from userspace_proxy.plane.messages import Status
+from userspace_proxy.plane.messages import Counted, Status
 
 from ..dataplane.peers import Peer, UdpPeer, dial
 from ..dataplane.waiting import until
 from ..port_numbers import free_port
 from .planes import TCP, asked, is_dropped, is_refused, place_of, serves
+from .reports import group_report
 
 ALICE, BOB = "127.0.0.2", "127.0.1.3"
 ALICE_ALONE, BOB_ALONE = [f"{ALICE}/32"], [f"{BOB}/32"]
@@ -259,19 +260,28 @@ async def test_pipes_are_divided_among_workers():
     assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1
 
 
-async def test_plane_memory_is_the_memory_of_the_worker_nearest_its_limit():
+@pytest.mark.parametrize("is_short", [False, True])
+async def test_plane_state_has_the_memory_nearest_its_limit_and_all_problems(is_short):
     plane = Plane(asyncio.get_running_loop(), 3)
-    figures = [(50, 200, False, True), (95, 100, True, False), (0, 0, False, False)]
-    for worker, figure in zip(plane._workers, figures, strict=True):
-        used, limit, is_short, was_short = figure
-        worker.is_running = True
+    figures = [(150, 400, is_short, True), (95, 100, False, False), (0, 0, False, False)]
+    for worker, (used, limit, short, was_short) in zip(plane._workers, figures, strict=True):
+        worker.is_running, worker.problem = True, str(limit)
         worker.status = Status(
+            is_accepting=not used,
             memory_bytes=used,
             memory_limit_bytes=limit,
-            is_short_of_memory=is_short,
+            is_short_of_memory=short,
             was_short_of_memory=was_short,
         )
-    assert plane.state().memory == (95, 100, True, True)
+    assert plane.state().memory == (95, 100, is_short, True)
+    assert not plane.state().is_accepting
+    assert plane.state().problems == ("400", "100", "0")
+
+
+async def test_a_report_about_a_removed_group_counts_in_the_totals():
+    plane = Plane(asyncio.get_running_loop(), 1)
+    plane.receive(0, Counted(1, [group_report(refused=3)], Status()))
+    assert plane.state().totals.counters.refused == 3
 
 
 async def test_a_plane_without_processes_accepts_sockets_to_keep():
