@@ -106,8 +106,8 @@ async def test_a_refusal_reported_when_sending_a_held_datagram_is_handled(rig, m
 
     def send_late(flow, payload):
         sent = send(flow, payload)
-        is_second = flow.endpoint == silent.address and bytes(payload) == b"AAAA"
-        return errno.ECONNREFUSED if is_second else sent
+        is_first = flow.endpoint == silent.address and bytes(payload) == b"A"
+        return errno.ECONNREFUSED if is_first else sent
 
     monkeypatch.setattr(UdpFlow, "_send", send_late)
     rig.update(dns, silent.address, pod.address, **HOLD)

@@ -10,6 +10,7 @@ import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 import pytest
 from hypothesis import given
@@ -200,9 +201,10 @@ async def test_a_tcp_response_contains_all_ports_of_both_families_if_they_fit(co
         pytest.param(NAME, "SRV", 1000, id="ports"),
         pytest.param(f"10-0-0-1.{NAME}", "A", 1, id="endpoint"),
         pytest.param("1.0.0.10.in-addr.arpa.", "PTR", 1, id="address"),
+        pytest.param("9.9.9.9.in-addr.ARPA.", "PTR", 2, id="address-outside-the-cluster"),
     ],
 )
-async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
+async def test_an_expensive_query_is_prepared_in_a_thread(upstream, name, type_, found):
     """A query for a Service with 400,000 endpoints once blocked the event loop for 1.7 s."""
     store, names = Store(), NameIndex()
     web = ServiceKey("shop", "web")
@@ -212,7 +214,7 @@ async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
         store.put_slice(slice_of(*ips, key=f"s{s:02}", of=web))
     current = ServiceNames(store.snapshot(), index=names)
     wire = dns.message.make_query(name, type_).to_wire()
-    later = Responder(lambda: current).respond(wire, is_udp=False)
+    later = Responder(lambda: current, upstream).respond(wire, is_udp=False)
     counts = dns.message.from_wire(await later()).section_count(dns.message.ANSWER)
     assert counts >= found
     store.put_slice(slice_of("10.0.0.1", key="s00", of=web))
@@ -262,10 +264,12 @@ async def upstream():
         name = query.question[0].name
         if name.to_text() == "silent.example.":
             return None
-        if name.to_text() in ("localhost.", "9.9.9.9.in-addr.arpa."):
+        if name.to_text() in ("localhost.", "9.9.9.9.in-addr.ARPA."):
+            is_v6 = query.question[0].rdtype == dns.rdatatype.AAAA
+            found = ("AAAA", "2001:db8::1") if is_v6 else ("A", "203.0.113.1")
             response.answer = [
                 dns.rrset.from_text(name, 60, "IN", "CNAME", "real.example."),
-                dns.rrset.from_text("real.example.", 30, "IN", "A", "203.0.113.1"),
+                dns.rrset.from_text("real.example.", 30, "IN", *found),
             ]
         if name.to_text() == "large.example.":
             texts = [f"text {number}" for number in range(300)]
@@ -280,7 +284,7 @@ async def upstream():
         yield address
 
 
-@pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.arpa"])
+@pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.ARPA"])
 async def test_names_outside_the_cluster_are_forwarded_to_the_upstream_server(upstream, name):
     found = await answer(dns.message.make_query(name, "PTR"), upstream=upstream)
     assert [str(rrset) for rrset in found.answer] == [
@@ -321,12 +325,13 @@ async def test_an_upstream_response_to_another_question_is_rejected(upstream, mo
     assert await code(query, upstream=upstream) == "SERVFAIL"
 
 
-async def test_the_target_of_an_external_name_service_is_resolved_upstream(upstream):
-    query = dns.message.make_query("db.shop.svc.cluster.local", "A")
+@pytest.mark.parametrize(("type_", "ip"), [("A", "203.0.113.1"), ("AAAA", "2001:db8::1")])
+async def test_the_target_of_an_external_name_service_is_resolved_upstream(upstream, type_, ip):
+    query = dns.message.make_query("db.shop.svc.cluster.local", type_)
     found = await answer(query, upstream=upstream)
     assert [str(rrset) for rrset in found.answer] == [
         "db.shop.svc.cluster.local. 5 IN CNAME localhost.",
-        "localhost. 30 IN A 203.0.113.1",
+        f"localhost. 30 IN {type_} {ip}",
     ]
     assert found.flags & dns.flags.RA
 
@@ -432,11 +437,12 @@ def test_names_are_compressed_across_all_sections_of_a_message():
     assert (found.edns, found.payload) == (0, 4096)
 
 
-@pytest.mark.parametrize(("size", "fitting"), [(UDP, 74), (512, 29), (TCP, 4093)])
+@pytest.mark.parametrize(("size", "fitting"), [(1228, 74), (1239, 74), (512, 29), (TCP, 4093)])
 def test_all_fitting_records_are_sent_and_the_tc_flag_is_set_if_any_is_omitted(size, fitting):
-    found = encoded(*addresses(fitting), size=size)
+    size += len(EDNS)
+    found = encoded(*addresses(fitting), size=size, edns=EDNS)
     assert (len(found.answer[0]), found.flags & dns.flags.TC) == (fitting, 0)
-    found = encoded(*addresses(fitting + 1), size=size)
+    found = encoded(*addresses(fitting + 1), size=size, edns=EDNS)
     assert len(found.answer[0]) == fitting
     assert found.flags & dns.flags.TC
 

@@ -282,6 +282,9 @@ async def test_a_program_on_the_same_port_of_another_address_is_not_named():
         other.listen()
         with pytest.raises(ListenError, match=r"Address already in use \(choose"):
             await DnsServer(echo).open(address)
+        taken.listen()
+        with pytest.raises(ListenError, match=r"Address already in use by .*pid"):
+            await DnsServer(echo).open(address)
 
 
 async def test_an_address_in_use_given_by_host_name_is_an_error_without_its_holder(address):
