@@ -18,6 +18,7 @@ from userspace_proxy.kernel.conntrack import (
     Range,
     StaleEntries,
     connections_at,
+    count_by_endpoint,
     counts_bytes,
     is_answered,
     leads_to,
@@ -26,6 +27,7 @@ from userspace_proxy.kernel.ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
     ConntrackEntry,
+    Volume,
     pack_address,
 )
 from userspace_proxy.kernel.netlink import Requests
@@ -82,11 +84,12 @@ def test_an_endpoint_is_silent_after_three_unanswered_connections_with_udp_if_an
     web, one, other, few = (
         SocketAddress(ip, 80) for ip in ("10.96.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3")
     )
+    cart = SocketAddress("10.96.0.2", 80)
 
-    def entry(endpoint, client_port, has_answered_client=False):
+    def entry(endpoint, client_port, has_answered_client=False, at=web):
         return SimpleNamespace(
             client=pack_address("192.0.2.9", client_port),
-            dialled=pack_address(*web),
+            dialled=pack_address(*at),
             answered_from=pack_address(*endpoint),
             has_answered_client=has_answered_client,
             forgotten_in_s=0,
@@ -95,16 +98,45 @@ def test_an_endpoint_is_silent_after_three_unanswered_connections_with_udp_if_an
     entries = [
         *(entry(one, port) for port in range(3)),
         *(entry(other, port) for port in range(10, 13)),
-        *(entry(other, 13, has_answered_client=True) for _ in range(answers)),
+        *(entry(other, 13 + n, has_answered_client=True) for n in range(2 * answers)),
         *(entry(few, port) for port in range(20, 22)),
+        *(entry(one, port, at=cart) for port in range(30, 33)),
     ]
     monkeypatch.setattr(conntrack, "_requests", contextlib.nullcontext)
     monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
     endpoints = {pack_address(*at) for at in (one, other, few)}
     number = getattr(socket, f"IPPROTO_{protocol}")
-    found = connections_at(4, number, {web: endpoints}, set())[web]
-    assert found.silent == {pack_address(*at) for at in (one, other)[:silent]}
-    assert len(found.answered) == answers
+    found = connections_at(4, number, {web: endpoints, cart: endpoints}, set())
+    assert found[web].silent == {pack_address(*at) for at in (one, other)[:silent]}
+    assert len(found[web].answered) == 2 * answers
+    assert len(found[cart].silent) == (protocol == "TCP")
+
+
+def test_the_volumes_of_all_entries_of_an_endpoint_are_added(monkeypatch):
+    entry = SimpleNamespace(dialled=DNS, answered_from=pack_address(*A), volume=Volume(1, 2, 3, 4))
+    monkeypatch.setattr(conntrack, "_requests", contextlib.nullcontext)
+    monkeypatch.setattr(conntrack, "list_entries", lambda *_: [entry, entry])
+    monkeypatch.setattr(conntrack, "counts_bytes", lambda: True)
+    leg = entry.dialled, entry.answered_from
+    assert count_by_endpoint(4, socket.IPPROTO_UDP) == ({leg: 2}, {leg: Volume(2, 4, 6, 8)})
+
+
+def test_unanswered_clients_of_this_node_count_and_entries_of_proxy_ports_do_not(monkeypatch):
+    here = pack_ip("10.1.0.1")
+    entries = [
+        ConntrackEntry(client, DNS, pack_address(*at), b"")
+        for client, at in (
+            (CLIENT, ("10.1.0.1", 36002)),
+            (pack_address("10.1.0.1", 40000), A),
+            (pack_address("10.1.0.1", 40001), ("10.1.0.1", 53)),
+        )
+    ]
+    monkeypatch.setattr(conntrack, "_requests", contextlib.nullcontext)
+    monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
+    at = SocketAddress("10.96.0.10", 53)
+    endpoints = {pack_address(*A), pack_address("10.1.0.1", 53)}
+    found = connections_at(4, socket.IPPROTO_UDP, {at: endpoints}, {here})[at]
+    assert (len(found.own), len(found.answered)) == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import struct
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.cost import Bound, check_cost
@@ -60,12 +61,13 @@ names = st.lists(st.binary(min_size=1, max_size=63), min_size=0, max_size=4).fil
 )
 
 
+@example([b"a" * 63] * 3 + [b"a" * 61], "A", None)
 @given(names, st.sampled_from(["A", "AAAA", "SRV", "TYPE65280"]), st.none() | st.integers(0, 65535))
 def test_a_query_written_by_dnspython_is_parsed(labels, type_, payload):
     name = dns.name.Name([*labels, b""])
     made = dns.message.make_query(name, type_, use_edns=0 if payload is not None else -1)
     if payload is not None:
-        made.use_edns(0, 0, payload)
+        made.use_edns(0, 0, payload, options=[dns.edns.GenericOption(10, b"a cookie")])
     query = read_query(made.to_wire())
     assert dns.name.from_text(query.name, idna_codec=None) == name
     assert (query.type, query.class_, query.payload, query.opcode) == (type_, 1, payload, 0)
@@ -167,13 +169,14 @@ def test_an_arbitrary_response_is_parsed_or_rejected_as_malformed(rest, count):
     [
         pytest.param(lambda wire: wire, True, id="as-it-is"),
         pytest.param(lambda wire: wire[:12] + wire[12:].upper(), True, id="upper-case"),
-        pytest.param(lambda wire: b"\0\0" + wire[2:], False, id="number"),
+        pytest.param(lambda wire: wire[:1] + b"\0" + wire[2:], False, id="number"),
         pytest.param(lambda wire: wire[:2] + b"\1" + wire[3:], False, id="a-query"),
         pytest.param(lambda wire: wire[:2] + b"\x91" + wire[3:], False, id="operation"),
         pytest.param(lambda wire: wire[:13] + b"x" + wire[14:], False, id="question"),
         pytest.param(lambda wire: wire[:4] + b"\0\2" + wire[6:], False, id="two-questions"),
         pytest.param(lambda wire: wire[:4] + b"\0\0" + wire[6:], False, id="no-question"),
         pytest.param(lambda wire: wire[:3] + b"\5" + bytes(8), True, id="refused-unread"),
+        pytest.param(lambda wire: wire[:3] + b"\3" + bytes(8), False, id="no-such-name-unread"),
         pytest.param(lambda wire: wire[:11], False, id="cut"),
     ],
 )
