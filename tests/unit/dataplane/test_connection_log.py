@@ -14,6 +14,7 @@ from userspace_proxy.model.serving import Serving
 
 from .peers import exchange
 from .rig import Clock, connection_lines
+from .waiters import HOLD
 from .waiting import until
 
 ALL = Tuning(connection_log=1.0)
@@ -168,8 +169,15 @@ async def test_a_connection_open_at_shutdown_is_logged_as_shut_down(rig, lines):
 
 async def test_a_flow_is_logged_in_one_line(build, timers, lines):
     rig = build(ALL, timers.clock, timers)
-    pod, dns, client = rig.udp_served()
-    await exchange(client, pod, b"question", b"answer!")
+    pod, dns = rig.udp_peer(), rig.udp_service(**HOLD)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    await until(lambda: rig.flows)
+    timers.advance(2)
+    rig.update(dns, pod.address, **HOLD)
+    _, proxy = await pod.receive_from()
+    pod.send_to(b"answer!", proxy)
+    assert await client.receive() == b"answer!"
     timers.advance(31)
     (line,) = lines()
     assert line.getMessage() == "flow ended: idle"
@@ -177,7 +185,8 @@ async def test_a_flow_is_logged_in_one_line(build, timers, lines):
     assert (line.frontend, line.endpoint) == (str(dns.address), str(pod.address))
     assert (line.received_bytes, line.sent_bytes, line.ended_by) == (8, 7, "proxy")
     assert line.failed == ""
-    assert 30 <= line.duration_s <= 31
+    assert 32 <= line.duration_s <= 33
+    assert line.waited_s == 2
 
 
 async def test_a_flow_refused_after_a_reply_counts_as_answered(rig, lines):

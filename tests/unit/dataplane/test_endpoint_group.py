@@ -21,10 +21,11 @@ from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, News, picked, picks
 
 def test_an_update_reports_only_removed_endpoints(group):
     told = []
-    group.on_removed.append(lambda removed, _begun_by: told.append(removed))
+    for listener in (1, 2):
+        group.on_removed.append(lambda gone, _begun_by, at=listener: told.append((at, gone)))
     group.update(Serving([POD_B, POD_C]))
     group.update(Serving([POD_B, POD_C, POD_A]))
-    assert told == [{POD_A}]
+    assert told == [(1, {POD_A}), (2, {POD_A})]
 
 
 def test_only_ports_of_one_service_share_affinity_entries():
@@ -293,11 +294,13 @@ def test_a_failed_dial_has_the_same_code_in_all_outputs(group, number):
 def test_failures_of_a_detour_are_logged_as_injected_and_end_with_the_fault(caplog):
     group, returned = EndpointGroup(port_key("shop/web"), Serving([POD_A, POD_B])), []
     group.news = News(returned)
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
     group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))
-    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 1.0)
-    assert caplog.messages[0].endswith("(a fault on purpose)")
-    group.update(Serving([POD_A, POD_B]))
     assert (group.balancers.current.ejected(1.0), returned[1:]) == ({}, [POD_A])
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 1.0)
+    assert caplog.messages[-1].endswith("(a fault on purpose)")
+    group.update(Serving([POD_A, POD_B]))
+    assert (group.balancers.current.ejected(1.0), returned[3:]) == ({}, [POD_A])
     assert not group.counters_of(POD_A).dials.is_on
     group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
     assert group.counters_of(POD_A).dials.part.failures == 1

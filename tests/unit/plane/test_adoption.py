@@ -7,11 +7,13 @@ import msgspec
 import pytest
 
 from tests.netns import Net
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.kernel import net_admin_proof
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import adoption, worker_main
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import Plane, adoption, worker_main
 from userspace_proxy.plane.adoption import PreviousWorkers
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
@@ -120,6 +122,20 @@ async def test_affinity_entries_that_arrive_after_adoption_are_passed_on(worker)
     await worker.previous_workers.all_entries(60.0)
     assert late == [PINS]
     assert worker.previous_workers.take_entries("shop/other") == [other]
+
+
+async def test_a_new_group_takes_over_affinity_entries(worker):
+    worker.hand_over(is_last=True)
+    for message in (PINS, AffinityEntriesSent()):
+        worker.channel.send(message)
+    await worker.previous_workers.adopt()
+    await worker.previous_workers.all_entries(60.0)
+    loop, ((client, pod, _),) = asyncio.get_running_loop(), PINS.entries
+    with contextlib.closing(Plane(loop, previous_workers=worker.previous_workers)) as plane:
+        group = plane.open_group(port_key(PINS.label))
+        plane.serve(group, Serving((pod,), affinity_timeout_s=60), {})
+        (taken,) = plane._local._worker.entries()
+    assert [entry[:2] for entry in taken.entries] == [(client, pod)]
 
 
 @pytest.mark.parametrize("index", [1, 2], ids=["of-two", "of-three-of-which-one-exited"])

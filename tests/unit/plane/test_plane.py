@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.denials import DropReason
-from userspace_proxy.plane.messages import Counted, Status
+from userspace_proxy.plane.messages import Counted, Keep, Preserve, Status
 
 from ..dataplane.peers import Peer, UdpPeer, dial
 from ..dataplane.waiting import until
@@ -290,6 +291,21 @@ async def test_a_plane_without_processes_accepts_sockets_to_keep():
     with socket.socket() as table:
         plane.keep("table", table)
     plane.close()
+
+
+async def test_a_restarted_worker_gets_the_current_networks_and_kept_sockets():
+    plane, sent = Plane(asyncio.get_running_loop(), 2), []
+    link = SimpleNamespace(send=lambda message, *socks: sent.append((message, *socks)))
+    plane._workers[1].link = link
+    with socket.socket() as former, socket.socket() as table:
+        for kept in (former, table):
+            plane.keep("table", kept)
+        plane.preserve({"10.1.0.0/24": 1, "10.2.0.0/24": 2})
+        plane.preserve({"10.1.0.0/24": 3})
+        assert sent[3:] == [(Preserve(True, ["10.2.0.0/24"], {"10.1.0.0/24": 3}),)]
+        sent.clear()
+        plane.worker_began(1)
+        assert sent == [(Keep("table"), table), (Preserve(True, [], {"10.1.0.0/24": 3}),)]
 
 
 async def test_closing_recovered_ports_resets_the_clients_that_wait_on_them():

@@ -173,13 +173,16 @@ def test_nftables_steering_requires_redirect_but_not_numgen():
         ),
         pytest.param(
             "hash",
-            {Balance.SOURCE_HASH: "this kernel lacks hash (modprobe nft_hash)"},
+            {
+                IPFamily.IPV6: "net.ipv6.conf.all.forwarding is 0",
+                Balance.SOURCE_HASH: "this kernel lacks hash (modprobe nft_hash)",
+            },
             id="hash-only",
         ),
     ],
 )
 async def test_a_missing_kernel_feature_disables_the_kernel_path_where_needed(node, lack, without):
-    node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     kernel = KernelOffers({lack: errno.ENOENT})
     assert find_no_kernel_path(kernel) == without
     steering = NftablesSteering(FACTS, kernel)
@@ -721,6 +724,8 @@ async def test_conntrack_entries_of_a_removed_address_are_deleted_despite_a_reje
             await steering.change({}, [WEB])
     await steering.repair()
     assert count_flows(node, socket.IPPROTO_TCP) == 0
+    assert [await steering.repair() for _ in range(2)] == [0, 0]
+    assert "tcp . 36001" in node.run("nft list set inet userspace-proxy guarded")
 
 
 async def test_only_ipv6_frontends_are_unsteered_if_ipv6_is_disabled(node, steering):
@@ -729,3 +734,6 @@ async def test_only_ipv6_frontends_are_unsteered_if_ipv6_is_disabled(node, steer
     await steering.apply({WEB: 36001, web_6: 36001})
     await steering.repair()
     assert steering.unsteered.keys() == {web_6}
+    node.run("echo 0 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
+    await steering.repair()
+    assert steering.unsteered == {}

@@ -73,6 +73,12 @@ def endpoints(desired, frontend):
             to(A),
             "a socket of UDP would stay with its endpoint when that is gone",
         ),
+        (Frontend("10.96.0.1", 80, Protocol.TCP, last=90), to(A), "it is a range of ports"),
+        (
+            WEB,
+            to(A, affinity=Affinity("shop/web", 60, is_of_pods=True)),
+            "it shares affinity entries with other ports",
+        ),
         (WEB, KernelTarget(20000), "it has no endpoint"),
         (WEB, replace(to(A), by_client=True), "its clients' addresses choose the endpoint"),
         (
@@ -343,18 +349,3 @@ def test_a_service_that_exceeds_the_room_in_the_maps_is_not_offloaded(room):
     desired.change({WEB: None})
     desired.forget(desired.next_without_service(9))
     assert desired.change({CART: to(A, name="shop/cart")}).put
-
-
-@pytest.mark.parametrize(
-    ("frontend", "target", "why"),
-    [
-        (Frontend("10.96.0.1", 80, Protocol.TCP, last=90), to(A), "it is a range of ports"),
-        (
-            WEB,
-            to(A, affinity=Affinity("shop/web", 60, is_of_pods=True)),
-            "it shares affinity entries with other ports",
-        ),
-    ],
-)
-def test_ranges_and_shared_affinity_are_not_offloaded(frontend, target, why):
-    assert not_offloaded_reason(frontend, target) == why
