@@ -21,7 +21,6 @@ from userspace_proxy.kernel.conntrack import (
     count_by_endpoint,
     counts_bytes,
     is_answered,
-    leads_to,
 )
 from userspace_proxy.kernel.ctnetlink import (
     IPS_DST_NAT,
@@ -37,20 +36,7 @@ from userspace_proxy.model import SocketAddress, pack_ip
 CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
 STEERED = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36002), b"")
-PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
 CHANGE = Change(socket.IPPROTO_TCP, SocketAddress("10.96.0.10", 53), (), 36001)
-
-
-@pytest.mark.parametrize(
-    ("association", "port", "expected"),
-    [
-        pytest.param(STEERED, 36002, True, id="to-its-port"),
-        pytest.param(STEERED, 36003, False, id="to-an-old-port"),
-        pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
-    ],
-)
-def test_a_conntrack_entry_leads_to_a_port_only_if_translated_to_it(association, port, expected):
-    assert leads_to(association, port) is expected
 
 
 @pytest.mark.parametrize(

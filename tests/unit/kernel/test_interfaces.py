@@ -10,6 +10,7 @@ from userspace_proxy.kernel.interfaces import (
     InterfaceView,
     PreroutingAddress,
     choose_address,
+    list_interfaces,
     not_forwarding,
     without_ipv6,
 )
@@ -70,10 +71,22 @@ def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switche
 
 def test_a_family_without_ip_forwarding_is_reported_with_its_sysctl(tmp_path):
     assert not_forwarding(tmp_path) == {}
-    for name, value in {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "1"}.items():
+    for name, value in {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "0"}.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"{value}\n")
-    assert not_forwarding(tmp_path) == {IPFamily.IPV4: "net.ipv4.ip_forward is 0"}
+    assert not_forwarding(tmp_path) == {IPFamily.IPV6: "net.ipv6.conf.all.forwarding is 0"}
+
+
+def test_interfaces_that_are_up_need_an_address_unless_they_are_ports_of_a_bridge(node):
+    node.run(
+        "ip link set lo up; ip address add 10.1.0.1/32 dev lo; ip link add br0 type bridge;"
+        "ip link set br0 up; ip address add 169.254.1.1/32 dev br0 scope link;"
+        "ip link add v0 type veth peer v1; ip link set v0 up master br0;"
+        "ip link add w0 type veth peer w1; ip link set w0 up"
+    )
+    with node:
+        view = list_interfaces()
+    assert (view.unnumbered, view.addresses) == (("w0",), ("10.1.0.1",))
 
 
 def test_a_failure_to_open_the_second_socket_leaks_no_descriptor(node):
@@ -128,6 +141,7 @@ def test_a_lack_of_descriptors_does_not_make_the_chosen_address_count_as_removed
     with descriptors_left(0), pytest.raises(SteeringError, match="Too many open files"):
         address.choose("10.1.0.1")
     assert address.has_changed()
+    node.run("ip address add 10.3.0.1/32 dev v0")
     assert address.choose("10.1.0.1") == "10.1.0.1"
     assert not address.has_changed()
     address.close()

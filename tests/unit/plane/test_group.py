@@ -356,11 +356,6 @@ def test_applying_the_difference_of_two_lists_to_the_first_yields_the_second(hav
     assert applied(diff_endpoints(have, want), have) == want
 
 
-@given(some_pods)
-def test_equal_endpoint_lists_have_no_differences(have):
-    assert diff_endpoints(have, list(have)) == ([], [])
-
-
 @given(st.lists(st.sampled_from(PODS), unique=True, min_size=1), st.data())
 def test_a_single_added_or_removed_endpoint_is_the_only_difference(endpoints, data):
     place = data.draw(st.integers(0, len(endpoints) - 1))

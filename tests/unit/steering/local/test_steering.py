@@ -13,7 +13,7 @@ from userspace_proxy.kernel.conntrack import StaleEntries
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.offers import KernelOffers
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, guard_table
 from userspace_proxy.steering.local.kernel import RoutingTables
@@ -254,3 +254,17 @@ async def test_neither_change_nor_repair_fails_if_routes_change_during_a_read(
     assert "10.96.7.1" not in node.run("ip route show table local proto 117")
     assert await steering.repair() > 0
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> :80"
+
+
+async def test_each_family_keeps_its_source_while_the_node_has_it(node, steering):
+    node.run("ip address add 10.2.0.9/24 dev lo; ip address add fd00:1::1/64 dev lo nodad")
+    node.run("ip address del 10.1.0.1/24 dev lo")
+    await steering.apply({WEB: 80, Frontend("fd00:96::1", 80, Protocol.TCP): 80})
+
+    def sources(programmer):
+        return dict(programmer._desired.sources)
+
+    assert await steering._do(sources) == {IPFamily.IPV4: "10.2.0.9", IPFamily.IPV6: "fd00:1::1"}
+    node.run("ip address add 10.1.0.1/24 dev lo; ip address del fd00:1::1/64 dev lo")
+    await steering.repair()
+    assert await steering._do(sources) == {IPFamily.IPV4: "10.2.0.9"}
