@@ -108,7 +108,6 @@ def test_the_volumes_of_all_entries_of_an_endpoint_are_added(monkeypatch):
 
 
 def test_unanswered_clients_of_this_node_count_and_entries_of_proxy_ports_do_not(monkeypatch):
-    here = pack_ip("10.1.0.1")
     entries = [
         ConntrackEntry(client, DNS, pack_address(*at), b"")
         for client, at in (
@@ -119,9 +118,9 @@ def test_unanswered_clients_of_this_node_count_and_entries_of_proxy_ports_do_not
     ]
     monkeypatch.setattr(conntrack, "_requests", contextlib.nullcontext)
     monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
-    at = SocketAddress("10.96.0.10", 53)
+    at, here = CHANGE.dialled, {pack_ip("10.1.0.1")}
     endpoints = {pack_address(*A), pack_address("10.1.0.1", 53)}
-    found = connections_at(4, socket.IPPROTO_UDP, {at: endpoints}, {here})[at]
+    found = connections_at(4, socket.IPPROTO_UDP, {at: endpoints}, here)[at]
     assert (len(found.own), len(found.answered)) == (2, 0)
 
 

@@ -84,8 +84,7 @@ def test_interfaces_that_are_up_need_an_address_unless_they_are_ports_of_a_bridg
         "ip link add v0 type veth peer v1; ip link set v0 up master br0;"
         "ip link add w0 type veth peer w1; ip link set w0 up"
     )
-    with node:
-        view = list_interfaces()
+    view = list_interfaces()
     assert (view.unnumbered, view.addresses) == (("w0",), ("10.1.0.1",))
 
 

@@ -158,7 +158,8 @@ def test_a_socket_connected_to_itself_is_detected(ip, kind):
         address = SocketAddress(*sock.getsockname()[:2])
         assert sock.connect_ex(address) == 0
         assert is_self_connected(sock, address)
-        assert not is_self_connected(sock, SocketAddress(ip, address.port ^ 1))
+        for other in (SocketAddress(ip, address.port ^ 1), address._replace(ip="192.0.2.1")):
+            assert not is_self_connected(sock, other)
     finally:
         sock.close()
 

@@ -101,6 +101,8 @@ async def test_open_connections_of_other_workers_continue(pool):
     dead, alive = [await pool.connect_by(worker, web, pod) for worker in (0, 1)]
     os.kill(pool.pids[0], signal.SIGKILL)
     await pool.is_restarted(0, times=1)
+    connections = await pool.open_connections()
+    assert connections == [0, web.group.totals().active]
     with contextlib.suppress(ConnectionResetError):
         assert await dead[0].read() == b""
     await alive[0].send(b"still here")
