@@ -108,6 +108,8 @@ async def test_a_client_with_only_refusing_endpoints_waits_for_another_endpoint(
     rig.update(web, gone, pod.address, **HOLD)
     assert await (await pod.accept()).read() == b"early"
     assert count_waiting(web) == 0
+    (served,) = rig.connections.open
+    assert not served.client.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER), "it isn't reset"
 
 
 async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):

@@ -132,8 +132,7 @@ async def test_a_new_group_takes_over_affinity_entries(worker):
     await worker.previous_workers.all_entries(60.0)
     loop, ((client, pod, _),) = asyncio.get_running_loop(), PINS.entries
     with contextlib.closing(Plane(loop, previous_workers=worker.previous_workers)) as plane:
-        group = plane.open_group(port_key(PINS.label))
-        plane.serve(group, Serving((pod,), affinity_timeout_s=60), {})
+        plane.serve(plane.open_group(port_key(PINS.label)), Serving((pod,), 60), {})
         (taken,) = plane._local._worker.entries()
     assert [entry[:2] for entry in taken.entries] == [(client, pod)]
 
