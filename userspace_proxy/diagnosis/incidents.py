@@ -3,10 +3,11 @@
     states of Service ports ──cause.shared──▶ groups ──merged if a host is gone──▶ incidents
 
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
-of 35 Services is one incident. A cause that concerns only its Service is an incident of that
-Service.
+of 35 Services is one incident, even if it fails some of them in another way. A cause that concerns
+only its Service is an incident of that Service.
 Rule 2: a node counts as failed only if several endpoint IPs on it fail as if the node were gone,
-and no endpoint on it has answered since. An IP with several such endpoints is one incident, too.
+and no endpoint on it has answered since. An IP with several such endpoints is one incident, too, as
+are a Service's endpoints that fail alike.
 Rule 3: this module judges nothing, and visits each Service port once, or twice if a node or an IP
 may be gone.
 """
@@ -33,8 +34,16 @@ _SEVERAL = 2
 _PORTS = 3
 # This node's routes, which say nothing of the endpoint's node, have an IP's endpoints in common.
 _OF_IP = (no_route, route_prohibits, route_unreachable)
-_IP = "IP"
-"""The start of the key of an IP."""
+_NO_ANSWER = "no answer"
+_ALIKE = {
+    CauseCode.ENDPOINT_REFUSES: "refused",
+    CauseCode.ENDPOINT_RESETS: _NO_ANSWER,
+    CauseCode.ENDPOINT_SENDS_NOTHING: _NO_ANSWER,
+    CauseCode.ENDPOINT_ANSWERS_LATE: _NO_ANSWER,
+}
+"""The causes that all endpoints of a Service often have for one reason: the port, the protocol."""
+_IP, _NODE = "IP", "node"
+"""The start of the key of an IP, or of a node."""
 
 
 class Incidents:
@@ -59,6 +68,7 @@ class Incidents:
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
         self._join(view.ports)
+        self._join_alike()
 
     def all(self, least: int = 1) -> tuple[IncidentFacts, ...]:
         """Return incidents that affect at least ``least`` Services, the worst and largest first."""
@@ -111,9 +121,8 @@ class Incidents:
         endpoints = {str(at): None for one in causes if (at := one.get("at"))}
         cause = _together(causes)
         if key[0] is _IP:
-            params = {**dict(cause.params), "at": _at_ports(list(endpoints))}
-            cause = cause.row(**params).replace(**cause.modifiers())
-        elif key in self._joined.values():
+            cause = at_ports(cause, list(endpoints))
+        elif key[0] is _NODE:
             cause = _with_times(node_silent(str(key[-1])), causes)
         return IncidentFacts(
             id=_id(key),
@@ -169,9 +178,26 @@ class Incidents:
             hosts = {_host_of(str(key[-1])) for key in keys}
             if len(keys if place[0] is _IP else hosts) < _SEVERAL:
                 continue
-            joined = [self._members.pop(key) for key in keys]
-            self._members[place] = [member for members in joined for member in members]
-            self._joined |= dict.fromkeys(keys, place)
+            self._merge(keys, place)
+
+    def _join_alike(self) -> None:
+        """Merge the incidents of a single Service's endpoints that fail alike."""
+        found: dict[_Key, list[_Key]] = {}
+        for key, members in self._members.items():
+            places: set[_Key] = {
+                (_ALIKE.get(cause.code), port.namespace, port.service) for port, cause in members
+            }
+            place = places.pop()
+            if len(key) == 1 and not places and place[0] is not None:
+                found.setdefault(place, []).append(key)
+        for place, keys in found.items():
+            if len(keys) > 1:
+                self._merge(keys, place)
+
+    def _merge(self, keys: Sequence[_Key], place: _Key) -> None:
+        joined = [self._members.pop(key) for key in keys]
+        self._members[place] = [member for members in joined for member in members]
+        self._joined |= dict.fromkeys(keys, place)
 
 
 def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
@@ -184,7 +210,8 @@ def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
     for cause in causes:
         if (shared := cause.shared) is not None:
             is_found = True
-            yield shared, cause
+            # Omit the code if the endpoint identifies the cause.
+            yield shared if cause.row.shared is not None else shared[1:], cause
     if causes and not is_found:
         yield (causes[0].code, port.namespace, port.service), causes[0]
 
@@ -235,7 +262,7 @@ def _endpoints(ports: Iterable[PortFacts]) -> Iterator[tuple[EndpointFacts, Port
 def _places(at: str, node: str) -> Iterator[_Key]:
     """Yield the key of an endpoint's node, if that is known, and the key of its IP."""
     if node:
-        yield node_silent.code, node
+        yield _NODE, node
     yield _IP, _host_of(at)
 
 
@@ -243,11 +270,12 @@ def _host_of(at: str) -> str:
     return at.rpartition(":")[0]
 
 
-def _at_ports(endpoints: Sequence[str]) -> str:
-    """Return the address of several endpoints of an IP, ``10.244.0.9:80,8080``."""
+def at_ports(cause: Cause, endpoints: Sequence[str]) -> Cause:
+    """Return the cause of several endpoints of an IP, which it names ``10.244.0.9:80,8080``."""
     ports = list(dict.fromkeys(map(port_of, endpoints)))
     more = ",…" if len(ports) > _PORTS else ""
-    return f"{_host_of(endpoints[0])}:{','.join(ports[:_PORTS])}{more}"
+    at = f"{_host_of(endpoints[0])}:{','.join(ports[:_PORTS])}{more}"
+    return cause.row(**{**dict(cause.params), "at": at}).replace(**cause.modifiers())
 
 
 def _has_answered(port: PortFacts, endpoint: EndpointFacts, since: float) -> bool:

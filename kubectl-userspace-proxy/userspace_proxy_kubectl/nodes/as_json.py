@@ -66,7 +66,7 @@ def _row(row: NodeRow) -> dict[str, Any]:
         "has_answer": row.has_answer,
         "causes": [
             *(finding.cause for finding in row.findings),
-            *(one.cause for one in row.incidents),
+            *(one.cause_on(row.node) for one in row.incidents),
         ],
         "agents": [f"{one.namespace}/{one.pod}" for one in row.agents],
         "version": row.version,
@@ -95,6 +95,7 @@ def _incident(one: MergedIncident, now: float, total: int) -> dict[str, Any]:
         "tried": one.tried,
         "answered": one.answered,
         "left_out": one.left_out,
+        "failing": [{"cause": cause, "nodes": nodes} for cause, nodes in one.failing],
     }
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
 from userspace_proxy.causes.endpoints import owes_answers
@@ -30,6 +31,8 @@ _OF_PATHS = {CauseCode.PACKETS_LOST, owes_answers} | frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
 """If a node has one of these causes, it has received nothing from the endpoint, or not all."""
+NodesByCause: TypeAlias = tuple[tuple[Cause, tuple[str, ...]], ...]
+"""The causes of a failure, each with the nodes that report it."""
 
 
 class Extent(enum.StrEnum):
@@ -63,8 +66,7 @@ class MergedEndpoint:
     answered: tuple[str, ...]
     """The nodes that have no cause, and got an answer since the endpoint fails on others."""
     extent: Extent
-    failing: tuple[tuple[Cause, tuple[str, ...]], ...]
-    """The causes with their nodes; the cause on most nodes first."""
+    failing: NodesByCause
     sums: Sums
     left_out: int = 0
     """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
@@ -133,8 +135,27 @@ def has_tried(endpoint: EndpointFacts) -> bool:
 
 
 def same_cause(cause: Cause) -> object:
-    """Return a key that is equal if several nodes have the same cause."""
-    return cause.shared or cause.fact
+    """Return a key that is equal if several nodes report the same about the same object."""
+    if cause.shared is None:
+        return cause.fact
+    # The first parameter is the object. Numbers may differ, such as durations.
+    texts = [value for _, value in cause.params[1:] if isinstance(value, str)]
+    return cause.row.key, cause.shared, *texts
+
+
+def by_cause(seen: Iterable[tuple[str, Cause]]) -> NodesByCause:
+    """Group nodes by their causes: past causes last, then the cause on most nodes first."""
+    found: dict[object, list[tuple[str, Cause]]] = {}
+    for node, cause in seen:
+        found.setdefault(same_cause(cause), []).append((node, cause))
+    nodes = (tuple(dict.fromkeys(node for node, _ in same)) for same in found.values())
+    causes = (seen_together([cause for _, cause in same]) for same in found.values())
+    return tuple(
+        sorted(
+            zip(causes, nodes, strict=True),
+            key=lambda one: (one[0].when is When.PAST, -len(one[1])),
+        )
+    )
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
@@ -195,7 +216,7 @@ def _merged(
     hosts = (one.host for _, one in seen)
     pods = (one.pod for _, one in seen)
     places = (one.node for _, one in seen)
-    by_cause: dict[object, list[tuple[str, Cause]]] = {}
+    failed: list[tuple[str, Cause]] = []
     tried: list[str] = []
     answered: dict[str, float] = {}
     for node, one in seen:
@@ -205,12 +226,7 @@ def _merged(
         if at := last_answer(one):
             answered[node] = at
         elif one.cause is not None:
-            by_cause.setdefault(same_cause(one.cause), []).append((node, one.cause))
-    failing = [
-        (seen_together([cause for _, cause in same]), tuple(node for node, _ in same))
-        for same in by_cause.values()
-    ]
-    failing.sort(key=lambda one: -len(one[1]))
+            failed.append((node, one.cause))
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
     return MergedEndpoint(
@@ -222,7 +238,7 @@ def _merged(
         tuple(tried),
         answers,
         extent_of(causes, len(causes), answers),
-        tuple(failing),
+        by_cause(failed),
         added(of_endpoint(one) for _, one in seen),
         left_out,
         doubts,

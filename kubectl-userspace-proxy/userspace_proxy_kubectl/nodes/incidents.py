@@ -1,6 +1,6 @@
-"""Incidents across nodes: a cause is one incident, regardless of the number of nodes.
+"""Incidents across nodes: each is about one object, with the causes that nodes report.
 
-    Service ports of all nodes ──diagnosis.incidents──▶ one cause ──which nodes tried?──▶ extent
+    Service ports of all nodes ──diagnosis.incidents──▶ one object ──which nodes tried?──▶ extent
     failures of several endpoints that only the same few nodes see ──────────────────────▶ one
 
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
-from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.diagnosis.incidents import Incidents, at_ports
 from userspace_proxy.facts import (
     WORST_FIRST,
     EndpointFacts,
@@ -31,11 +31,14 @@ from userspace_proxy.facts import (
     StatusFacts,
 )
 from userspace_proxy.facts.units import in_order
+from userspace_proxy.model import ip_of
 from userspace_proxy.model.quoting import shell_word, shown
 
 from .endpoints import (
     Extent,
+    NodesByCause,
     answers_since,
+    by_cause,
     current_cause,
     extent_of,
     has_tried,
@@ -53,7 +56,7 @@ _EXPLAIN = "kubectl userspace-proxy explain"
 
 @dataclass(frozen=True, slots=True)
 class MergedIncident:
-    """One cause, with all affected Services and nodes."""
+    """One object that fails, with all affected Services and nodes."""
 
     incident: IncidentFacts
     """The incident as on a single node, with all nodes' figures; its ports are the cluster's."""
@@ -67,6 +70,11 @@ class MergedIncident:
     """The number of nodes whose summaries don't show whether they tried the endpoints."""
     keys: frozenset[object]
     """The keys of the incident's causes, from ``same_cause``."""
+    failing: NodesByCause
+
+    def cause_on(self, node: str) -> Cause:
+        """Return the first cause that one of the incident's nodes reports."""
+        return next((cause for cause, nodes in self.failing if node in nodes), self.cause)
 
     @property
     def command(self) -> str:
@@ -93,6 +101,7 @@ class _SeenOn:
     nodes: dict[str, None] = field(default_factory=dict)
     ports: set[tuple[str, ...]] = field(default_factory=set)
     keys: set[object] = field(default_factory=set)
+    causes: list[tuple[str, Cause]] = field(default_factory=list)
 
 
 def incidents_of(
@@ -118,7 +127,8 @@ def incidents_of(
         key = (port.namespace, port.service, port.port, port.family, port.side)
         ids = grouped.ids(port)
         for cause in port.state.causes:
-            of_service = port.namespace, port.service, same_cause(cause)
+            same = same_cause(cause)
+            of_service = port.namespace, port.service, same
             if (id_ := ids.get(cause.fact)) is None:
                 others.append((of_service, node))
             else:
@@ -126,7 +136,8 @@ def incidents_of(
                 one = seen[id_]
                 one.nodes[node] = None
                 one.ports.add(key)
-                one.keys.add(same_cause(cause))
+                one.keys.add(same)
+                one.causes.append((node, cause))
     for key_, node in others:
         if (id_ := of_services.get(key_)) is not None:
             seen[id_].nodes[node] = None
@@ -197,18 +208,41 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     answered = answers_since(
         [one.cause for one in failing if one.cause is not None] or [incident.cause], answers
     )
+    nodes = tuple(sorted(seen.nodes, key=in_order))
+    reported = _failing(incident, seen.causes) or ((incident.cause, nodes),)
+    total = seen_together([cause for _, cause in seen.causes])
+    counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
     # An endpoint that has answered since has no cause, but its lost packets show the path.
     causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
-    facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
+    facts = replace(incident, cause=reported[0][0].replace(**counts), ports=len(seen.ports))
     return MergedIncident(
         facts,
-        tuple(sorted(seen.nodes, key=in_order)),
+        nodes,
         len(tried),
         len(answered),
         extent_of(causes, len(tried & failed), answered),
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
+        reported,
     )
+
+
+def _failing(incident: IncidentFacts, seen: Sequence[tuple[str, Cause]]) -> NodesByCause:
+    """Return the causes of an IP's endpoints, or of the worst one if these have several IPs.
+
+    Empty if the incident isn't about endpoints.
+    """
+    if not incident.endpoints or incident.cause is None or incident.cause.row.shared is not None:
+        return ()
+    is_of_ip = len({ip_of(at) for at in incident.endpoints}) == 1
+    if is_of_ip and len(incident.endpoints) > 1:
+        alike: dict[str, dict[str, None]] = defaultdict(dict)
+        for _, cause in seen:
+            alike[cause.row.key][str(cause.get("at"))] = None
+        seen = [(node, at_ports(cause, list(alike[cause.row.key]))) for node, cause in seen]
+    failing = by_cause(seen)
+    at = failing[0][0].get("at")
+    return tuple(one for one in failing if is_of_ip or one[0].get("at") == at)
 
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
@@ -260,4 +294,5 @@ def _path(
     keys = frozenset(key for one in same for key in one.keys)
     left_out = min(one.left_out for one in same)
     tried = len(nodes) + answered
-    return MergedIncident(incident, nodes, tried, answered, Extent.PATH, left_out, keys)
+    failing = ((cause, nodes),)
+    return MergedIncident(incident, nodes, tried, answered, Extent.PATH, left_out, keys, failing)

@@ -21,7 +21,7 @@ from userspace_proxy.facts.units import in_order, plural
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.status.incident_words import since
 
-from .endpoints import Extent, MergedEndpoint, same_cause
+from .endpoints import Extent, MergedEndpoint, NodesByCause, same_cause
 from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
@@ -109,13 +109,7 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
             return f"{endpoint.address}: not known whether it answers; {tried}"
         answers = f"{endpoint.address} answers {listed(endpoint.answered)}"
         return f"{answers}; not known whether it answers {listed(sorted(quiet, key=in_order))}"
-    parts = [
-        _seen(cause, nodes, counts, endpoint.address, endpoint.extent)
-        for cause, nodes in islice(endpoint.failing, _CAUSES)
-    ]
-    if more := len(endpoint.failing) - len(parts):
-        parts.append(plural(more, "further cause"))
-    return "; ".join(parts)
+    return _seen(endpoint.failing, counts, endpoint.address, endpoint.extent)
 
 
 def format_incident(one: MergedIncident, now: float, total: int) -> str:
@@ -131,8 +125,10 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     else:
         unknown = one.tried - one.answered - len(one.nodes)
         counts = _Counts(one.tried, one.answered, unknown, one.left_out)
-        what = _seen(one.cause, one.nodes, counts, at, one.extent)
-    affected = facts.services[0] if len(facts.services) == 1 else facts.affected
+        what = _seen(one.failing, counts, at, one.extent)
+    affected = facts.affected
+    if len(facts.services) == 1:
+        affected = affected.replace("1 Service", facts.services[0])
     return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
 
 
@@ -243,28 +239,38 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
     return is_known and len(endpoint.tried) < port.served + port.unhealthy
 
 
-def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
-    """Return an endpoint's fault, the nodes that see it, and how many nodes are answered."""
+def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> str:
+    """Return an endpoint's faults, the nodes that see each, and how many nodes are answered."""
     tried, answered, unknown, left_out = counts
+    (cause, first), *others = failing
+    nodes = {node for _, those in failing for node in those}
     are_all = len(nodes) + (answered or unknown) == tried and not left_out
     count = answered or unknown
     those = "the other " if are_all else ""
     those += "one that tried" if count == 1 else f"{count:,} that tried"
-    if not answered:
-        by = listed(nodes)
-        if unknown:
-            have = "has" if count == 1 else "have"
-            return f"{_say(cause)} (seen by {by}); {those} {have} got no answer since"
-        if are_all:
-            by = _that_tried(counts) if tried > 1 else f"{by}, no other node has tried it"
-        return f"{_say(cause)} (seen by {by})"
     only = "only " if len(nodes) <= answered else ""
-    rest = f"{those} {'is' if count == 1 else 'are'} answered"
-    if extent is not Extent.PATH or not cause.code.traits.is_dial:
-        return f"{_say(cause)} (seen {only}by {listed(nodes)}); {rest}"
-    it = "it " if cause.row.is_predicate else ""
-    verb = "can't reach" if cause.when is When.NOW else "couldn't reach"
-    return f"{only}{listed(nodes)} {verb} {at}: {it}{_say(cause, Form.SHORT_PREDICATE)}; {rest}"
+    by = listed(first)
+    lone = ", no other node has tried it" if are_all and tried == 1 else ""
+    parts = [f"{_say(cause)} (seen {only}by {_or_all(first, counts)}{lone})"]
+    if not others and answered and extent is Extent.PATH and cause.code.traits.is_dial:
+        it = "it " if cause.row.is_predicate else ""
+        verb = "can't reach" if cause.when is When.NOW else "couldn't reach"
+        parts = [f"{only}{by} {verb} {at}: {it}{_say(cause, Form.SHORT_PREDICATE)}"]
+    for other, seen_by in others[: _CAUSES - 1]:
+        form = Form.SHORT_PREDICATE if other.get("at") == cause.get("at") else Form.SHORT
+        parts.append(f"{_say(other, form)} (seen {only}by {_or_all(seen_by, counts)})")
+    if (more := len(others) - (_CAUSES - 1)) > 0:
+        parts.append(plural(more, "further cause"))
+    if answered:
+        parts.append(f"{those} {'is' if count == 1 else 'are'} answered")
+    elif unknown:
+        parts.append(f"{those} {'has' if count == 1 else 'have'} got no answer since")
+    return "; ".join(parts)
+
+
+def _or_all(nodes: Sequence[str], counts: _Counts) -> str:
+    is_all = len(nodes) == counts.tried > 1 and not counts.left_out
+    return _that_tried(counts) if is_all else listed(nodes)
 
 
 def _that_tried(counts: _Counts) -> str:

@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
+    answers_late,
     dropped_here,
     no_datagram,
     no_host,
@@ -9,6 +10,8 @@ from userspace_proxy.causes.endpoints import (
     node_silent,
     out_of_ports,
     refuses,
+    resets,
+    sends_nothing,
     silent,
     silent_to_some,
     unreachable,
@@ -50,6 +53,10 @@ def taken_by(chain, name):
     return port
 
 
+def causes_of_tls(at):
+    return resets(at), sends_nothing(at), answers_late(at, 1.5)
+
+
 def seen(cause, first_at=100.0, last_at=110.0, count=3):
     return cause.replace(first_at=first_at, last_at=last_at, count=count)
 
@@ -61,6 +68,43 @@ def test_causes_differing_only_in_additional_facts_are_one_incident():
     ports = [port_with(name, cause) for name, cause in zip("abcd", causes, strict=True)]
     (one,) = Incidents(make_view(*ports)).all()
     assert one.cause == refuses(POD, was_open=True).replace(count=9, first_at=90.0, last_at=140.0)
+
+
+def test_the_causes_of_one_endpoint_are_one_incident():
+    ports = [port_with("a", seen(refuses(POD))), port_with("b", seen(silent(POD), last_at=120.0))]
+    incidents = Incidents(make_view(*ports))
+    (one,) = incidents.all(least=2)
+    assert one.cause == seen(silent(POD), last_at=120.0, count=6)
+    assert [*incidents.ids(ports[0]).values()] == [one.id]
+
+
+def test_endpoints_of_a_service_failing_alike_are_one_incident():
+    refused = port_with("a", refuses(POD), refuses(OTHER))
+    tls = port_with("b", *causes_of_tls("10.244.7.1:80"), *causes_of_tls("10.244.7.2:80"))
+    incidents = Incidents(make_view(refused, tls))
+    assert {(*one.services, *one.endpoints) for one in incidents.all()} == {
+        ("shop/a", POD, OTHER),
+        ("shop/b", "10.244.7.1:80", "10.244.7.2:80"),
+    }
+    assert len({*incidents.ids(tls).values()}) == 1
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        pytest.param([port_with("a", refuses(POD), resets(OTHER))], id="in-different-ways"),
+        pytest.param([port_with("a", silent(POD), silent(OTHER))], id="without-a-response"),
+        pytest.param(
+            [port_with("a", refuses(POD)), port_with("b", refuses(OTHER))], id="two-services"
+        ),
+        pytest.param(
+            [port_with("a", refuses(POD), refuses(OTHER)), port_with("b", refuses(OTHER))],
+            id="one-endpoint-of-two-services",
+        ),
+    ],
+)
+def test_other_endpoints_are_separate_incidents(ports):
+    assert [len(one.endpoints) for one in Incidents(make_view(*ports)).all()] == [1, 1]
 
 
 def test_each_cause_shared_by_several_services_is_one_incident():

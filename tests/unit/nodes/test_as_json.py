@@ -1,13 +1,13 @@
 import json
 from dataclasses import replace
 
-from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.causes.endpoints import silent, unreachable
 from userspace_proxy.facts.encoding import load_cause
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import format_port
 
-from .views import POD, make_sick_cluster
+from .views import POD, answer_of, answering, failing, make_sick_cluster, merged_of, web
 
 
 def test_status_json_contains_the_verdicts_of_all_nodes():
@@ -29,6 +29,7 @@ def test_status_json_contains_the_verdicts_of_all_nodes():
     )
     assert (incident["tried"], incident["answered"], incident["extent"]) == (6, 5, "path")
     assert incident["cause"]["code"] == "endpoint-silent"
+    assert incident["failing"] == [{"cause": incident["cause"], "nodes": ["node-6"]}]
 
 
 def test_nodes_json_contains_the_causes_of_each_node():
@@ -36,6 +37,14 @@ def test_nodes_json_contains_the_causes_of_each_node():
     by_name = {row["node"]: row for row in nodes["nodes"]}
     assert [one["code"] for one in by_name["node-2"]["causes"]] == ["source-away"]
     assert [one["code"] for one in by_name["node-6"]["causes"]] == ["endpoint-silent"]
+    ways = {"a": web(failing(silent(POD))), "b": web(failing(unreachable(POD)))}
+    ways |= {node: web(answering()) for node in "cde"}
+    merged = merged_of(*(answer_of(node, port) for node, port in ways.items()))
+    causes = [row["causes"] for row in json.loads(nodes_to_json(merged))["nodes"]]
+    assert [one["code"] for same in causes for one in same] == [
+        "endpoint-silent",
+        "endpoint-unreachable",
+    ]
     assert by_name["node-4"]["settings"] == {"steering": {"here": "iptables", "usual": ""}}
     assert (by_name["node-6"]["ports"], by_name["node-6"]["ports_not_ok"]) == (4, 3)
     assert not by_name["node-7"]["has_answer"]

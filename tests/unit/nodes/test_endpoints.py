@@ -1,13 +1,22 @@
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import owes_answers, refuses, silent
+from userspace_proxy.causes.endpoints import (
+    answers_late,
+    no_host,
+    no_route,
+    owes_answers,
+    refuses,
+    silent,
+    unreachable,
+)
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy_kubectl.nodes.endpoints import (
     CLOCKS_DIFFER_S,
     Extent,
     answers_since,
+    by_cause,
     endpoints_of,
     extent_of,
     has_tried,
@@ -120,7 +129,26 @@ def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(
     ]
 
 
-def test_causes_with_the_same_code_and_endpoint_are_the_same_cause():
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (no_host(POD, "cni0"), no_host(POD, "eth0"), False),
+        (unreachable(POD), no_route(POD), False),
+        (answers_late(POD, 1.5), answers_late(POD, 2.5), True),
+    ],
+)
+def test_causes_with_other_texts_are_other_causes_of_an_endpoint(one, other, is_same):
+    found = by_cause([("a", one), ("b", other)])
+    assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
+
+
+def test_past_causes_follow_those_of_now():
+    past = silent(POD).replace(when=When.PAST)
+    found = by_cause([("a", past), ("b", past), ("c", refuses(POD))])
+    assert [nodes for _, nodes in found] == [("c",), ("a", "b")]
+
+
+def test_a_cause_is_the_same_on_nodes_that_know_more_about_it():
     assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
     assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
     assert same_cause(refuses(POD)) != same_cause(silent(POD))

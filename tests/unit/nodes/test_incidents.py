@@ -1,7 +1,15 @@
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import not_all_to_endpoint, owes_answers, refuses, silent
+from userspace_proxy.causes.endpoints import (
+    not_all_to_endpoint,
+    owes_answers,
+    refuses,
+    resets,
+    sends_nothing,
+    silent,
+    unreachable,
+)
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
@@ -10,6 +18,7 @@ from userspace_proxy.facts import LastMinuteFacts
 from userspace_proxy.model.quoting import shell_word
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.incidents import incidents_of
+from userspace_proxy_kubectl.nodes.words import format_incident
 
 from ..status.views import make_view
 from .views import NOW, OTHER, POD, answering, failing, untried, web
@@ -30,6 +39,42 @@ def test_an_endpoint_failing_on_several_nodes_is_one_incident():
     assert one.cause == gone.replace(count=16)
     (alone,) = Incidents(make_view(sick["a"])).all()
     assert one.incident.id == alone.id
+
+
+def test_an_endpoint_failing_in_several_ways_is_one_incident_with_the_nodes_of_each_cause():
+    causes = {"a": resets(POD), "b": sends_nothing(POD), "c": resets(POD)}
+    (one,) = incidents_of([{node: web(failing(cause)) for node, cause in causes.items()}])
+    assert one.failing == ((resets(POD), ("a", "c")), (sends_nothing(POD), ("b",)))
+    assert (one.cause, one.nodes, one.tried) == (resets(POD), ("a", "b", "c"), 3)
+    assert [one.cause_on(node) for node in "ab"] == [resets(POD), sends_nothing(POD)]
+
+
+def test_the_causes_of_a_service_whose_endpoints_fail_alike_are_those_of_one_endpoint():
+    ways = {
+        "a": web(failing(resets(PODS[0])), failing(resets(PODS[1]))),
+        "b": web(failing(sends_nothing(PODS[0])), failing(resets(PODS[1]))),
+        "c": web(failing(resets(PODS[1]))),
+    }
+    (one,) = incidents_of([ways])
+    assert one.failing == ((resets(PODS[1]), ("a", "b", "c")),)
+    assert (one.incident.endpoints, one.nodes) == ((PODS[0], PODS[1]), ("a", "b", "c"))
+    assert format_incident(one, NOW, 3) == (
+        f"{PODS[1]} accepts connections and ends them without answering (seen by all 3 nodes that "
+        "tried it): 2 endpoints of shop/web"
+    )
+
+
+def test_endpoints_of_an_ip_failing_in_several_ways_are_named_with_their_cause():
+    causes = [unreachable(PODS[0]), silent(f"{PODS[0]}1"), silent(f"{PODS[0]}2")]
+    ways = [
+        {node: web(failing(one), name=f"s{n}") for node in "ab"} for n, one in enumerate(causes)
+    ]
+    (one,) = incidents_of(ways)
+    said = [(str(cause.get("at")), cause.row.key, nodes) for cause, nodes in one.failing]
+    assert said == [
+        (PODS[0], "unreachable", ("a", "b")),
+        (f"{PODS[0]}1,80802", "silent", ("a", "b")),
+    ]
 
 
 def test_a_cause_of_a_service_includes_nodes_with_a_cause_of_its_endpoint():

@@ -12,6 +12,7 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     denies,
     dropped_here,
+    no_host,
     not_all_to_endpoint,
     refuses,
     sends_nothing,
@@ -46,6 +47,7 @@ WORDS = Path(__file__).parent / "words.txt"
 COLUMNS = 120
 
 _SILENT, _REFUSES = failing(silent(POD)), failing(refuses(POD))
+_ABSENT = failing(no_host(POD, "cni0"))
 _PAST = failing(silent(POD).replace(when=When.PAST), is_past=True)
 _NOW_SILENT = failing(silent(POD).replace(last_at=NOW))
 _BEFORE = answering(answered_at=NOW - 90, sent_at=NOW - 90)
@@ -64,6 +66,7 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "two causes": (_SILENT, _REFUSES, *[answering()] * 9),
     "two causes, none is answered": (_SILENT, _SILENT, _REFUSES),
     "three causes": (_SILENT, _REFUSES, failing(unreachable(POD)), answering(), answering()),
+    "three causes, none is answered": (_SILENT, failing(unreachable(POD)), _ABSENT),
     "answers are older than the failures": (_NOW_SILENT, _BEFORE, _BEFORE),
     "one answer is older than the failures": (_NOW_SILENT, _NOW_SILENT, _BEFORE),
     "some answers are older than the failures": (_NOW_SILENT, _BEFORE, answering()),

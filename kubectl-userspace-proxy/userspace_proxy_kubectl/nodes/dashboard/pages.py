@@ -269,7 +269,8 @@ def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:
 
 
 def _about(row: NodeRow) -> str:
-    causes = [*(one.cause for one in row.findings), *(one.cause for one in row.incidents)]
+    causes = [one.cause for one in row.findings]
+    causes += [one.cause_on(row.node) for one in row.incidents]
     if causes:
         more = f"; {len(causes) - 1:,} more" if len(causes) > 1 else ""
         return f"{say(causes[0], Form.SHORT)}{more}"
