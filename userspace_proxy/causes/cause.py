@@ -446,6 +446,11 @@ class Cause:
         # chain, and this cause names no chain.
         return None if self._shared[-1] == "" else self._shared
 
+    @property
+    def is_of_pods(self) -> bool:
+        """Whether the state of the Service's pods shows more, which ``explain --pods`` reads."""
+        return self.code.traits.is_of_pods and not self.row.is_of_slices
+
     def get(self, name: str, default: Param = "") -> Param:
         """Return a parameter, or the default if the row has no parameter of this name."""
         return next((value for known, value in self.params if known == name), default)

@@ -111,6 +111,7 @@ def explain(given: Given) -> int:
         others=(f"--from={client}",) if client else (),
         is_elsewhere=way != (),
         can_dial=(dials if wants_dials else way) is not None,
+        has_pods=found.pods is not None,
     )
     explanation = explaining.explain(
         found.subject,

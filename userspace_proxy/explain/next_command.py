@@ -82,7 +82,7 @@ def next_command(
         pod: The name of the pod that causes the problem; empty if unknown.
     """
     if cause is not None and invocation.is_api:
-        if not invocation.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:
+        if cause.is_of_pods and not invocation.has_pods:
             return invocation.again(subject.service, "--pods")
         if cause.code == CauseCode.NOT_LOCAL and (node := _node_with_endpoint(subject)):
             flags = [flag for flag in invocation.source if _name(flag) != "--hostname-override"]

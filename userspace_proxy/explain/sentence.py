@@ -91,7 +91,7 @@ def explain(
         next=next_command(
             cause,
             subject,
-            replace(invocation, has_dialled=dials is not None, has_pods=pods is not None),
+            replace(invocation, has_dialled=dials is not None),
             pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
         parts=shown,

@@ -223,6 +223,8 @@ def _cause(port: MergedPort) -> Cause | None:
 def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
     """Return the command that shows more about an unhealthy Service port."""
     cause = _cause(port)
+    if cause is not None and cause.is_of_pods and not invocation.has_pods:
+        return invocation.again(service, "--pods")
     is_path = any(one.extent is Extent.PATH for one in port.endpoints)
     if cause is not None and not cause.host and not is_path:
         about = object_of(cause)

@@ -82,6 +82,8 @@ class MergedIncident:
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
+        if self.cause.is_of_pods:
+            return f"{_EXPLAIN} {shell_word(service)} --pods"
         if not self.cause.host and (words := kubectl_words(self.cause, service)):
             return f"kubectl {words}"
         if there := on_node(self.cause):

@@ -23,6 +23,7 @@ from userspace_proxy.causes.cause import (
 from userspace_proxy.causes.endpoints import denies, no_datagram, refuses, silent
 from userspace_proxy.causes.say import object_of, remedy, say
 from userspace_proxy.causes.services import held_by, source_denied
+from userspace_proxy.causes.slices import none_ready, slice_empty
 from userspace_proxy.model import SocketAddress
 
 from .words import SAMPLES
@@ -186,3 +187,11 @@ def test_another_process_can_read_any_pickled_cause():
         capture_output=True, check=True,
     )  # fmt: skip
     assert done.stdout.decode().startswith("held_by(")
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_of_pods"),
+    [(none_ready(2, 0, ()), True), (slice_empty("shop/web", 1), True), (REFUSES, False)],
+)
+def test_pods_explain_only_some_causes(cause, is_of_pods):
+    assert cause.is_of_pods is is_of_pods

@@ -41,12 +41,13 @@ def nodes(*answers, digests=True):
     return AllNodes(answers, digests={"shop/web": "d"} if digests else None)
 
 
-def explained(all_nodes, planned=None, source=()):
+def explained(all_nodes, planned=None, source=(), **flags):
     planned = planned or web(A, B)
     subject = read_subject(make_view(planned), "shop/web", "the API server", is_live=False)
     merged = merge(all_nodes).of_service("shop/web")
     steps = behind_steps("shop/web", [planned], all_nodes)
-    return with_nodes(explain(subject), merged, steps, invocation=Invocation(source=source))
+    invocation = Invocation(source=source, **flags)
+    return with_nodes(explain(subject), merged, steps, invocation=invocation)
 
 
 def last_part(explanation):
@@ -75,6 +76,15 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     # The cause is printed at the endpoint, below.
     assert str(A) not in clients.what
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
+
+
+def test_the_next_command_about_unready_endpoints_examines_the_pods_unless_it_has():
+    pods = ("pods", "-n", "shop", "-l", "app=web")
+    unready = untried(A, state="not ready", is_usable=False)
+    port = make_port("web", endpoints=(unready,), cause=none_ready(1, 0, pods))
+    all_nodes = nodes(answer("node-1", port))
+    assert explained(all_nodes).next == "userspace-proxy explain shop/web --pods"
+    assert explained(all_nodes, has_pods=True).next.startswith("kubectl describe pods")
 
 
 def test_a_cause_of_several_services_is_named_with_them():

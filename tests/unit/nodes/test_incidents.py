@@ -158,13 +158,21 @@ def test_answers_lost_on_only_one_node_are_attributed_to_the_path_unless_dials_t
             {"a": web(failing(silent(POD))), "b": web(answering())},
             f"{EXPLAIN} --node=a",
         ),
+        (
+            {
+                "a": web(
+                    untried(state="not ready", is_usable=False), cause=none_ready(1, 0, ("pods",))
+                )
+            },
+            f"{EXPLAIN} --pods",
+        ),
         ({"b": web(problem="in use")}, "ss -Hlntup  # on b"),
         (
             {node: web(failing(refuses(POD).replace(host="db.example.com"))) for node in "ab"},
             EXPLAIN,
         ),
     ],
-    ids=["of-the-endpoint", "of-the-way", "of-the-node", "of-a-host"],
+    ids=["of-the-endpoint", "of-the-way", "of-pods", "of-the-node", "of-a-host"],
 )
 def test_the_suggested_command_runs_locally_or_names_the_node(members, command):
     (one,) = incidents_of([members])

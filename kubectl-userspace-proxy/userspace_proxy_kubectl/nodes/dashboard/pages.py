@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import structs
+
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
 from userspace_proxy.facts.units import (
@@ -260,7 +262,10 @@ def say_incidents(
     incidents: Iterable[MergedIncident], now: float, total: int
 ) -> list[tuple[IncidentFacts, str]]:
     """Return incidents with their sentences."""
-    return [(one.incident, format_incident(one, now, total)) for one in incidents]
+    return [
+        (structs.replace(one.incident, command=one.command), format_incident(one, now, total))
+        for one in incidents
+    ]
 
 
 def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.unit.status.views import make_endpoint
 from tests.unit.status.views import replace as change_port
 from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses, silent
+from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, Times
 from userspace_proxy.facts.last_minute import LastMinuteFacts
@@ -103,6 +104,13 @@ def test_the_remedy_for_unanswered_clients_is_shown_even_without_a_cause():
     assert port.hint in html.unescape(words_of(page))
     assert 'class="icon ok"' not in shown(page)
     assert NO_DATAGRAM_HINT not in html.unescape(words_of(page_of("shop/quiet")))
+
+
+def test_the_remedy_for_unready_endpoints_is_the_command_that_examines_pods():
+    unready = untried(state="not ready", is_usable=False)
+    port = web(unready, cause=none_ready(1, 0, ("pods", "-n", "shop")))
+    page = page_of("shop/web", AllNodes((answer_of("node-1", port),)))
+    assert "kubectl userspace-proxy explain shop/web --pods" in words_of(page)
 
 
 def test_an_endpoint_that_a_node_has_not_dialled_is_shown_as_not_tried():
