@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.unit.status.views import NOW, make_port
+from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.markup import page_of
@@ -19,7 +20,7 @@ from userspace_proxy_kubectl.nodes.dashboard.pages import (
     verdict,
 )
 
-from ..views import QUIET, answer_of, answering, flows, untried, web
+from ..views import OTHER, POD, QUIET, answer_of, answering, failing, flows, untried, web
 from .clusters import (
     all_calls,
     an_answer,
@@ -98,6 +99,16 @@ def test_the_table_of_services_is_sorted_by_the_selected_column():
     names = sorted(str(port.key) for port in SICK.merged.ports)
     assert names_on(SICK, sort="name") == names
     assert names_on(SICK, sort="-name") == names[::-1]
+
+
+def test_an_endpoint_that_only_some_nodes_reach_is_drawn_as_half_a_circle():
+    answers = (
+        answer_of("node-1", web(failing(silent(POD)), untried(OTHER))),
+        answer_of("node-2", web(answering(), untried(OTHER))),
+    )
+    page = shown(render_overview(look_at(AllNodes(answers)), Selection(path="/")))
+    dots = '<span class="attention">◑</span><span class="unused">○</span>'
+    assert dots in page
 
 
 def test_services_omitted_by_summaries_can_be_requested():
