@@ -16,6 +16,7 @@ from typing import NamedTuple
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import Form, say
+from userspace_proxy.diagnosis.dated import last_answer
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.units import in_order, plural
 from userspace_proxy.model.quoting import shown
@@ -71,10 +72,10 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     before = port.served_before
     served = port.proven - before
     those = f"{_all(total)}{' that answered' if total < len(merged.nodes) else ''}"
-    if served == total > 1:
-        parts.append(f"served on {those}")
-    elif served:
-        parts.append(f"served on {served:,}{'' if port.groups else f' of {total:,}'}")
+    if served:
+        some = f"{served:,}{'' if port.groups else f' of {total:,}'}"
+        on = those if served == total > 1 else some
+        parts.append(f"served on {on}{_age(port, merged.now)}")
     if before:
         parts.append(f"served on {before:,} before the last minute")
     for why, count in port.neutral:
@@ -130,6 +131,16 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     if len(facts.services) == 1:
         affected = affected.replace("1 Service", facts.services[0])
     return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
+
+
+def _age(port: MergedPort, now: float) -> str:
+    """Return when any client was last answered, in brackets; empty if lately or unknown."""
+    if port.groups or port.left_out:
+        return ""
+    known = (one for one in port.members.values() if one.mark is Level.OK)
+    latest = max(known, key=lambda one: (not one.is_quiet, one.sent_at))
+    age = last_answer(latest, now)
+    return f" ({age})" if age else ""
 
 
 def _evidence(port: MergedPort, why: str, total: int) -> str:

@@ -113,6 +113,8 @@ def make_ports() -> AllNodes:
             ),
             web(*map(failing, gone), name="gone"),
             web(answering(), name="lately", **(few if number == 1 else {})),
+            web(answering(), name="old", is_quiet=True, sent_at=NOW - 200 - number),
+            web(answering(), name="busy", is_quiet=number > 1, sent_at=NOW - 200),
             web(answering(), name="taken", problem="10.96.0.7:80 is in use" * (number == 1)),
         ]
         if number < 5:
