@@ -53,9 +53,14 @@ def is_external_name(address: str = "") -> str:
 
 
 @cause(CauseCode.NOT_OURS, short="it is headless")
-def is_headless() -> str:
-    """The Service has no cluster IP because it requests none."""
-    return "it is headless (clusterIP: None): clients reach its endpoints directly"
+def is_headless(targets: tuple[str, ...] = ()) -> str:
+    """The Service has no cluster IP because it requests none.
+
+    Args:
+        targets: The ports of endpoints that differ from the Service's, such as ``8080 (not 80)``.
+    """
+    at = f", at port {_shown(targets)}" if targets else ""
+    return f"it is headless (clusterIP: None): clients reach its endpoints directly{at}"
 
 
 @cause(CauseCode.NOT_OURS)

@@ -42,6 +42,8 @@ class Service:
     cluster_ips: tuple[str, ...] = ()
     """Empty for headless and ExternalName Services, and for manifests before allocation."""
     is_headless: bool = False
+    other_targets: tuple[tuple[int, str], ...] = ()
+    """The ports of a headless Service with another ``targetPort``, which clients must dial."""
     of_endpoints: tuple[ServiceKey, ...] | None = None
     """The Services in front of its endpoints, such as ``web-0.web``; clients reach endpoints only
     through them. None if each endpoint answers on its own address."""

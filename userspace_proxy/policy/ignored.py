@@ -36,7 +36,8 @@ def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
         name = service.external_name
         return is_external_name(name if is_ip(name) else "")
     if service.is_headless:
-        return is_headless()
+        targets = service.other_targets
+        return is_headless(tuple(f"{target} (not {port})" for port, target in targets))
     if not service.cluster_ips:
         wrong = (note for note in service.notes if note.about == CLUSTER_IPS)
         return next(map(cause_of, wrong), no_cluster_ip())

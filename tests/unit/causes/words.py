@@ -148,6 +148,7 @@ SAMPLES = (
     services.is_external_name(),
     services.is_external_name("192.0.2.7"),
     services.is_headless(),
+    services.is_headless(("8080 (not 80)", "http (not 8443)")),
     services.no_cluster_ip(),
     services.unsupported_protocol("SCTP"),
     services.balanced_elsewhere("203.0.113.9"),

@@ -135,6 +135,15 @@ def test_traffic_policies_are_read(spec, local):
 
 
 @pytest.mark.parametrize(
+    ("address", "others"), [("None", ((80, "8080"), (443, "https"))), ("10.96.0.1", ())]
+)
+def test_the_target_ports_of_a_headless_service_are_read_where_they_differ(address, others):
+    targets = [(80, 8080), (443, "https"), (53, 53), (54, None)]
+    ports = [{"name": f"p{port}", "port": port, "targetPort": target} for port, target in targets]
+    assert a_service(clusterIP=address, ports=ports).other_targets == others
+
+
+@pytest.mark.parametrize(
     ("labels", "proxy_name", "has_headless_label"),
     [
         pytest.param(None, None, False, id="none"),

@@ -56,6 +56,11 @@ def test_a_service_assigned_to_this_proxy_is_not_ignored(given, facts):
             is_external_name("192.0.2.7"),
         ),
         (service(cluster_ips=(), is_headless=True), EVERYBODYS, is_headless()),
+        (
+            service(cluster_ips=(), is_headless=True, other_targets=((80, "8080"),)),
+            EVERYBODYS,
+            is_headless(("8080 (not 80)",)),
+        ),
         (service(has_headless_label=True), EVERYBODYS, has_headless_label()),
         (service(cluster_ips=()), EVERYBODYS, no_cluster_ip()),
         (service(cluster_ips=(), notes=(WRONG_IP,)), EVERYBODYS, cause_of(WRONG_IP)),
