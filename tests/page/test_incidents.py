@@ -11,13 +11,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 POD = "10.244.0.9:8080"
 DEAD = refuses(POD).replace(count=12, first_at=NOW - 900, last_at=NOW - 2)
 SHORT = say(DEAD, Form.SHORT_PREDICATE)
-COMMAND = "kubectl get pods -A -o wide --field-selector status.podIP=10.244.0.9"
+COMMAND = "kubectl describe pod -n shop broken-7"
 
 
 def make_broken_view():
     """Return 40 Services, of which 35 have one dead endpoint."""
     endpoints = (
-        make_endpoint(POD, node="node-7", cause=DEAD),
+        make_endpoint(POD, node="node-7", pod="broken-7", cause=DEAD),
         make_endpoint("10.244.1.1:8080", answered_at=NOW),
     )
     broken = [make_port(f"broken-{number:02}", endpoints=endpoints) for number in range(35)]

@@ -33,8 +33,7 @@ newer_codes: dict[str, CauseCode] = {}
 class Traits:
     """The properties of a cause's code; the defaults fit most causes.
 
-    Commands contain placeholders: ``{namespace}`` and ``{name}`` of the Service, ``{pod}`` and
-    ``{ip}`` of the cause's object.
+    Commands contain placeholders: ``{namespace}`` and ``{name}`` of the Service, ``{pod}``.
     """
 
     is_of_endpoint: bool = False
@@ -62,7 +61,8 @@ class Traits:
     is_of_pods: bool = False
     """Whether the state of the pods shows more."""
     kubectl: str = ""
-    """Arguments of the ``kubectl`` command that shows more; empty to get the pod by its address."""
+    """Arguments of the ``kubectl`` command that shows more; for endpoints, empty to describe the
+    pod, or to get the slices of the Service if they name no pod."""
     kubectl_of_pod: str = ""
     """The arguments to use instead if the pod's name is known."""
     on_node: str = ""

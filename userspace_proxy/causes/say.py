@@ -119,23 +119,21 @@ def _written(text: Text, cause: Cause, *, is_quoted: bool = False) -> str:
     return text.format_map(params)
 
 
-_POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
-
-
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
     """Return the quoted arguments of the ``kubectl`` command that shows more; empty without one.
 
     Args:
         service: The affected Service, ``namespace/name``.
-        pod: The name of the pod that is the cause; empty if unknown.
+        pod: The name of the pod that is the cause; empty if unknown. An endpoint's pod is unknown
+            if its slice names none, so that only the slice shows who has written the address.
     """
-    about, row, traits = object_of(cause), cause.row, cause.code.traits
-    words = row.kubectl or (CauseCode.NO_SLICE.traits.kubectl if row.is_of_slices else "")
+    row, traits, of_slices = cause.row, cause.code.traits, CauseCode.NO_SLICE.traits.kubectl
+    words = row.kubectl or (of_slices if row.is_of_slices else "")
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
-    if not words and traits.is_of_endpoint and ip_of(about):
-        words = CauseCode.NOT_READY.traits.kubectl_of_pod if pod else _POD_AT
+    if not words and traits.is_of_endpoint and ip_of(object_of(cause)):
+        words = CauseCode.NOT_READY.traits.kubectl_of_pod if pod else of_slices
     namespace, name = ServiceKey.read(service)
-    places = {"namespace": namespace, "name": name, "ip": ip_of(about), "pod": pod}
+    places = {"namespace": namespace, "name": name, "pod": pod}
     values = {**dict(cause.params), **places}
     return words.format_map({place: shell_word(value) for place, value in values.items()})
 

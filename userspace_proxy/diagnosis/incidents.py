@@ -15,7 +15,7 @@ may be gone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from ..causes.cause import Cause, CauseCode, When
@@ -135,12 +135,12 @@ class Incidents:
             last_minute=sum(map(_failed_lately, ports)),
             failed=sum(port.failed for port in ports),
             saved=sum(port.saved for port in ports),
-            command=self._command(cause, services[0]),
+            command=self._command(cause, services[0], pod_at(ports, endpoints)),
         )
 
-    def _command(self, cause: Cause, service: str) -> str:
+    def _command(self, cause: Cause, service: str, pod: str) -> str:
         # Suggest no kubectl command for a host outside the cluster, which kubectl can't show.
-        words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
+        words = kubectl_words(cause, service, pod) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"
         more = ["--probe"] if cause.code.traits.is_of_endpoint else []
@@ -268,6 +268,12 @@ def _places(at: str, node: str) -> Iterator[_Key]:
 
 def _host_of(at: str) -> str:
     return at.rpartition(":")[0]
+
+
+def pod_at(ports: Iterable[PortFacts], addresses: Container[str]) -> str:
+    """Return the pod's name of the first endpoint with one of the addresses; empty if unknown."""
+    endpoints = (endpoint for endpoint, _ in _endpoints(ports) if endpoint.address in addresses)
+    return next((endpoint.pod for endpoint in endpoints), "")
 
 
 def at_ports(cause: Cause, endpoints: Sequence[str]) -> Cause:

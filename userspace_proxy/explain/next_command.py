@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..causes.cause import Cause, CauseCode
 from ..causes.say import kubectl_words, object_of, on_node
+from ..diagnosis.incidents import pod_at
 from ..model import ip_of
 from ..model.quoting import shell_command, shell_word
 
@@ -102,10 +103,11 @@ def next_command(
             if can_dial
             else _flows(subject, invocation)
         )
-    endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
+    endpoints = [endpoint for port in subject.ports for endpoint in port.endpoints]
     # Suggest no kubectl command for a host outside the cluster, about which kubectl shows nothing.
     about = object_of(cause)
     is_host = any(endpoint.host and endpoint.address == about for endpoint in endpoints)
+    pod = pod or pod_at(subject.ports, (about,))
     if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):
         return invocation.kubectl(words)
     if cause.code.traits.is_of_endpoint and can_dial:

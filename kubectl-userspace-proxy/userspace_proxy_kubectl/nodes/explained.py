@@ -236,7 +236,9 @@ def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
 
 def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
-        pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else ""
+        is_foreign = bool(endpoint.failing) and not endpoint.host
+        pod = " (its EndpointSlice names no pod)" if is_foreign else ""
+        pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else pod
         yield endpoint.level, f"{format_endpoint(endpoint)}{pod}"
     if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
         yield None, f"and {plural(more, 'more endpoint')}"

@@ -71,6 +71,8 @@ class MergedIncident:
     keys: frozenset[object]
     """The keys of the incident's causes, from ``same_cause``."""
     failing: NodesByCause
+    pod: str
+    """The pod of the first endpoint; empty if unknown, or if its slice names none."""
 
     def cause_on(self, node: str) -> Cause:
         """Return the first cause that one of the incident's nodes reports."""
@@ -84,7 +86,7 @@ class MergedIncident:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
         if self.cause.is_of_pods:
             return f"{_EXPLAIN} {shell_word(service)} --pods"
-        if not self.cause.host and (words := kubectl_words(self.cause, service)):
+        if not self.cause.host and (words := kubectl_words(self.cause, service, self.pod)):
             return f"kubectl {words}"
         if there := on_node(self.cause):
             return f"{there}  # on {node}"
@@ -169,6 +171,7 @@ class _Reach:
         """When the endpoints last answered other nodes."""
         self.failing: Mapping[str, list[EndpointFacts]] = {at: [] for at in addresses}
         """The facts of each node that has a cause."""
+        self.pods: dict[str, str] = {}
         self.places: dict[str, str] = {}
         """The nodes on which endpoints run."""
         for node, port in on_nodes if addresses else ():
@@ -176,6 +179,7 @@ class _Reach:
                 tried = self.tried.get(endpoint.address)
                 if tried is not None:
                     self.places[endpoint.address] = endpoint.node
+                    self.pods[endpoint.address] = endpoint.pod
                     self._listed[endpoint.address].add(node)
                     if has_tried(endpoint):
                         tried.add(node)
@@ -212,6 +216,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     )
     nodes = tuple(sorted(seen.nodes, key=in_order))
     reported = _failing(incident, seen.causes) or ((incident.cause, nodes),)
+    named = str(reported[0][0].get("at"))
     total = seen_together([cause for _, cause in seen.causes])
     counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
     # An endpoint that has answered since has no cause, but its lost packets show the path.
@@ -226,6 +231,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
         reported,
+        next((reach.pods[at] for at in (named, *incident.endpoints) if at in reach.pods), ""),
     )
 
 
@@ -297,4 +303,6 @@ def _path(
     left_out = min(one.left_out for one in same)
     tried = len(nodes) + answered
     failing = ((cause, nodes),)
-    return MergedIncident(incident, nodes, tried, answered, Extent.PATH, left_out, keys, failing)
+    return MergedIncident(
+        incident, nodes, tried, answered, Extent.PATH, left_out, keys, failing, pod=""
+    )

@@ -142,22 +142,26 @@ def test_the_remedy_for_an_endpoint_by_name_mentions_no_pod(cause):
         assert not [word for word in words if word in text]
 
 
-POD_AT = "get pods -A -o wide --field-selector status.podIP=10.244.0.9"
 EMPTY = selects_no_pod("shop/web", 1, "app=web", ("pods",))
+DESCRIBE = "describe pod -n shop web-7"
 SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
 
 
 @pytest.mark.parametrize(
     ("cause", "pod", "words"),
     [
-        pytest.param(refuses("10.244.0.9:80"), "", POD_AT, id="a-pod-by-its-address"),
+        pytest.param(refuses("10.244.0.9:80"), "web-7", DESCRIBE, id="of-the-endpoint's-pod"),
+        pytest.param(refuses("10.244.0.9:80"), "", SLICES, id="of-an-endpoint-without-a-pod"),
         pytest.param(node_silent("node-7"), "", "describe node node-7", id="of-the-row"),
         pytest.param(EMPTY, "", "get pods -n shop --show-labels", id="of-the-code"),
         pytest.param(EMPTY, "web-7", "edit service -n shop web", id="of-a-pod-that-was-named"),
         pytest.param(none_undrained(1, (), "shop/web"), "", SLICES, id="of-slices"),
         pytest.param(source_denied(()), "", "", id="nothing-shows-more"),
         pytest.param(
-            refuses("$(reboot):80"), "", POD_AT.replace("10.244.0.9", "'$(reboot)'"), id="quoted"
+            refuses("10.244.0.9:80"),
+            "$(reboot)",
+            DESCRIBE.replace("web-7", "'$(reboot)'"),
+            id="quoted",
         ),
     ],
 )

@@ -46,7 +46,7 @@ async def test_a_node_that_deviates_from_the_plan_determines_the_verdict(three, 
     assert sentence.startswith("shop/web:http: partly answering on node-2 (1 of 3): ")
     assert f"{A}" in sentence
     assert following == (
-        "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.1 "
+        "next: kubectl get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml "
         f"{cluster.kubeconfig}"
     )
 

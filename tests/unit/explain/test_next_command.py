@@ -29,8 +29,16 @@ def test_arguments_are_quoted_in_the_next_command():
     api = Invocation(("kubectl", "a b"), source, ("--from=it's",), has_dialled=True)
     words = ["kubectl", "a b", "explain", "shop/web", *source, "--from=it's", "--node=x y"]
     assert shlex.split(api.again("shop/web", "--node=x y")) == words
-    command = next_command(refuses("$(reboot):80"), LIVE, api)
-    assert shlex.split(command)[-3:] == ["status.podIP=$(reboot)", *source]
+    command = next_command(refuses("10.0.0.1:80"), LIVE, api, pod="$(reboot)")
+    assert shlex.split(command)[-3:] == ["$(reboot)", *source]
+
+
+def test_the_next_command_about_an_endpoint_shows_its_pod_or_the_slice_without_one():
+    api = Invocation(source=("--kubeconfig=k",))
+    for pod, words in (("web-7", "describe pod -n shop web-7"), ("", "get endpointslices -n shop")):
+        port = make_port(endpoints=(make_endpoint(object_of(DEAD), pod=pod),))
+        subject = make_subject(port, service="shop/web")
+        assert next_command(DEAD, subject, api).startswith(f"kubectl {words}")
 
 
 def test_kubectl_is_not_suggested_for_a_host_outside_the_cluster():

@@ -17,7 +17,7 @@ from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import format_finding, format_port, on_nodes
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
-from .views import QUIET, flows, untried, without_answer
+from .views import QUIET, failing, flows, untried, without_answer
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
@@ -85,6 +85,23 @@ def test_the_next_command_about_unready_endpoints_examines_the_pods_unless_it_ha
     all_nodes = nodes(answer("node-1", port))
     assert explained(all_nodes).next == "userspace-proxy explain shop/web --pods"
     assert explained(all_nodes, has_pods=True).next.startswith("kubectl describe pods")
+
+
+@pytest.mark.parametrize(
+    ("facts", "end"),
+    [
+        ({"pod": "web-7"}, " (pod web-7)"),
+        ({}, " (its EndpointSlice names no pod)"),
+        ({"host": "db.example.com"}, ""),
+    ],
+)
+def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
+    port = make_port("web", endpoints=(failing(refuses(A), **facts), make_endpoint(B)))
+    one = explained(nodes(answer("node-1", port), answer("node-2", port)))
+    (clients,) = [step for step in last_part(one) if step.topic == "clients"]
+    says = f"{A} refuses connections (seen by both nodes that tried it)"
+    assert clients.details[0][1] == f"{says}{end}"
+    assert clients.details[1][1] == f"{B} has not been tried"
 
 
 def test_a_cause_of_several_services_is_named_with_them():

@@ -155,6 +155,10 @@ def test_answers_lost_on_only_one_node_are_attributed_to_the_path_unless_dials_t
             f"kubectl {kubectl_words(refuses(POD), WEB)}",
         ),
         (
+            {node: web(failing(refuses(POD), pod="web-7")) for node in "ab"},
+            "kubectl describe pod -n shop web-7",
+        ),
+        (
             {"a": web(failing(silent(POD))), "b": web(answering())},
             f"{EXPLAIN} --node=a",
         ),
@@ -172,7 +176,7 @@ def test_answers_lost_on_only_one_node_are_attributed_to_the_path_unless_dials_t
             EXPLAIN,
         ),
     ],
-    ids=["of-the-endpoint", "of-the-way", "of-pods", "of-the-node", "of-a-host"],
+    ids=["of-the-slices", "of-the-pod", "of-the-way", "of-pods", "of-the-node", "of-a-host"],
 )
 def test_the_suggested_command_runs_locally_or_names_the_node(members, command):
     (one,) = incidents_of([members])

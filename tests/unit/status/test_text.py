@@ -276,7 +276,10 @@ DEAD = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 900, last_at=N
 
 def make_broken_view(*more, dead=35, calm=285):
     """Return a node on which one dead endpoint fails the clients of many Services."""
-    endpoints = (make_endpoint("10.244.0.9:8080", cause=DEAD), make_endpoint("10.244.1.1:8080"))
+    endpoints = (
+        make_endpoint("10.244.0.9:8080", pod="broken-x", cause=DEAD),
+        make_endpoint("10.244.1.1:8080"),
+    )
     broken = [make_port(f"broken-{number}", endpoints=endpoints) for number in range(dead)]
     return make_view(*broken, *(make_port(f"calm-{number}") for number in range(calm)), *more)
 
@@ -291,7 +294,7 @@ def test_a_cause_shared_by_many_services_is_printed_once_on_the_first_screen():
         f"  ! {say(DEAD, Form.SHORT)}: 35 Services, since {since}",
         "      shop/broken-0, shop/broken-1, shop/broken-10, shop/broken-11 and 31 more",
         "      Seen 70 times, last 2 s ago",
-        f"      kubectl {kubectl_words(DEAD, '')}",
+        f"      kubectl {kubectl_words(DEAD, 'shop/broken-0', 'broken-x')}",
     ]
     assert max(map(len, lines)) <= 80
     assert sum("refuses" in line for line in lines) == 1
