@@ -235,7 +235,6 @@ def test_all_failing_ports_of_an_ip_are_one_incident():
     assert one.cause == seen(no_host(at, "cni0"), 90.0, 120.0, count=15)
     assert one.affected == "4 endpoints of 4 Services"
     assert one.command == f"kubectl {kubectl_words(one.cause, 'shop/a')}"
-    assert " endpointslices -n shop " in one.command
     assert set(incidents.ids(b).values()) == {one.id}
 
 
@@ -246,7 +245,7 @@ def test_the_command_about_an_endpoint_shows_its_pod():
     }
     for endpoints in ([of_pods["web-8"]], [of_pods["web-8"], of_pods["web-7"]]):
         (one,) = Incidents(make_view(make_port(endpoints=(WELL, *endpoints)))).all()
-        assert one.command == "kubectl describe pod -n shop web-8"
+        assert one.command == f"kubectl {kubectl_words(one.cause, 'shop/web', 'web-8')}"
 
 
 def test_an_ip_without_a_route_is_one_incident_and_no_lost_node():

@@ -6,7 +6,7 @@ from dataclasses import replace
 from tests.unit.status.views import make_endpoint, make_port
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses
-from userspace_proxy.causes.say import object_of
+from userspace_proxy.causes.say import kubectl_words, object_of
 from userspace_proxy.explain.next_command import Invocation, next_command
 
 from .subjects import make_subject
@@ -35,10 +35,11 @@ def test_arguments_are_quoted_in_the_next_command():
 
 def test_the_next_command_about_an_endpoint_shows_its_pod_or_the_slice_without_one():
     api = Invocation(source=("--kubeconfig=k",))
-    for pod, words in (("web-7", "describe pod -n shop web-7"), ("", "get endpointslices -n shop")):
+    for pod in ("web-7", ""):
         port = make_port(endpoints=(make_endpoint(object_of(DEAD), pod=pod),))
         subject = make_subject(port, service="shop/web")
-        assert next_command(DEAD, subject, api).startswith(f"kubectl {words}")
+        words = api.kubectl(kubectl_words(DEAD, "shop/web", pod))
+        assert next_command(DEAD, subject, api) == words
 
 
 def test_kubectl_is_not_suggested_for_a_host_outside_the_cluster():

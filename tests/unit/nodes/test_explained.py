@@ -14,7 +14,12 @@ from userspace_proxy.plan.digest import FORM
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.words import format_finding, format_port, on_nodes
+from userspace_proxy_kubectl.nodes.words import (
+    format_endpoint,
+    format_finding,
+    format_port,
+    on_nodes,
+)
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 from .views import QUIET, failing, flows, untried, without_answer
@@ -83,8 +88,9 @@ def test_the_next_command_about_unready_endpoints_examines_the_pods_unless_it_ha
     unready = untried(A, state="not ready", is_usable=False)
     port = make_port("web", endpoints=(unready,), cause=none_ready(1, 0, pods))
     all_nodes = nodes(answer("node-1", port))
-    assert explained(all_nodes).next == "userspace-proxy explain shop/web --pods"
-    assert explained(all_nodes, has_pods=True).next.startswith("kubectl describe pods")
+    assert explained(all_nodes).next == Invocation().again("shop/web", "--pods")
+    words = kubectl_words(port.cause, "shop/web")
+    assert explained(all_nodes, has_pods=True).next == f"kubectl {words}"
 
 
 @pytest.mark.parametrize(
@@ -97,11 +103,11 @@ def test_the_next_command_about_unready_endpoints_examines_the_pods_unless_it_ha
 )
 def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
     port = make_port("web", endpoints=(failing(refuses(A), **facts), make_endpoint(B)))
-    one = explained(nodes(answer("node-1", port), answer("node-2", port)))
-    (clients,) = [step for step in last_part(one) if step.topic == "clients"]
-    says = f"{A} refuses connections (seen by both nodes that tried it)"
-    assert clients.details[0][1] == f"{says}{end}"
-    assert clients.details[1][1] == f"{B} has not been tried"
+    all_nodes = nodes(answer("node-1", port), answer("node-2", port))
+    (merged,) = merge(all_nodes).ports
+    (clients,) = [step for step in last_part(explained(all_nodes)) if step.topic == "clients"]
+    texts = [f"{format_endpoint(merged.endpoints[0])}{end}", format_endpoint(merged.endpoints[1])]
+    assert [text for _, text in clients.details] == texts
 
 
 def test_a_cause_of_several_services_is_named_with_them():

@@ -175,6 +175,12 @@ def page() -> Iterator[str]:
             yield f"{what}:"
             yield from form.body.decode().splitlines()
     yield ""
+    yield "a wrong port:"
+    wrong = web(*(failing(refuses(f"10.1.2.{number}:80")) for number in range(9)), name="wrong")
+    merged = merge(all_of(*(answer_of(f"node-{number}", wrong) for number in range(1, 4))))
+    for one in merged.incidents:
+        yield format_incident(one, NOW, len(merged.answered))
+    yield ""
     yield "no answer:"
     yield from render_status(merge(all_of(without_answer("a")))).body.decode().splitlines()
 

@@ -109,8 +109,10 @@ def test_the_remedy_for_unanswered_clients_is_shown_even_without_a_cause():
 def test_the_remedy_for_unready_endpoints_is_the_command_that_examines_pods():
     unready = untried(state="not ready", is_usable=False)
     port = web(unready, cause=none_ready(1, 0, ("pods", "-n", "shop")))
-    page = page_of("shop/web", AllNodes((answer_of("node-1", port),)))
-    assert "kubectl userspace-proxy explain shop/web --pods" in words_of(page)
+    of_one = AllNodes((answer_of("node-1", port),))
+    (incident,) = merge(of_one).incidents
+    assert incident.cause.is_of_pods
+    assert incident.command in words_of(page_of("shop/web", of_one))
 
 
 def test_an_endpoint_that_a_node_has_not_dialled_is_shown_as_not_tried():
