@@ -73,6 +73,7 @@ class _Found:
     asked: tuple[str, ...] = ()
     """The flags that name the source, and flags of ``run`` that affect its plan."""
     pods: tuple[PathStep, ...] | None = None
+    slices: Sequence[PathStep] = ()
     planned: Sequence[PortFacts] | None = None
     """The Service ports as planned from the API server; None if it wasn't queried."""
     name: str = ""
@@ -117,7 +118,7 @@ def explain(given: Given) -> int:
         found.subject,
         client=client,
         dials=(dials or {}) if wants_dials else None,
-        pods=found.pods,
+        pods=(*(found.pods or ()), *found.slices),
         invocation=invocation,
     )
     if found.on_nodes is not None:
@@ -274,7 +275,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
 def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     from ..cluster.from_names import before_lookups
     from ..explain.planned import plan_status
-    from ..explain.pods import judge_pods
+    from ..explain.pods import foreign_slices, judge_pods
     from ..policy import PolicyOptions
     from ..sources.kubernetes.one_service import OneServiceReader
     from .running import run
@@ -300,7 +301,8 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
         steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
         pods = tuple(steps)
     flags, name = _cluster_flags(given, settings), state.service.proxy_name or ""
-    return _Found(subject, flags, pods, planned=subject.ports, name=name, plan=plan)
+    slices = foreign_slices(state.service, state.slices)
+    return _Found(subject, flags, pods, slices, planned=subject.ports, name=name, plan=plan)
 
 
 def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:

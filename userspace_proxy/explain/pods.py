@@ -1,12 +1,12 @@
-"""Explains why a Service has no endpoint, by its pods' labels, readiness and port names."""
+"""Explains a Service's endpoints by its pods, and by slices that aren't made from pods."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..facts import Level
 from ..facts.units import plural
-from ..model import Service
+from ..model import EndpointSlice, Service
 from ..model.pods import PodState
 from ..model.similar import nearest
 from ..policy.no_endpoints import selector_text
@@ -54,6 +54,20 @@ def judge_pods(
         hint = "The EndpointSlice controller of kube-controller-manager creates slices: is it up?"
         steps.append(PathStep(Level.TROUBLE, _TOPIC, what, hint))
     return steps + _other_numbers([t for t in targets if isinstance(t, int)], own)
+
+
+def foreign_slices(service: Service, slices: Iterable[EndpointSlice]) -> list[PathStep]:
+    """Return a step for each slice of a Service with a selector that isn't made from its pods."""
+    steps = []
+    for item in slices if service.selector else ():
+        ips = () if item.is_managed else [one.ip for one in item.endpoints if not one.pod]
+        if ips:
+            more = f" and {count:,} more" if (count := len(ips) - _SHOWN) > 0 else ""
+            come = "comes" if len(ips) == 1 else "come"
+            by = f", written by {item.manager}" if item.manager else ""
+            what = f"{', '.join(ips[:_SHOWN])}{more} {come} from EndpointSlice {item.key}{by}"
+            steps.append(PathStep(None, "slices", f"{what}; it names no pod"))
+    return steps[:_SHOWN]
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:

@@ -41,7 +41,7 @@ def explain(
     *,
     client: str = "",
     dials: Dials | None = None,
-    pods: Sequence[PathStep] | None = None,
+    pods: Sequence[PathStep] = (),
     invocation: Invocation | None = None,
 ) -> Explanation:
     """Return the steps of connections to a Service.
@@ -49,13 +49,13 @@ def explain(
     Args:
         client: The address of a client; empty for any client.
         dials: Results of dials; None if no dials were requested.
-        pods: The steps about the Service's pods; None if the pods weren't examined.
+        pods: The steps about the Service's pods, and about slices that aren't made from pods.
         invocation: How the user ran the program; None for no flags, and this machine's proxy.
     """
     invocation = invocation or Invocation()
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
-    whole = [*mistakes(subject), *(pods or ())]
+    whole = [*mistakes(subject), *pods]
     if client and subject.ports and not ports:
         whole.append(
             PathStep(Level.TROUBLE, "client", f"{subject.service} has no {family} address")
@@ -92,7 +92,7 @@ def explain(
             cause,
             subject,
             replace(invocation, has_dialled=dials is not None),
-            pod=next((step.pod for step in pods or () if step.pod), ""),
+            pod=next((step.pod for step in pods if step.pod), ""),
         ),
         parts=shown,
     )

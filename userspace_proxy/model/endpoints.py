@@ -11,6 +11,8 @@ from .notes import Note
 
 DEFAULT_WEIGHT = 100
 """The default weight of an endpoint. Source: Cilium, whose annotation is also read."""
+CONTROLLER = "endpointslice-controller.k8s.io"
+"""Kubernetes' controller for pods, not the controller that mirrors user-written Endpoints."""
 _name = operator.attrgetter("name")
 
 
@@ -74,8 +76,13 @@ class EndpointSlice:
     """The names of ports without a number."""
     is_headless: bool = False
     """Whether the slice has the label of headless Services, so that no other Service uses it."""
-    is_managed: bool = False
-    """Whether its label names Kubernetes' controller, whose endpoints are pods that have run."""
+    manager: str = ""
+    """The value of its label ``managed-by``: what writes the slice; empty if unknown."""
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether Kubernetes' controller writes it, whose endpoints are pods that have run."""
+        return self.manager == CONTROLLER
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with equal ports are equal."""

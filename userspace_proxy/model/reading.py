@@ -41,8 +41,6 @@ from .wire import (
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
-CONTROLLER = "endpointslice-controller.k8s.io"
-"""Kubernetes' controller for pods, not the controller that mirrors user-written Endpoints."""
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
@@ -113,7 +111,7 @@ def read_slice(
         notes=(*notes, *preference.notes, *hints.notes),
         is_headless=is_headless,
         unnumbered=tuple(port.name or "" for port in wire.ports or () if port.port is None),
-        is_managed=labels.get(LABEL_MANAGED_BY) == CONTROLLER,
+        manager=intern(labels.get(LABEL_MANAGED_BY) or ""),
     )
     return NameSlice.of(made) if are_names else made
 

@@ -265,7 +265,9 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     api.put(service(selector={"app": "web"}))
     api.put(endpoint_slice("10.244.0.1"))
     assert await run("web", f"--master={api.url}", "--steering=none") == 0
-    assert capsys.readouterr().out.splitlines() == [
+    first, slices, *lines = capsys.readouterr().out.splitlines()
+    assert slices.startswith("  · slices     10.244.0.1 ")
+    assert [first, *lines] == [
         f"default/web, from {api.url}",
         "default/web (IPv4)",
         "  ✓ address    10.96.7.1:80/TCP, ClusterIP",

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
-from userspace_proxy.explain.pods import judge_pods
+from userspace_proxy.explain.pods import foreign_slices, judge_pods
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Service, ServiceKey
+from userspace_proxy.model.endpoints import CONTROLLER
 from userspace_proxy.model.pods import PodState
 
-from .words import is_on_the_page
+from .words import SLICES, is_on_the_page
 
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
 
@@ -45,3 +48,19 @@ def test_only_unready_pods_are_listed_among_many():
 
 def test_the_recorded_page_contains_the_texts_of_pods():
     assert is_on_the_page("pods")
+
+
+@pytest.mark.parametrize(
+    ("slices", "service", "count"),
+    [
+        (SLICES["written by a program"], WEB, 1),
+        (SLICES["written by hand"], WEB, 1),
+        (SLICES["written by hand"], Service(WEB.key, ()), 0),
+        ([replace(SLICES["many"][0], manager=CONTROLLER)], WEB, 0),
+        (SLICES["many"] * 99, WEB, 10),
+    ],
+)
+def test_only_slices_not_made_from_the_pods_of_a_selector_are_named(slices, service, count):
+    steps = foreign_slices(service, slices)
+    assert [step.level for step in steps] == [None] * count
+    assert all(str(slices[0].key) in step.what for step in steps)

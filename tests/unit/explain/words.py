@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace as replace_subject
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from userspace_proxy.explain import Explanation, Invocation, explain, render_tex
 from userspace_proxy.explain.dial import DialResult, with_hosts
 from userspace_proxy.explain.explanation import Subject
 from userspace_proxy.explain.next_command import next_command
-from userspace_proxy.explain.pods import judge_pods
+from userspace_proxy.explain.pods import foreign_slices, judge_pods
 from userspace_proxy.facts import (
     EndpointFacts,
     FirewallFacts,
@@ -65,6 +65,8 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.model import (
     DataPath,
+    Endpoint,
+    EndpointSlice,
     Failure,
     Handling,
     Hold,
@@ -72,6 +74,7 @@ from userspace_proxy.model import (
     Protocol,
     Service,
     ServiceKey,
+    SliceKey,
 )
 from userspace_proxy.model.pods import PodState
 
@@ -393,6 +396,19 @@ def of_dials() -> Iterator[tuple[str, Explanation]]:
     )
 
 
+def _slice(*ips: str, manager: str = "") -> EndpointSlice:
+    endpoints = tuple(map(Endpoint, ips))
+    key = SliceKey("shop", "ext"), ServiceKey("shop", "web")
+    return EndpointSlice(*key, IPFamily.IPV4, (), endpoints, manager=manager)
+
+
+SLICES: Mapping[str, Sequence[EndpointSlice]] = {
+    "written by a program": (_slice("10.244.3.200", "10.244.3.201", manager="vm-sync"),),
+    "written by hand": (_slice("10.244.3.200"), _slice()),
+    "many": (_slice(*(f"10.244.3.{number}" for number in range(30))),),
+}
+
+
 def of_pods() -> Iterator[tuple[str, Explanation]]:
     """Yield explanations with pods."""
     for name, (pods, targets, has_endpoints) in _PODS.items():
@@ -400,6 +416,8 @@ def of_pods() -> Iterator[tuple[str, Explanation]]:
         yield f"pods: {name}", explain(make_subject(), pods=steps)
     db = judge_pods(Service(ServiceKey("shop", "db"), ()), (), (), has_endpoints=True)
     yield "pods: without a selector", explain(make_subject(), pods=db)
+    for name, slices in SLICES.items():
+        yield f"slices: {name}", explain(make_subject(), pods=foreign_slices(_WEB, slices))
 
 
 LIVE, PLANNED = make_subject(), make_subject(is_live=False)

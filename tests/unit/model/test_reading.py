@@ -8,6 +8,7 @@ from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.reading import (
     HINTED_MAX,
     HINTED_OTHERS,
+    LABEL_MANAGED_BY,
     read_node,
     read_slice,
     valid_addresses,
@@ -191,6 +192,11 @@ class TestSlice:
         item = a_slice(metadata={**metadata, "annotations": {name: text}})
         assert item.triggered_at == expected
         assert item == a_slice(metadata=metadata)
+
+    @pytest.mark.parametrize("manager", ["vm-sync", ""])
+    def test_the_label_names_what_writes_the_slice(self, manager):
+        labels = {LABEL: "web", LABEL_MANAGED_BY: manager or None}
+        assert a_slice(metadata={"name": "x", "labels": labels}).manager == manager
 
     def test_slices_of_headless_services_are_empty_without_dns(self):
         labels = {LABEL: "web", "service.kubernetes.io/headless": ""}

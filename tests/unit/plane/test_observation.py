@@ -6,6 +6,7 @@ import pytest
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts.connection import ConnectionFacts, ConnectionFilter
 from userspace_proxy.model import Endpoint, EndpointSlice, IPFamily, Node, ServiceKey, SliceKey
+from userspace_proxy.model.endpoints import CONTROLLER
 from userspace_proxy.plane.messages import Observed
 from userspace_proxy.plane.observation import Observation, PodNames
 from userspace_proxy.status.observing import Observing, Watcher
@@ -23,7 +24,9 @@ def put(store, *pods, name="web", namespace="shop", node="node-1", created="", i
     key = ServiceKey(namespace, name)
     store.put_service(replace(service(name, "10.96.0.1"), key=key, created=created))
     family = IPFamily.IPV4
-    item = EndpointSlice(SliceKey(*key), key, family, (), endpoints, is_managed=is_managed)
+    item = EndpointSlice(
+        SliceKey(*key), key, family, (), endpoints, manager=CONTROLLER * is_managed
+    )
     store.put_slice(item)
     return store.snapshot()
 
