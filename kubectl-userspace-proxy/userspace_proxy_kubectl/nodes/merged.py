@@ -31,7 +31,7 @@ from userspace_proxy.facts import (
 )
 
 from .agent_answer import AgentAnswer, AgentRun, AllNodes
-from .endpoints import MergedEndpoint, endpoints_of, same_cause, seen_together
+from .endpoints import MergedEndpoint, by_cause, endpoints_of, same_cause
 from .findings import NodeFinding, findings_of, other_settings_of
 from .incidents import MergedIncident, incidents_of
 from .rows import NodeRow, rows_of
@@ -361,11 +361,8 @@ class _UnhealthyNode(NamedTuple):
 
 def _group(same: Sequence[_UnhealthyNode]) -> NodeGroup:
     state = same[0].state
-    by_cause: dict[object, list[Cause]] = {}
-    for one in same:
-        for cause in one.stated:
-            by_cause.setdefault(same_cause(cause), []).append(cause)
-    causes = tuple(map(seen_together, by_cause.values()))
+    reported = by_cause((one.node, cause) for one in same for cause in one.stated)
+    causes = tuple(cause for cause, _ in reported)
     nodes = tuple(one.node for one in same)
     sentence = "; ".join(clause.text for clause in state.clauses) or state.sentence
     return NodeGroup(state.level, state.word, causes, sentence, nodes)
