@@ -136,11 +136,14 @@ def has_tried(endpoint: EndpointFacts) -> bool:
 
 def same_cause(cause: Cause) -> object:
     """Return a key that is equal if several nodes report the same about the same object."""
-    if cause.shared is None:
+    # Cost: 1,000 nodes may report hundreds of thousands of causes.
+    if (shared := cause.shared) is None:
         return cause.fact
+    if len(cause.params) == 1:
+        return cause.row.key, shared
     # The first parameter is the object. Numbers may differ, such as durations.
     texts = [value for _, value in cause.params[1:] if isinstance(value, str)]
-    return cause.row.key, cause.shared, *texts
+    return cause.row.key, shared, *texts
 
 
 def by_cause(seen: Iterable[tuple[str, Cause]]) -> NodesByCause:

@@ -217,7 +217,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     nodes = tuple(sorted(seen.nodes, key=in_order))
     reported = _failing(incident, seen.causes) or ((incident.cause, nodes),)
     named = str(reported[0][0].get("at"))
-    total = seen_together([cause for _, cause in seen.causes])
+    total = seen_together([incident.cause])
     counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
     # An endpoint that has answered since has no cause, but its lost packets show the path.
     causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
