@@ -194,21 +194,26 @@ def other_port_names(port: str, names: tuple[str, ...]) -> str:
     return f"its endpoints have no {_wanted(port)}; they have {shown}"
 
 
-def _no_port_hint(port: str, has_selector: bool) -> str:
+def _no_port_hint(port: str, has_selector: bool, target: str = "") -> str:
     if has_selector:
-        return "Name a container port so, or set targetPort to its name or number"
+        return "Give a container port this name, or set targetPort to its name or number"
     return "The ports of the EndpointSlice are empty: add those of the Service"
 
 
 @cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_no_port_hint)
-def no_port(port: str, has_selector: bool) -> str:
-    """The endpoints have no ports."""
+def no_port(port: str, has_selector: bool, target: str = "") -> str:
+    """The endpoints have no ports.
+
+    Args:
+        target: The name in targetPort; empty if unknown.
+    """
     sentence = f"its endpoints have no {_wanted(port)}, nor any other"
     if not has_selector:
         return sentence
     # The EndpointSlice controller omits ports that the pod doesn't have, so the target port's name
     # is wrong.
-    return f"{sentence}: targetPort is a name that no container port of its pods has"
+    name = f" {target}," if target else ""
+    return f"{sentence}: targetPort is{name} a name that no container port of its pods has"
 
 
 @cause(
@@ -216,11 +221,15 @@ def no_port(port: str, has_selector: bool) -> str:
     about="{port}",
     hint="targetPort is a name: give a container port of each pod this name",
 )
-def some_lack_port(port: str, have: int, total: int) -> str:
-    """Only some endpoints have the port, and serve it."""
+def some_lack_port(port: str, have: int, total: int, target: str = "") -> str:
+    """Only some endpoints have the port, and serve it.
+
+    Args:
+        target: The name in targetPort; empty if unknown.
+    """
     lack = total - have
     them = f"{lack:,} of its {total:,} endpoints {'has' if lack == 1 else 'have'}"
-    return f"{them} no {_wanted(port)}"
+    return f'{them} no container port named "{target}"' if target else f"{them} no {_wanted(port)}"
 
 
 @cause(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from sys import intern
 
@@ -63,7 +62,6 @@ def read_service(wire: WireService) -> Service:
         type=_service_type(spec.type),
         cluster_ips=() if is_headless else valid_addresses(addresses, CLUSTER_IPS, wrong),
         is_headless=is_headless,
-        other_targets=_other_targets(spec.ports or ()) if is_headless else (),
         selector=tuple(sorted((k, v or "") for k, v in (spec.selector or {}).items())),
         affinity_timeout_s=affinity_timeout_s,
         external_ips=valid_addresses(spec.external_ips or (), "spec.externalIPs", wrong),
@@ -113,14 +111,14 @@ def _service_port(wire: WireServicePort, index: int) -> ServicePort:
     node_port = wire.node_port or 0
     if not 0 <= node_port <= 65535:
         raise FieldError(f"{path}.nodePort", f"{node_port} is not in 1–65535")
+    target = str(wire.target_port or wire.port)
     return ServicePort(
-        intern(wire.name or ""), wire.port, intern(wire.protocol or "TCP"), node_port
+        intern(wire.name or ""),
+        wire.port,
+        intern(wire.protocol or "TCP"),
+        node_port,
+        intern(target) if target != str(wire.port) else "",
     )
-
-
-def _other_targets(ports: Sequence[WireServicePort]) -> tuple[tuple[int, str], ...]:
-    pairs = ((one.port or 0, str(one.target_port or one.port)) for one in ports)
-    return tuple((port, target) for port, target in pairs if target != str(port))
 
 
 def _is_vip(ingress: WireIngress) -> bool:

@@ -30,6 +30,13 @@ class ServicePort:
     """The protocol in upper case; policy ignores all but TCP and UDP."""
     node_port: int = 0
     """The node port; 0 without a node port."""
+    target: str = ""
+    """The ``targetPort``, a number or the name of container ports; empty if it is the port."""
+
+    @property
+    def target_name(self) -> str:
+        """The ``targetPort`` if it is a name; otherwise empty."""
+        return "" if self.target.isdigit() else self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,6 @@ class Service:
     cluster_ips: tuple[str, ...] = ()
     """Empty for headless and ExternalName Services, and for manifests before allocation."""
     is_headless: bool = False
-    other_targets: tuple[tuple[int, str], ...] = ()
-    """The ports of a headless Service with another ``targetPort``, which clients must dial."""
     of_endpoints: tuple[ServiceKey, ...] | None = None
     """The Services in front of its endpoints, such as ``web-0.web``; clients reach endpoints only
     through them. None if each endpoint answers on its own address."""

@@ -296,7 +296,9 @@ def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tup
     """Return a note if some pods lack a port; none for hand-written slices, which may intend it."""
     port, service = claim.port, state.service
     have, total = index.lacking(claim.key.family, port.name, claim.protocol)
-    return (some_lack_port(port.name, have, total),) if have and service.selector else ()
+    if not have or not service.selector:
+        return ()
+    return (some_lack_port(port.name, have, total, port.target_name),)
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:

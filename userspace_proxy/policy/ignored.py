@@ -36,8 +36,8 @@ def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
         name = service.external_name
         return is_external_name(name if is_ip(name) else "")
     if service.is_headless:
-        targets = service.other_targets
-        return is_headless(tuple(f"{target} (not {port})" for port, target in targets))
+        targets = (f"{one.target} (not {one.port})" for one in service.ports if one.target)
+        return is_headless(tuple(targets))
     if not service.cluster_ips:
         wrong = (note for note in service.notes if note.about == CLUSTER_IPS)
         return next(map(cause_of, wrong), no_cluster_ip())

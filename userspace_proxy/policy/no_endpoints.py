@@ -96,7 +96,7 @@ def _no_port(service: Service, port: ServicePort, family: IPFamily, index: Endpo
         return other_protocol(port.name, port.protocol, tuple(others), has_selector)
     if names := index.first_names(family):
         return other_port_names(port.name, tuple(names))
-    return no_port(port.name, has_selector)
+    return no_port(port.name, has_selector, port.target_name)
 
 
 def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:

@@ -96,11 +96,11 @@ class TestOnePort:
     def test_pods_lacking_the_port_get_a_note_unless_slices_are_handwritten(
         self, selector, notes, protocol
     ):
-        cart = service(ports=[replace(HTTP, protocol=protocol)], selector=selector)
+        cart = service(ports=[replace(HTTP, protocol=protocol, target="web")], selector=selector)
         others = slice_of("192.0.2.200", key="cart-2", ports=())
         of_pod = slice_of(POD_A.ip, ports=[SlicePort("http", 8080, protocol)])
         port = the_port(cart, of_pod, others)
-        assert port.notes == notes * (some_lack_port("http", 1, 2),)
+        assert port.notes == notes * (some_lack_port("http", 1, 2, "web"),)
         assert port.serving.endpoints == (POD_A,)
 
     @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def test_a_service_assigned_to_this_proxy_is_not_ignored(given, facts):
         ),
         (service(cluster_ips=(), is_headless=True), EVERYBODYS, is_headless()),
         (
-            service(cluster_ips=(), is_headless=True, other_targets=((80, "8080"),)),
+            service(
+                cluster_ips=(), is_headless=True, ports=(ServicePort("", 80, "TCP", target="8080"),)
+            ),
             EVERYBODYS,
             is_headless(("8080 (not 80)",)),
         ),

@@ -141,6 +141,7 @@ def test_empty_slices_are_the_cause_of_no_endpoints(of, slices, cause):
         ),
         # The EndpointSlice controller omits a port if the pod lacks its target port.
         (HTTP, [], no_port, {}),
+        (replace(HTTP, target="web"), [], no_port, {"target": "web"}),
     ],
 )
 def test_a_port_missing_from_all_endpoints_is_the_cause(port, targets, row, params, selector):
