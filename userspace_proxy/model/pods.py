@@ -11,6 +11,7 @@ from .wire import (
     WirePod,
     WirePodSpec,
     WirePodStatus,
+    WireReason,
     decode,
 )
 
@@ -77,11 +78,25 @@ def _container(status: WireContainerStatus) -> str:
     state, last = status.state or WireContainerState(), status.last_state or WireContainerState()
     if state.waiting is not None:
         text = _joined(f"waits: {state.waiting.reason}", state.waiting.message)
-        ended = last.terminated
-        return f"{text}; it ended with status {ended.exit_code}" if ended else text
+        return f"{text}; it {_ended(last.terminated)}" if last.terminated else text
     if state.terminated is not None:
-        return f"ended with status {state.terminated.exit_code}"
+        return _ended(state.terminated)
     return "runs, and its readiness probe hasn't succeeded"
+
+
+def last_end_of(container: WireContainerStatus) -> str:
+    """Return how a container last ended, such as "ended with status 137 (OOMKilled)".
+
+    The result is empty if the container hasn't ended yet.
+    """
+    last = container.last_state
+    return _ended(last.terminated) if last and last.terminated else ""
+
+
+def _ended(end: WireReason) -> str:
+    # "Error" and "Completed" state no more than the status.
+    reason = f" ({end.reason})" if end.reason not in (None, "Error", "Completed") else ""
+    return f"ended with status {end.exit_code}{reason}"
 
 
 def _joined(text: str, message: str | None) -> str:

@@ -330,7 +330,9 @@ class WirePodSpec(_Wire, frozen=True):
     affinity: _Affinity | None = None
 
 
-class _Reason(_Wire, frozen=True):
+class WireReason(_Wire, frozen=True):
+    """``waiting`` or ``terminated`` of a container's state."""
+
     reason: str | None = None
     message: str | None = None
     exit_code: int | None = None
@@ -339,9 +341,9 @@ class _Reason(_Wire, frozen=True):
 class WireContainerState(_Wire, frozen=True):
     """``state`` or ``lastState`` of a container."""
 
-    waiting: _Reason | None = None
+    waiting: WireReason | None = None
     running: WireHead | None = None
-    terminated: _Reason | None = None
+    terminated: WireReason | None = None
 
 
 class WireContainerStatus(_Wire, frozen=True):

@@ -27,7 +27,7 @@ from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.status.http_answer import Bounds, HttpAnswer, TooLarge, Unreadable, request_for
 
-from ..port_forward import ForwardTarget, PortForwardError, open_stream
+from ..port_forward import ForwardTarget, open_stream
 from . import agent_causes
 from .decoding import DECODED_PER_BYTE, LINE_BYTES, Allowance, most_of, read_change, read_whole_line
 
@@ -314,23 +314,25 @@ class _Rate:
             raise TooLarge(most)
 
 
-def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str = "") -> Cause:
+def cause_of_failure(
+    exc: UserspaceProxyError, namespace: str, node_state: str = "", last_end: str = ""
+) -> Cause:
     """Return why there is no answer.
 
     Args:
         exc: The exception raised by a call.
         namespace: The agent's namespace.
         node_state: Why the Node isn't ready; empty if it is ready, or its state is unknown.
+        last_end: How the agent's container last ended; empty if it hasn't ended yet.
     """
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:
-        case PortForwardError():
-            return agent_causes.forward_failed(namespace, text, node_state)
         case TooLarge(bytes_max=bytes_max):
             return agent_causes.answer_too_large(namespace, bytes_max / (1 << 20))
         case OtherStatus() | Unreadable():
             return agent_causes.answer_unreadable(namespace, text)
-    return agent_causes.forward_failed(namespace, text, node_state)
+    ended = f"; its container last {last_end}" if last_end else ""
+    return agent_causes.forward_failed(namespace, f"{text}{ended}", node_state)
 
 
 _REFUSAL_MAX = 200

@@ -13,6 +13,7 @@ _PODS = "get pods -n {where} -o wide"
 _OF_NODE = (
     "The node, its kubelet or the agent may be stopped, or may be cut off from the API server"
 )
+_OF_MEMORY = "Raise the memory limit of the agent's container (resources.limits.memory)"
 _OF_PORT = "Look at the agent's log, and at what listens at its port"
 
 
@@ -26,7 +27,11 @@ def no_agent(where: str) -> str:
     return "no agent"
 
 
-@cause(CauseCode.AGENT_MISSING, hint="Look at the pod's events and its last log", kubectl=_PODS)
+def _end_hint(where: str, why: str) -> str:
+    return _OF_MEMORY if "OOMKilled" in why else "Look at the pod's events and its last log"
+
+
+@cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl=_PODS)
 def agent_not_running(where: str, why: str) -> str:
     """The agent's pod exists but isn't running."""
     return f"the agent's pod does not run: {why}"
@@ -57,11 +62,13 @@ def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
     return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
 
 
-@cause(
-    CauseCode.AGENT_UNREAD,
-    hint="The node's kubelet opens port-forwards: look at the node, and at the agent's pod",
-    kubectl=_PODS,
-)
+def _forward_hint(where: str, why: str, node_state: str) -> str:
+    if "OOMKilled" in why:
+        return _OF_MEMORY
+    return "The node's kubelet opens port-forwards: look at the node, and at the agent's pod"
+
+
+@cause(CauseCode.AGENT_UNREAD, hint=_forward_hint, kubectl=_PODS)
 def forward_failed(where: str, why: str, node_state: str = "") -> str:
     """The API server or the kubelet can't open a stream to the agent, or the stream broke."""
     return _and_node(f"port-forward failed: {why}", node_state)

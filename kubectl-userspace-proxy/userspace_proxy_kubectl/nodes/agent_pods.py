@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from userspace_proxy.model.pods import state_of
+from userspace_proxy.model.pods import last_end_of, state_of
 from userspace_proxy.model.wire import (
     WireContainerStatus,
     WirePod,
@@ -51,6 +51,8 @@ class AgentPod:
     """Whether the pod has the flag ``--take-over``, as all of the chart's agents do."""
     reason: str = ""
     """Why the pod isn't running, in the cluster's words; empty if it is."""
+    last_end: str = ""
+    """How its container last ended; empty if it hasn't ended yet."""
     placement: Placement = field(default_factory=Placement)
     """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 
@@ -67,7 +69,9 @@ def read_agent(item: bytes) -> AgentPod | None:
         return None
     container = spec.containers[0]
     words = [*(container.command or ()), *(container.args or ())]
-    is_running = status.phase == "Running" and _runs(container.name, status.container_statuses)
+    statuses = status.container_statuses or ()
+    own = next((one for one in statuses if one.name == container.name), None)
+    is_running = status.phase == "Running" and _runs(own)
     return AgentPod(
         target=ForwardTarget(metadata.namespace or "", metadata.name, _port_of(words)),
         node=spec.node_name or "",
@@ -78,13 +82,13 @@ def read_agent(item: bytes) -> AgentPod | None:
         serves_name=_last_value(words, _NAME_FLAG),
         takes_over=_TAKE_OVER in words,
         reason="" if is_running else (state_of(pod).reason or "it does not run")[:_REASON_MAX],
+        last_end=last_end_of(own)[:_REASON_MAX] if own else "",
         placement=Placement(spec.node_selector or {}, tuple(spec.tolerations or ())),
     )
 
 
-def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
+def _runs(own: WireContainerStatus | None) -> bool:
     """Return whether a container of a pod in phase Running is running; True if unknown."""
-    own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
 
 

@@ -98,7 +98,8 @@ class Asking:
     ) -> None:
         if isinstance(exc, PortForwardError) and exc.number == errno.EACCES:
             self.refused = exc
-        answers.fail(node, cause_of_failure(exc, to.namespace, answers.state_of(node)))
+        state, ended = answers.state_of(node), answers.last_end_of(node)
+        answers.fail(node, cause_of_failure(exc, to.namespace, state, ended))
 
     def fail_late(self, answers: Answers, node: str, to: ForwardTarget, seconds: float) -> None:
         """Record that a node hasn't answered within some seconds, or has fallen silent."""
@@ -170,6 +171,10 @@ class Answers:
         """Return why a Node isn't ready; empty if it is ready, or its state is unknown."""
         state = (self._found.nodes or {}).get(node)
         return state.reason if state is not None else ""
+
+    def last_end_of(self, node: str) -> str:
+        """Return how the container of a node's agent last ended; empty if it hasn't ended yet."""
+        return next((one.last_end for one in self._found.agents.get(node, ())), "")
 
     @property
     def nodes(self) -> Mapping[str, AgentAnswer]:

@@ -56,7 +56,7 @@ def test_a_ready_pod_has_its_labels_and_port_names():
                     {
                         "name": "web",
                         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-                        "lastState": {"terminated": {"exitCode": 1}},
+                        "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
                     },
                 ],
             },
@@ -65,9 +65,14 @@ def test_a_ready_pod_has_its_labels_and_port_names():
         (
             {
                 "phase": "Running",
-                "containerStatuses": [{"name": "web", "state": {"terminated": {"exitCode": 137}}}],
+                "containerStatuses": [
+                    {
+                        "name": "web",
+                        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                    }
+                ],
             },
-            "container web ended with status 137",
+            "container web ended with status 137 (OOMKilled)",
         ),
         (
             {

@@ -11,7 +11,7 @@ WAITING = {
     "name": "userspace-proxy",
     "ready": False,
     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-    "lastState": {"terminated": {"exitCode": 1}},
+    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
 }
 
 
@@ -50,6 +50,8 @@ def test_a_crash_looping_container_counts_as_not_running():
     assert (found.is_running, found.is_ready) == (False, False)
     assert found.reason.startswith("container userspace-proxy ")
     assert ": CrashLoopBackOff: back-off" in found.reason
+    assert found.last_end == "ended with status 137 (OOMKilled)"
+    assert agent().last_end == ""
 
 
 def test_the_reason_why_a_pod_is_unscheduled_is_returned():

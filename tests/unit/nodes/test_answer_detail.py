@@ -5,6 +5,7 @@ import errno
 import msgspec
 import pytest
 
+from userspace_proxy.causes.say import remedy
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge, Unreadable
 from userspace_proxy_kubectl.nodes import agent_causes
@@ -117,6 +118,17 @@ def test_failures_become_causes_with_short_texts(answers, error, cause):
     asking.fail(answers, "node-1", TO, error)
     assert only(answers).problem == cause
     assert asking.refused is None
+
+
+def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers):
+    end = {"exitCode": 137, "reason": "OOMKilled"}
+    status = {"name": "userspace-proxy", "lastState": {"terminated": end}}
+    answers.take(found(pod(status={"phase": "Running", "containerStatuses": [status]})))
+    Asking().fail(answers, "node-1", TO, PortForwardError("it broke off", errno.ECONNRESET))
+    why = "it broke off; its container last ended with status 137 (OOMKilled)"
+    problem = only(answers).problem
+    assert problem == agent_causes.forward_failed("kube-system", why)
+    assert "resources.limits.memory" in remedy(problem)
 
 
 def test_forbidden_port_forwards_are_recorded(answers):

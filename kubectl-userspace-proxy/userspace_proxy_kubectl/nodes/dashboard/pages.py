@@ -234,6 +234,7 @@ def verdict(merged: Merged) -> str:
     """Return the state of the cluster in one line."""
     silent = len(merged.silent)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
+    where = " on the others" if silent else ""
     unhealthy = merged.unhealthy_services
     if unhealthy:
         needs = "needs" if len(unhealthy) == 1 else "need"
@@ -241,8 +242,8 @@ def verdict(merged: Merged) -> str:
     unknown = {port.key.of_service for port in merged.ports if port.mark is None}
     if unknown:
         known = f"Nothing shows whether clients of {plural(len(unknown), 'Service')} are answered."
-        return f"{answers} No Service fails. {known}"
-    return f"{answers} All Services are served as planned." if merged.answered else answers
+        return f"{answers} No Service fails{where}. {known}"
+    return f"{answers} All Services are served as planned{where}." if merged.answered else answers
 
 
 def say_calls(calls: AllCalls, merged: Merged) -> str:
