@@ -32,7 +32,7 @@ UNANSWERED_FLOW_S = 2
 second for names that they must forward; most resolvers wait 5 s (resolv.conf(5), ``timeout``)."""
 
 _FIREWALL = "look for a NetworkPolicy or firewall that"
-_HERE = "packets to or from it, also on this node or the pod's: `nft list ruleset`"
+_HERE = "packets to or from it, on this node, the pod's or in the pod: `nft list ruleset`"
 _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
@@ -60,20 +60,18 @@ def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> 
     return _of_endpoint(code, **columns)(words)
 
 
-def _loopback_of(at: At) -> str:
-    return "::1" if ":" in ip_of(str(at)) else "127.0.0.1"
-
-
 def _refuses_hint(at: At, was_open: bool) -> str:
     if was_open:
         return (
             "Its port was open before, so its targetPort is right: its program has ended (kubectl "
-            "describe pod POD and kubectl logs --previous POD show why), or a firewall rejects "
-            "connections now"
+            "describe pod POD and kubectl logs --previous POD show why), a firewall rejects "
+            "connections now, or another pod has its IP"
         )
+    others = "IPv4 or ::1" if ":" in ip_of(str(at)) else "127.0.0.1"
     return (
         "See where the program listens (`ss -ltun` in the pod): often on another port than "
-        f"targetPort, or only on {_loopback_of(at)}; if neither, {_FIREWALL} rejects {_HERE}"
+        f"targetPort, or only on {others}; if neither, {_FIREWALL} rejects {_HERE}, or another pod "
+        "has its IP"
     )
 
 
@@ -113,11 +111,10 @@ silent = _endpoint(
     past="did not answer",
     short="does not answer",
     is_of_host=True,
-    hint="See whether the pod still exists, and whether its program accepts connections: `ss -ltn` "
-    f"in the pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; where answers come "
-    "by another interface than packets leave by, rp_filter drops them (`nstat -az "
-    "TcpExtIPReversePathFilter`); a link that loses packets looks the same (`ping {ip}` on this "
-    "node)",
+    hint="See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
+    f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; if answers come by another "
+    "interface, rp_filter drops them (`nstat -az TcpExtIPReversePathFilter`); a wrong neighbour "
+    "(`ip neigh` on the pod's node) and a lossy link (`ping {ip}`) look the same",
     outside=_SILENT_OUTSIDE,
 )
 """Dials time out."""
@@ -259,8 +256,8 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     CauseCode.ENDPOINT_NO_HOST,
     about="{at}",
     past=_no_host_words("answered"),
-    hint="No pod has this address any more, or it is on another link: compare it with those of the "
-    "pods, and look at the pod's node",
+    hint="No pod has this address any more, its interface is down, or it is on another link: "
+    "compare it with those of the pods, and look at the pod's node (`ip link`)",
     outside=_ABSENT_OUTSIDE,
     is_of_host=True,
 )

@@ -56,6 +56,7 @@ _MIRRORED = "cart-1:0:IPv4"
 
 SAMPLES = (
     endpoints.refuses(_POD),
+    endpoints.refuses(_POD_V6),
     endpoints.refuses(_POD, was_open=True),
     endpoints.silent(_POD),
     endpoints.dropped_here(_POD, "nftables chain ip filter out drops packets to it"),
