@@ -306,6 +306,8 @@ class CauseRow(Generic[P]):
     """The remedy as arguments of ``kubectl``; empty if ``hint`` is used."""
     outside: Text = ""
     """The remedy for an endpoint by name, which isn't a pod: ``{host}``, ``{ip}``."""
+    to_some_nodes: Text = ""
+    """The remedy if other nodes are answered; empty if it is the same remedy."""
     at_times: Text = ""
     """The remedy if other clients are answered; empty if it is the same remedy."""
     at_times_outside: Text = ""
@@ -379,6 +381,7 @@ class Cause:
         params: The row's parameters in order, each with its name and value.
         when: When the cause was seen.
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
+        answers_nodes: Whether the endpoint answers other nodes: known only if all nodes are read.
         host: The DNS name that resolved to the endpoint; empty if the endpoint is listed by
             address.
         has_header: Whether the endpoint receives a PROXY header first.
@@ -391,8 +394,8 @@ class Cause:
     """
 
     __slots__ = (
-        "_shared", "answers_others", "before", "count", "fact", "first_at", "has_header", "host",
-        "last_at", "more", "params", "row", "when", "within", "written",
+        "_shared", "answers_nodes", "answers_others", "before", "count", "fact", "first_at",
+        "has_header", "host", "last_at", "more", "params", "row", "when", "within", "written",
     )  # fmt: skip
 
     def __init__(
@@ -402,6 +405,7 @@ class Cause:
         *,
         when: When = When.NOW,
         answers_others: bool = False,
+        answers_nodes: bool = False,
         host: str = "",
         has_header: bool = False,
         before: Cause | None = None,
@@ -412,7 +416,7 @@ class Cause:
         last_at: float = 0.0,
     ) -> None:
         self.row, self.params = row, tuple(params)
-        self.when, self.answers_others = when, answers_others
+        self.when, self.answers_others, self.answers_nodes = when, answers_others, answers_nodes
         self.host, self.has_header, self.before, self.more = host, has_header, before, more
         self.within = within
         self.count, self.first_at, self.last_at = count, first_at, last_at
@@ -482,13 +486,13 @@ class Cause:
         return _make, (self.row, self.params, dict(self.modifiers()))
 
     def _key(self) -> tuple[object, ...]:
-        of_remedy = self.answers_others, self.host
+        of_remedy = self.answers_others, self.answers_nodes, self.host
         return self.fact, of_remedy, self.count, self.first_at, self.last_at
 
 
 MODIFIERS = (
-    "when", "answers_others", "host", "has_header", "before", "more", "within", "count",
-    "first_at", "last_at",
+    "when", "answers_others", "answers_nodes", "host", "has_header", "before", "more", "within",
+    "count", "first_at", "last_at",
 )  # fmt: skip
 """The attributes that :meth:`Cause.replace` can change."""
 

@@ -33,6 +33,7 @@ second for names that they must forward; most resolvers wait 5 s (resolv.conf(5)
 
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 _HERE = "packets to or from it, on this node, the pod's or in the pod: `nft list ruleset`"
+_RP_FILTER = "`nstat -az TcpExtIPReversePathFilter`"
 _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
@@ -82,6 +83,9 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     hint=_refuses_hint,
     outside="See where the program on {host} listens (`ss -ltun`): often on another port than the "
     "endpoint's, or only on loopback; if neither, a firewall rejects packets to it",
+    to_some_nodes="Other nodes are answered: a firewall on the way rejects packets, also on the "
+    "pod's node (FORWARD chains in `nft list ruleset`), or another pod has its IP; or its program "
+    "has just started: `kubectl get pod POD` shows restarts",
     at_times="It answers at times: its program may end again and again (kubectl logs --previous "
     "POD shows why), or have just begun to listen; a readiness probe keeps clients away until it "
     "does. Or a firewall rejects some connections, as those above a limit, or another pod has the "
@@ -94,6 +98,17 @@ def refuses(at: At, *, was_open: bool = False) -> str:
     """Dials are answered by a RST or ICMP error; ``was_open`` if an earlier dial succeeded."""
     port = port_of(str(at))
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
+
+
+def _way_hint(at: At) -> str:
+    forwards, ip, more = "net.ipv4.ip_forward", "ip", f", and rp_filter ({_RP_FILTER})"
+    if ":" in ip_of(str(at)):
+        forwards, ip, more = "net.ipv6.conf.all.forwarding", "ip -6", ""
+    return (
+        f"Other nodes reach it, so look at the way, first on the pod's node: `sysctl {forwards}`; "
+        "FORWARD chains on both nodes (`nft list ruleset`), NetworkPolicies, routes between the "
+        f"nodes and in the pod (`{ip} route`){more}"
+    )
 
 
 _FULL_QUEUE = "(Recv-Q above Send-Q: it hangs, or has too much to do)"
@@ -113,9 +128,10 @@ silent = _endpoint(
     is_of_host=True,
     hint="See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
     f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; if answers come by another "
-    "interface, rp_filter drops them (`nstat -az TcpExtIPReversePathFilter`); a wrong neighbour "
-    "(`ip neigh` on the pod's node) and a lossy link (`ping {ip}`) look the same",
+    f"interface, rp_filter drops them ({_RP_FILTER}); a wrong neighbour (`ip neigh` on the pod's "
+    "node) and a lossy link (`ping {ip}`) look the same",
     outside=_SILENT_OUTSIDE,
+    to_some_nodes=_way_hint,
 )
 """Dials time out."""
 
@@ -165,6 +181,10 @@ def node_silent(node: str) -> str:
     return "does not answer, nor does any endpoint on it: it is down, or packets to it are lost"
 
 
+_LACKS_ROUTE = (
+    "look at the CNI plugin on this node, which adds routes to pods: `ip route get {ip}` fails "
+    "without one"
+)
 _UNREACHABLE_OUTSIDE = (
     "`ip route get {ip}` on this node shows the route; if it is right, a firewall on the way to "
     "{host} rejects packets from this node"
@@ -179,6 +199,7 @@ unreachable = _endpoint(
     past="was unreachable",
     short="is unreachable",
     is_of_host=True,
+    to_some_nodes=_way_hint,
     hint="`ip route get {ip}` on this node shows the route; compare the address with that of the "
     f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
     outside=_UNREACHABLE_OUTSIDE,
@@ -202,9 +223,9 @@ prohibited = _endpoint(
     CauseCode.ENDPOINT_UNREACHABLE,
     past="was unreachable",
     short="is unreachable",
-    hint="Compare the address with that of the pod; if they agree, look at the CNI plugin on this "
-    "node, which adds routes to pods: `ip route get {ip}` fails without one",
+    hint=f"Compare the address with that of the pod; if they agree, {_LACKS_ROUTE}",
     outside=_UNREACHABLE_OUTSIDE,
+    to_some_nodes=f"Other nodes reach it: {_LACKS_ROUTE}",
 )
 def no_route(at: At) -> str:
     """This node has no route to the endpoint."""
@@ -241,6 +262,10 @@ route_unreachable = _endpoint(
 """A route of type ``unreachable`` rejects dials."""
 
 
+_WRONG_LINK = (
+    "Other nodes reach it: see whether `ip route get {ip}` on this node shows the right link, and "
+    "whether that link works (`ip link`, `ip neigh`)"
+)
 _ABSENT_OUTSIDE = "Compare the address with that of {host}: its name may lead to a former one"
 
 
@@ -259,6 +284,7 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     hint="No pod has this address any more, its interface is down, or it is on another link: "
     "compare it with those of the pods, and look at the pod's node (`ip link`)",
     outside=_ABSENT_OUTSIDE,
+    to_some_nodes=_WRONG_LINK,
     is_of_host=True,
 )
 def no_host(at: At, interface: str = "") -> str:
@@ -273,6 +299,7 @@ def no_host(at: At, interface: str = "") -> str:
     hint="The host with that address, often the pod's node, is down or has left, or the route is "
     "an old one: `ip route get {ip}` shows it",
     outside=_ABSENT_OUTSIDE,
+    to_some_nodes=_WRONG_LINK,
     shared=("gateway",),
 )
 def no_gateway(at: At, gateway: str, interface: str) -> str:

@@ -117,7 +117,8 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
 @cause(
     CauseCode.NODES_DIFFER,
     hint="Something between these nodes and the endpoints drops or rejects packets: a firewall, a "
-    "NetworkPolicy, a route or the overlay network",
+    "NetworkPolicy, a route, the overlay network, or a node that doesn't forward (`sysctl "
+    "net.ipv4.ip_forward`, or that of IPv6)",
 )
 def path_fails(endpoints: int, places: tuple[str, ...], count: int) -> str:
     """Endpoints answer other nodes but not these nodes; ``places`` are the endpoints' nodes."""

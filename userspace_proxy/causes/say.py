@@ -77,9 +77,10 @@ def remedy(cause: Cause) -> str:
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
         # Use the remedy for the earlier failure: a router without a route back to the source can't
         # report the endpoint as unreachable.
-        return remedy(before.replace(host=cause.host))
+        return remedy(before.replace(host=cause.host, answers_nodes=cause.answers_nodes))
     row = cause.row
-    text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
+    special = row.outside if cause.host else row.to_some_nodes if cause.answers_nodes else ""
+    text = _written(special or row.hint, cause, is_quoted=True)
     if words := command(cause):
         text = f"kubectl {words}"
     if cause.answers_others:

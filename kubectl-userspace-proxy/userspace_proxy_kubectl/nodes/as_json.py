@@ -6,14 +6,16 @@ Rule 2: fields are only added.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import to_json as write_value
 
-from .endpoints import MergedEndpoint
+from .endpoints import MergedEndpoint, same_cause
 from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
@@ -108,7 +110,7 @@ def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
         "addresses": [one.address for one in port.frontends],
         "level": port.level,
         "sentence": format_port(port, merged),
-        "groups": [_group(group) for group in port.groups],
+        "groups": [_group(group, port.causes_of_endpoints) for group in port.groups],
         "served": port.served,
         "neutral": dict(port.neutral),
         "left_out": port.left_out,
@@ -118,11 +120,11 @@ def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
     }
 
 
-def _group(group: NodeGroup) -> dict[str, Any]:
+def _group(group: NodeGroup, of_endpoints: Mapping[object, Cause]) -> dict[str, Any]:
     return {
         "level": group.level,
         "state": group.state.word,
-        "causes": group.causes,
+        "causes": [of_endpoints.get(same_cause(one), one) for one in group.causes],
         "nodes": group.nodes,
     }
 

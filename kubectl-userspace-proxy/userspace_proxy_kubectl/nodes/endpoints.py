@@ -98,10 +98,19 @@ def extent_of(causes: Collection[Cause | None], unhealthy: int, answers: Collect
         return Extent.NONE
     if not answers:
         return Extent.ENDPOINT if unhealthy > 1 else Extent.ONE
-    is_path = causes and all(
-        cause is not None and not _OF_PATHS.isdisjoint((cause.code, cause.row)) for cause in causes
-    )
+    is_path = causes and all(cause is not None and _is_of_path(cause) for cause in causes)
     return Extent.PATH if is_path else Extent.SOME
+
+
+def with_extent(cause: Cause, extent: Extent) -> Cause:
+    """Return a cause whose remedy takes into account whether the endpoint answers other nodes."""
+    # An endpoint that comes and goes may have failed for a node just while it was away.
+    is_reached = extent is Extent.PATH or (extent is Extent.SOME and not _is_of_path(cause))
+    return cause.replace(answers_nodes=is_reached)
+
+
+def _is_of_path(cause: Cause) -> bool:
+    return not _OF_PATHS.isdisjoint((cause.code, cause.row))
 
 
 def answers_since(causes: Iterable[Cause], answers: Mapping[str, float]) -> tuple[str, ...]:
@@ -232,6 +241,7 @@ def _merged(
             failed.append((node, one.cause))
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
+    extent = extent_of(causes, len(causes), answers)
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),
@@ -240,8 +250,8 @@ def _merged(
         sum(one.is_usable for _, one in seen),
         tuple(tried),
         answers,
-        extent_of(causes, len(causes), answers),
-        by_cause(failed),
+        extent,
+        tuple((with_extent(cause, extent), nodes) for cause, nodes in by_cause(failed)),
         added(of_endpoint(one) for _, one in seen),
         left_out,
         doubts,

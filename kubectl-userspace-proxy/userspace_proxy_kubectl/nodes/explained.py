@@ -27,7 +27,7 @@ from userspace_proxy.status.incident_words import names_in_line
 
 from .agent_answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
-from .endpoints import Extent
+from .endpoints import Extent, same_cause
 from .findings import NodeFinding
 from .merged import Merged, MergedPort
 from .words import format_endpoint, format_finding, format_incident, format_port, on_nodes
@@ -216,8 +216,13 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the first cause, starting with the worst group of nodes; None without causes."""
-    return next((cause for group in port.groups for cause in group.causes), None)
+    """Return the first cause on the nodes with the worst state, or of its endpoint on all nodes."""
+    cause = next((cause for group in port.groups for cause in group.causes), None)
+    if cause is None:
+        return None
+    of_endpoints = (tuple(one for one, _ in endpoint.failing) for endpoint in port.endpoints)
+    same = (found for found in of_endpoints if same_cause(cause) in map(same_cause, found))
+    return next(same, (cause,))[0]
 
 
 def _next(port: MergedPort, service: str, invocation: Invocation) -> str:

@@ -45,6 +45,7 @@ from .endpoints import (
     last_answer,
     same_cause,
     seen_together,
+    with_extent,
 )
 
 # The number of endpoints that must fail together before the path to them is blamed: with fewer, the
@@ -221,13 +222,15 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
     # An endpoint that has answered since has no cause, but its lost packets show the path.
     causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
-    facts = replace(incident, cause=reported[0][0].replace(**counts), ports=len(seen.ports))
+    extent = extent_of(causes, len(tried & failed), answered)
+    cause = with_extent(reported[0][0].replace(**counts), extent)
+    facts = replace(incident, cause=cause, ports=len(seen.ports))
     return MergedIncident(
         facts,
         nodes,
         len(tried),
         len(answered),
-        extent_of(causes, len(tried & failed), answered),
+        extent,
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
         reported,

@@ -161,9 +161,9 @@ class MergedPort:
         return endpoints_of(self.members, self.left_out)
 
     @property
-    def causes_of_endpoints(self) -> frozenset[object]:
-        """The keys of the causes of the port's endpoints, from ``same_cause``."""
-        return frozenset(same_cause(cause) for one in self.endpoints for cause, _ in one.failing)
+    def causes_of_endpoints(self) -> Mapping[object, Cause]:
+        """The causes of the port's endpoints on all nodes, by the keys of ``same_cause``."""
+        return {same_cause(cause): cause for one in self.endpoints for cause, _ in one.failing}
 
 
 @dataclass(frozen=True)

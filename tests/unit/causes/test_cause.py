@@ -34,6 +34,7 @@ REFUSES = refuses(POD)
 STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 3, "within": "x"}
 UNSTATED = {
     "answers_others": True,
+    "answers_nodes": True,
     "host": "db.example.com",
     "count": 9,
     "first_at": 3.0,

@@ -4,17 +4,19 @@ import re
 
 import pytest
 
-from userspace_proxy.causes.cause import ROWS, Cause, When
+from userspace_proxy.causes.cause import ROWS, Cause, CauseCode, When
 from userspace_proxy.causes.endpoints import (
     answers_late,
     cuts_off,
     denies,
     no_datagram,
     no_host,
+    no_route,
     node_silent,
     refuses,
     resets,
     sends_nothing,
+    silent,
     unreachable,
 )
 from userspace_proxy.causes.say import (
@@ -134,9 +136,38 @@ def test_a_previously_unreachable_endpoint_keeps_the_route_remedy(host):
     assert remedy(since) == remedy(unreachable(POD).replace(host=host))
 
 
+@pytest.mark.parametrize(
+    ("cause", "clue"),
+    [
+        (silent(POD), "first on the pod's node: `sysctl net.ipv4.ip_forward`; FORWARD chains"),
+        (silent("[fd00::8]:80"), "`sysctl net.ipv6.conf.all.forwarding`"),
+        (silent("[fd00::8]:80"), "in the pod (`ip -6 route`)"),
+        (unreachable(POD), "FORWARD chains on both nodes (`nft list ruleset`)"),
+        (no_host(POD, "eth0"), "whether that link works"),
+        (no_route(POD), "look at the CNI plugin on this node"),
+        (refuses(POD, was_open=True), "a firewall on the way rejects packets, also on the pod's"),
+    ],
+)
+def test_the_remedy_for_an_endpoint_that_answers_other_nodes_suspects_the_way(cause, clue):
+    """Users looked at the pod's program and its existence, which the answered node had refuted."""
+    text = remedy(cause.replace(answers_nodes=True))
+    assert clue in text
+    for refuted in ("has ended", "pod still exists", "No pod has", "with that of the pod"):
+        assert refuted not in text
+    assert "rp_filter" not in text or ":" not in ip_of(object_of(cause)), "IPv6 has none"
+    since = no_datagram(POD).replace(before=cause, answers_nodes=True)
+    if cause.code is CauseCode.ENDPOINT_UNREACHABLE:
+        assert remedy(since) == text
+
+
 @pytest.mark.parametrize("cause", OF_ENDPOINTS, ids=lambda cause: str(cause.row))
 def test_the_remedy_for_an_endpoint_by_name_mentions_no_pod(cause):
-    for text in (remedy(cause.replace(host=HOST)), at_times(cause, HOST)):
+    outside = cause.replace(host=HOST)
+    for text in (
+        remedy(outside),
+        remedy(outside.replace(answers_nodes=True)),
+        at_times(cause, HOST),
+    ):
         assert (HOST in text) is bool(cause.row.outside)
         words = ("pod", "Pod", "POD", "targetPort", "NetworkPolicy")
         assert not [word for word in words if word in text]

@@ -298,6 +298,7 @@ def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "one incident", ", ".join(map(str, cause.shared or ())), ()
     yield "remedy", usual, ()
     yield "outside", remedy(outside), (usual,)
+    yield "to some nodes", remedy(cause.replace(answers_nodes=True)), (usual,)
     yield "at times", remedy(at_times), (usual,)
     both = remedy(outside.replace(answers_others=True))
     yield "at times outside", both, (remedy(outside), remedy(at_times))

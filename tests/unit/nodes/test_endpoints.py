@@ -22,6 +22,7 @@ from userspace_proxy_kubectl.nodes.endpoints import (
     has_tried,
     same_cause,
     seen_together,
+    with_extent,
 )
 from userspace_proxy_kubectl.nodes.text import render_status
 
@@ -94,7 +95,8 @@ def test_an_endpoint_lists_the_nodes_that_dialled_it_with_results():
     sick, other = endpoints_of(members)
     assert (sick.address, sick.node, sick.usable, sick.extent) == (POD, "n3", 5, Extent.SOME)
     assert (sick.tried, sick.answered) == (("a", "b", "c", "d"), ("a",))
-    assert sick.failing == ((silent(POD), ("c", "d")), (refuses(POD), ("b",)))
+    refused = refuses(POD).replace(answers_nodes=True)
+    assert sick.failing == ((silent(POD), ("c", "d")), (refused, ("b",)))
     assert (sick.sums.connections, sick.sums.failed) == (3, 2)
     assert (other.address, other.tried, other.usable) == (OTHER, (), 2)
     assert other.extent is Extent.NONE
@@ -146,6 +148,23 @@ def test_past_causes_follow_those_of_now():
     past = silent(POD).replace(when=When.PAST)
     found = by_cause([("a", past), ("b", past), ("c", refuses(POD))])
     assert [nodes for _, nodes in found] == [("c",), ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("cause", "extent", "is_reached"),
+    [
+        (silent(POD), Extent.PATH, True),
+        (refuses(POD), Extent.SOME, True),
+        (silent(POD), Extent.SOME, False),
+        (refuses(POD), Extent.ENDPOINT, False),
+        (silent(POD), Extent.ONE, False),
+    ],
+)
+def test_a_remedy_assumes_that_other_nodes_reach_an_endpoint_only_if_they_do(
+    cause, extent, is_reached
+):
+    """An endpoint that comes and goes may have been silent only while it was away."""
+    assert with_extent(cause, extent).answers_nodes is is_reached
 
 
 def test_a_cause_is_the_same_on_nodes_that_know_more_about_it():

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
-from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses
+from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses, silent
 from userspace_proxy.causes.say import command, kubectl_words, remedy
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
@@ -22,7 +22,7 @@ from userspace_proxy_kubectl.nodes.words import (
 )
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
-from .views import QUIET, failing, flows, untried, without_answer
+from .views import QUIET, answering, failing, flows, untried, without_answer
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
@@ -108,6 +108,13 @@ def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
     (clients,) = [step for step in last_part(explained(all_nodes)) if step.topic == "clients"]
     texts = [f"{format_endpoint(merged.endpoints[0])}{end}", format_endpoint(merged.endpoints[1])]
     assert [text for _, text in clients.details] == texts
+
+
+def test_the_remedy_for_clients_is_that_of_the_endpoint_on_all_nodes():
+    sick = answer("node-2", make_port("web", endpoints=(failing(silent(A)),)))
+    well = answer("node-1", make_port("web", endpoints=(answering(A),)))
+    (clients,) = [step for step in last_part(explained(nodes(well, sick))) if step.hint]
+    assert clients.hint == remedy(silent(A).replace(answers_nodes=True))
 
 
 def test_a_cause_of_several_services_is_named_with_them():

@@ -91,8 +91,10 @@ def test_an_answer_older_than_the_failures_is_no_evidence_for_an_incident():
     sick = web(failing(silent(POD).replace(**SEEN)))
     (one,) = incidents_of([{"a": sick, "b": web(old)}])
     assert (one.tried, one.answered, one.extent) == (2, 0, Extent.ONE)
+    assert not one.cause.answers_nodes
     (one,) = incidents_of([{"a": sick, "b": web(answering())}])
     assert (one.answered, one.extent) == (1, Extent.PATH)
+    assert one.cause.answers_nodes, "the remedy suspects the way"
 
 
 def test_a_node_with_a_summary_does_not_count_as_having_dialled():
