@@ -155,8 +155,13 @@ def same_cause(cause: Cause) -> object:
     return cause.row.key, shared, *texts
 
 
-def by_cause(seen: Iterable[tuple[str, Cause]]) -> NodesByCause:
-    """Group nodes by their causes: past causes last, then the cause on most nodes first."""
+def by_cause(seen: Iterable[tuple[str, Cause]], places: Collection[str] = ()) -> NodesByCause:
+    """Group nodes by their causes: past causes last, then the cause on most nodes first.
+
+    Args:
+        places: The nodes on which the endpoints run: as these are nearest, the causes that they see
+            come first.
+    """
     found: dict[object, list[tuple[str, Cause]]] = {}
     for node, cause in seen:
         found.setdefault(same_cause(cause), []).append((node, cause))
@@ -165,7 +170,11 @@ def by_cause(seen: Iterable[tuple[str, Cause]]) -> NodesByCause:
     return tuple(
         sorted(
             zip(causes, nodes, strict=True),
-            key=lambda one: (one[0].when is When.PAST, -len(one[1])),
+            key=lambda one: (
+                one[0].when is When.PAST,
+                not any(place in one[1] for place in places),
+                -len(one[1]),
+            ),
         )
     )
 
@@ -227,7 +236,7 @@ def _merged(
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
     pods = (one.pod for _, one in seen)
-    places = (one.node for _, one in seen)
+    place = next((one.node for _, one in seen if one.node), "")
     failed: list[tuple[str, Cause]] = []
     tried: list[str] = []
     answered: dict[str, float] = {}
@@ -246,12 +255,12 @@ def _merged(
         address,
         next(filter(None, hosts), ""),
         next(filter(None, pods), ""),
-        next(filter(None, places), ""),
+        place,
         sum(one.is_usable for _, one in seen),
         tuple(tried),
         answers,
         extent,
-        tuple((with_extent(cause, extent), nodes) for cause, nodes in by_cause(failed)),
+        tuple((with_extent(cause, extent), nodes) for cause, nodes in by_cause(failed, [place])),
         added(of_endpoint(one) for _, one in seen),
         left_out,
         doubts,

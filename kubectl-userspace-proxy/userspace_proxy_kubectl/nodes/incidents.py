@@ -82,7 +82,7 @@ class MergedIncident:
     @property
     def command(self) -> str:
         """A shell command that shows more; a comment in it names the node if it must run there."""
-        service, node = self.incident.services[0], shell_word(self.nodes[0])
+        service, node = self.incident.services[0], shell_word(self.failing[0][1][0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
         if self.cause.is_of_pods:
@@ -216,7 +216,8 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         [one.cause for one in failing if one.cause is not None] or [incident.cause], answers
     )
     nodes = tuple(sorted(seen.nodes, key=in_order))
-    reported = _failing(incident, seen.causes) or ((incident.cause, nodes),)
+    places = {reach.places[at] for at in incident.endpoints if at in reach.places}
+    reported = _failing(incident, seen.causes, places) or ((incident.cause, nodes),)
     named = str(reported[0][0].get("at"))
     total = seen_together([incident.cause])
     counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
@@ -238,7 +239,9 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     )
 
 
-def _failing(incident: IncidentFacts, seen: Sequence[tuple[str, Cause]]) -> NodesByCause:
+def _failing(
+    incident: IncidentFacts, seen: Sequence[tuple[str, Cause]], places: Collection[str]
+) -> NodesByCause:
     """Return the causes of an IP's endpoints, or of the worst one if these have several IPs.
 
     Empty if the incident isn't about endpoints.
@@ -251,7 +254,7 @@ def _failing(incident: IncidentFacts, seen: Sequence[tuple[str, Cause]]) -> Node
         for _, cause in seen:
             alike[cause.row.key][str(cause.get("at"))] = None
         seen = [(node, at_ports(cause, list(alike[cause.row.key]))) for node, cause in seen]
-    failing = by_cause(seen)
+    failing = by_cause(seen, places)
     at = failing[0][0].get("at")
     return tuple(one for one in failing if is_of_ip or one[0].get("at") == at)
 

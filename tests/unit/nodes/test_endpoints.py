@@ -144,6 +144,16 @@ def test_causes_with_other_texts_are_other_causes_of_an_endpoint(one, other, is_
     assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
 
 
+def test_the_cause_that_an_endpoints_own_node_sees_now_is_listed_first():
+    near = no_host(POD, "cni0")
+    members = {node: web(failing(unreachable(POD), node="c")) for node in "ab"}
+    (one,) = endpoints_of({**members, "c": web(failing(near, node="c"))})
+    assert one.failing == ((near, ("c",)), (unreachable(POD), ("a", "b")))
+    past = failing(near.replace(when=When.PAST), node="c", is_past=True)
+    (one,) = endpoints_of({**members, "c": web(past)})
+    assert [nodes for _, nodes in one.failing] == [("a", "b"), ("c",)]
+
+
 def test_past_causes_follow_those_of_now():
     past = silent(POD).replace(when=When.PAST)
     found = by_cause([("a", past), ("b", past), ("c", refuses(POD))])

@@ -4,7 +4,13 @@ import msgspec
 import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
-from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses, silent
+from userspace_proxy.causes.endpoints import (
+    NO_DATAGRAM_HINT,
+    no_host,
+    refuses,
+    silent,
+    unreachable,
+)
 from userspace_proxy.causes.say import command, kubectl_words, remedy
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
@@ -115,6 +121,16 @@ def test_the_remedy_for_clients_is_that_of_the_endpoint_on_all_nodes():
     well = answer("node-1", make_port("web", endpoints=(answering(A),)))
     (clients,) = [step for step in last_part(explained(nodes(well, sick))) if step.hint]
     assert clients.hint == remedy(silent(A).replace(answers_nodes=True))
+
+
+def test_the_remedy_for_clients_is_that_of_the_cause_on_the_endpoints_own_node():
+    causes = {"node-1": unreachable(A), "node-2": unreachable(A), "node-3": no_host(A, "cni0")}
+    answers = [
+        answer(node, make_port("web", endpoints=(failing(cause, node="node-3"),)))
+        for node, cause in causes.items()
+    ]
+    (clients,) = [step for step in last_part(explained(nodes(*answers))) if step.hint]
+    assert clients.hint == remedy(no_host(A, "cni0"))
 
 
 def test_a_cause_of_several_services_is_named_with_them():

@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
+    no_host,
     not_all_to_endpoint,
     owes_answers,
     refuses,
@@ -26,6 +27,24 @@ SEEN = {"first_at": NOW - 60, "last_at": NOW - 2, "count": 4}
 WEB = "shop/web"
 EXPLAIN = f"kubectl userspace-proxy explain {WEB}"
 PODS = [f"10.244.3.{number}:8080" for number in range(1, 6)]
+
+
+def test_the_cause_at_an_ip_is_the_one_that_the_endpoints_own_node_sees():
+    """A pod's interface was down: other nodes hid that its own node found no host."""
+    away = {"first_at": NOW - 60, "last_at": NOW - 1}
+    seen = {
+        "node-1": unreachable(POD).replace(count=5, **away),
+        "node-2": silent(POD).replace(count=4, **away),
+        "node-3": no_host(POD, "cni0").replace(**SEEN),
+    }
+    members = {node: web(failing(cause, node="node-3")) for node, cause in seen.items()}
+    (one,) = incidents_of([members])
+    assert one.cause == no_host(POD, "cni0").replace(**{**away, "count": 13})
+    assert (one.nodes, one.extent) == (tuple(seen), Extent.ENDPOINT)
+    assert one.failing[0][1] == ("node-3",)
+    past = failing(seen["node-3"].replace(when=When.PAST), node="node-3", is_past=True)
+    (one,) = incidents_of([{**members, "node-3": web(past)}])
+    assert (one.cause.row, one.failing[0][1]) == (unreachable, ("node-1",))
 
 
 def test_an_endpoint_failing_on_several_nodes_is_one_incident():

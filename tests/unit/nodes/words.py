@@ -66,6 +66,10 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "two causes": (_SILENT, _REFUSES, *[answering()] * 9),
     "two causes, none is answered": (_SILENT, _SILENT, _REFUSES),
     "three causes": (_SILENT, _REFUSES, failing(unreachable(POD)), answering(), answering()),
+    "two causes, one of its own node": tuple(
+        failing(cause, node="node-3")
+        for cause in (unreachable(POD), unreachable(POD), no_host(POD, "cni0"))
+    ),
     "three causes, none is answered": (_SILENT, failing(unreachable(POD)), _ABSENT),
     "answers are older than the failures": (_NOW_SILENT, _BEFORE, _BEFORE),
     "one answer is older than the failures": (_NOW_SILENT, _NOW_SILENT, _BEFORE),
