@@ -14,9 +14,9 @@ address up to the socket: all nat chains come first, and all filter chains on th
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
 that names the frontend, for all pods of this node: a firewall may legitimately deny some clients.
-For frontends that are meant for other hosts, it suffices if it is certain for these.
 Rule 2: rules that may drop or translate packets are listed as not followed; those that name a
-frontend make it unknown whether its clients are answered.
+frontend make it unknown whether its clients are answered, as do chains that take all packets of
+other hosts to a frontend for these: perhaps it is closed on purpose.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import SteeringError
@@ -163,7 +164,7 @@ class EarlierChains:
                 uplinks = [one for one in links_of_clients() if one.is_uplink]
                 of = [one for one in uplinks if _has_family(one, frontend.family)]
                 if cause := explain_chain(chain, chains, frontend, to, of):
-                    found.setdefault(frontend, cause)
+                    perhaps[frontend] = replace(cause, is_certain=False)
             named = [place for place in named_places(chains, places) if place[0] not in found]
             links = pods() if named else []
             most = FOLLOWED_MAX // (_count(chains) + _RULES_PER_CALL)
@@ -174,7 +175,7 @@ class EarlierChains:
                 if cause := explain_chain(chain, chains, frontend, to, of):
                     found[frontend] = cause
                 elif doubt := doubt_of(chain, chains, frontend, to):
-                    perhaps[frontend] = doubt
+                    perhaps.setdefault(frontend, doubt)
         return perhaps | found
 
 
