@@ -224,8 +224,8 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     # An endpoint that has answered since has no cause, but its lost packets show the path.
     causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
     extent = extent_of(causes, len(tried & failed), answered)
-    cause = with_extent(reported[0][0].replace(**counts), extent)
-    facts = replace(incident, cause=cause, ports=len(seen.ports))
+    reported = tuple((with_extent(cause, extent), of) for cause, of in reported)
+    facts = replace(incident, cause=reported[0][0].replace(**counts), ports=len(seen.ports))
     return MergedIncident(
         facts,
         nodes,
