@@ -453,7 +453,8 @@ def answers_at_end(at: At, waited_s: float) -> str:
 answers_flows_late = _endpoint(
     CauseCode.ENDPOINT_ANSWERS_LATE,
     "answers_flows_late",
-    "answered late",
+    "answers late",
+    past="answered late",
     hint=f"Clients that wait for {UNANSWERED_FLOW_S} s or less get nothing; most resolvers wait "
     "for 5 s. Find out from the log and load of the program why it is slow: a DNS server may wait "
     "for one that it asks",

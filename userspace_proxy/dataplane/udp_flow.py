@@ -580,8 +580,9 @@ class UdpFlow(Handler):
             counters = self.group.answered(self.endpoint, now)
             if self.first_byte_s >= UNANSWERED_FLOW_S:
                 self._note_unanswered(counters)
-                counters.came_late()
-            counters.ends.succeeded_at = now
+                counters.came_late(self.first_byte_s)
+            else:
+                counters.ends.succeeded_at = now
             if self.tried:
                 self.group.counters.saved += 1
                 self.note(ConnectionEvent.SAVED)

@@ -369,9 +369,9 @@ def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: boo
 
 
 @clause()
-def no_byte_in_time(ended: int, total: int) -> str:
+def no_byte_in_time(ended: int, total: int, protocol: str = "TCP") -> str:
     """State that ``ended`` of all connections got no byte in time."""
-    return f"{_counted(ended, total, 'connection')} got no byte in time"
+    return f"{_counted(ended, total, noun_of(protocol))} got no byte in time"
 
 
 @clause()

@@ -15,6 +15,7 @@ from ..causes.endpoints import (
     UNANSWERED_S,
     absent,
     answers_at_end,
+    answers_flows_late,
     answers_late,
     cuts_off,
     denies,
@@ -141,6 +142,8 @@ def _failure(
     if has_many_ends and is_silent and isinstance(obstacle, DroppedBy):
         return seen(dropped_here(address, obstacle.what), ends, clock)
     if has_many_ends and not _left_at_once(ends):
+        if end.late and is_silent:
+            return seen(answers_flows_late(address), ends, clock)
         if end.late and end.failure is Failure.UNANSWERED:
             row = answers_at_end if end.late.is_at_end else answers_late
             return seen(row(address, end.late.waited_s), ends, clock)

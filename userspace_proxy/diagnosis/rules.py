@@ -275,6 +275,18 @@ def never_answered(case: Case) -> PortVerdict | None:
     return PortVerdict(Level.ATTENTION, state, case.what_fails, lead=said.closed(case.ended))
 
 
+def flows_are_late(case: Case) -> PortVerdict | None:
+    """Report that answers to flows arrive late, when their clients may have left."""
+    is_late = case.only_code is CauseCode.ENDPOINT_ANSWERS_LATE
+    if not (case.all_fail and case.is_flows and is_late):
+        return None
+    verdict = Level.ATTENTION, PortState.UNANSWERED
+    if case.are_past:
+        verdict = Level.OK, PortState.UNKNOWN
+    counted = said.no_byte_in_time(case.ended, case.connections, case.port.protocol)
+    return PortVerdict(*verdict, (counted, *_why(case.failing)))
+
+
 def failed_before(case: Case) -> PortVerdict | None:
     """Report failed endpoints that haven't been dialled since, and may have recovered."""
     if not (case.all_fail and case.are_past):
@@ -711,6 +723,7 @@ _ALL_FAIL: Sequence[Rule] = (
     some_are_denied,
     silent_to_some,
     never_answered,
+    flows_are_late,
     failed_before,
     cut_off,
     unanswered,

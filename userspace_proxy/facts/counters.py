@@ -19,7 +19,7 @@ from ..model.failures import LEFT
 from .figures import GAUGES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
 from .last_minute import MINUTE_NAMES
-from .streak import Exclusions, Streak, StreakPart
+from .streak import Exclusions, LateByte, Streak, StreakPart
 
 
 class Counters:
@@ -126,7 +126,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Failed dials, except dials that failed because of this node."""
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
-        left; a first byte on another connection is a success."""
+        left; a first byte on another connection, or in time on another flow, is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to one of these clients is a success if this process still remembers the client."""
@@ -202,8 +202,10 @@ class EndpointCounters(_EndpointSlots, Counters):
         self._closed = self.ends.succeeded_at, count
         return count >= _CLOSED_MAX
 
-    def came_late(self) -> None:
-        """Record the answer to a flow that was counted as unanswered."""
+    def came_late(self, waited_s: float) -> None:
+        """Record the answer to a flow that was counted as unanswered, which isn't a success."""
+        late = LateByte(waited_s, is_at_end=False)
+        self.ends.still_fails(self.ends.part.last_at, Failure.NO_DATAGRAM, late=late)
         self.unanswered -= 1
         self.unanswered_flows -= 1
         self.late += 1

@@ -44,7 +44,7 @@ class StreakPart(NamedTuple):
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """How many failures there were in a row; if 0, the other fields are meaningless."""
+    """How many failures there were in a row; if 0, only ``late`` has a meaning."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
@@ -137,6 +137,8 @@ class Streak:
         """Add an increment from any process; a success may already have ended the streak."""
         self.succeeded_at = max(self.succeeded_at, part.succeeded_at)
         have = self.part
+        if part.late and not part.failures and self.is_on:
+            self.part = have._replace(late=part.late)
         if not part.failures or part.last_at <= min(self.succeeded_at, have.last_at):
             return
         first_at = part.first_at

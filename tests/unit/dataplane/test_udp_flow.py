@@ -391,7 +391,8 @@ async def test_a_flow_answered_late_is_no_longer_unanswered(timed, timers, looks
     pod.send_to(b"answer", proxy)
     assert await client.receive() == b"answer"
     assert (counters.unanswered, counters.late) == (0, 1)
-    assert not counters.ends.is_on
+    assert counters.ends.is_on
+    assert counters.ends.part.late.waited_s == pytest.approx(3.1)
 
 
 async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers):

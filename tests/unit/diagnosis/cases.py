@@ -7,6 +7,7 @@ import pytest
 from tests.unit.causes.samples import a_note
 from userspace_proxy.causes.cause import CauseCode, When, as_read
 from userspace_proxy.causes.endpoints import (
+    answers_flows_late,
     answers_late,
     cuts_off,
     denies,
@@ -47,6 +48,7 @@ REFUSES, SILENT = refuses(A).replace(count=9), silent(B).replace(count=2)
 REFUSED = REFUSES.replace(when=When.PAST)
 RESETS, NOTHING = resets(B).replace(count=8), sends_nothing(B).replace(count=3)
 LATE = answers_late(B, 2.5).replace(count=3)
+FLOWS_LATE = answers_flows_late(B).replace(count=3)
 MUTE = no_datagram(B).replace(count=3)
 MUTE_ONCE = MUTE.replace(before=REFUSES, when=When.PAST)
 MUTE_SINCE = MUTE.replace(before=REFUSES)
@@ -65,6 +67,7 @@ FAULTY = failing(FAULT, ejected_for_s=12.0)
 PAST = failing(REFUSED, is_past=True)
 CLOSING, RESETTING = failing(RESETS), failing(RESETS, resets=8)
 HANGING, UNHEARD = failing(NOTHING, connections=3), failing(MUTE, connections=3)
+LATE_TO_FLOWS = failing(FLOWS_LATE, connections=3)
 UNKNOWN_CAUSE = make_endpoint(A, ejected_for_s=12.0)
 ENDING, OURS = make_endpoint(B, "terminating"), make_endpoint("10.96.1.1:80", "refused: x", False)
 NOT_READY = make_endpoint(B, "not ready", False)
@@ -109,6 +112,7 @@ USUAL = {
     rules.held_while_all_fail: (ATTENTION, PortState.HOLDING),
     rules.some_are_denied: AT_TIMES,
     rules.silent_to_some: AT_TIMES,
+    rules.flows_are_late: (ATTENTION, PortState.UNANSWERED),
     rules.never_answered: (ATTENTION, PortState.UNANSWERED),
     rules.failed_before: (ATTENTION, PortState.FAILED_BEFORE),
     rules.cut_off: AT_TIMES,
@@ -199,6 +203,11 @@ CASES = [
     case("udp-without-an-answer", rules.never_answered, said.no_datagram_in(3, 3),
          said.failed_otherwise_before(REFUSES), endpoints=(failing(MUTE_SINCE, connections=3),),
          sent_bytes=0, **UDP),
+    case("flows-are-late", rules.flows_are_late, said.no_byte_in_time(6, 6, "UDP"),
+         stated(FLOWS_LATE), endpoints=(LATE_TO_FLOWS, LATE_TO_FLOWS), **UDP),
+    case("flows-were-late", rules.flows_are_late, said.no_byte_in_time(3, 3, "UDP"),
+         stated(FLOWS_LATE.replace(when=When.PAST)), level=OK, state=PortState.UNKNOWN, **UDP,
+         endpoints=(failing(FLOWS_LATE.replace(when=When.PAST), connections=3, is_past=True),)),
     case("not-tried-since", rules.failed_before, said.failed_before(), stated(REFUSED),
          endpoints=(PAST,)),
     case("none-tried-since", rules.failed_before, said.failed_before(),

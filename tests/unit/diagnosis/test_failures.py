@@ -3,6 +3,7 @@ import pytest
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     answers_at_end,
+    answers_flows_late,
     answers_late,
     cuts_off,
     denies,
@@ -224,6 +225,18 @@ def test_a_first_byte_after_clients_have_left_is_reported_with_its_delay(counter
     assert failure_of(POD, counters, at(5.0))[0] == seen(answers_at_end(POD, 2.5), 3, 1.0, 4.0)
     counters.ends.failed(5.0)
     assert failure_of(POD, counters, at(5.0))[0].row is resets
+
+
+def test_late_answers_to_flows_are_reported_until_an_answer_comes_in_time(counters):
+    counters.connections = MANY_ENDS
+    for now in range(MANY_ENDS):
+        counters.ended_unanswered(float(now), NO_DATAGRAM)
+        counters.came_late(8.0)
+    late = seen(answers_flows_late(POD), MANY_ENDS, 0.0, 2.0)
+    assert failure_of(POD, counters, at(10.0)) == (late, False)
+    assert failure_of(POD, counters, at(2.0 + LAST_MINUTE_S)) == (past(late), True)
+    counters.ends.succeeded_at = 70.0
+    assert failure_of(POD, counters, at(70.0)) == NOTHING
 
 
 def deny(counters, *moments, client="10.244.0.123", failure=Failure.SILENT):

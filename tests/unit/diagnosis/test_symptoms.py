@@ -327,7 +327,7 @@ def test_a_service_that_repeatedly_loses_all_its_endpoints_is_reported():
 
 def test_late_udp_replies_are_not_reported_as_missing():
     stalled, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
-    late[1].came_late()
+    late[1].came_late(8.0)
     facts = found(MinuteCounts(12, 0, 1, late=9), stalled, late)
     assert facts.cause == answers_flows_late(POD).replace(count=9, last_at=1004.0)
     clause = said.flows_answered_late(9, 12, said.because(facts.cause))
@@ -388,7 +388,7 @@ def test_clients_that_leave_early_are_not_reported_as_failed():
 
 def test_an_endpoint_with_late_flows_a_minute_ago_does_not_count_as_removed():
     late = ended(5.0, Failure.NO_DATAGRAM)
-    late[1].came_late()
+    late[1].came_late(8.0)
     assert not found(MinuteCounts(12, late=9), late, now=90.0).have_left
 
 

@@ -90,6 +90,7 @@ SAMPLES = [
     said.failed_otherwise_before(REFUSES),
     *(row(count, total) for count, total in ((1, 900), (3, 900), (3, 3))
       for row in (said.no_byte_in_time, said.no_datagram_in, said.were_reset)),
+    said.no_byte_in_time(3, 900, "UDP"),
     *(said.others_serve(count, always=always) for count in (1, 1234) for always in (True, False)),
     *(row(count) for count in (1, 1234)
       for row in (said.waited_in_vain, said.closed, said.further_causes, said.more_faults,

@@ -13,6 +13,7 @@ from userspace_proxy.facts import (
     WaitCounts,
     counted_names,
 )
+from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import Failure, SocketAddress
 
 
@@ -74,8 +75,9 @@ def test_a_flow_answered_late_no_longer_counts_as_unanswered():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
     assert counters.unanswered_flows == 1
-    counters.came_late()
-    assert counters.unanswered_flows == 0
+    counters.came_late(8.0)
+    assert (counters.unanswered_flows, counters.ends.is_on) == (0, True)
+    assert counters.ends.part.late == LateByte(8.0, is_at_end=False)
     assert (counters.unanswered, counters.late, counters.ends.part.failures) == (0, 1, 1)
 
 

@@ -94,6 +94,9 @@ def test_a_streak_keeps_its_client_and_late_byte_until_it_ends():
     streak.still_fails(2.0, Failure.SILENT, ALICE, late)
     streak.failed(3.0, Failure.SILENT)
     assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, Failure.SILENT, 0, ALICE, late)
+    later = LateByte(8.0, is_at_end=False)
+    streak.add(StreakPart(-1.0, 0, 1.0, 3.0, Failure.SILENT, late=later))
+    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, Failure.SILENT, 0, ALICE, later)
     streak.succeeded_at = 4.0
     streak.failed(5.0, Failure.SILENT)
     assert (streak.part.client, streak.part.late) == ("", None)
