@@ -194,7 +194,7 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
     if status is None or answer.problem is not None:
         return
     if _reads_badly(status):
-        cause = source_fails(shown(_of_source(status)[0]))
+        cause = source_fails(_of_source(status)[0])
         yield _Said(cause.row.key, Level.TROUBLE, cause)
     if status.kube_proxy:
         cause = beside_kube_proxy(tuple(map(shown, status.kube_proxy[:_NAMED])))

@@ -12,6 +12,7 @@ from userspace_proxy.causes.nodes import (
 )
 from userspace_proxy.causes.say import say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
+from userspace_proxy.model.quoting import SHOWN_MAX
 from userspace_proxy_kubectl.nodes.findings import (
     OtherSetting,
     clock_of,
@@ -67,6 +68,12 @@ def test_two_serving_agents_on_a_node_are_named():
 def test_an_agent_that_cannot_read_from_the_api_server_is_reported_as_cut_off(last):
     found = said(answer_of("a", source=CUT_OFF, last_state=last), answer_of("b"))
     assert found == [(source_fails(CUT_OFF.problems[0]), ("a",))]
+
+
+def test_a_long_refusal_of_the_api_server_is_reported_whole():
+    refusal = f"refuses to list nodes: {SHOWN_MAX * 'x'} is forbidden (allow this user to list)"
+    found = said(answer_of("a", source=SourceFacts("kubernetes", problems=[refusal])))
+    assert found == [(source_fails(refusal), ("a",))]
 
 
 def test_rules_of_kube_proxy_beside_the_proxys_rules_are_named():
