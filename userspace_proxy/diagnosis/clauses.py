@@ -522,7 +522,10 @@ def at_former_endpoints(where: str) -> str:
 
 def _flaps_hint(count: int, namespace: str, service: str) -> str:
     slices = f"-n {shell_word(namespace)} -l {LABEL_SERVICE_NAME}={shell_word(service)}"
-    return f"See what changes its slices: kubectl get endpointslices {slices} -w"
+    return (
+        "Most likely a readiness probe fails at times: kubectl describe pods -n "
+        f"{shell_word(namespace)}; to see each change: kubectl get endpointslices {slices} -w"
+    )
 
 
 @clause(hint=_flaps_hint)
@@ -552,7 +555,8 @@ def _flaps(count: int) -> str:
 @clause(hint=_flaps_hint)
 def flaps(count: int, namespace: str, service: str) -> str:
     """State that the Service port repeatedly had no endpoint."""
-    return f"{_flaps(count)}; clients that came then were turned away"
+    uncounted = "if by the kernel, they aren't counted as failed"
+    return f"{_flaps(count)}; clients that came then were turned away ({uncounted})"
 
 
 @clause()

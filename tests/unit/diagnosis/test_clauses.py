@@ -39,6 +39,7 @@ def failed(cause=None, why=None):
 def test_names_in_suggested_commands_are_quoted():
     assert " 'a/$(b)' " in led_by_kernel(1, 0, "a/$(b)", "TCP", "").hint
     flaps = because_of_flaps(9, "$(a)", "$(b)").hint
+    assert "describe pods -n '$(a)'; " in flaps
     assert " '$(a)' " in flaps
     assert "='$(b)' " in flaps
 
