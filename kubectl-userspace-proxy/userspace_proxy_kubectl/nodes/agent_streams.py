@@ -24,7 +24,8 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 SILENT_S = 10.0
 """The maximum silence in seconds of an agent that sends every second, before it counts as gone."""
 OTHERS_S = 300.0
-"""Seconds between lists of all Nodes; pods are watched."""
+"""Seconds between lists of all Nodes; pods are watched, and the Node of a stream that has ended is
+listed after each try."""
 
 
 class Following:
@@ -110,5 +111,6 @@ class Following:
                 seconds = self._first_s if is_first else silent_s
                 self._asking.fail_late(self._answers, node, to, seconds)
             self._changed()
+            self._answers.note(await self._finder.look_at(node))
             await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1

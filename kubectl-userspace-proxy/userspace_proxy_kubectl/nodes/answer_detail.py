@@ -139,6 +139,10 @@ class Answers:
                 problem = None
             self._nodes[node] = replace(before, agents=running, problem=problem)
 
+    def note(self, found: FoundAgents) -> None:
+        """Update the states of Nodes, which the next failures include."""
+        self._found = found
+
     def to_ask(self) -> Mapping[str, ForwardTarget]:
         return {node: one.agents[0] for node, one in self._nodes.items() if one.agents}
 

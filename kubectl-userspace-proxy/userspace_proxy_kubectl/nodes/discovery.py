@@ -126,9 +126,16 @@ class Finder:
 
     async def others(self) -> FoundAgents:
         """List the Nodes and DaemonSets that this user may list, and return the agents found."""
-        nodes, placements = await asyncio.gather(self._list_nodes(), self._list_daemon_sets())
+        nodes, placements = await asyncio.gather(self._list_nodes({}), self._list_daemon_sets())
         self.found = replace(self.found, nodes=nodes, placements=placements)
         self.has_others = True
+        return self.found
+
+    async def look_at(self, node: str) -> FoundAgents:
+        """List one Node again, whose state may have changed, and return the agents found."""
+        new = await self._list_nodes({"fieldSelector": f"metadata.name={node}"})
+        if new and self.found.nodes is not None:
+            self.found = replace(self.found, nodes={**self.found.nodes, **new})
         return self.found
 
     def check(self) -> None:
@@ -202,14 +209,14 @@ class Finder:
             if not self._is_kubeadm:
                 self._pods, self._selector = {}, SELECTOR
 
-    async def _list_nodes(self) -> Mapping[str, NodeState] | None:
+    async def _list_nodes(self, query: Mapping[str, str]) -> Mapping[str, NodeState] | None:
         nodes: dict[str, NodeState] = {}
 
         def take(items: Sequence[bytes]) -> None:
             for node in map(read_node_state, items):
                 nodes[node.name] = node
 
-        return nodes if await self._list("/api/v1/nodes", {}, take) else None
+        return nodes if await self._list("/api/v1/nodes", query, take) else None
 
     async def _list_daemon_sets(self) -> tuple[Placement, ...]:
         placements: list[Placement] = []

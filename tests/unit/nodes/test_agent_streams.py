@@ -8,11 +8,13 @@ import pytest
 from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy_kubectl.nodes import agent_calls, agent_streams
 from userspace_proxy_kubectl.nodes.agent_calls import AgentCalls
-from userspace_proxy_kubectl.nodes.agent_streams import PAUSES_S, Following
+from userspace_proxy_kubectl.nodes.agent_streams import OTHERS_S, PAUSES_S, Following
 from userspace_proxy_kubectl.nodes.answer_detail import Answers, Asking
 from userspace_proxy_kubectl.nodes.discovery import Finder, Where
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, fixed
 from userspace_proxy_testing.fakes.agent_status import status_of
+
+from .objects import node
 
 STATUS = status_of([], "node-1")
 
@@ -26,7 +28,8 @@ async def follow(client):
     async def pause(seconds):
         waits.append(seconds)
         changed.set()
-        await may_go.acquire()
+        # The list of all Nodes isn't repeated.
+        await (may_go.acquire() if seconds != OTHERS_S else asyncio.Event().wait())
 
     finder = Finder(client, Where(), pause=pause)
 
@@ -78,6 +81,16 @@ async def test_a_response_resets_the_retry_delay_of_a_stream(agents, follow):
             may_go.release()
         await until(lambda: len([wait for wait in waits if wait in PAUSES_S]) == 3)
         assert waits.count(PAUSES_S[0]) == 3
+
+
+async def test_a_node_that_stops_being_ready_is_reported_with_its_agent(agents, api, follow):
+    agents.add("node-1", HOSTILE["silent"]())
+    async with follow(first_s=0.1) as (answers, until, _, may_go):
+        await until(lambda: problem(answers) is not None)
+        api.put(node("node-1", ready="Unknown"))
+        for _ in range(3):
+            may_go.release()
+        await until(lambda: problem(answers).get("node_state") == "kubelet has stopped")
 
 
 async def test_an_agent_that_never_responds_times_out(agents, follow):
