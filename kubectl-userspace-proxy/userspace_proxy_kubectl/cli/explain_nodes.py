@@ -75,7 +75,7 @@ class OnNodes:
 
         behind = behind_steps(self.service, planned, self.all_nodes)
         if self.subject is not None:
-            return with_plan(explanation, behind)
+            return with_plan(explanation, behind, self.all_nodes.answers[0].behind)
         merged = merge(self.all_nodes).of_service(self.service)
         return with_nodes(explanation, merged, behind, invocation=invocation)
 

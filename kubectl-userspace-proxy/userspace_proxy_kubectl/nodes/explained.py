@@ -15,10 +15,11 @@ from dataclasses import replace
 from functools import partial
 
 from userspace_proxy.causes.cause import Cause, CauseCode
+from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
-from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, NAMES_LENGTH
+from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, NAMES_LENGTH, SOURCE
 from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, PortState, worst
 from userspace_proxy.facts.units import plural
 from userspace_proxy.model.quoting import shown
@@ -99,16 +100,37 @@ def _unproved(step: PathStep, topics: Collection[str]) -> PathStep:
     return replace(step, level=None if step.level is Level.OK else step.level, details=details)
 
 
-def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanation:
-    """Return an explanation of one node's answer, adding whether it matches the plan."""
+def with_plan(
+    explanation: Explanation, behind: Sequence[PathStep], services: Sequence[str]
+) -> Explanation:
+    """Return an explanation of one node's answer, adding whether it matches the plan.
+
+    Args:
+        behind: The result of :func:`behind_steps`.
+        services: All Services with which the node lags behind the API server.
+    """
     level = worst((explanation.level, *(step.level for step in behind if step.level is not None)))
     late = [step.what for step in behind if step.level is Level.TROUBLE]
     return replace(
         explanation,
         level=level,
         sentence="; ".join((explanation.sentence, *late)),
-        parts=(*explanation.parts, PathPart("", tuple(behind))),
+        parts=(
+            *(
+                replace(part, steps=tuple(_compared(step, services) for step in part.steps))
+                for part in explanation.parts
+            ),
+            PathPart("", tuple(behind)),
+        ),
     )
+
+
+def _compared(step: PathStep, services: Sequence[str]) -> PathStep:
+    """Return a step that doesn't show the node's Services as current if some lag behind."""
+    if not services or step.topic != SOURCE or step.level is not Level.OK:
+        return step
+    what = f"behind the API server: {listed(tuple(map(shown, services)), 3)}"
+    return replace(step, level=None, what=what)
 
 
 def behind_steps(

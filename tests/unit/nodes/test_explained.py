@@ -14,6 +14,7 @@ from userspace_proxy.causes.endpoints import (
 from userspace_proxy.causes.say import command, kubectl_words, remedy
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
+from userspace_proxy.explain.steps import SOURCE
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM
@@ -191,10 +192,20 @@ def test_plans_are_not_compared_without_the_services_of_the_api_server():
     assert "can't be read" in steps[0].what
 
 
+def source_of(explanation):
+    steps = [step for part in explanation.parts for step in part.steps]
+    return next(step for step in steps if step.topic == SOURCE)
+
+
 def test_an_explanation_of_a_node_states_differences_from_the_plan():
     late = answer("node-1", web(C), behind=("shop/web",))
     subject = read_subject(late.status, "shop/web", "the proxy of node-1", is_live=True)
-    one = with_plan(explain(subject), behind_steps("shop/web", [web(A)], nodes(late)))
+    planned = explain(subject)
+    steps = behind_steps("shop/web", [web(A)], nodes(late))
+    assert source_of(with_plan(planned, steps, ())) == source_of(planned)
+    one = with_plan(planned, steps, late.behind)
+    assert (source_of(planned).level, source_of(one).level) == (Level.OK, None)
+    assert source_of(one).what.endswith(": shop/web")
     assert one.level is Level.TROUBLE
     assert one.sentence.endswith("; not as planned on node-1")
 
