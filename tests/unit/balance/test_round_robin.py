@@ -98,21 +98,21 @@ def test_pick_returns_none_without_endpoints():
 
 
 def test_an_endpoint_skipped_for_some_time_gets_no_additional_turns():
-    strategy = turns_of(1, 1)
-    picks_by_weight(strategy, 100, (POD_A, POD_B), skip={POD_A})
-    assert picks_by_weight(strategy, 100, (POD_A, POD_B)).count(POD_A) <= 51
+    strategy, pods = turns_of(1, 1), (POD_A, POD_B)
+    picks_by_weight(strategy, 100, pods, skip={POD_A})
+    assert picks_by_weight(strategy, 100, pods).count(POD_A) in (50, 51)
 
 
 def test_changed_weights_apply_to_the_following_turns():
-    weights = Weights({POD_A: 1, POD_B: 1})
+    weights, pods = Weights({POD_A: 1, POD_B: 1}), (POD_A, POD_B)
     strategy = WeightedRoundRobin(weights)
-    picks_by_weight(strategy, 3, (POD_A, POD_B))
+    picks_by_weight(strategy, 3, pods)
     weights.configure({POD_A: 300, POD_B: 100})
-    assert abs(picks_by_weight(strategy, 40, (POD_A, POD_B)).count(POD_A) - 30) <= 1
+    assert abs(picks_by_weight(strategy, 40, pods).count(POD_A) - 30) <= 1
 
 
 def test_turns_continue_when_endpoints_are_added_and_removed():
-    strategy = turns_of(10, 10, 10)
+    strategy = turns_of(10, 10, 10, start=2)
     assert picks_by_weight(strategy, 1, (POD_A, POD_B)) == [POD_A]
     assert picks_by_weight(strategy, 1, (POD_A, POD_B, POD_C)) == [POD_B], "A has had its turn"
     assert picks_by_weight(strategy, 2, (POD_A, POD_C)) == [POD_C, POD_A]

@@ -56,10 +56,11 @@ def test_removing_an_endpoint_moves_only_its_slots_to_all_other_endpoints():
 
 
 def test_shares_of_slots_match_even_small_weights():
-    counts = Counter(fill_slots(PODS[:3], {PODS[0]: 300, PODS[1]: 97, PODS[2]: 3}))
+    counts = Counter(fill_slots(PODS[:4], {PODS[0]: 1200, PODS[1]: 288, PODS[2]: 12}))
     assert counts.total() == 4096
     assert abs(counts[PODS[0]] - 3072) < 100
     assert abs(counts[PODS[2]] - 31) < 15
+    assert abs(counts[PODS[3]] - 256) < 60, "the default weight is 100"
 
 
 def test_a_growing_weight_moves_slots_only_to_its_endpoint():
@@ -79,3 +80,5 @@ def test_the_counted_slots_equal_the_filled_slots():
         weights = dict.fromkeys(PODS[:1], 3) if is_weighted else {}
         pods = [SocketAddress(f"10.244.2.{number}", 8080) for number in range(count)]
         assert count_slots(count, is_weighted=is_weighted) == len(fill_slots(pods, weights))
+        coarse = fill_slots(pods, weights, is_coarse=True)
+        assert len(coarse) == count_slots(count, is_weighted=False)
