@@ -234,6 +234,7 @@ class TestSending:
         pod = rig.endpoint()
         handling = Handling(proxy_protocol=V2)
         web = rig.service(rig.silent(), pod.address, handling=handling)
+        web.group.label = "shop/web:http (external)"
         client = await rig.client(web)
         await client.send(b"question")
         server = await pod.accept()

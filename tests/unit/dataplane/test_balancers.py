@@ -221,6 +221,13 @@ def test_new_endpoints_have_full_shares_if_no_previous_endpoint_remains():
     assert shares_of(group, POD_B, 100.0) == [55]
 
 
+def test_an_endpoint_of_outside_clients_is_not_new_to_inside_clients():
+    sides = {"outside": (POD_B,), "inside": CLUSTER, "handling": SLOWLY}
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), **sides))
+    group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
+    assert shares_of(group, POD_B, 100.0) == [55]
+
+
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
 def test_load_based_strategies_count_connections_and_dials(balance):
     group = EndpointGroup(

@@ -43,8 +43,12 @@ def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     group.counters_of(POD_A).active = 1
     group.update(Serving([POD_B]))
     assert group.counters_of(POD_A).active == 1
+    group.note_left({POD_A: 1.0, POD_B: 1.0, POD_C: 1.0}, 2.0)
+    assert group.left_at.keys() == {POD_A, POD_B}
+    group.counters_of(POD_B).active = group.counters_of(POD_C).connections = 1
+    assert group.former_endpoints() == {POD_A}
     group.counters_of(POD_A).active -= 1
-    assert group.totals().active == 0
+    assert group.totals().active == 1
 
 
 @pytest.mark.parametrize(
@@ -108,6 +112,9 @@ def test_an_endpoint_that_becomes_a_standby_is_reported_as_removed(group):
     assert picked(group) == {POD_B: 10}
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
     assert left == [{POD_B}, {POD_A}, {POD_B}]
+    for endpoint in (POD_A, POD_B):
+        group.end_flows_to(endpoint, begun_by=1.0)
+    assert left[3:] == [{POD_B}]
 
 
 def test_a_group_has_the_label_and_prefixes_of_its_service_port():

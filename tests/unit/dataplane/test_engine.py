@@ -10,6 +10,8 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.engine import Engine
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.port_ranges import DialledRange
+from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane
 
 from .rig import Clock, Rig, open_sockets, out_of_watches
@@ -62,11 +64,15 @@ def pair():
 
 async def test_a_client_is_joined_to_the_dialers_socket(make):
     rig, dialer = make()
-    client = await rig.client(rig.service(FIRST))
+    web = rig.service(FIRST._replace(port=FIRST.port - 3))
+    at = web.address
+    ranges = (DialledRange(at.ip, at.port - 3, at.port, at.port - 3),)
+    web.group.update(Serving(web.group.serving.endpoints, ranges=ranges))
+    client = await rig.client(web)
     await client.send(b"question")
     await until(lambda: dialer.dials)
     ((endpoint, opened),) = dialer.dials
-    assert endpoint == FIRST
+    assert endpoint == FIRST, "the dialled port's, not the range's first"
     assert dialer.service_ports == {"shop/web:http"}
     ours, theirs = pair()
     with ours:

@@ -1,10 +1,11 @@
 import errno
+import socket
 
 import pytest
 
 from userspace_proxy.dataplane import Tuning, client_address
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
-from userspace_proxy.model import Failure, Handling, Hold
+from userspace_proxy.model import Failure, Handling, Hold, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 
 from ..kept import kept_by
@@ -77,6 +78,20 @@ async def test_a_flow_refused_by_all_endpoints_ends(rig):
     await until(lambda: dns.group.counters.refused)
     assert [dns.group.counters_of(one).failures for one in dead] == [1, 1, 1]
     assert len(rig.flows) == 0
+
+
+@pytest.mark.pure
+async def test_a_self_connected_socket_counts_as_a_failed_dial(rig, monkeypatch):
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    own.bind(("127.0.0.1", 0))
+    own.connect(own.getsockname())
+    itself = SocketAddress(*own.getsockname())
+    dns = rig.udp_service(itself)
+    calls = rig.engine.reactor.calls
+    monkeypatch.setattr(rig.engine.client_dialer, "dial_for", lambda *_, **__: calls.adopt(own))
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: dns.group.counters.refused or dns.group.totals().active)
+    assert dns.group.counters_of(itself).failures == 1
 
 
 async def test_a_flow_with_a_dead_endpoint_moves_to_another_endpoint(rig):

@@ -251,6 +251,9 @@ async def test_a_new_client_waits_behind_earlier_clients(rig):
     late.begin()
     assert await (await pod.accept()).read() == b"first"
     assert (waited(web), count_waiting(web)) == (2, 1)
+    assert web.group.waiting_room.is_queueing
+    rig.update(web, pod.address, outside=(pod.address,), inside=(), **limited(1))
+    assert not web.group.waiting_room.is_queueing, "others may use an endpoint with room"
 
 
 async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
