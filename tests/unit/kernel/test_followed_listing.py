@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -75,12 +76,12 @@ class Loop:
 class Watched:
     """A listing of a node, whose contents the test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_current: bool = True) -> None:
         self.node = Net("node")
         self.loop = Loop()
         self.read: list[float] = []
         self.taken: list[int] = []
-        self.is_current = True
+        self.is_current = is_current
         self.refusal: OSError | None = None
         with self.node:
             self.followed: FollowedListing[int] = FollowedListing(
@@ -123,6 +124,27 @@ def test_the_first_change_is_read_after_20_ms_in_the_reader_thread(watched):
     watched.end_reading()
     assert watched.taken == [2]
     assert watched.loop.timers == []
+
+
+def test_one_relevant_event_of_several_or_a_loss_of_events_causes_a_listing(watched):
+    relevant = iter((False, False, False, True))
+    watched.followed._matters = lambda _event: next(relevant, False)
+    watched.change()
+    assert watched.loop.timers == []
+    watched.change()
+    watched.loop.run_timer()
+    watched.end_reading()
+    watched.followed._events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    watched.node.run("ip address add 10.1.0.1/32 dev lo; ip address del 10.1.0.1/32 dev lo;" * 20)
+    watched.loop.on_events()
+    watched.loop.run_timer()
+
+
+def test_an_outdated_first_listing_is_reread():
+    watched = Watched(is_current=False)
+    assert watched.loop.run_timer() == pytest.approx(0.02)
+    watched.followed.close()
+    watched.node.close()
 
 
 def test_constant_changes_cause_one_listing_per_second(watched):

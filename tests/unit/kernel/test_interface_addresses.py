@@ -62,7 +62,7 @@ def test_link_local_ipv6_tentative_and_duplicate_addresses_are_omitted(body, exp
 
 
 def test_addresses_assigned_to_the_node_for_services_are_omitted(monkeypatch):
-    monkeypatch.setattr(interface_addresses, "_LENDERS", ("lo", "no-such-interface"))
+    monkeypatch.setattr(interface_addresses, "_LENDERS", ("no-such-interface", "lo"))
     assert socket.if_nametoindex("lo") == 1
     assert read(address(local="10.96.0.10"), address(local="10.1.0.1", link=2)) == ("10.1.0.1",)
 

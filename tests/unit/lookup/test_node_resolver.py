@@ -65,6 +65,16 @@ async def test_a_name_without_an_address_of_the_family_yields_a_reason(server):
     assert await server.look_up() == Lookup({V4: ()}, why="DNS has no IPv4 address")
 
 
+async def test_a_name_that_a_server_denies_for_only_one_family_has_no_address(server):
+    def respond(wire, *, is_udp):
+        server.zone.records = {f"{DB} TXT": [30]} if b"\0\x1c\0\1" in wire else {}
+        return server.zone.respond(wire, is_udp=is_udp)
+
+    async with serving(respond) as address:
+        found = await NodeResolver(server.resolv_conf, address.port).look_up(DB, (V4, V6))
+    assert found.why == "DNS has no IPv4 or IPv6 address"
+
+
 async def test_a_family_without_an_address_does_not_fail_the_other_family(server):
     server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
     assert await server.look_up(V4, V6) == Lookup({V4: (), V6: ("2001:db8::1",)}, 30)

@@ -360,6 +360,8 @@ def test_a_repair_with_a_lost_reply_is_reported_by_the_next_call(
     contents.elements = {WEB}
     assert table.put_right() == Repair(1, {DNS}, {WEB, DNS}, earlier={WEB, DNS})
     assert table.repair() == Repair()
+    node.run("nft add chain inet ours more")
+    assert table.repair() == Repair(1, set(), {WEB})
 
 
 def test_a_repair_before_a_rejected_retry_is_reported_by_the_next_call(
