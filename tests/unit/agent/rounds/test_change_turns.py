@@ -226,7 +226,8 @@ def test_a_removed_node_port_is_released_without_waiting(rounds):
     rounds.change("web")
     ports = tuple(replace(port, node_port=30000 + port.port) for port in PORTS)
     put(rounds, ports)
-    now = (replace(ports[0], node_port=30100), *ports[1:])
+    udp = replace(ports[0], name="udp", protocol="UDP")
+    now = (replace(ports[0], node_port=30100), udp, *ports[1:])
     assert put(rounds, now).ports == (PORTS[0], *ports[1:])
 
 

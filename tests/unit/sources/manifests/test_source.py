@@ -243,6 +243,7 @@ async def test_a_directory_without_its_last_manifest_is_not_current(web):
         assert not source.status().is_current
         assert source.status().is_synced
         now += 60.0
+        source._report()
         assert source.status().behind_s == 60.0
         web.write_text(SERVICE.replace("7.1", "7.2"))
         await published.until(lambda s: ServiceKey("default", "web") in s.services)
