@@ -10,6 +10,7 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError
 from userspace_proxy_kubectl.nodes import agent_calls, answer_detail
 from userspace_proxy_kubectl.nodes import agent_causes as rows
+from userspace_proxy_kubectl.nodes.agent_streams import PAUSES_S
 from userspace_proxy_kubectl.nodes.discovery import Where
 from userspace_proxy_kubectl.nodes.reader import NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
@@ -198,9 +199,10 @@ async def test_a_queried_but_unresponsive_node_has_a_cause(streams, agents, read
 async def test_lines_of_all_nodes_arrive_and_closed_streams_are_reopened(api, agents, reader_of):
     head = response_head(200, Content_Type="application/x-ndjson")
     agents.add("node-1", endless(head + b'{"a": 1}\n', b"", every_s=60))
+    pauses = []
 
-    async def no_pause(_seconds):
-        pass
+    async def no_pause(seconds):
+        pauses.append(seconds)
 
     async with (
         reader_of(pause=no_pause) as reader,
@@ -212,6 +214,11 @@ async def test_lines_of_all_nodes_arrive_and_closed_streams_are_reopened(api, ag
         broken = await anext(lines)
         assert (broken.line, broken.problem.row) == (b"", rows.forward_failed)
         assert await anext(lines) == NodeLine("node-1")
+        assert await anext(lines) == NodeLine("node-1", b'{"a": 1}')
+        api.pods.break_streams()
+        await anext(lines)
+        assert await anext(lines) == NodeLine("node-1")
+        assert PAUSES_S[1] not in pauses, "lines have arrived"
 
 
 async def test_lines_arrive_from_added_and_replaced_agents(streams, agents, reader_of):

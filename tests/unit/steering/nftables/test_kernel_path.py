@@ -343,7 +343,7 @@ def test_a_frontend_with_an_undone_first_change_has_no_counter(node, path, dial,
     assert path.connections() == {web: 0, cart: 1}
 
 
-def test_connection_counts_continue_after_an_undone_removal(path, dial):
+def test_connection_counts_continue_after_an_undone_removal(path, dial, monkeypatch):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -356,6 +356,12 @@ def test_connection_counts_continue_after_an_undone_removal(path, dial):
     assert path.connections() == {web: 4, cart: 2, six: 0}
     # The count of CART is forgotten now, because its counter was removed earlier.
     path.change({}, [cart])
+    assert path.connections() == {web: 4, six: 0}
+    with monkeypatch.context() as broken:
+        broken.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
+        with pytest.raises(NftablesError):
+            path.change({CART: BOTH})
+    path.undo({CART: None})
     assert path.connections() == {web: 4, six: 0}
 
 
