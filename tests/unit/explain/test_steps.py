@@ -35,7 +35,7 @@ from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
-from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
+from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, RejectedFacts, SteeringState
 from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.model import DataPath, Failure, IPFamily, Protocol, Side, Taken
 
@@ -95,6 +95,13 @@ def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_marked_good(i
     (step,) = steps_of(explanation, "endpoints")
     levels = {says.partition(" ")[0]: level for level, says in step.details}
     assert levels == {at: level, "10.244.2.118:8080": Level.OK}
+
+
+def test_invalid_objects_of_other_services_are_one_step_with_their_number():
+    items = [RejectedFacts(f"m/a.yaml:{n}: name: missing", "") for n in range(3)]
+    subject = replace_subject(make_subject(make_port()), others_rejected=items)
+    (step,) = [one for one in steps_of(explain(subject), "source") if "m/a.yaml" in one.what]
+    assert step.what.endswith(": m/a.yaml:0: name: missing (and 2 more)")
 
 
 def test_an_address_that_refuses_clients_has_a_neutral_mark():

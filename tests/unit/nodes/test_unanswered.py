@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from userspace_proxy.causes.endpoints import no_datagram, silent
 from userspace_proxy_kubectl.nodes.unanswered import with_unanswered
@@ -18,9 +19,12 @@ from .views import (
 )
 
 
-def test_a_few_unanswered_flows_are_not_reported():
-    port = one_port(answer_of("a", flows(unanswered=2)), answer_of("b", flows()))
-    assert port.groups == ()
+def test_a_few_unanswered_flows_or_flows_of_an_unusable_endpoint_are_not_reported():
+    few, unusable = answer_of("a", flows(unanswered=2)), answer_of("a", flows(unanswered=9))
+    (port,) = unusable.status.ports
+    port.endpoints = [replace(port.endpoints[0], is_usable=False)]
+    for one in (few, unusable):
+        assert one_port(one, answer_of("b", flows())).groups == ()
 
 
 def test_known_causes_of_an_endpoint_are_not_replaced_by_unanswered_flows():
