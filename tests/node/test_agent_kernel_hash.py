@@ -2,16 +2,14 @@
 
 import ipaddress
 import select
-import struct
 from collections import Counter
 
 import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S
-from tests.node.endpoints import CLUSTER_IPS, PORT, PROTOCOLS, TARGET, VERSIONS, Endpoint, objects
+from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, Endpoint, objects
 from tests.node.testbed import Testbed
-from userspace_proxy.balance import fill_slots
 from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 from userspace_proxy.model import SocketAddress
 
@@ -26,7 +24,6 @@ CLIENTS = {
     version: [str(ip) for ip in list(ipaddress.ip_network(network).hosts())[:64]]
     for version, network in NETWORKS.items()
 }
-SEED = 0x75707870
 
 
 class Hashed:
@@ -62,24 +59,20 @@ class Hashed:
 
         wait_for("the endpoints", is_in_force, hint=self.agent.log)
 
-    def met(self, protocol, version):
+    def met(self, version):
         """Dial from each client; return the endpoints that they reached, by client."""
-        return {client: self.dial(protocol, client) for client in CLIENTS[version]}
+        return {client: self.dial(client) for client in CLIENTS[version]}
 
-    def dial(self, protocol, ip):
+    def dial(self, ip):
         version = ipaddress.ip_address(ip).version
-        servers = {one.servers[protocol, version]: one for one in self.endpoints}
-        client = self.testbed["pod"]
-        with client.tcp(ip) if protocol == "TCP" else client.new_udp(ip) as dialling:
+        servers = {one.servers["TCP", version]: one for one in self.endpoints}
+        with self.testbed["pod"].tcp(ip) as dialling:
             dialling.bind((ip, 0))
             dialling.connect((CLUSTER_IPS[version].format(10), PORT))
             dialling.send(b"hello")
             ((server,), _, _) = select.select(servers, (), (), DEADLINE_S)
-            if protocol == "TCP":
-                accepted, peer = server.accept()
-                accepted.close()
-            else:
-                _, peer = server.recvfrom(100)
+            accepted, peer = server.accept()
+            accepted.close()
             assert peer[0] == ip
         return servers[server]
 
@@ -103,58 +96,18 @@ def web(tmp_path_factory):
         web.close()
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_each_client_gets_the_endpoint_its_address_hashes_to_on_every_node(web, protocol, version):
-    web.serve(web.endpoints)
-    by_address = {web.address(one, version): one for one in web.endpoints}
-    slots = fill_slots(list(by_address), {})
-    for _ in range(2):
-        assert web.met(protocol, version) == {
-            ip: by_address[slots[jhash(ipaddress.ip_address(ip).packed, SEED) * len(slots) >> 32]]
-            for ip in CLIENTS[version]
-        }
-    ports = web.agent.status()["ports"]
-    assert {(port["path"], port["balance"]) for port in ports} == {("kernel", "source-hash")}
-    assert sum(port["connections"] for port in ports) == 0
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_removing_and_restoring_an_endpoint_moves_only_its_clients(web, version):
     web.serve(web.endpoints)
-    before = web.met("TCP", version)
+    before = web.met(version)
     clients = Counter(before.values())
     assert len(clients) == 4
     assert max(clients.values()) < 32
     gone, *others = web.endpoints
     web.serve(others)
-    after = web.met("TCP", version)
+    after = web.met(version)
     moved = {client for client in before if before[client] is not after[client]}
     assert moved == {client for client in before if before[client] is gone}
     assert len({after[client] for client in moved}) > 1
     web.serve(web.endpoints)
-    assert web.met("TCP", version) == before
-
-
-def rotated(value, by):
-    return (value << by | value >> 32 - by) & 0xFFFFFFFF
-
-
-def jhash(key, seed):
-    """Return Jenkins' hash of 4 or 16 bytes.
-
-    Source: include/linux/jhash.h.
-    """
-    a = b = c = 0xDEADBEEF + len(key) + seed & 0xFFFFFFFF
-    # Each step rotates the three values.
-    if len(key) > 12:
-        words = struct.unpack("=III", key[:12])
-        a, b, c = (a + words[0] & 0xFFFFFFFF, b + words[1] & 0xFFFFFFFF, c + words[2] & 0xFFFFFFFF)
-        for by in (4, 6, 8, 16, 19, 4):
-            mixed = (a - c & 0xFFFFFFFF) ^ rotated(c, by)
-            a, b, c = b, c + b & 0xFFFFFFFF, mixed
-    a = a + int.from_bytes(key[-4:], "little") & 0xFFFFFFFF
-    for by in (14, 11, 25, 16, 4, 14, 24):
-        a, b, c = b, (c ^ b) - rotated(b, by) & 0xFFFFFFFF, a
-    return b
+    assert web.met(version) == before
