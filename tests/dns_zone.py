@@ -1,6 +1,4 @@
-"""A DNS server whose records a test changes, in the test's event loop or as a process.
-
-    python -m tests.dns_zone IP FILE        answers on port 53 with the records of a JSON file
+"""A DNS server whose records a test changes, in the test's event loop.
 
 A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. The answer is NOERROR
 without records if a name has only records of other types, and NXDOMAIN if it has none.
@@ -8,11 +6,7 @@ without records if a name has only records of other types, and NXDOMAIN if it ha
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import dns.flags
@@ -21,10 +15,6 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from userspace_proxy.lookup.dns_server import DnsServer
-from userspace_proxy.model import SocketAddress
-
-Records = Mapping[str, Sequence[Any]]
 _SOA = "ns.example.com. admin.example.com. 1 2 3 4 60"
 _CHAIN_MAX = 20
 
@@ -80,22 +70,3 @@ class Zone:
         if not any(key.startswith(f"{name} ") for key in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
         response.authority.append(dns.rrset.from_text("example.com.", 300, "IN", "SOA", _SOA))
-
-
-async def serve(ip: str, path: Path) -> None:
-    """Answer on port 53 of an address with the records of a file, until the process exits."""
-    zone = Zone()
-
-    def respond(wire: bytes, *, is_udp: bool) -> bytes | None:
-        zone.records = json.loads(path.read_text())
-        return zone.respond(wire, is_udp=is_udp)
-
-    server = DnsServer(respond)
-    await server.open(SocketAddress(ip, 53))
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    await server.run()
-
-
-if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], Path(sys.argv[2])))
