@@ -6,13 +6,9 @@ import json
 import sys
 
 import pytest
-import steering_nodes as nodes
 
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed, steerings
-from userspace_proxy.filters.node import find_firewalls
-from userspace_proxy.steering.iptables import legacy
-from userspace_proxy.steering.kernel_view import read_kernel
 
 pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
@@ -92,23 +88,3 @@ def test_a_rule_admitting_only_clients_is_insufficient(testbed):
     ]
     testbed.shell(ways_out(testbed)[0])
     assert testbed["laptop"].get(WEB.address) == "one"
-
-
-DROP = """
-    nft 'add table ip filter'
-    nft 'add chain ip filter INPUT { type filter hook input priority filter; policy drop; }'
-    nft 'add rule ip filter INPUT iif lo accept'
-    nft 'add rule ip filter INPUT ct state established,related accept'"""
-
-
-def test_nftables_is_inspected_without_the_legacy_iptables_programs(tmp_path, monkeypatch):
-    nodes.need_namespaces()
-    node = nodes.Net("node")
-    node.run(f"{DROP}; iptables-legacy -P INPUT DROP")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(legacy, "MORE_PATHS", ())
-    with node:
-        kernel = read_kernel("input")
-        found = find_firewalls(kernel.nft, kernel.legacy_filter, "nftables", (17000, 29999))
-    assert [firewall.chain for firewall in found] == ["ip filter INPUT"]
-    node.close()

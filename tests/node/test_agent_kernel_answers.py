@@ -30,22 +30,17 @@ FIREWALLS = {
         "nft delete table inet firewalld",
     ),
 }
-ANSWERS = (
-    "nft add table inet own; nft 'add chain inet own f { type filter hook forward priority 0; }';"
-    # The proxy can't evaluate a condition on the packet's length.
-    " nft add rule inet own f meta length gt 30 drop"
-)
 
 
 class Web:
-    """A Service with one endpoint, on path kernel or auto."""
+    """A Service with one endpoint on the kernel path."""
 
-    def __init__(self, testbed, path):
+    def __init__(self, testbed):
         self.testbed, self.agent = testbed, testbed.agent
         self.pod = testbed.sandbox.add_pod("web")
         self.server = self.pod.serve(None, echo=TARGET)
         documents = list(objects("web", 10, (self, "node-1")))
-        documents[0]["metadata"]["annotations"] = {"userspace-proxy.io/path": path}
+        documents[0]["metadata"]["annotations"] = {"userspace-proxy.io/path": "kernel"}
         self.agent.manifests.write_objects(documents)
         self.agent.start_until_ready()
         for version in VERSIONS:
@@ -71,14 +66,6 @@ class Web:
                 return False
             return True
 
-    def wait_for_answers(self, version):
-        clients = ("pod", "node-1", *(["laptop"] if version == 4 else []))
-        wait_for(
-            "all clients to be served",
-            lambda: all(self.answers(name, version) for name in clients),
-            hint=self.agent.log,
-        )
-
     def wait_for(self, version, holds, what, clients=()):
         """Dial until the Service port is in the wanted state."""
 
@@ -95,7 +82,7 @@ class Web:
 @pytest.fixture
 def kernel(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
-        yield Web(testbed, "kernel")
+        yield Web(testbed)
 
 
 @pytest.mark.parametrize(("firewall", "version"), [("docker", 6), ("firewalld", 4)])
@@ -112,31 +99,3 @@ def test_a_firewall_dropping_forwarded_packets_is_reported_as_the_cause_until_re
     assert kernel.answers("node-1", version)
     kernel.testbed.shell(go)
     kernel.wait_for(version, lambda port: not port["unanswered"], "its end", clients)
-
-
-def test_a_silent_endpoint_is_not_attributed_to_a_firewall(kernel):
-    kernel.pod.drop_traffic()
-    kernel.wait_for(4, lambda port: port["unanswered"], "the cause", ("pod",))
-    assert kernel.port(4)["unanswered"]["code"] in ("endpoint-silent", "endpoint-no-host")
-    kernel.pod.pass_traffic()
-    kernel.wait_for(4, lambda port: not port["unanswered"], "its end", ("pod",))
-
-
-def test_dropped_replies_are_detected_without_a_known_chain(kernel):
-    kernel.testbed.shell(ANSWERS)
-    kernel.wait_for(4, lambda port: port["unanswered"], "the cause", ("pod",))
-    assert kernel.port(4)["unanswered"]["code"] == "packets-lost"
-
-
-@pytest.mark.parametrize("version", [4, pytest.param(6, marks=pytest.mark.long)])
-def test_auto_falls_back_to_userspace_behind_a_firewall_and_returns(tmp_path, version):
-    with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
-        web = Web(testbed, "auto")
-        appear, go = FIREWALLS["docker"]
-        testbed.shell(appear)
-        web.wait_for(version, lambda port: port["path"] == "userspace", "the way out", ("pod",))
-        web.wait_for_answers(version)
-        assert "dropped by" in web.port(version)["path_reason"]
-        testbed.shell(go)
-        web.wait_for(version, lambda port: port["path"] == "kernel", "the way back")
-        web.wait_for_answers(version)
