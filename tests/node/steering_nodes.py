@@ -7,12 +7,9 @@ and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
 from __future__ import annotations
 
 import os
-import select
-import signal
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,25 +186,6 @@ def tables(net: Net) -> str:
 def ruleset(net: Net) -> str:
     """Return all tables of nftables as text, without counters."""
     return as_older_nft_prints(with_sorted_elements(net.run("nft -s list ruleset")))
-
-
-def run_until_killed(program: str) -> bool:
-    """Run a program that prints its child's PID, reads a line and kills itself.
-
-    Returns:
-        Whether its child has exited, too.
-    """
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        child = os.pidfd_open(int(parent.stdout.readline()))
-        parent.stdin.write(b"\n")
-        parent.stdin.flush()
-        assert parent.wait(DEADLINE_S) == -signal.SIGKILL
-    readable, _, _ = select.select([child], [], [], DEADLINE_S)
-    os.close(child)
-    return bool(readable)
 
 
 def own_name() -> str:

@@ -6,16 +6,14 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, WEB, WEB_6
+from steering_contract import DNS, WEB
 from steering_traffic import MANY
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import IPFamily
-from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 
 pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
@@ -42,16 +40,6 @@ def restore(tmp_path, monkeypatch):
 
     replace(works=True)
     return replace
-
-
-@pytest.mark.parametrize("works", [True, False], ids=["restore", "python-iptables"])
-async def test_a_few_edits_do_not_run_iptables_restore(node, restore, steering, works):
-    await steering.apply({WEB: 36001, CART: 36001, WEB_6: 36001})
-    used = restore(works=works)
-    await steering.change({}, [CART])
-    assert not used.exists()
-    assert await steering.render() == ("TCP 10.96.7.1:80 -> :36001\nTCP [fd00:96::1]:80 -> :36001")
-    assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
 async def test_a_new_helper_gets_the_whole_state_after_a_failed_repair(node, steering, lock_file):
@@ -95,22 +83,3 @@ async def test_a_helper_survives_signals_that_end_the_agent(steering, number):
     assert await steering.repair() == 0
     assert steering.helper_pids == before
     await steering.clean_up()
-
-
-async def test_killing_the_agent_ends_its_helper_and_its_rules_are_recovered(node, steering):
-    program = dedent("""
-        import asyncio, os, signal
-        from userspace_proxy.model import Frontend, Protocol
-        from userspace_proxy.steering import SteeringFacts, make_steering
-
-        async def main():
-            steering = make_steering("iptables", SteeringFacts(refuse_port=35999))
-            await steering.apply({Frontend("10.96.7.1", 80, Protocol.TCP): 36001})
-            print(*steering.helper_pids.values(), flush=True)
-            await asyncio.get_running_loop().run_in_executor(None, input)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        asyncio.run(main())
-    """)
-    assert nodes.run_until_killed(program)
-    assert await steering.start() == {WEB: 36001}

@@ -8,9 +8,8 @@ import sys
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, AtomicSteeringContract
+from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6
 
-from userspace_proxy.model import Frontend
 from userspace_proxy.steering import (
     REFUSE,
     Steering,
@@ -64,41 +63,6 @@ async def stable(make):
     steering = await make(STABLE)
     await steering.apply({OUTSIDE: 36101, DNS: 36102, CART: REFUSE})
     return steering
-
-
-class BesideAnother(AtomicSteeringContract):
-    """The canary fulfils the whole contract, without an effect on the other proxy."""
-
-    @pytest.fixture
-    async def steerings(self, node, stable, kind, lock_file):
-        self.node, self.lock_file = node, lock_file
-        before = await stable.render()
-        yield lambda: make_steering(kind, CANARY)
-        assert await stable.render() == before
-        assert await stable.repair() == 0
-
-    def in_force(self) -> str:
-        return rules(self.node)
-
-
-@pytest.mark.parametrize("kind", ["iptables"], indirect=True)
-class TestBesideAnotherInLegacyTables(BesideAnother):
-    def obstacle(self, _frontend: Frontend):
-        return nodes.unusable_lock(self.lock_file)
-
-    def break_it(self, steering: Steering) -> None:
-        self.node.run(
-            "for chain in PRE OUT; do iptables-legacy -t nat -F UPROXY-$chain-canary; done"
-        )
-
-
-@pytest.mark.parametrize("kind", ["nftables"], indirect=True)
-class TestBesideAnotherTable(BesideAnother):
-    def obstacle(self, _frontend: Frontend):
-        return nodes.refused_transactions()
-
-    def break_it(self, steering: Steering) -> None:
-        self.node.run("nft delete table inet userspace-proxy-canary")
 
 
 @pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
