@@ -3,8 +3,6 @@
 import contextlib
 import html
 import itertools
-import select
-import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -120,17 +118,6 @@ def test_refusals_and_fragments_are_delivered_over_a_bridge(bridge, version):
     other.close()
 
 
-def test_bridge_entries_are_restored_and_added_to_new_bridges(bridge):
-    bridge.start()
-    wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})
-    bridge.testbed.shell(f"bridge fdb del {MAC} dev cni0 self")
-    wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})
-    assert bridge.seen() == "client"
-    bridge.testbed.shell("ip link add cni1 type bridge")
-    bridge.testbed.shell("ip link set cni1 up; ip address add 10.9.0.1/24 dev cni1")
-    wait_for("both entries", lambda: entries(bridge.testbed) == {"cni0", "cni1"})
-
-
 def test_the_next_process_diverts_replies_without_a_gap(bridge):
     """If an endpoint's packet reached the client directly, the client would send an RST."""
     bridge.start()
@@ -235,40 +222,3 @@ def test_stop_and_cleanup_remove_the_bridge_entries_and_table(bridge):
     bridge.testbed.agent.kill()
     assert bridge.testbed.agent.run(command=CLEANUP).returncode == 0
     assert (entries(bridge.testbed), bridge.testbed.shell(tables)) == (set(), "")
-
-
-def test_an_endpoint_is_reset_when_its_clients_container_disappears(tmp_path):
-    """The pod can no longer send to the client's address: only the proxy can close it."""
-    with contextlib.closing(Bridge(tmp_path, "pod")) as bridge:
-        bridge.start()
-        wait_for("the client's address", lambda: bridge.seen() == "client")
-        waiting = {}
-        for client in ("bridge-pod", "pod"):
-            for state in ("idle", "half-closed", "sending", "trickling"):
-                dialled = bridge.testbed[client].dial((CLUSTER_IPS[4].format(10), PORT))
-                dialled.send(b"question")
-                accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
-                if state == "half-closed":
-                    dialled.shutdown(socket.SHUT_WR)
-                    assert accepted.recv(100) == b""
-                waiting[client, state] = accepted
-            bridge.testbed.shell(f"ip link del {bridge.testbed.pod(client).host_interface}")
-            accepted = waiting[client, "sending"]
-            accepted.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    accepted.send(bytes(65536))
-
-        def all_reset():
-            # 20 s according to docs/operate.md, and twice that on a busy machine.
-            for client in ("bridge-pod", "pod"):
-                with contextlib.suppress(OSError):
-                    waiting[client, "trickling"].send(b"!")
-            poll = select.poll()
-            for accepted in waiting.values():
-                poll.register(accepted, 0)
-            return len(poll.poll(0)) == len(waiting)
-
-        wait_for("a reset of each", all_reset, deadline_s=120.0, hint=bridge.testbed.agent.log)
-        for accepted in waiting.values():
-            accepted.close()
