@@ -95,20 +95,6 @@ def test_the_kit_works_with_frozen_time(run, text):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("text", "arguments"),
-    [
-        pytest.param(TESTS, ["-n", "2"], id="xdist"),
-        pytest.param(TESTS, ["--reruns=2"], id="rerunfailures"),
-        pytest.param(TESTS, ["-W", "error"], id="warnings-are-errors"),
-        pytest.param(TRIO, [], id="trio"),
-    ],
-)
-def test_the_kit_works_with_other_plugins_without_configuration(run, text, arguments):
-    run(text, *arguments).assert_outcomes(passed=text.count("def test"))
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("text", [TESTS, TRIO], ids=["threads", "trio"])
 def test_tests_pass_without_warnings_in_pythons_development_mode(pytester, text):
     pytester.makepyfile(text)
