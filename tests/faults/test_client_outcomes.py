@@ -23,7 +23,7 @@ SHORT_S = 0.02
 """The read timeout of clients in rows that expect no bytes."""
 BODY = "x" * 1000
 ANSWER = "answer"
-FEW, MANY = 3, 200
+TIMES = 3
 
 
 def by_socket(web, timeout_s):
@@ -108,8 +108,6 @@ CLIENTS = {
 }
 BACKENDS = {"psycopg": small_databases.postgres(BODY), "redis": small_databases.redis(BODY)}
 """The backends of these clients; all other clients use an HTTP server."""
-LONG_TIMEOUTS = {"psycopg"}
-"""Clients whose timeout must be at least two seconds."""
 
 
 def outcome(client, web, timeout_s):
@@ -133,18 +131,13 @@ def rows():
 
 
 @pytest.mark.parametrize(
-    "times", [FEW, pytest.param(MANY, marks=pytest.mark.long)], ids=["few", "many"]
-)
-@pytest.mark.parametrize(
     ("what", "name", "expected", "is_short"),
     [pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in rows()],
 )
-def test_a_client_gets_the_documented_outcome(times, what, name, expected, is_short):
-    if is_short and name in LONG_TIMEOUTS:
-        times = FEW
+def test_a_client_gets_the_documented_outcome(what, name, expected, is_short):
     got = Counter()
     with ServiceProxy() as proxy:
-        for _ in range(times):
+        for _ in range(TIMES):
             web = proxy.service("web", backends=[BACKENDS.get(name, http(BODY))])
             exec(what, {"web": web})
             got[outcome(CLIENTS[name], web, SHORT_S if is_short else PATIENCE_S)] += 1

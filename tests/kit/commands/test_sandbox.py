@@ -125,19 +125,10 @@ def test_an_endpoint_name_is_reported_as_not_looked_up(tmp_path):
     assert line.startswith(f"shop/api: Clients are refused: {said}")
 
 
-@pytest.mark.parametrize(
-    "as_ourselves",
-    [
-        pytest.param(True, id="as-this-user", marks=pytest.mark.long),
-        pytest.param(False, id="unprivileged"),
-    ],
-)
-def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
+def test_a_command_reaches_services_by_address_and_by_name():
     with readable_runtime() as (prefix, python, env), readable_folder() as folder:
         path = folder / "shop.yaml"
         path.write_text(MANIFESTS)
-        if as_ourselves:
-            prefix, python, env = [], sys.executable, {}
         run = ("-m", "userspace_proxy", "sandbox", f"--manifests={path}", "-n", "shop", "--")
         done = subprocess.run(
             [*prefix, python, *run, python, "-c", SCRIPT],
