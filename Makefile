@@ -93,8 +93,12 @@ packages: packages-long ## install all that the tests need from Debian (root), o
 packages-%: # what a part needs from the distribution
 	@$(PREPARE) $*
 
-quick: packages-node $(VENV)/installed-dev ## form and own unit tests of what isn't committed, or of PATHS="userspace_proxy/balance …", in a minute
-	@$(BIN)/python -m tests.tools.quick $(PATHS)
+# The path of a module, or of its test, as that of its test.
+MODULE_TO_TEST := sed -E 's,^userspace_proxy/,tests/unit/,; s,^kubectl-.*_kubectl/,tests/unit/,; s,^pytest-.*_testing/,tests/kit/,; s,/(test_)?([^/]*[.]py)$$,/test_\2,'
+
+quick: packages-node $(FORM) ## form and own unit tests of what isn't committed, or of PATHS="userspace_proxy/balance …", in a minute
+	@git ls-files --exclude-standard $(or $(PATHS),--modified --others) | $(MODULE_TO_TEST) | sort -u | \
+	  grep -E '^tests/(unit|kit|tools)/.*/?test_' | xargs -r ls 2>/dev/null | xargs -r $(BIN)/pytest -q -m "not long" -n 2
 
 check: packages-node $(FORM) unit corpus ## all checks that need neither root nor a cluster
 

@@ -98,10 +98,10 @@ def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_marked_good(i
 
 
 def test_invalid_objects_of_other_services_are_one_step_with_their_number():
-    items = [RejectedFacts(f"m/a.yaml:{n}: name: missing", "") for n in range(3)]
+    items = [RejectedFacts(f"m/a.yaml:{n}: wrong", "") for n in range(3)]
     subject = replace_subject(make_subject(make_port()), others_rejected=items)
     (step,) = [one for one in steps_of(explain(subject), "source") if "m/a.yaml" in one.what]
-    assert step.what.endswith(": m/a.yaml:0: name: missing (and 2 more)")
+    assert step.what.endswith(": m/a.yaml:0: wrong (and 2 more)")
 
 
 def test_an_address_that_refuses_clients_has_a_neutral_mark():
@@ -200,7 +200,7 @@ def test_no_firewall_step_exists_if_a_chain_is_blamed_or_steering_is_none(steeri
 
 
 def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence():
-    doubt = Taken("x may drop packets to it", "look", "ip x pre", is_certain=False)
+    doubt = Taken("x may take packets", "look", "ip x pre", is_certain=False)
     explanation = explain(make_subject(answered(1, perhaps_taken=doubt)))
     (step,) = steps_of(explanation, "firewall")
     assert (step.level, step.what, step.hint) == (None, doubt.what, doubt.hint)
