@@ -55,12 +55,14 @@ def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     return f"no EndpointSlice belongs to {service}, and it has no selector"
 
 
-@cause(
-    CauseCode.NO_SLICE,
-    about="{service}",
-    hint="Delete EndpointSlice {slice_}: its controller makes it anew, without the label",
-)
-def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
+def _headless_hint(service: str, slice_: str, has_selector: bool) -> str:
+    if has_selector:
+        return f"Delete EndpointSlice {slice_}: its controller makes it anew, without the label"
+    return f"Remove that label from EndpointSlice {slice_}"
+
+
+@cause(CauseCode.NO_SLICE, about="{service}", hint=_headless_hint)
+def slice_headless(service: ServiceKey | str, slice_: SliceKey | str, has_selector: bool) -> str:
     """The Service was headless, and its slice still has the label of headless Services."""
     return (
         f"no EndpointSlice belongs to {service}: {slice_} has the label {LABEL_HEADLESS}, that of "

@@ -4,8 +4,7 @@
 
 Rule 1: times exclude the time for which the agent's control process waited for a processor, as
 counted by the kernel, because other programs cause it.
-Rule 2: times are divided by the processor's slowness during the measurement, because a virtual
-machine's speed may change by half within seconds.
+Rule 2: times are divided by the processor's slowness, which may change within seconds.
 Rule 3: the baseline is the same agent without the tenant's objects.
 """
 

@@ -109,7 +109,7 @@ class TestOrphans:
         own = replace(slice_of(POD_A.ip, of=WEB), is_headless=True)
         store, planner = store_of(service(WEB), own, self.WEB_ORPHAN), Planner(NodeFacts())
         (port,) = planner.plan(store.snapshot()).ports.values()
-        assert port.cause == slice_headless(WEB, own.key)
+        assert port.cause == slice_headless(WEB, own.key, False)
 
     def test_another_services_slice_does_not_replan_a_service_with_its_own_slices(self):
         store, planner = store_of(service(WEB), slice_of(POD_A.ip, of=WEB)), Planner(NodeFacts())
