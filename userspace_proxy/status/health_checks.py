@@ -210,8 +210,9 @@ class HealthCheckPorts:
                 "%(service)s: %(cause)s",
                 extra={"services": len(new), "service": str(new[0]), "cause": problems[new[0]]},
             )
-        solved = sorted(self._problems.keys() - problems.keys())
+        served = {check.service for check in self._checks.values()} - problems.keys()
+        solved = sorted(self._problems.keys() & served)
         if solved and self._log_limit.take(now):
             extra = {"services": len(solved), "service": str(solved[0])}
-            _log.info("%(service)s: health checks are served again", extra=extra)
+            _log.info("%(service)s: health checks are served now", extra=extra)
         self._problems = dict(sorted(problems.items()))

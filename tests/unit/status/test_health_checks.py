@@ -188,7 +188,16 @@ async def test_an_unavailable_health_check_port_is_logged_only_once(ports, caplo
     unserved, served = [record.message for record in caplog.records]
     assert unserved.startswith(f"{WEB}: ")
     assert unserved.endswith(f":{port}: Address already in use")
-    assert served == f"{WEB}: health checks are served again"
+    assert served == f"{WEB}: health checks are served now"
+
+
+async def test_a_removed_service_is_not_logged_as_serving_its_health_check(ports, caplog):
+    caplog.set_level("INFO")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        await ports.apply([HealthCheck(WEB, taken.getsockname()[1], 1)], HERE)
+    caplog.clear()
+    await ports.apply([], HERE)
+    assert caplog.messages == []
 
 
 async def test_log_lines_about_a_constantly_changing_service_are_limited(ports, caplog):
