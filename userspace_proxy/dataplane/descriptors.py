@@ -71,9 +71,9 @@ class Descriptors:
         self._waiting: list[Callable[[], None]] = []
         self._log_limit = LogLimit()
         self._full_since: float | None = None
-        """When the current pause began; None without a pause."""
+        """When the current pause began, in monotonic seconds; None without a pause."""
         self._waited_at = -math.inf
-        """When the last waiting callback was added."""
+        """When the last waiting callback was added, in monotonic seconds."""
         self._shedding_until = 0.0
 
     @property
@@ -133,10 +133,10 @@ class Descriptors:
         """Call ``resume`` once when there may be room; without room, it must call this again."""
         # While memory is low, don't log the pause: ``memory_pressure`` logs its reason.
         if self._held is None and self._log_limit.take(now):
-            _log.warning(
-                "descriptor limit reached, pausing accepts",
-                extra={"in_use": self.in_use, "limit": self.limit},
-            )
+            text = "descriptor limit reached, pausing accepts"
+            if self.has_room(DESCRIPTORS):
+                text = "out of descriptors or memory, delaying accepts or dials"
+            _log.warning(text, extra={"in_use": self.in_use, "limit": self.limit})
         if self._full_since is None or now - self._waited_at > _PAUSE_GAP_S:
             # A new pause begins: the previous pause is over although it released no descriptor.
             self._full_since = now

@@ -95,12 +95,18 @@ def test_no_callback_runs_and_no_timer_remains_after_close(loop):
 def test_the_descriptor_limit_is_logged_once_a_minute(loop, caplog):
     caplog.set_level(logging.WARNING)
     descriptors = Descriptors(loop, 10)
+    descriptors.take(10)
     for now in (0, 59, 60, 61, 119, 120):
         descriptors.wait(lambda: None, now)
     assert [record.getMessage() for record in caplog.records] == [
         "descriptor limit reached, pausing accepts"
     ] * 3
-    assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
+    assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 10)
+
+
+def test_a_shortage_below_the_descriptor_limit_is_logged_without_naming_the_limit(loop, caplog):
+    Descriptors(loop, 10).wait(lambda: None, 0)
+    assert caplog.messages == ["out of descriptors or memory, delaying accepts or dials"]
 
 
 def test_the_descriptor_limit_is_the_process_limit_minus_a_reserve(loop):
