@@ -97,7 +97,7 @@ class _Removed:
         if was_there:
             self.count += 1
             _log.info(
-                "cleaned up part of a proxy's state",
+                "removed leftover state of a proxy",
                 extra={name: text for name, text in fields.items() if text},
             )
 

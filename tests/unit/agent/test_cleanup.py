@@ -56,7 +56,7 @@ def test_cleanup_removes_and_logs_the_state_left_by_a_crash(node, steering, capl
     leave_reply_routing()
     assert (routes_and_rules(node), list_tables()) != before
     assert cleanup(Settings()) == 0
-    assert caplog.messages == ["cleaned up part of a proxy's state"] * 2
+    assert caplog.messages == ["removed leftover state of a proxy"] * 2
     assert {vars(one).get("steering", "") for one in caplog.records} == {steering, ""}
     assert {vars(one).get("part", "") for one in caplog.records} == {"reply routing", ""}
     assert "10.96.0.10" not in routes_and_rules(node)
