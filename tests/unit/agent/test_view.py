@@ -164,7 +164,7 @@ async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_succes
     assert view.saved == 2
 
 
-async def test_rejected_clients_are_reported_with_their_count(plane):
+async def test_denied_packets_are_reported_with_their_count_and_times(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
 

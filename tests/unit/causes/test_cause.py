@@ -115,7 +115,7 @@ def test_a_different_modifier_makes_a_different_cause(name):
     assert changed.replace(**{name: usual}) == REFUSES
 
 
-def test_two_causes_have_equal_facts_if_their_sentences_state_the_same():
+def test_causes_have_equal_facts_exactly_if_their_sentences_state_the_same_fact():
     assert REFUSES.replace(**UNSTATED).fact == REFUSES.fact
     for name, value in STATED.items():
         assert REFUSES.replace(**{name: value}).fact != REFUSES.fact

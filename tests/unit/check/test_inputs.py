@@ -99,7 +99,7 @@ def warning(what, cause, line=1):
     return f"{found} -> {hint}" if hint else found
 
 
-def test_a_service_with_endpoints_has_no_findings(tmp_path):
+def test_a_service_with_endpoints_has_no_warnings(tmp_path):
     assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
 
 

@@ -25,7 +25,7 @@ def test_a_name_is_proven_while_its_proof_sockets_are_open():
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_one_of_the_two_proof_sockets_does_not_prove_a_name(which):
+def test_a_single_proof_socket_does_not_prove_a_name(which):
     opened = open_name_proofs(NAME)
     opened[which].close()
     assert NAME not in ProvenNames()

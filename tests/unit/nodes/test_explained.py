@@ -216,7 +216,7 @@ def test_an_unresponsive_node_is_counted():
     assert one.sentence.endswith(" yet")
 
 
-def test_a_node_without_a_route_to_services_is_named_beside_served_clients():
+def test_a_node_without_a_route_to_services_is_named_although_clients_are_served():
     late = answer("node-2", web(A, B))
     status = msgspec.structs.replace(late.status, unrouted={"10.96.0.10": "unreachable"})
     one = explained(nodes(answer("node-1", web(A, B)), replace(late, status=status)))

@@ -235,7 +235,7 @@ def test_elements_returns_how_many_kernel_elements_a_change_may_write(handling, 
     assert planner.kernel_elements(state) == elements
 
 
-def test_a_kernel_rule_counts_as_the_elements_that_take_equal_time():
+def test_a_kernel_rule_counts_as_the_number_of_elements_that_take_the_same_time():
     slices = (slice_of(POD_A.ip, "192.0.2.9"),)
     ranges = {"load_balancer_source_ranges": ("203.0.113.0/24",)}
     pinned, limited = (

@@ -74,7 +74,7 @@ def test_a_service_port_out_of_client_ports_has_no_problem_series():
     assert "userspace_proxy_service_port_problem" not in names(view, "node")
 
 
-def test_rejected_clients_are_counted_by_cause():
+def test_denied_packets_are_counted_by_cause():
     denied = source_denied(("198.51.100.0/24",)).replace(count=3)
     before = replace(denied, count=2)
     view = make_view(make_port(connections=0, denied=5, turned_away=(denied, before)))

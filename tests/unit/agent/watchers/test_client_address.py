@@ -141,7 +141,7 @@ def test_removed_reply_rules_are_restored_and_logged(node, caplog):
     assert "reply routing had drifted and was repaired" in caplog.messages
 
 
-def test_while_the_kernel_refuses_replies_no_networks_are_preserved(node, monkeypatch):
+def test_no_client_addresses_are_preserved_while_reply_routing_is_refused(node, monkeypatch):
     def refuse(*_):
         raise SteeringError("refused")
 
