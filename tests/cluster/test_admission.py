@@ -66,7 +66,7 @@ DIFFERENT = (
     "ports.0.port=0",
     "ports.0.port=-1",
     "ports.0.port=65536",
-    # Manifests don't parse unused fields, because there may be thousands of endpoints.
+    # The manifest reader skips unused fields of endpoints, of which there may be thousands.
     "zone=5",
 )
 """The endings of the names of variants that are expected to differ."""

@@ -121,7 +121,7 @@ def readable_runtime(
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         environment = {
             "PYTHONPATH": os.pathsep.join(targets[1:]),
-            # Otherwise an interpreter with a shared libpython would load the system's, or none.
+            # Otherwise a shared libpython would be the system's, or wouldn't be found.
             "LD_LIBRARY_PATH": f"{targets[0]}/lib",
             "PYTHONDONTWRITEBYTECODE": "1",
             # That user can't write coverage data.

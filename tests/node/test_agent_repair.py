@@ -40,7 +40,7 @@ def testbed(request, testbeds):
     return testbeds(request.param)
 
 
-# What whole programs do, unlike a person who changes single rules: with its iptables backend,
+# Programs replace whole tables, while people change single rules: with its iptables backend,
 # firewalld flushes all tables and writes its own rules; with nftables it recreates only its own
 # table. Distributions' nftables service begins with a flush of everything.
 RESTARTS = {

@@ -40,8 +40,8 @@ _UNUSED_S = 5.0
 # The longest pause between retries. At this rate, even thousands of nodes whose role forbids Leases
 # don't load the API server.
 _RETRY_S = 60.0
-# The maximum wait of an acknowledgement for dials in progress; otherwise clients would wait too
-# long.
+# How long dials in progress may delay an acknowledgement; a longer delay would keep new clients
+# waiting.
 _SETTLE_MAX_S = 5.0
 
 

@@ -21,7 +21,7 @@ from typing import cast
 
 from ..model import SocketAddress
 
-# The number of ejected candidates, or their part of all candidates, that a pick may skip: skipping
+# A pick may skip SKIPPED_MAX ejected candidates, or one in _SKIPPED_PART if that is more. Skipping
 # a candidate costs up to 2 µs (with weights), rebuilding the list 1 µs per candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32

@@ -409,7 +409,7 @@ class TcpConnection(Accounted):
         self._end_dial()
         if (
             number == 0
-            and not self.is_preserved  # another host's address is never the endpoint's
+            and not self.is_preserved  # A preserved client's address is never the endpoint's.
             and self.endpoint is not None
             and may_be_source(self.endpoint.port + self._offset, self.reactor.now)
             and is_self_connected(self._endpoint_socket, self.dialled(self.endpoint))

@@ -51,7 +51,7 @@ def _with(settings: Settings, event: Event) -> Event:
         return Event(event.at, PUT, (_with_own_pods(event.args[0]),))
     is_old = event.what == CLOCK and event.args[0] > 1.0
     if is_old and settings.state_max_age_s < Settings().state_max_age_s:
-        # The saved state is too old only by this setting.
+        # With the default setting, the saved state wouldn't be too old.
         return Event(event.at, CLOCK, (1.5 * settings.state_max_age_s,))
     return event
 

@@ -367,7 +367,7 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb(self.timeline.now + self.api.fail(*args))
 
     def _set_clock(self, seconds: float) -> None:
-        # By the changed wall clock, pending changes may look late.
+        # A changed wall clock may make pending changes look late.
         self.freshness.disturb()
         self.unix_offset += seconds
 

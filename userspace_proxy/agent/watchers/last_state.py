@@ -42,8 +42,8 @@ _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
 # The maximum time for the last write when the proxy stops: the disk may be slow or hang.
 _STOP_S = 2.0
-# The maximum wait of the source for the first round, which takes a second with 10,000 Services. If
-# the kernel refuses the round, the source starts after this time anyway.
+# The longest time that the source waits for the first round, which takes a second with 10,000
+# Services. If the kernel refuses the round, the source starts after this time anyway.
 _HEAD_START_S = 3.0
 
 

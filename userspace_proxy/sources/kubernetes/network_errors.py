@@ -57,7 +57,7 @@ def _causes(exc: BaseException) -> list[BaseException]:
 
 
 def _tls_reason(exc: ssl.SSLError) -> str:
-    reason = getattr(exc, "reason", None)  # Missing in errors that Python itself raises.
+    reason = getattr(exc, "reason", None)  # Errors that Python itself raises have no reason.
     words = (reason or str(exc)).replace("_", " ").lower()
     # OpenSSL's errors for plain text, before and since version 3.2.
     is_plain = reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")

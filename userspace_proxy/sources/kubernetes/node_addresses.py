@@ -29,7 +29,7 @@ _log = FieldLogger("userspace_proxy.sources")
 EVERY_S = 300.0
 _RETRY_S = 10.0
 _DENIALS = 2
-# The number of Nodes per page, which has 1.5 MiB.
+# The number of Nodes per page; a page of this many is about 1.5 MiB.
 _PAGE = 100
 
 

@@ -53,7 +53,7 @@ DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
     IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
 }
-# The match for a SYN, unlike "tcp flags == syn" also with FIN or RST, and without ACK.
+# Matches a SYN without ACK; unlike "tcp flags == syn", also if FIN or RST is set.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
 # The match for packets to a socket that isn't transparent. Packets without a socket don't match, so
 # the kernel's stack refuses them.
