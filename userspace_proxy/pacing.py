@@ -18,7 +18,7 @@ class Pacing:
     longest_s: float = math.inf
     """The longest wait between two runs."""
     due: float = 0.0
-    """The time from which the work may run again."""
+    """The time from which the work may run again, in monotonic seconds."""
 
     def wait_s(self, took_s: float) -> float:
         """Return the wait before the next run, given the duration of the last run in seconds."""

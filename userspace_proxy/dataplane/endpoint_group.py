@@ -78,7 +78,7 @@ class _FailedDials:
 
     def __init__(self) -> None:
         self.returned_at: dict[SocketAddress, float] = {}
-        """When the last ejection of an endpoint ended."""
+        """When the last ejection of an endpoint ended, in monotonic seconds."""
         self.shortage_lines = LogLimit()
         self.ejection_lines = LogLimit(_EJECTION_LINES)
         self.return_lines = LogLimit(_EJECTION_LINES)

@@ -89,9 +89,9 @@ class Memory:
         self._find: Callable[[], Sequence[MemoryLimit]] = tuple
         self._find_at = 0.0
         self._short_at = -math.inf
-        """When memory was last short."""
+        """When memory was last short, in monotonic seconds."""
         self._shed_at = 0.0
-        """When connections may be reset again, unless usage grows."""
+        """When connections may be reset again, unless usage grows, in monotonic seconds."""
         self._shed_used = 0
         """Bytes in use when connections were last reset."""
         self._noted = 0

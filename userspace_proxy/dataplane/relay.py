@@ -61,7 +61,7 @@ class Seen:
     moved: int
     """Bytes moved, in both directions together."""
     moving_at: float
-    """When a check last found that bytes had moved."""
+    """When a check last found that bytes had moved, in monotonic seconds."""
     unanswered_since: float | None = None
     """The time since which checks have found the client not answering; None while it answers."""
     had_waited: bool | None = None

@@ -75,7 +75,7 @@ class Accounted(Relayed):
     address: Any
     """As ``accept`` returns it: IP address and port come first."""
     started: float
-    """When the client was accepted."""
+    """When the client was accepted, in monotonic seconds."""
     announced: Announced | None
     """The contents of the PROXY header that the address comes from; None without a header."""
     endpoint: SocketAddress | None
@@ -85,7 +85,7 @@ class Accounted(Relayed):
     tried: dict[SocketAddress, CauseCode] | None
     """Endpoints that failed, and why; most connections need no dict."""
     began_at: float | None
-    """When the last dial began; None before the first dial."""
+    """When the last dial began, in monotonic seconds; None before the first dial."""
     is_preserved: bool
     """Whether the endpoint sees the client's own address."""
     exchange: ConnectionOutcome | None

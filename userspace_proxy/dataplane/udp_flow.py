@@ -111,9 +111,9 @@ class Wait(NamedTuple):
     """A flow's wait for an endpoint, past or present."""
 
     started: float
-    """When the flow's first datagram arrived."""
+    """When the flow's first datagram arrived, in monotonic seconds."""
     since: float
-    """When the flow began to wait."""
+    """When the flow began to wait, in monotonic seconds."""
 
 
 class UdpFlow(Handler):
@@ -146,12 +146,12 @@ class UdpFlow(Handler):
         """The hop limit of the client's last datagram."""
         self.endpoint: SocketAddress | None = None
         self.dialled_at = 0.0
-        """When the endpoint was chosen: later than the start if another endpoint refused first."""
+        """When the current endpoint was chosen, in monotonic seconds."""
         self.sock: _socket.socket | None = None
         self.kept: list[Kept] | None = []
         """The flow's first datagrams; None once they must not be sent again."""
         self.answered_at = -math.inf
-        """When an answer was last recorded."""
+        """When an answer was last recorded, in monotonic seconds."""
         self.is_ended = False
         self.is_preserved = False
         """Whether the endpoint sees the client's own address."""
@@ -161,7 +161,7 @@ class UdpFlow(Handler):
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = listener.engine.reactor.now
-        """When the flow's first datagrams were sent: at its start, or after its wait."""
+        """When the first datagrams were sent (after any wait), in monotonic seconds."""
         self.first_byte_s: float | None = None
         """Seconds from ``sent_since`` to the endpoint's first answer; None before it."""
         self.received_bytes = 0
@@ -191,7 +191,7 @@ class UdpFlow(Handler):
 
     @property
     def started(self) -> float:
-        """When the flow's first datagram arrived."""
+        """When the flow's first datagram arrived, in monotonic seconds."""
         return self.sent_since if self.waited is None else self.waited.started
 
     def on(self, _fd: int, events: int) -> None:
@@ -352,7 +352,7 @@ class UdpFlow(Handler):
             self._refused(refusal)
 
     def _note_unanswered_datagram(self, payload: memoryview, now: float) -> None:
-        """Keep one of the first datagrams; after a while, count the endpoint as present."""
+        """Keep an early datagram; for a one-way flow, drop the kept ones and record a success."""
         age_s = now - self.sent_since
         if age_s > _ONE_WAY_S:
             self.kept = None
@@ -363,7 +363,7 @@ class UdpFlow(Handler):
             self._keep(payload, _KEEP_DATAGRAMS, _KEEP_BYTES)
 
     def _keep(self, payload: memoryview, datagrams: int, size: int) -> bool:
-        """Keep one of the first datagrams; return False beyond so many, or so many bytes."""
+        """Keep a datagram; return False beyond ``datagrams``, or ``size`` bytes in total."""
         kept = self.kept = self.kept or []
         size -= len(payload) + sum(len(one.payload) for one in kept)
         if len(kept) >= datagrams or size < 0:

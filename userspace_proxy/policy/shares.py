@@ -58,10 +58,10 @@ class Held(HasClient, Protocol):
 
     @property
     def started(self) -> float:
-        """When the connection was accepted."""
+        """When the connection was accepted, in monotonic seconds."""
 
     def idle_since(self, now: float) -> float:
-        """Return when the connection last transferred bytes."""
+        """Return when the connection last transferred bytes, in monotonic seconds."""
 
 
 H = TypeVar("H", bound=Held)
