@@ -106,7 +106,7 @@ class Decisions(logging.Filter):
                 logger.setLevel(level)
 
     def of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Return a Service's last connections, oldest first."""
+        """Return a Service's last ended connections, oldest first."""
         return tuple(self._last.get(str(service), ()))
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -230,7 +230,7 @@ class ProxiedService(ServedService):
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """The last connections that began while this Service was served."""
+        """The last ended connections, oldest first, that began while this Service was served."""
         return [d for d in super().decisions if self._began_at <= d.began_at < self._ended_at]
 
     @property

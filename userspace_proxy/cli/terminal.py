@@ -104,7 +104,7 @@ def write(stream: TextIO, text: str) -> None:
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """Write a line, not in bold like the first line of a text."""
+    """Write a line like :func:`write`, but not in bold type."""
     line = printable_lines(f"{text}\n")
     coloured = add_colours(f"\n{line}").partition("\n")[2] if wants_colours(stream) else line
     _unescaped(stream).write(coloured)

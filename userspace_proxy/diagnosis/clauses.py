@@ -191,7 +191,7 @@ def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return in words which connections (flows) ended in some way: the last ones, or all."""
+    """Return which connections (flows) are meant: "the last 3 flows", or "7 of 7 flows"."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"

@@ -464,7 +464,7 @@ def lacks_client_ports(case: Case) -> PortVerdict | None:
 
 
 def answers_are_missed(case: Case) -> PortVerdict | None:
-    """Report UDP clients, or clients of open connections, without an answer lately."""
+    """Report that many UDP clients, or clients of open connections, got no answer recently."""
     lost = many_unanswered(case.port)
     return None if lost is None else _failed_lately(case.port, lost)
 

@@ -76,7 +76,7 @@ def convert_strictly(
         check: Validates the struct; called only if all types are right.
 
     Raises:
-        FieldError: Lists all unknown fields, and all wrong types or errors from ``check``.
+        FieldError: Lists up to UNKNOWN_MAX unknown fields, and all wrong types or ``check`` errors.
     """
     struct: Any = type_
     unknown = _unknown_fields(value, struct, _places_of(struct))

@@ -1,4 +1,4 @@
-"""Sources of Services: the API server, files, or the embedding program.
+"""Provides Services from the API server, from files, or from the embedding program.
 
     list and watch ──▶ kubernetes ─┐
     files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)

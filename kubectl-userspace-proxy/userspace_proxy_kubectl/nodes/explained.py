@@ -47,10 +47,10 @@ def with_nodes(
     *,
     invocation: Invocation,
 ) -> Explanation:
-    """Return an explanation of the plan with the nodes' part added.
+    """Return the plan's explanation, extended and updated with what nodes report.
 
     Args:
-        merged: All nodes, about this Service.
+        merged: The merged answers of all nodes about this Service.
         behind: The result of :func:`behind_steps`.
         invocation: The user's command, from which the next command is derived.
     """

@@ -227,7 +227,7 @@ def _without_source(status: StatusFacts) -> StatusFacts:
 
 
 def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
-    """Yield nodes whose version differs from the usual version; without a majority, all nodes."""
+    """Yield findings about versions other than the majority's; without a majority, about all."""
     found = {one.node: runs(one.status) for one in known if one.status is not None}
     if len({*found.values()}) < 2:
         return
@@ -258,7 +258,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield nodes whose clocks are off; if most are off alike, blame this machine's clock."""
+    """Yield findings on clocks; blame this machine's if most of several err in one direction."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

@@ -72,7 +72,7 @@ class AddressPrinter(Component):
         supervisor.start("addresses", self.run)
 
     async def run(self) -> None:
-        """Print until cancelled, or until the reader of the output is gone."""
+        """Print until cancelled, or until writing fails, usually because the reader has exited."""
         printed: Mapping[PortKey, str] = {}
         rounds = 0
         while True:

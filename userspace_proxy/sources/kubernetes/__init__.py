@@ -1,4 +1,4 @@
-"""Services from a Kubernetes API server: list, then watch, forever.
+"""Reads Services from a Kubernetes API server: lists them, then watches for changes.
 
     client ──pages, lines──▶ reflector (per resource) ──▶ cache ──▶ store ──▶ source ──▶ snapshot
     credentials              position, back-off

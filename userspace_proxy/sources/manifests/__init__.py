@@ -1,6 +1,6 @@
-"""Services from YAML and JSON files.
+"""Reads Services from YAML and JSON files.
 
-files ──▶ texts ──▶ objects ──▶ state: one of each name, cluster IPs, node ports ──▶ snapshot
+files ──▶ texts ──▶ objects ──▶ state: unique names, cluster IPs, node ports ──▶ snapshot
 """
 
 from .source import ManifestSource, load_state

@@ -1,4 +1,4 @@
-"""Local steering: routes Services' addresses to this node, where listeners bind them.
+"""Steers locally: routes Services' addresses to this node, where listeners bind them.
 
     LocalSteering ── LocalProgrammer ─┬─ DesiredState
                                       └─ LocalGuard ─┬─ NftGuard    routes and a table
