@@ -41,7 +41,7 @@ class ClientBridges:
             _log,
             "endpoints see this node's address where client and endpoint share bridge "
             "%(bridge)s: %(cause)s",
-            "endpoints now see the addresses of clients on the same bridge",
+            "no bridge hides client addresses from endpoints now",
             fields=lambda obstacle: {
                 "bridge": obstacle.bridge,
                 "family": f"IPv{obstacle.version}",
