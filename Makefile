@@ -161,6 +161,8 @@ page: packages-test $(VENV)/installed-dev ## tests with a real Chromium
 
 long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, helm, envtest (root)
 	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long $(BY_MODULE)
+	go=$$($(BIN)/python -c 'from tests.cluster.build import find_go; print(find_go())') && \
+	  cd benchmarks/goload && GOWORK=off GOTOOLCHAIN=local $$go test -count=1 -vet=all .
 	@# Not beside tests that count dials beyond loopback: Chromium asks for routes.
 	$(PYTEST) long-page tests/page -m long -n 2 --dist=worksteal
 
