@@ -221,7 +221,8 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     if not ports:
         return f"{subject.service} has no ports"
     for port in ports:
-        if port.state.word.expected:
+        has_failed = port.state.word is PortState.UNKNOWN and port.usable and not port.serving
+        if port.state.word.expected or has_failed:
             return port.state.sentence
     served = [*_by_endpoints(ports, subject, dials), *_pinned(ports)]
     led = [] if subject.node is None else [port for port in ports if port.is_unseen]

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
-from userspace_proxy.causes.endpoints import denies
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import answers_flows_late, denies
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import balanced_elsewhere
 from userspace_proxy.diagnosis.judge import cause_of
@@ -41,6 +42,14 @@ def test_the_sentence_names_what_distinguishes_a_failing_port_from_a_served_port
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
     assert alone.sentence == dead.state.sentence
+
+
+def test_a_port_whose_only_endpoint_answered_late_before_is_not_called_served():
+    late = answers_flows_late(POD).replace(when=When.PAST, count=3)
+    endpoint = make_endpoint(POD, connections=3, sent_bytes=9, cause=late, is_past=True)
+    port = make_port(endpoints=(endpoint,), protocol=Protocol.UDP)
+    assert port.state.word is PortState.UNKNOWN
+    assert explain(make_subject(port)).sentence == port.state.sentence
 
 
 @pytest.mark.parametrize(
