@@ -90,8 +90,7 @@ class Node:
         ask: Callable[[], object],
     ) -> Costs:
         """Measure the other namespace while the tenant adds and changes objects, and queries."""
-        delays: list[float] = []
-        slownesses: list[float] = []
+        delays, slownesses = list[float](), list[float]()
         # Wait until the start is complete.
         self._change(1)
         memory = self._memory_mib()

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from userspace_proxy.model.pods import read_pods
-from userspace_proxy.model.wire import FieldError
+from userspace_proxy.model.pods import last_end_of, read_pods
+from userspace_proxy.model.wire import FieldError, WireContainerStatus
 
 READY = [{"type": "Ready", "status": "True"}]
 UNREADY = [{"type": "Ready", "status": "False", "message": "containers with unready status: [web]"}]
@@ -96,6 +96,10 @@ def test_the_reason_why_a_pod_is_unready_is_returned(status, reason):
 def test_a_pod_being_deleted_is_not_ready():
     pod = read({"conditions": READY}, metadata={"deletionTimestamp": "2026-11-21T09:00:00Z"})
     assert (pod.is_ready, pod.reason) == (False, "it is being deleted")
+
+
+def test_a_container_that_has_not_ended_yet_has_no_last_end():
+    assert last_end_of(WireContainerStatus()) == ""
 
 
 def test_pods_are_sorted_by_name():

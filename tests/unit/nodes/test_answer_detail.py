@@ -126,9 +126,8 @@ def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers
     answers.take(found(pod(status={"phase": "Running", "containerStatuses": [status]})))
     Asking().fail(answers, "node-1", TO, PortForwardError("it broke off", errno.ECONNRESET))
     why = "it broke off; its container last ended with status 137 (OOMKilled)"
-    problem = only(answers).problem
-    assert problem == agent_causes.forward_failed("kube-system", why)
-    assert "resources.limits.memory" in remedy(problem)
+    assert only(answers).problem == agent_causes.forward_failed("kube-system", why)
+    assert "resources.limits.memory" in remedy(only(answers).problem)
 
 
 def test_forbidden_port_forwards_are_recorded(answers):

@@ -64,8 +64,7 @@ def test_a_healthy_cluster_is_reported_without_problems():
     assert "All have answered. All Services are served as planned." in overview(CALM)
     assert verdict(CALM.merged).startswith("All have answered.")
     some = AllNodes((*calm_cluster().answers, sick_cluster().answers[-1]))
-    words = verdict(look_at(some).merged)
-    assert words == "1 without an answer. All Services are served as planned on the others."
+    assert verdict(look_at(some).merged).endswith(" are served as planned on the others.")
 
 
 def test_the_overview_is_shown_before_the_first_response():
