@@ -160,7 +160,9 @@ page: packages-test $(VENV)/installed-dev ## tests with a real Chromium
 	$(PYTEST) page tests/page -m "not long" -n 2 --dist=worksteal
 
 long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, helm, envtest (root)
-	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long $(BY_MODULE)
+	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long --ignore=tests/faults/bounds $(BY_MODULE)
+	@# Alone, because these limit times.
+	$(PYTEST) long-bounds tests/faults/bounds -m long -n 0
 	go=$$($(BIN)/python -c 'from tests.cluster.build import find_go; print(find_go())') && \
 	  cd benchmarks/goload && GOWORK=off GOTOOLCHAIN=local $$go test -count=1 -vet=all .
 	@# Not beside tests that count dials beyond loopback: Chromium asks for routes.
