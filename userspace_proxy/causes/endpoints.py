@@ -364,8 +364,8 @@ resets = _endpoint(
     "resets",
     "accepts connections and ends them without answering",
     past="accepted connections and ended them without answering",
-    hint="Read the log of the pod: it may expect TLS, a PROXY header or another protocol, or fail "
-    f"for each client; {_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} do so, too",
+    hint="Read the log of the pod: it may expect TLS or another protocol, or fail for each client; "
+    f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} do so, too",
     outside="Read the log of the program on {host}: it may expect TLS or another protocol, or "
     f"refuse this node's address; {_LOST_ON_THE_WAY}",
     at_times="It has answered other connections: kubectl logs POD shows why not these (it ends "
