@@ -120,8 +120,7 @@ class AcceptedHeaders:
                     "service": group.label,
                     "client": connection.client_ip,
                     "cause": cause,
-                    "hint": "configure the client to send the header, or remove its address from "
-                    "--accept-proxy-protocol",
+                    "hint": "send the header, or remove the client from --accept-proxy-protocol",
                 },
             )
         connection.finish(EndReason.NO_HEADER, as_reset=True)

@@ -162,12 +162,11 @@ class EndpointGroup(CounterTable):
         clients."""
 
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
-        """Change how clients are served.
+        """Change how clients are served; return the endpoints that some may no longer use.
 
-        TCP connections to endpoints that clients may no longer use continue; flows end, unless the
-        endpoint is terminating and still serves. Keeps the round-robin position, and the affinity
-        entries and ejections of remaining endpoints. The slow start of new endpoints begins at
-        ``now``. Returns the endpoints that some or all clients may no longer use.
+        TCP connections to these endpoints continue; flows end, unless the endpoint is terminating
+        and still serves. Keeps the round-robin position, and the affinity entries and ejections of
+        remaining endpoints. The slow start of new endpoints begins at ``now``.
         """
         old, self.serving = self.serving, serving
         if old.ranges and old.ranges != serving.ranges:

@@ -117,8 +117,7 @@ class Probes:
     ) -> None:
         """Record a failed dial from a client's address to an endpoint that answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
-        # Old failures of another client prove nothing about this client, so don't count them
-        # together.
+        # Don't add old failures of another client: they prove nothing about this client.
         if denials.part.client != client and now - denials.part.last_at >= PAIR_S:
             denials.end()
         denials.dial_failed(now, failed, client)

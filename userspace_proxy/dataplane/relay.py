@@ -479,11 +479,7 @@ class PipePool:
         """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return a free or new pipe; None at a limit. ``now`` is monotonic seconds.
-
-        Raises:
-            OSError: Opening a pipe failed for another reason than a limit.
-        """
+        """Return a free or new pipe at ``now`` (monotonic); None at a limit; may raise OSError."""
         if self._free:
             return self._free.pop()
         if (
