@@ -154,6 +154,7 @@ class EarlierChains:
         perhaps: dict[Frontend, Taken] = {}
         links_of_clients = functools.cache(self._read_links)
         pods = functools.cache(lambda: [*filter(_has_pods, links_of_clients())])
+        uplinks = functools.cache(lambda: [one for one in links_of_clients() if one.is_uplink])
         for chain, chains in self._earlier:
             families = chain.table.families
             places = [(f, to) for f, to in translations.items() if f.family in families]
@@ -161,8 +162,9 @@ class EarlierChains:
                 if cause := explain_chain(chain, chains, frontend, to):
                     found[frontend] = cause
             for frontend, to in places_outside(chain, chains, places):
-                uplinks = [one for one in links_of_clients() if one.is_uplink]
-                of = [one for one in uplinks if _has_family(one, frontend.family)]
+                if frontend in found:
+                    continue
+                of = [one for one in uplinks() if _has_family(one, frontend.family)]
                 if cause := explain_chain(chain, chains, frontend, to, of):
                     perhaps[frontend] = replace(cause, is_certain=False)
             named = [place for place in named_places(chains, places) if place[0] not in found]
