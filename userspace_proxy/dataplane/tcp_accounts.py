@@ -7,8 +7,8 @@
                                             └─ later: a byte ──▶ client: is it acknowledged?
 
 Rule 1: no method here is called for each read, so the cost of these methods matters little.
-Rule 2: the facts by which ``facts.connection_outcome`` judges an end are read from the sockets. The
-kernel is asked last, and only if its answer may matter: each question is a system call.
+Rule 2: the facts for ``facts.connection_outcome`` are read from sockets. The kernel is asked last,
+and only if its answer may matter: each question is a system call.
 Rule 3: a client that still reads after its FIN acknowledges a late byte; if it has closed its
 socket, its kernel answers with a RST, and acknowledges nothing.
 """
@@ -222,8 +222,7 @@ def _facts(
     tried = {connection.dialled(one): code for one, code in failed.items()}
     is_clean = cause is _COMPLETE and up and down and up.is_ended and down.is_ended
     if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
-        # The endpoint sent its FIN before it received the client's FIN, and so ended the
-        # connection.
+        # The endpoint ended the connection: it sent its FIN before it received the client's.
         by = _BY_ENDPOINT
     return ConnectionFacts(
         event=event,
@@ -280,7 +279,8 @@ def end_if_lost(
     lasted_s = now - exchange.answered_at
     if not down.bytes_moved or exchange.code or lasted_s < LOSS_S:
         return None
-    found = loss(up.source, up.sink, lasted_s, number)
+    was_sent = now - exchange.asked_at - (exchange.first_byte_s or 0.0) >= LOSS_S
+    found = loss(up.source, up.sink, lasted_s, number, sent_bytes=was_sent * down.bytes_moved)
     return EndFacts(_BY_CLIENT, has_answer=True, lost=found) if found else None
 
 

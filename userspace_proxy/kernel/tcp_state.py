@@ -120,7 +120,12 @@ def reset_as(
 
 
 def loss(
-    client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
+    client: _socket.socket,
+    endpoint: _socket.socket,
+    lasted_s: float,
+    number: int | None = None,
+    *,
+    sent_bytes: int = 0,
 ) -> Failure | None:
     """Return which packets of a connection were lost if its client left; None if none were.
 
@@ -128,13 +133,19 @@ def loss(
         client: The socket of the client, which has sent a FIN or RST.
         lasted_s: Seconds since the endpoint answered.
         number: The errno of the client's socket, if it failed: a silent client hasn't left.
+        sent_bytes: All bytes written to the client if the first one is older than
+            :data:`LOSS_S`, else 0. A FIN acknowledges what has arrived, and resets the count of
+            probes, which is how the kernel repeats data that a rule of this node drops.
 
     Returns:
         One of ``model.failures.LOSSES``; None also for connections shorter than :data:`LOSS_S`.
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return None
-    return endpoint_loss(endpoint) or (Failure.NOT_TO_CLIENT if is_lost_to(client) else None)
+    if failure := endpoint_loss(endpoint):
+        return failure
+    is_lost = is_lost_to(client) or 0 < sent_bytes <= unacknowledged_bytes(client)
+    return Failure.NOT_TO_CLIENT if is_lost else None
 
 
 def endpoint_loss(endpoint: _socket.socket) -> Failure | None:

@@ -181,6 +181,18 @@ def test_packets_count_as_lost_if_the_client_acknowledges_no_response_bytes(made
     assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
 
 
+@pytest.mark.parametrize(("arrives", "failure"), [(False, Failure.NOT_TO_CLIENT), (True, None)])
+def test_a_fin_that_acknowledges_no_response_byte_shows_packet_loss(made, arrives, failure):
+    client, endpoint = made
+    if not arrives:
+        drop(client.other, LARGE)
+    client.ours.send(b"a" * 3000)
+    if arrives:
+        assert len(client.other.recv(3000, socket.MSG_WAITALL)) == 3000
+    client.leaves("close")
+    assert loss(client.ours, endpoint.ours, LOSS_S, sent_bytes=3000) is failure
+
+
 def test_packet_loss_towards_the_endpoint_is_reported_before_loss_towards_the_client(made):
     client, endpoint = made
     for each in made:
