@@ -72,3 +72,5 @@ class AllNodes:
     server's objects; None if not computed yet, or not permitted."""
     planned_at: float = 0.0
     """This machine's Unix time when the API server's objects were read."""
+    excluded: tuple[str, ...] = ()
+    """The Nodes that no agents' DaemonSet targets, by name; empty if nodes are selected by name."""

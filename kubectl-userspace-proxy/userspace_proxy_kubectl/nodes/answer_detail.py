@@ -195,7 +195,10 @@ class Answers:
 
     def all_nodes(self, plans: Plans | None) -> AllNodes:
         """Return the current nodes, with this machine's digests of the API server's objects."""
-        nodes, has_nodes = tuple(self._nodes.values()), self._found.nodes is not None
-        if plans is None:
-            return AllNodes(nodes, has_nodes)
-        return AllNodes(nodes, has_nodes, plans.digests, plans.planned_at)
+        return AllNodes(
+            tuple(self._nodes.values()),
+            self._found.nodes is not None,
+            plans.digests if plans is not None else None,
+            plans.planned_at if plans is not None else 0.0,
+            () if self._where.nodes else self._found.excluded(),
+        )

@@ -46,6 +46,7 @@ def nodes_to_json(merged: Merged) -> bytes:
 def _nodes(merged: Merged) -> dict[str, Any]:
     return {
         "answered": len(merged.answered),
+        "excluded": merged.excluded,
         "findings": [_finding(one) for one in merged.findings],
         "nodes": [_row(row) for row in merged.rows],
     }

@@ -83,6 +83,12 @@ class FoundAgents:
         without = lacking((self.nodes or {}).values(), placements, self.agents)
         return tuple(sorted({*self.agents, *without}, key=in_order))
 
+    def excluded(self) -> tuple[str, ...]:
+        """Return the Nodes that no DaemonSet targets, by name; empty if Nodes are unknown."""
+        known = self.names(frozenset())
+        others = (one for one in (self.nodes or {}).values() if not one.is_virtual)
+        return tuple(sorted({one.name for one in others}.difference(known), key=in_order))
+
     def _placements_of_pods(self) -> list[Placement]:
         placements: list[Placement] = []
         for agents in self.agents.values():

@@ -31,7 +31,14 @@ from .differences import PlanDifference, differences
 from .endpoints import Extent, same_cause
 from .findings import NodeFinding
 from .merged import Merged, MergedPort
-from .words import format_endpoint, format_finding, format_incident, format_port, on_nodes
+from .words import (
+    format_endpoint,
+    format_excluded,
+    format_finding,
+    format_incident,
+    format_port,
+    on_nodes,
+)
 
 TITLE = "on all nodes"
 _NODES, _SERVED, _PLAN, _ENDPOINTS = "nodes", "clients", "plan", "endpoints"
@@ -192,10 +199,11 @@ def _answers(merged: Merged) -> PathStep:
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
         what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
+    level, excluded = worst(one.level for one in missing), format_excluded(merged)
     return PathStep(
-        worst(one.level for one in missing),
+        None if excluded and level is Level.OK else level,
         _NODES,
-        what,
+        "; ".join(filter(None, (what, excluded))),
         details=tuple((one.level, format_finding(one)) for one in missing[:_GROUPS_SHOWN]),
     )
 

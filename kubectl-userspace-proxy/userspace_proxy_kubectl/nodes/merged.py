@@ -176,6 +176,8 @@ class Merged:
     answered: tuple[str, ...]
     has_nodes: bool
     """Whether nodes without an agent are known."""
+    excluded: tuple[str, ...]
+    """See :class:`AllNodes`."""
     ports: tuple[MergedPort, ...]
     """The ports: the worst first, then by number of unhealthy nodes, then by name. Summaries
     contribute only ports that aren't ok somewhere."""
@@ -263,6 +265,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         nodes=tuple(one.node for one in all_nodes.answers),
         answered=tuple(one.node for one in known),
         has_nodes=all_nodes.has_nodes,
+        excluded=all_nodes.excluded,
         ports=tuple(ports),
         healthy=max(0, _usual_count(known) - len(ports)) if _summaries(known) else 0,
         incidents=incidents,

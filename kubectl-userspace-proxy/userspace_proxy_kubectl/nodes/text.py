@@ -50,7 +50,13 @@ from .growth import in_order, rates_of
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort
 from .rows import NodeRow
-from .words import format_endpoint, format_finding, format_incident, format_port
+from .words import (
+    format_endpoint,
+    format_excluded,
+    format_finding,
+    format_incident,
+    format_port,
+)
 
 # The maximum number of findings that are listed unless the output is wide: the first screen should
 # show problems of nodes, of several Services, and of single Services.
@@ -161,7 +167,8 @@ def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
 def _answered(merged: Merged) -> str:
     total, answered = len(merged.nodes), len(merged.answered)
     nodes = plural(total, "node") if merged.has_nodes else plural(total, "node with an agent")
-    return nodes if answered == total else f"{answered:,} of {nodes} answered"
+    words = nodes if answered == total else f"{answered:,} of {nodes} answered"
+    return "; ".join(filter(None, (words, format_excluded(merged))))
 
 
 def _header(merged: Merged) -> str:

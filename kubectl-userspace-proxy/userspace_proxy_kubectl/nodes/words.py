@@ -45,6 +45,12 @@ class _Counts(NamedTuple):
     """The number of nodes whose answers don't show whether they tried it."""
 
 
+def format_excluded(merged: Merged) -> str:
+    """Return which nodes have no agent by design; empty if none."""
+    names = listed(tuple(map(shown, merged.excluded)))
+    return f"no agent on {names}, which the DaemonSet excludes" if names else ""
+
+
 def on_nodes(nodes: Sequence[str], total: int) -> str:
     """Return ``on node-7 and node-31 (2 of 120)`` or ``on all 120 nodes``.
 

@@ -19,8 +19,10 @@ from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.as_json import nodes_to_json
 from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.text import render_status
 from userspace_proxy_kubectl.nodes.words import (
     format_endpoint,
     format_finding,
@@ -214,6 +216,15 @@ def test_an_unresponsive_node_is_counted():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
     assert last_part(one)[0].what == "1 of 2 nodes answered"
     assert one.sentence.endswith(" yet")
+
+
+def test_a_node_that_the_daemon_set_excludes_is_named():
+    answers = replace(nodes(answer("node-1", web(A, B))), excluded=("node-2",))
+    step = last_part(explained(answers))[0]
+    without = "no agent on node-2, which the DaemonSet excludes"
+    assert (step.level, step.what) == (None, f"the node answered; {without}")
+    assert f"1 node; {without}" in render_status(merge(answers)).body.decode()
+    assert msgspec.json.decode(nodes_to_json(merge(answers)))["excluded"] == ["node-2"]
 
 
 def test_a_node_without_a_route_to_services_is_named_although_clients_are_served():

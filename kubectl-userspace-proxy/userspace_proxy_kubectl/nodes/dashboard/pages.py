@@ -34,7 +34,7 @@ from ..merged import Merged, MergedPort, mark_of
 from ..rows import NodeRow
 from ..subset import found_in
 from ..sums import added
-from ..words import format_incident, format_port
+from ..words import format_excluded, format_incident, format_port
 from .client_calls import AllCalls
 from .lately import Minute
 from .live import CALLS_OF_NODES_MAX
@@ -232,8 +232,10 @@ def head(
 
 def verdict(merged: Merged) -> str:
     """Return the state of the cluster in one line."""
-    silent = len(merged.silent)
+    silent, excluded = len(merged.silent), format_excluded(merged)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
+    if excluded:
+        answers = f"{answers} {excluded[0].upper()}{excluded[1:]}."
     where = " on the others" if silent else ""
     unhealthy = merged.unhealthy_services
     if unhealthy:

@@ -63,6 +63,8 @@ def test_the_overview_lists_unhealthy_services_and_unresponsive_nodes():
 def test_a_healthy_cluster_is_reported_without_problems():
     assert "All have answered. All Services are served as planned." in overview(CALM)
     assert verdict(CALM.merged).startswith("All have answered.")
+    with_others = dataclasses.replace(CALM.merged, excluded=("windows-1",))
+    assert " No agent on windows-1, which the DaemonSet excludes. All" in verdict(with_others)
     some = AllNodes((*calm_cluster().answers, sick_cluster().answers[-1]))
     assert verdict(look_at(some).merged).endswith(" are served as planned on the others.")
 
