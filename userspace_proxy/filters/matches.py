@@ -50,8 +50,8 @@ class MatchField(enum.StrEnum):
     TRANSPARENT_SOCKET = "socket transparent"
     """A condition without a value."""
     TCP_FLAGS = "tcp flags"
-    DRAWN = "numgen"
-    """A random number or a hash, the key of a map that distributes packets."""
+    DRAWN = "numgen/hash"
+    """A random number or a hash, which distributes packets; a condition without a value."""
     OTHER = ""
 
 

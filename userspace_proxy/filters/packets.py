@@ -46,6 +46,8 @@ class FirstPacket(NamedTuple):
     """The outgoing link; None if unknown."""
     is_tracked: bool = True
     """Whether the packet has passed connection tracking; otherwise its state is unknown."""
+    is_drawn: bool | None = None
+    """Whether the packet meets conditions on random numbers and hashes; None if unknown."""
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
@@ -74,7 +76,7 @@ def _may_be_first(one: Match) -> bool:
     if one.field is MatchField.STATE:
         return {"new", "dnat"}.isdisjoint(one.values) is one.is_inverted
     # Links and sources differ between clients, except that only this node's programs use loopback.
-    return one.field is not MatchField.SOURCE and (
+    return one.field not in (MatchField.SOURCE, MatchField.DRAWN) and (
         one.field is not MatchField.WAY_IN or LOOPBACK in one.values
     )
 
@@ -212,6 +214,7 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
+    MatchField.DRAWN: lambda _match, packet: packet.is_drawn,
     # The result is unknown (None), because it depends on the listener's socket. Answers to this
     # node's own dials arrive at sockets that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,

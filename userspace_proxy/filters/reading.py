@@ -5,9 +5,9 @@
     ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, …
 
 A set's elements are written into the rule that looks them up. This is done for anonymous sets
-(``tcp dport { 22, 80 }``), and for named sets (``ip daddr @blocked``) whose elements change only
-with the ruleset's generation. Sets to which packets add elements, or whose elements expire, aren't
-read. User data isn't read.
+(``tcp dport { 22, 80 }``), and for named sets (``ip daddr @blocked``). Sets to which packets add
+elements, or whose elements expire, change without a new generation of the ruleset, so only
+:func:`read_chains` reads them: its caller reads again. User data isn't read.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 """
@@ -31,6 +31,7 @@ from .matches import (
     Condition,
     LoadedField,
     Match,
+    MatchField,
     SetLookup,
     Unknown,
     Value,
@@ -55,13 +56,15 @@ class NftReader:
 
     Args:
         is_own: Selects tables whose chains are omitted.
+        has_passing: Whether to read sets to which packets add elements, or whose elements expire.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
 
-    def __init__(self, is_own: IsOwn) -> None:
+    def __init__(self, is_own: IsOwn, *, has_passing: bool = False) -> None:
         self._is_own = is_own
+        self._unread = ~(_READ | _PASSING) if has_passing else ~_READ
         self._ruleset = Ruleset()
         # The sets read since the last listing of chains, by family and table, then by name.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
@@ -119,7 +122,7 @@ class NftReader:
         if place not in self._sets:
             self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
         found = self._sets[place].get(name)
-        if found is None or found.flags & ~_READ:
+        if found is None or found.flags & self._unread:
             return None, ()
         return found, self._ruleset.first_elements(*place, name, ELEMENTS_MAX)
 
@@ -157,7 +160,7 @@ def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
 
     These are the filter chains at the given hooks, and the chains that they reach.
     """
-    reader = NftReader(is_own)
+    reader = NftReader(is_own, has_passing=True)
     try:
         tables = reader.chains()
         for hook in hooks:
@@ -184,6 +187,8 @@ Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
 # The flags that supported sets may have; 0x3 are the flags of anonymous and constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
+# NFT_SET_TIMEOUT, and NFT_SET_EVAL of dynamic sets.
+_PASSING = 0x10 | 0x20
 
 
 def set_of(step: Step) -> SetLookup | None:
@@ -232,7 +237,8 @@ def write_out(
                 found = found._replace(verdict=verdict, target=target)
             yield found
     elif one.fields == (DRAWN,):
-        yield _replace(step, one)
+        # Only a map contains each number.
+        yield _replace(step, one, *(() if flags & _MAP else (Match(MatchField.DRAWN),)))
     else:
         (field,) = one.fields
         plain = () if has_spans else [values_of(field, element.key) for element in elements]
@@ -250,7 +256,7 @@ def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
     at = 0
     for field in fields:
         values = values_of(field, key[at : at + field.width])
-        yield Match(field.field, values) if values else Unknown()
+        yield Match(field.field, values) if values or field == DRAWN else Unknown()
         at += field.width + -field.width % 4
 
 

@@ -156,19 +156,15 @@ def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
 
 
 def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
-    """Return all conditions; of completely unknown conditions, only the first."""
-    found: list[Condition] = []
-    for one in _conditions(expressions):
-        if one != Unknown() or one not in found:
-            found.append(one)
-    return tuple(found)
+    """Return all conditions, each once."""
+    return tuple(dict.fromkeys(_conditions(expressions)))
 
 
 def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
     subject, mask, low = LoadedField(), b"", None
     # The fields loaded since the last comparison or look-up.
     fresh: list[LoadedField] = []
-    for one in expressions:
+    for at, one in enumerate(expressions, 1):
         found = one.attributes()
         match one.name:
             case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
@@ -180,7 +176,11 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
                 mask = _data(found, 4)
             case "cmp":
                 op, value = number_in(found, 2), _data(found, 3)
-                if op == x.AT_LEAST:
+                if (
+                    op == x.AT_LEAST
+                    and subject != DRAWN
+                    and any(map(_is_upper_end, expressions[at : at + 1]))
+                ):
                     low = value
                 elif op == x.AT_MOST and low is not None:
                     yield _span(subject, low, value)
@@ -192,9 +192,15 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
                     yield from _condition_of_match(text_in(found, 1), found.get(3, b""))
             case "lookup" | "range":
                 yield _looked_up(one, fresh, mask) or Unknown()
+            case "byteorder" if subject == DRAWN:
+                continue
             case "byteorder" | "quota" | "dynset" | "osf" | "xfrm" | "limit" | "connlimit":
                 yield Unknown()
         fresh = []
+
+
+def _is_upper_end(one: Expression) -> bool:
+    return one.name == "cmp" and number_in(one.attributes(), 2) == x.AT_MOST
 
 
 def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
@@ -212,7 +218,9 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
                 is_one = last_port in (0, port)
                 yield Match(MatchField.DIALLED_PORT, (Ports(port, port),)) if is_one else Unknown()
             return
-    if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
+    if name == "statistic":
+        yield Match(MatchField.DRAWN)
+    elif name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         yield Match(MatchField.TRANSPARENT_SOCKET)
     elif name == "multiport" and len(data) >= _MULTIPORT.size:
         yield _multiport(*_MULTIPORT.unpack_from(data))
@@ -254,6 +262,8 @@ def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Con
     field, is_inverted = subject.field, op == x.NOT_EQUAL
     number = int.from_bytes(value, sys.byteorder)
     match field:
+        case MatchField.DRAWN:
+            return Match(field)
         case _ if op not in (x.EQUAL, x.NOT_EQUAL):
             return Unknown()
         case MatchField.STATE if is_inverted and not number:
@@ -349,6 +359,8 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
     found = one.attributes()
     if mask or not fresh:
         return None
+    if one.name == "range" and fresh == [DRAWN]:
+        return Match(MatchField.DRAWN)
     if one.name == "range":
         span = _span(fresh[-1], _data(found, 3), _data(found, 4))
         is_outside = number_in(found, 2) != x.EQUAL

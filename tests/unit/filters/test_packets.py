@@ -126,6 +126,11 @@ def test_a_reply_goes_from_the_dialled_address_to_an_unprivileged_port(condition
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
 
 
+@pytest.mark.parametrize("is_drawn", [None, True, False])
+def test_a_drawn_packet_meets_conditions_on_random_numbers(is_drawn):
+    assert meets("numgen/hash tcp dport 80", FirstPacket(WEB, is_drawn=is_drawn)) is is_drawn
+
+
 def test_a_condition_on_the_client_port_may_match():
     assert meets("tcp sport 80", FirstPacket(WEB)) is None
     assert meets("udp sport 80", FirstPacket(WEB)) is False
@@ -197,6 +202,7 @@ def test_packets_of_local_programs_arrive_through_loopback():
         pytest.param("ip saddr 192.0.2.1/32", False, id="some-clients"),
         pytest.param("iifname eth1 tcp dport 80", False, id="by-an-interface"),
         pytest.param("iif lo", True, id="own-programs"),
+        pytest.param("numgen/hash", False, id="drawn"),
         pytest.param("tcp dport 80 …", False, id="not-understood"),
     ],
 )

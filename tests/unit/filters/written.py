@@ -103,6 +103,7 @@ _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]
     ),
     (r"ct status (! )?dnat", lambda sign: [Match(MatchField.TRANSLATED, ("dnat",), bool(sign))]),
     (r"fib daddr type local()", lambda _: [Match(MatchField.TO_THIS_NODE, ("local",))]),
+    (r"numgen/hash()", lambda _: [Match(MatchField.DRAWN)]),
     (r"socket transparent()", lambda _: [Match(MatchField.TRANSPARENT_SOCKET)]),
     (
         r"([io]if)(?:name)? (!= )?(\S+)",

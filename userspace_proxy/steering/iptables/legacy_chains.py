@@ -36,7 +36,8 @@ _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
 _CONDITION = re.compile(
     r"(?:-m (?:conntrack|state|tcp|udp|multiport) )?(! )?"
     r"(-i|-o|-s|-d|-p|--ctstate|--state|--dports?|--sports?) (\S+) ?"
-    r"|-m socket (--transparent)(?: --(?:nowildcard|restore-skmark))* ?"
+    r"|-m socket --transparent(?: --(?:nowildcard|restore-skmark))* ?"
+    r"|-m (statistic)(?: --(?:mode|probability|every|packet) \S+)* ?"
 )
 _FIELDS = {
     "-i": MatchField.WAY_IN,
@@ -123,9 +124,9 @@ def _matches(conditions: str) -> Conditions:
     return (*known, *([Unknown()] if rest else []))
 
 
-def _match(sign: str | None, option: str | None, text: str, _socket: str | None) -> Condition:
+def _match(sign: str | None, option: str | None, text: str, drawn: str | None) -> Condition:
     if option is None:
-        return Match(MatchField.TRANSPARENT_SOCKET)
+        return Match(MatchField.DRAWN if drawn else MatchField.TRANSPARENT_SOCKET)
     if option in ("--ctstate", "--state"):
         return replace(states(text.lower().split(",")), is_inverted=bool(sign))
     field = _FIELDS[option.replace("ports", "port")]

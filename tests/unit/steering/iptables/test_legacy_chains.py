@@ -74,6 +74,7 @@ def test_missing_permission_to_list_tables_is_a_steering_error(monkeypatch):
         ("-s 10.0.0.1/33 -j DROP", nft("drop", "…")),
         ("-j NFQUEUE --queue-num 0", nft("queue")),
         ("-m socket --transparent --nowildcard -j ACCEPT", nft("accept", "socket transparent")),
+        ("-m statistic --mode random --probability 0.3 -j DROP", nft("drop", "numgen/hash")),
     ],
 )
 def test_a_rule_is_parsed_into_its_conditions_and_verdict(line, step):
