@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 
 from ..filters.endpoints import find_forward_firewalls
-from ..filters.frontends import ALL_NAT, EarlierChains, Translation
+from ..filters.following import ALL_NAT
+from ..filters.frontends import EarlierChains, Translation
 from ..filters.node import find_firewalls, find_unfollowed
 from ..filters.packets import ANY_IP
 from ..kernel.interfaces import is_local
@@ -14,7 +15,7 @@ from ..model import Frontend, Protocol, SocketAddress, Taken
 from ..steering.kernel_view import KernelView
 from ..steering.names import is_own_table
 from ..steering.nftables.rules import NAT_PRIORITY
-from .finding import Finding, error, ok
+from .finding import Finding, error, ok, warning
 from .inputs import Inputs
 
 _TOPIC = "firewall"
@@ -67,11 +68,13 @@ def judge_firewalls(
         return []
     tables = kernel.nft, kernel.legacy_filter
     steered = {
-        one.chain: error(_TOPIC, f"{_STEERED}: {one.why}", f"chain {one.chain}", one.hint)
+        one.chain: of(_TOPIC, f"{_STEERED}: {one.why}", f"chain {one.chain}", one.hint)
         for one in find_firewalls(*tables, steering, proxy_ports, kernel.clients)
+        for of in (error if one.is_for_all else warning,)
     }
     for frontend, by in (taken or {}).items():
-        one = error(_TOPIC, f"{frontend}: {by.what}", f"chain {by.chain}", by.hint)
+        of = error if by.is_certain else warning
+        one = of(_TOPIC, f"{frontend}: {by.what}", f"chain {by.chain}", by.hint)
         steered.setdefault(by.chain, one)
     forwarded = {
         one.chain: error(_TOPIC, f"{_FORWARDED}: {one.why}", f"chain {one.chain}", one.hint)

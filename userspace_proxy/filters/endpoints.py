@@ -12,12 +12,13 @@ from ipaddress import ip_address
 from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.locality import PodLink
 from .chains import Chain, Tables
-from .following import find_drop, follow
-from .frontends import WAY_IN, Followed
+from .following import WAY_IN, find_drop, follow
+from .frontends import Followed
 from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, judged
 from .packets import FirstPacket
 
 _ANSWERS = ", for the endpoint's answers"
+_BUT_SOME = ", but not all of them"
 # The priority of postrouting chains that translate sources, or undo translations.
 _SOURCE_NAT = 100
 
@@ -28,16 +29,17 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protoco
     The text is a clause in which "it" is the endpoint.
     """
     dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
-    for base, chains in filters:
-        if endpoint.family not in base.table.families:
-            continue
-        is_in = base.hook in WAY_IN
-        packet = dial._replace(is_answer=is_in)
-        packets = "its answers" if is_in else "packets to it"
-        if base.kind == "nat" and follow(base, chains, packet, "nat").is_certain:
-            return f"{base.described} translates {packets}"
-        if base.kind != "nat" and find_drop(base, chains, packet):
-            return f"{base.described} drops {packets}"
+    for is_drawn, besides in ((None, ""), (True, _BUT_SOME), (False, _BUT_SOME)):
+        for base, chains in filters:
+            if endpoint.family not in base.table.families:
+                continue
+            is_in = base.hook in WAY_IN
+            packet = dial._replace(is_answer=is_in, is_drawn=is_drawn)
+            packets = f"{'its answers' if is_in else 'packets to it'}{besides}"
+            if base.kind == "nat" and follow(base, chains, packet, "nat").is_certain:
+                return f"{base.described} translates {packets}"
+            if base.kind != "nat" and find_drop(base, chains, packet):
+                return f"{base.described} drops {packets}"
     return ""
 
 

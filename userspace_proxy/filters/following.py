@@ -20,6 +20,10 @@ from .packets import FirstPacket, meets
 
 TRACKING = -200
 """The priority of connection tracking at the hooks where packets enter: NF_IP_PRI_CONNTRACK."""
+ALL_NAT = -100
+"""The priority NF_IP_PRI_NAT_DST, at which all nat chains translate destinations."""
+WAY_IN = ("prerouting", "input")
+"""The hooks on the way to this node's sockets."""
 _ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
 """The maximum number of rules × packets to follow, at 1.2 µs each: chains are followed during

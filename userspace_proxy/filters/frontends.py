@@ -34,18 +34,25 @@ from ..model import Frontend, FrontendKind, IPFamily, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
 from .chains import DROPS, Chain, RuleVerdict, Tables
-from .following import FOLLOWED_MAX, TRACKING, Drop, Outcome, find_drop, follow
+from .following import (
+    ALL_NAT,
+    FOLLOWED_MAX,
+    TRACKING,
+    WAY_IN,
+    Drop,
+    Outcome,
+    find_drop,
+    follow,
+)
 from .matches import Match, MatchField
-from .node import has_clients
+from .node import find_partial_drop, has_clients, hint_of_part
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
-# The kernel's priority NF_IP_PRI_NAT_DST, which the legacy tables' nat chains also use.
-ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after all chains."""
-WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
+_WAY_OUT_HOOKS = ("output", "postrouting")
 
 
 class Translation(NamedTuple):
@@ -176,7 +183,7 @@ class EarlierChains:
                 of = [one for one in links if _has_family(one, frontend.family)]
                 if cause := explain_chain(chain, chains, frontend, to, of):
                     found[frontend] = cause
-                elif doubt := doubt_of(chain, chains, frontend, to):
+                elif doubt := doubt_of(chain, chains, frontend, to, of):
                     perhaps.setdefault(frontend, doubt)
         return perhaps | found
 
@@ -344,9 +351,21 @@ def explain_chain(
 
 
 def doubt_of(
-    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
+    chain: Chain,
+    chains: Mapping[str, Chain],
+    frontend: Frontend,
+    translation: Translation,
+    links: Sequence[PodLink] = (),
 ) -> Taken | None:
-    """Return the rule that may take a frontend's packets; None if there is none."""
+    """Return the rule that may take a frontend's packets; None if there is none.
+
+    Args:
+        links: The links of this node's pods.
+    """
+    packets = first_packets(chain, frontend, translation) if chain.kind == "filter" else ()
+    if drop := find_partial_drop(chain, chains, packets[:1], links):
+        what = f"{chain.described} drops packets to it: {drop}"
+        return Taken(what, hint_of_part(drop), str(chain), is_certain=False)
     outcome = _outcome(chain, chains, frontend, translation)
     is_nat = chain.kind == "nat"
     is_tie = is_nat and chain.priority == translation.priority

@@ -11,8 +11,9 @@ its own table. Neither accepts endpoints' replies.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from itertools import takewhile
 from typing import TypeVar
 
@@ -20,8 +21,8 @@ from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
 from .chains import Chain, ChainTable, Tables, base_chains
-from .following import FOLLOWED_MAX, Drop, find_drop, follow
-from .matches import Match, MatchField, states
+from .following import ALL_NAT, FOLLOWED_MAX, WAY_IN, Drop, find_drop, follow
+from .matches import Match, MatchField, ends_of, states
 from .packets import ANY_IP, FirstPacket
 
 Chains = Mapping[str, Chain]
@@ -45,6 +46,8 @@ class Firewall:
     """Commands or a setting that admit all dropped packets."""
     family: IPFamily | None = None
     """The packets' family; None for both."""
+    is_for_all: bool = True
+    """Whether it drops packets of all pods, or all answers; otherwise only some packets."""
 
 
 def find_firewalls(
@@ -54,7 +57,7 @@ def find_firewalls(
     proxy_ports: tuple[int, int],
     links: Sequence[PodLink] = (),
 ) -> list[Firewall]:
-    """Return the chains that drop steered packets, or endpoints' replies to the proxy.
+    """Return the chains that drop some or all steered packets, or endpoints' replies to the proxy.
 
     Args:
         nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
@@ -71,20 +74,25 @@ def find_firewalls(
         # The proxy's legacy chains accept steered packets before other rules in that table, so only
         # replies can be dropped there.
         is_open = steering == "iptables" and base.table[1:] == ("filter", True)
-        first = [] if is_open else [FirstPacket(anything, port) for port in ports]
+        is_early = base.hook == "prerouting" and base.priority <= ALL_NAT
+        known = () if is_open else (0,) if is_early else ports
+        first = [FirstPacket(anything, port) for port in known]
         reply = [FirstPacket(anything, is_answer=True)]
         dropped = find_first_drop(base, chains, first, pods, _OF_PODS)
         answers = find_first_drop(base, chains, reply, pods, _OF_PODS)
+        only = family if len(base.table.families) == 1 else None
         drop = dropped or answers
         if drop is None:
-            return None
+            udp = replace(anything, protocol=Protocol.UDP)
+            both = [*first, *(one._replace(frontend=udp) for one in first)]
+            some = find_partial_drop(base, chains, both, pods)
+            return some and Firewall(str(base), str(some), hint_of_part(some), only, False)
         why = f"{drop}{'' if dropped else _ANSWERS}"
         drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
-        hint = _OF_CALICO if drop.place.name == _CALICO else drops
-        only = family if len(base.table.families) == 1 else None
+        hint = _OF_CALICO if drop.place.name == _CALICO else _OF_EARLY if is_early else drops
         return Firewall(str(base), why, hint, only)
 
-    return list(judged((nft, legacy), "input", judge))
+    return [one for hook in WAY_IN for one in judged((nft, legacy), hook, judge)]
 
 
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
@@ -153,6 +161,43 @@ def find_first_drop(
     return None
 
 
+def find_partial_drop(
+    base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
+) -> Drop | None:
+    """Return what certainly drops some packets: those of some pods, or drawn at random; or None.
+
+    Args:
+        links: The links; pods are ignored if following their packets would take too long.
+    """
+    steps = [step for chain in chains.values() for step in chain.steps]
+    matches = [one for step in steps for one in step.matches if isinstance(one, Match)]
+    spans = {end for one in matches if one.field is MatchField.SOURCE for end in one.ends}
+    pods = [pod for link in links if has_clients(link) for pod in _pods_of(link, spans)]
+    parts = [(one._replace(link=pod), _OF_SOME_PODS) for one in packets for pod in pods]
+    if len(parts) * len(steps) >= FOLLOWED_MAX:
+        parts = []
+    if any(one.field is MatchField.DRAWN for one in matches):
+        draws = (one._replace(is_drawn=drawn) for one in packets for drawn in (True, False))
+        parts += [(one, _AT_RANDOM) for one in draws]
+    drops = (drop._replace(whose=of) for one, of in parts if (drop := find_drop(base, chains, one)))
+    return next(drops, None)
+
+
+def _pods_of(link: PodLink, spans: Collection[tuple[int, int]]) -> Iterator[PodLink]:
+    """Yield the link as that of one pod, for each part of its networks that rules distinguish."""
+    for network in link.networks:
+        start, end = ends_of(network)
+        # The first and the last address of a network aren't a pod's.
+        first, last = (start + 1, end - 1) if end - start > 1 else (start, end)
+        inside = [(a, b) for a, b in spans if first <= b and a <= last]
+        if first != last:
+            inside = [(a, b) for a, b in inside if first < a or b < last]
+        begins = {first, *(a for a, _ in inside), *(b + 1 for _, b in inside)} if inside else ()
+        for at in sorted(begins):
+            if first <= at <= last:
+                yield link._replace(networks=(ip_network(network[at - start]),))
+
+
 def has_clients(link: PodLink) -> bool:
     """Return whether pods, or other hosts, may dial Services through a link.
 
@@ -166,12 +211,20 @@ _OF_OTHERS = re.compile(
     r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
 )
 _OF_PODS = ", for packets of this node's pods"
+_OF_SOME_PODS = ", for packets of some of this node's pods"
+_AT_RANDOM = ", for some packets"
 _ANSWERS = ", for endpoints' answers to the proxy"
+_OF_EARLY = "accept them in that chain, or delete what drops them"
 _CALICO = "cali-wl-to-host"
 _OF_CALICO = (
     "set defaultEndpointToHostAction of Calico's FelixConfiguration to Accept (environment: "
     "FELIX_DEFAULTENDPOINTTOHOSTACTION)"
 )
+
+
+def hint_of_part(drop: Drop) -> str:
+    """Return the remedy of a drop that affects only some packets, perhaps on purpose."""
+    return f"change it if these clients may use Services, {drop.place.listing}"
 
 
 def hint_of(

@@ -126,6 +126,11 @@ def test_a_chain_dropping_a_frontends_packets_is_reported():
     assert lines(KernelView(), taken=taken) == [
         "error 10.96.0.10:80/TCP: nftables chain ip raw pre drops them"
     ]
+    doubt = {WEB: Taken("ip raw pre may drop them", "", "ip raw pre", is_certain=False)}
+    assert lines(KernelView(), taken=doubt) == [
+        "warning 10.96.0.10:80/TCP: ip raw pre may drop them"
+    ]
+    assert marks(KernelView(nft=firewall(nft("drop", "numgen/hash")))) == ["warning"]
 
 
 @pytest.mark.parametrize(

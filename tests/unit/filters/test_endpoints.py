@@ -28,6 +28,7 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
             "chain nat { type nat hook output priority 0; "
             "ip daddr 10.244.0.20 dnat ip to 10.0.0.9; }; "
             "chain in { type filter hook input priority 0; ct state new drop; tcp dport 22 drop; "
+            "numgen random mod 9 < 3 ip saddr 10.244.0.11 drop; "
             "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; "
             "tcp sport 8080 drop; udp sport 53 drop; }; }'"
         )
@@ -49,6 +50,8 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
             f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates")
         ]
         assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80), Protocol.TCP) == ""
+        some = dropping_chain(earlier.filters, SocketAddress("10.244.0.11", 80), Protocol.TCP)
+        assert some == f"{chain.format('in', 'input', 0)} its answers, but not all of them"
         by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080), Protocol.TCP)
         assert by_port == f"{chain.format('in', 'input', 0)} its answers"
         dns = SocketAddress("10.244.0.8", 53)

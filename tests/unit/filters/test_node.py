@@ -124,6 +124,51 @@ def test_a_rule_is_reported_only_if_it_drops_packets_of_all_interfaces_with_pods
     assert find_firewalls(tables, {}, "nftables", PORTS, ports) == []
 
 
+BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/64")))
+ONE_POD = "ip saddr 10.244.2.9/32"
+
+
+@pytest.mark.parametrize(
+    ("rules", "policy", "expected"),
+    [
+        ([f"{ONE_POD} ct state new: drop"], "accept", "rule ip saddr 10.244.2.9/32 ct state new"),
+        (["ip saddr 203.0.113.7/32,10.244.2.9/32: jump x"], "accept", "chain x: rule reject"),
+        (["ip6 saddr fd00:2::9/128: drop"], "accept", "rule ip6 saddr fd00:2::9/128 drop"),
+        (["ip saddr 10.244.1.2/32 meta l4proto udp: drop"], "accept", "rule ip saddr 10.244.1.2"),
+        ([f"{ONE_POD}: accept"], "drop", "its policy is drop"),
+        (["ip saddr 10.244.0.0/16,10.244.2.9/32: accept"], "drop", None),
+        (["ip saddr 10.244.0.0/23,10.244.2.0/25,10.244.2.128/25: accept"], "drop", None),
+        ([f"{ONE_POD} …: drop"], "accept", None),
+        ([f"{ONE_POD} tcp dport 80: drop"], "accept", None),
+        (["ip saddr 192.168.0.0/16,172.17.0.0/16: drop"], "accept", None),
+    ],
+)
+def test_a_chain_that_drops_packets_of_some_pods_is_found(rules, policy, expected):
+    opens = "ct state established: accept"
+    x = {"x": ["reject"]}
+    tables = chains("input", [opens, *rules], x, policy, table=ChainTable("inet", "cnp"))
+    found = find_firewalls(tables, {}, "nftables", PORTS, [*LINKS, BRIDGE])
+    assert [one.is_for_all for one in found] == [False] * (expected is not None)
+    for one in found:
+        assert one.why.startswith(expected or "")
+        assert one.why.endswith(", for packets of some of this node's pods")
+        assert one.hint.startswith("change it if these clients may use Services, as `nft list ")
+
+
+@pytest.mark.parametrize("rules", [["numgen/hash: drop"], ["numgen/hash: accept", "drop"]])
+def test_a_chain_that_drops_packets_at_random_is_found(rules):
+    (found,) = find_firewalls(chains("input", rules, {}), {}, "nftables", PORTS)
+    assert (found.why.endswith("drop, for some packets"), found.is_for_all) == (True, False)
+
+
+def test_legacy_rules_that_drop_packets_before_translation_are_found():
+    table, steps = ChainTable("ip", "raw", is_legacy=True), (nft("drop", "iifname cali*"),)
+    raw = Chain(table, "PREROUTING", "filter", "prerouting", -300, steps=steps)
+    (found,) = find_firewalls({}, {table: {"": raw}}, "local", PORTS, [POD, CLIENT])
+    assert found.why == "rule iifname cali* drop, for packets of this node's pods"
+    assert found.hint == "accept them in that chain, or delete what drops them"
+
+
 def test_rules_too_expensive_for_many_links_are_skipped():
     tables = chains("input", ["iifname cali*: drop", *["tcp dport 22: accept"] * 999], {})
     pods = ((n, ip_network(f"10.244.{n // 250}.{n % 250}/32")) for n in range(2, 202))

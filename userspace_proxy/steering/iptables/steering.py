@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import SteeringError
-from ...filters.frontends import ALL_NAT, Translation
+from ...filters.following import ALL_NAT
+from ...filters.frontends import Translation
 from ...kernel.interfaces import without_ipv6
 from ...kernel.offers import FOR_IPTABLES_IPV6, LACKS_NOTHING, KernelOffers
 from ...model import Frontend, IPFamily, Protocol, Taken
