@@ -311,7 +311,8 @@ class Agent:
             view_ports(core.served_ports, core.plane, core.steering.bind, self._clock)
         )
         facts.health_checks = core.health_checks.facts_of(core.sync.plan)
-        facts.ports = diagnose(facts.ports, facts.source, facts.health_checks)
+        checks, dropped = facts.health_checks, facts.dropped
+        facts.ports = diagnose(facts.ports, facts.source, checks, dropped=dropped)
         return facts
 
     def _facts(self, ports: Sequence[PortFacts] = ()) -> StatusFacts:

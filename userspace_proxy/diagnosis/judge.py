@@ -13,6 +13,7 @@ import copy
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..causes.cause import Cause, CauseCode
@@ -30,6 +31,7 @@ from ..facts import (
     StateFacts,
 )
 from ..facts.port import ClauseFacts
+from ..model import DataPath, Taken
 from .clauses import Clause, joined, texts_of
 from .rules import PortVerdict, decide, denied, present_first
 
@@ -91,6 +93,8 @@ class _Shown(NamedTuple):
     notes: tuple[Cause, ...] = ()
     of_endpoints: tuple[tuple[str, Cause], ...] = ()
     """Corrected causes of endpoints, by address."""
+    dropped: Taken | None = None
+    """What drops packets of some clients to all Services."""
 
 
 def diagnose(
@@ -98,16 +102,21 @@ def diagnose(
     source: SourceFacts,
     health_checks: Iterable[HealthCheckFacts] = (),
     judge: Judge = judge,
+    *,
+    dropped: Mapping[str, Taken] = MappingProxyType({}),
 ) -> Sequence[PortFacts]:
     """Return Service ports with their states; a port is judged again only if its facts changed.
 
     A port is copied if facts about other objects change its cause, notes or endpoints.
+
+    Args:
+        dropped: See :attr:`.StatusFacts.dropped`.
     """
     answered = _answered(ports)
     notes = _notes(source.rejected)
     checks = _failed_checks(health_checks, ports)
     slices = _rejected_slices(source.rejected)
-    if not (notes or checks or slices or answered):
+    if not (notes or checks or slices or answered or dropped):
         # Cost: usually there are no such facts, and nearly all ports are unchanged.
         return tuple(
             [
@@ -127,7 +136,9 @@ def diagnose(
         found = (*notes.pop(key, ()), *checks.pop((key, port.side), ()))
         own = tuple(note for note in found if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
-        judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
+        # On the kernel path, packets don't pass the chains at input.
+        by = None if port.path is DataPath.KERNEL else dropped.get(port.family)
+        judged.append(_judged(port, _Shown(cause, own, of_endpoints, by), judge))
     return tuple(judged)
 
 
@@ -151,6 +162,7 @@ def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
     vars(changed).update(vars(port))
     changed.judged, changed.cause = None, shown.cause
     changed.notes = _with_notes(port.notes, shown.notes)
+    changed.perhaps_taken = port.perhaps_taken or shown.dropped
     if shown.of_endpoints:
         causes = dict(shown.of_endpoints)
         changed.endpoints = tuple(map(copy.copy, port.endpoints))

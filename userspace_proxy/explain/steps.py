@@ -135,8 +135,10 @@ def _firewalls(
     # Look at the causes, too: a port's cause may blame a chain that isn't in the node's list.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
+    known = {one.chain for one in node.firewalls}
     for doubt in {port.doubt.fact: port.doubt for port in ports if port.doubt}.values():
-        yield PathStep(None, FIREWALL, say(doubt), remedy(doubt))
+        if doubt.get("chain") not in known:
+            yield PathStep(None, FIREWALL, say(doubt), remedy(doubt))
     if not node.firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
         if any(port.is_unseen for port in ports):
@@ -144,7 +146,9 @@ def _firewalls(
             yield PathStep(None, FIREWALL, f"{what} {unknown}")
         else:
             # Rules that aren't followed may drop packets, so only answers prove that none does.
-            yield PathStep(Level.OK if _has_answers(ports, "", now) else None, FIREWALL, what)
+            is_passed = all(port.state.level is Level.OK for port in ports)
+            is_passed = is_passed and _has_answers(ports, "", now)
+            yield PathStep(Level.OK if is_passed else None, FIREWALL, what)
 
 
 def _has_answers(ports: Sequence[PortFacts], family: str, now: float) -> bool:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from ..causes.cause import Cause, CauseCode
-from ..model import ServiceKey
+from ..model import ServiceKey, Taken
 from ..version import format_version
 from .figures import counter, gauge
 from .port import BesideJson, Level, PortFacts, TotalsFacts
@@ -509,6 +509,8 @@ class Unencoded(BesideJson):
     """Networks whose TCP connections begin with a PROXY header (``--accept-proxy-protocol``)."""
     digests: Sequence[Mapping[str, str]] = ()
     """Digests of Services, ``namespace/name``, by bucket; ``plan`` has digests of buckets."""
+    dropped: Mapping[str, Taken] = MappingProxyType({})
+    """By family, ``IPv4`` or ``IPv6``, what drops packets of some or all pods to all Services."""
 
 
 class PlanFacts(msgspec.Struct, frozen=True):

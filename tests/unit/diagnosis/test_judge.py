@@ -34,7 +34,7 @@ from userspace_proxy.facts import (
     StateFacts,
 )
 from userspace_proxy.facts.port import ClauseFacts
-from userspace_proxy.model import DataPath, Side
+from userspace_proxy.model import DataPath, Side, Taken
 
 from ..status.views import (
     NOW,
@@ -389,6 +389,19 @@ def test_each_service_port_is_evaluated_once_until_it_changes():
     assert shown(SourceFacts())[1] is inside
     assert counting.judged == [(inside.name, inside.side)]
     assert inside.state.causes == ()
+
+
+def test_what_drops_packets_of_some_clients_makes_all_ports_of_its_family_unknown():
+    dropped = {"IPv4": Taken("x drops packets to Services", "", "ip x", is_certain=False)}
+    ports = [make_port(), make_port(family="IPv6"), make_port(path=IN_KERNEL)]
+    judged = diagnose(ports, SourceFacts(), dropped=dropped)
+    assert [port.doubt and say(port.doubt) for port in judged] == [
+        "x drops packets to Services",
+        None,
+        None,
+    ]
+    assert [port.mark for port in judged] == [None, Level.OK, None]
+    assert diagnose(ports, SourceFacts())[0].mark is Level.OK
 
 
 def test_a_judged_copy_of_a_port_does_not_keep_earlier_copies():

@@ -178,9 +178,15 @@ def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family
     assert step.level is level
 
 
-@pytest.mark.parametrize(("seconds_ago", "level"), [(59.0, Level.OK), (61.0, None)])
-def test_only_answers_of_the_last_minute_prove_that_no_chain_drops_packets(seconds_ago, level):
-    (step,) = steps_of(explain(make_subject(answered(seconds_ago))), "firewall")
+@pytest.mark.parametrize(
+    ("seconds_ago", "problem", "level"),
+    [(59.0, "", Level.OK), (61.0, "", None), (59.0, "some clients fail", None)],
+)
+def test_only_recent_answers_without_a_failure_prove_that_no_chain_drops_packets(
+    seconds_ago, problem, level
+):
+    port = answered(seconds_ago, problem=problem)
+    (step,) = steps_of(explain(make_subject(port)), "firewall")
     assert step.level is level
 
 
@@ -207,6 +213,9 @@ def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence
     assert steps_of(explanation, "note") == []
     assert explanation.sentence.endswith(f"; {doubt.what}")
     assert explanation.next == "nft list chain ip x pre"
+    known = [FirewallFacts("ip x pre", "its policy is drop", "insert a rule")]
+    again = explain(make_subject(answered(1, perhaps_taken=doubt), firewalls=known))
+    assert [step.hint for step in steps_of(again, "firewall")] == ["insert a rule"]
 
 
 def dials(**results):

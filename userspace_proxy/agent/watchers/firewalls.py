@@ -8,13 +8,14 @@ existence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
 from ...filters.endpoints import find_forward_firewalls
+from ...filters.following import WAY_IN
 from ...filters.kube_proxy import find_kube_proxy
 from ...filters.node import Firewall, find_firewalls
 from ...filters.reading import read_generation
@@ -22,7 +23,7 @@ from ...kernel.interfaces import is_local
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
-from ...model import Protocol, SocketAddress
+from ...model import IPFamily, Protocol, SocketAddress, Taken
 from ...pacing import Pacing
 from ...steering.kernel_view import KernelView, read_kernel
 from ..rounds.component import Component
@@ -83,7 +84,9 @@ class FirewallWatch(Component):
         facts.firewalls = [
             FirewallFacts(f.chain, f.why, f.hint, "" if f.family is None else str(f.family))
             for f in self._condition.now
+            if f.is_for_all
         ]
+        facts.dropped = _by_family(self._condition.now)
         facts.kube_proxy = self._kube_proxy
 
     async def run(self) -> None:
@@ -115,7 +118,7 @@ class FirewallWatch(Component):
     def _find(self) -> list[Firewall]:
         now = Clocks.monotonic()
         has_nat = self._is_sole and now >= self._nat_s
-        kernel = _read(partial(self._read, "input", has_nat=has_nat))
+        kernel = _read(partial(self._read, *WAY_IN, has_nat=has_nat))
         if has_nat:
             self._nat_s = now + _NAT_EVERY_S
             self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
@@ -124,6 +127,16 @@ class FirewallWatch(Component):
 
     async def close(self) -> None:
         self._thread.close()
+
+
+def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
+    """Return what drops packets to all Services, by family; what drops all pods' comes first."""
+    taken: dict[str, Taken] = {}
+    for one in sorted(found, key=lambda one: not one.is_for_all):
+        what = f"chain {one.chain} of another program drops packets to Services: {one.why}"
+        for family in IPFamily if one.family is None else (one.family,):
+            taken.setdefault(str(family), Taken(what, one.hint, one.chain, is_certain=False))
+    return taken
 
 
 def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.unit.filters.written import nft
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch, read_forward_rules
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.filters.chains import Chain, ChainTable
@@ -11,6 +12,9 @@ from userspace_proxy.steering.kernel_view import KernelView
 
 INPUT = Chain(ChainTable("ip", "filter"), "INPUT", "filter", "input", policy="drop")
 CLOSED = KernelView({INPUT.table: {INPUT.name: INPUT}}, links=("kube-ipvs0",))
+EVIL = ChainTable("inet", "evil")
+AT_RANDOM = (nft("drop", "numgen/hash"),)
+SOME = KernelView({EVIL: {"in": Chain(EVIL, "in", "filter", "input", steps=AT_RANDOM)}})
 KUBE_PROXY = ("interface kube-ipvs0",)
 PORTS = (17000, 29999)
 
@@ -23,7 +27,7 @@ class Kernel:
         self.view = CLOSED
         self.has_nat = []
 
-    def read(self, _hook, *, has_nat):
+    def read(self, *_hooks, has_nat):
         self.count += 1
         self.has_nat.append(has_nat)
         return self.view
@@ -61,6 +65,21 @@ async def test_a_firewalls_appearance_and_removal_are_logged(watch, kernel, capl
     await watch.look()
     assert shown(watch).firewalls == []
     assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
+
+
+async def test_what_drops_packets_to_all_services_is_shown_by_family(watch, kernel):
+    kernel.view = KernelView({**CLOSED.nft, **SOME.nft})
+    await watch.look()
+    facts = shown(watch)
+    assert [one.chain for one in facts.firewalls] == ["ip filter INPUT"]
+    assert {family: one.chain for family, one in facts.dropped.items()} == {
+        "IPv4": "ip filter INPUT",
+        "IPv6": "inet evil in",
+    }
+    assert facts.dropped["IPv6"].what == (
+        "chain inet evil in of another program drops packets to Services: rule numgen/hash drop, "
+        "for some packets"
+    )
 
 
 async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
