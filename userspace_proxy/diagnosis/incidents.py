@@ -4,7 +4,8 @@
 
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
 of 35 Services is one incident, even if it fails some of them in another way. A cause that concerns
-only its Service is an incident of that Service.
+only its Service is an incident of that Service. A chain of another program that may take packets is
+an incident with a neutral mark.
 Rule 2: a node counts as failed only if several endpoint IPs on it fail as if the node were gone,
 and no endpoint on it has answered since. An IP with several such endpoints is one incident, too, as
 are a Service's endpoints that fail alike.
@@ -58,17 +59,27 @@ class Incidents:
         self._to_server = [f"--server={server}"] if server else []
         self._has_kubectl = view.source.kind == "kubernetes"
         self._count = len(view.ports)
+        self._firewalls = {one.chain for one in view.firewalls}
         self._members: dict[_Key, list[_Member]] = {}
         self._joined: dict[_Key, _Key] = {}
         """The key of the node, or of the IP, by the keys of its endpoints."""
         members = self._members
         for port in view.ports:
             # Cost: this check is enough for nearly all of a node's ten thousand ports.
-            if port.state.level is not Level.OK:
+            if self.has(port):
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
         self._join(view.ports)
         self._join_alike()
+
+    def has(self, port: PortFacts) -> bool:
+        """Return whether a Service port has incidents: it needs attention, or a chain is in doubt.
+
+        The node's problems include its firewalls.
+        """
+        if port.state.level is not Level.OK or not port.state.causes:
+            return port.state.level is not Level.OK
+        return port.doubt is not None and port.doubt.get("chain") not in self._firewalls
 
     def all(self, least: int = 1) -> tuple[IncidentFacts, ...]:
         """Return incidents that affect at least ``least`` Services, the worst and largest first."""
@@ -98,12 +109,12 @@ class Incidents:
 
     def ids(self, port: PortFacts) -> dict[object, str]:
         """Return the ids of a Service port's incidents, by the fact of the cause."""
-        if port.state.level is Level.OK:
+        if not self.has(port):
             return {}
         return {cause.fact: _id(self._joined.get(key, key)) for key, cause in _keyed(port)}
 
     def _keys(self, port: PortFacts) -> list[_Key]:
-        if port.state.level is Level.OK:
+        if not self.has(port):
             return []
         return [self._joined.get(key, key) for key, _ in _keyed(port)]
 
@@ -206,7 +217,9 @@ def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
     A cause that concerns only the Service becomes an incident if no other cause does, and if it
     decides the state.
     """
-    causes, is_found = port.state.causes, False
+    # Of a port with a neutral mark, only the chain that may take packets concerns others.
+    causes = port.state.causes if port.doubt is None else (port.doubt,)
+    is_found = False
     for cause in causes:
         if (shared := cause.shared) is not None:
             is_found = True

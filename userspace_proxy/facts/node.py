@@ -72,6 +72,11 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     """A command that shows more; empty if there is none."""
 
     @property
+    def mark(self) -> Level | None:
+        """The level that every view shows; None for a neutral mark."""
+        return None if self.level is Level.OK else self.level
+
+    @property
     def affected(self) -> str:
         """The affected endpoints and Services, in words: ``12 endpoints of 9 Services``."""
         services = plural(len(self.services), "Service")

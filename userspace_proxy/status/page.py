@@ -283,7 +283,8 @@ def _render_incident(
     node = sample.view.node or "this node"
     heading = headline(incident, sample.now) if incident else "This is over"
     level = incident.level if incident else Level.OK
-    state = _template("state").render(mark=level, heading=heading, verdict="")
+    mark = incident.mark if incident else Level.OK
+    state = _template("state").render(mark=mark, heading=heading, verdict="")
     nodes = {one.address: one.node for port in ports for one in port.endpoints}
     addresses = incident.endpoints if incident else ()
     return render_template(

@@ -341,7 +341,7 @@ def incident_lines(
         command: The command that shows more, or empty.
     """
     below = "      "
-    yield from placed(f"  {MARKS[incident.level]} ", what, columns)
+    yield from placed(f"  {MARKS[incident.mark]} ", what, columns)
     room = sys.maxsize if is_full else (columns or _USUAL_COLUMNS) - len(below)
     yield from placed(below, names_in_line(incident, room), columns)
     if counted := "; ".join(client_effects(incident, now)):

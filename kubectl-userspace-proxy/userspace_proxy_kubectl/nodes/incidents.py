@@ -25,8 +25,8 @@ from userspace_proxy.diagnosis.incidents import Incidents, at_ports
 from userspace_proxy.facts import (
     WORST_FIRST,
     EndpointFacts,
+    FirewallFacts,
     IncidentFacts,
-    Level,
     PortFacts,
     StatusFacts,
 )
@@ -110,16 +110,20 @@ class _SeenOn:
 
 
 def incidents_of(
-    members: Iterable[Mapping[str, PortFacts]], summaries: Collection[str] = ()
+    members: Iterable[Mapping[str, PortFacts]],
+    summaries: Collection[str] = (),
+    firewalls: Sequence[FirewallFacts] = (),
 ) -> tuple[MergedIncident, ...]:
     """Return incidents of some Service ports: the worst first, then by number of nodes.
 
     Args:
         members: Each Service port's facts by node.
         summaries: The nodes whose answers are summaries.
+        firewalls: The firewalls that nodes report.
     """
     on_nodes = [item for of_port in members for item in of_port.items()]
-    grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
+    ports = [port for _, port in on_nodes]
+    grouped = Incidents(StatusFacts(ports=ports, firewalls=firewalls))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
     of_services: dict[object, str] = {}
     # If a node reports a cause for an endpoint, its own cause for the Service isn't a separate
@@ -127,7 +131,7 @@ def incidents_of(
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
         # Cost: skip healthy ports at once, because nearly all ports are healthy.
-        if port.state.level is Level.OK:
+        if not grouped.has(port):
             continue
         key = (port.namespace, port.service, port.port, port.family, port.side)
         ids = grouped.ids(port)

@@ -258,7 +258,8 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.unhealthy, one.key))
     settings = other_settings_of(known)
     findings = findings_of(all_nodes, settings)
-    incidents = incidents_of(by_port.values(), _summaries(known))
+    firewalls = [fw for one in known if one.status is not None for fw in one.status.firewalls]
+    incidents = incidents_of(by_port.values(), _summaries(known), firewalls)
     levels = (*(port.level for port in ports), *(finding.level for finding in findings))
     return Merged(
         now=max((one.answered_at for one in known), default=0.0),

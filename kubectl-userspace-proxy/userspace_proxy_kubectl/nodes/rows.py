@@ -58,9 +58,9 @@ class NodeRow:
     def mark(self) -> Level | None:
         """The level for all readers.
 
-        None if the node hasn't answered yet, or is healthy but some Services aren't.
+        None if the node hasn't answered yet, or is healthy but some Services aren't, or may not be.
         """
-        is_proven = self.has_answer and not self.unhealthy
+        is_proven = self.has_answer and not (self.unhealthy or self.incidents)
         return None if self.level is Level.OK and not is_proven else self.level
 
 

@@ -86,7 +86,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
         parts.append(f"served on {before:,} before the last minute")
     for why, count in port.neutral:
         where = f" on {those}" if count == total > 1 else f" on {count:,}"
-        parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total)}")
+        parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total, above)}")
     if port.missing:
         parts.append(f"not known {on_nodes(port.missing, total)}")
     return "; ".join(parts)
@@ -149,11 +149,12 @@ def _age(port: MergedPort, now: float) -> str:
     return f" ({age})" if age else ""
 
 
-def _evidence(port: MergedPort, why: str, total: int) -> str:
+def _evidence(port: MergedPort, why: str, total: int, above: Collection[object]) -> str:
     """Return what happened to clients on nodes with a neutral mark, after a colon; or empty.
 
     Args:
         why: The reason for the mark.
+        above: See :func:`format_port`.
     """
     unserved = {node: one for node, one in port.unserved.items() if one.neutral_reason == why}
     dropped = {node: one for node, one in unserved.items() if one.is_dropping}
@@ -165,7 +166,7 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
     if not count or any(one.doubt for one in unserved.values()):
         causes = {node: one.doubt or one.last_minute.cause for node, one in unserved.items()}
         found = {node: cause for node, cause in causes.items() if cause is not None}
-        if not found:
+        if all(same_cause(cause) in above for cause in found.values()):
             return ""
         return f": {_say(next(iter(found.values())))}{_unless_all(found, total)}"
     unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")

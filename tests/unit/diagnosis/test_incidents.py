@@ -23,7 +23,8 @@ from userspace_proxy.causes.services import not_listening
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.judge import judge
-from userspace_proxy.facts import LastMinuteFacts, Level, SourceFacts, Waits
+from userspace_proxy.facts import FirewallFacts, LastMinuteFacts, Level, SourceFacts, Waits
+from userspace_proxy.model import Taken
 
 from ..status.views import make_endpoint, make_port, make_view
 from .samples import failing
@@ -147,6 +148,17 @@ def test_a_port_without_a_cause_is_not_an_incident():
     port = make_port(endpoints=(make_endpoint(POD, ejected_for_s=9.0),))
     assert port.state.level is not Level.OK
     assert not Incidents(make_view(port)).all()
+
+
+def test_a_chain_that_may_take_packets_of_several_services_is_a_neutral_incident():
+    doubt = Taken("x drops some packets", "look", "ip x in", is_certain=False)
+    ports = [make_port(name, perhaps_taken=doubt) for name in ("cart", "web")]
+    view = make_view(*ports, make_port("fine"))
+    (one,) = Incidents(view).all(least=2)
+    assert (one.mark, one.services) == (None, ["shop/cart", "shop/web"])
+    assert one.command == "nft list chain ip x in"
+    view.firewalls = [FirewallFacts("ip x in")]
+    assert Incidents(view).all() == (), "the node's problems contain it"
 
 
 def test_an_incident_contains_its_failed_clients():

@@ -175,7 +175,7 @@ def test_mistakes_in_objects_are_selected_by_service_or_port_name():
 )
 def test_the_affected_services_of_an_incident_are_summarized(endpoints, services, words):
     incident = IncidentFacts(endpoints=("a:80",) * endpoints, services=("a/b",) * services)
-    assert incident.affected == words
+    assert (incident.affected, incident.mark) == (words, None)
 
 
 def a_view(**changes):

@@ -63,6 +63,9 @@ def test_the_text_of_a_port_names_the_chain_that_may_take_packets():
         (port,) = merged.ports
         assert (port.mark, port.hint) == (None, doubt.hint)
         assert format_port(port, merged).endswith(f" on 1: {doubt.what} on b (1 of 2)")
+        (incident,) = merged.incidents
+        assert format_port(port, merged, incident.keys).endswith(" are answered on 1")
+        assert [(row.node, row.mark) for row in merged.rows] == [("a", Level.OK), ("b", None)]
 
 
 def test_an_endpoint_on_the_kernel_path_is_not_reported_as_untried():

@@ -133,7 +133,9 @@ def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
     """Return what drops packets to all Services, by family; what drops all pods' comes first."""
     taken: dict[str, Taken] = {}
     for one in sorted(found, key=lambda one: not one.is_for_all):
-        what = f"chain {one.chain} of another program drops packets to Services: {one.why}"
+        # The node's problem states why a chain drops all packets.
+        why = "" if one.is_for_all else f": {one.why}"
+        what = f"chain {one.chain} of another program drops packets to Services{why}"
         for family in IPFamily if one.family is None else (one.family,):
             taken.setdefault(str(family), Taken(what, one.hint, one.chain, is_certain=False))
     return taken

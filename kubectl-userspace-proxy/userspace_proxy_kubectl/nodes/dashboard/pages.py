@@ -168,7 +168,7 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
             known.append(port)
     return render(
         "incident",
-        head(look, asked, words, mark=incident.level, heading=words, words=seen),
+        head(look, asked, words, mark=incident.mark, heading=words, words=seen),
         incident=incident,
         command=one.command,
         seen_by=[(node, node_link(node)) for node in one.nodes],
