@@ -188,9 +188,6 @@ ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
             "iptables-nft -t raw -A PREROUTING -d 10.96.7.1 -p tcp --dport 80 -j DROP",
             id="iptables-nft",
         ),
-        pytest.param(
-            "iptables-nft -t mangle -A PREROUTING -d 10.96.7.1 -j DROP", id="iptables-nft-mangle"
-        ),
     ],
 )
 async def test_a_chain_dropping_a_frontends_packets_first_is_reported(

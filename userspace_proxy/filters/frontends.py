@@ -183,7 +183,7 @@ class EarlierChains:
                 of = [one for one in links if _has_family(one, frontend.family)]
                 if cause := explain_chain(chain, chains, frontend, to, of):
                     found[frontend] = cause
-                elif doubt := doubt_of(chain, chains, frontend, to, of):
+                elif doubt := doubt_of(chain, chains, frontend, to, of, FOLLOWED_MAX // len(named)):
                     perhaps.setdefault(frontend, doubt)
         return perhaps | found
 
@@ -356,14 +356,16 @@ def doubt_of(
     frontend: Frontend,
     translation: Translation,
     links: Sequence[PodLink] = (),
+    most: int = FOLLOWED_MAX,
 ) -> Taken | None:
     """Return the rule that may take a frontend's packets; None if there is none.
 
     Args:
         links: The links of this node's pods.
+        most: See :func:`.find_partial_drop`.
     """
     packets = first_packets(chain, frontend, translation) if chain.kind == "filter" else ()
-    if drop := find_partial_drop(chain, chains, packets[:1], links):
+    if drop := find_partial_drop(chain, chains, packets[:1], links, most):
         what = f"{chain.described} drops packets to it: {drop}"
         return Taken(what, hint_of_part(drop), str(chain), is_certain=False)
     outcome = _outcome(chain, chains, frontend, translation)

@@ -17,6 +17,7 @@ from ipaddress import ip_network
 from itertools import takewhile
 from typing import TypeVar
 
+from ..kernel.interfaces import is_local
 from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
@@ -162,19 +163,26 @@ def find_first_drop(
 
 
 def find_partial_drop(
-    base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
+    base: Chain,
+    chains: Chains,
+    packets: Sequence[FirstPacket],
+    links: Sequence[PodLink],
+    most: int = FOLLOWED_MAX,
 ) -> Drop | None:
     """Return what certainly drops some packets: those of some pods, or drawn at random; or None.
 
     Args:
-        links: The links; pods are ignored if following their packets would take too long.
+        most: The maximum number of rules × packets of pods to follow; above it, none is followed.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     matches = [one for step in steps for one in step.matches if isinstance(one, Match)]
     spans = {end for one in matches if one.field is MatchField.SOURCE for end in one.ends}
-    pods = [pod for link in links if has_clients(link) for pod in _pods_of(link, spans)]
+    by_link = any(one.field is MatchField.WAY_IN for one in matches)
+    pods = [
+        pod for one in filter(has_clients, links) for pod in _pods_of(one, spans, has_names=by_link)
+    ]
     parts = [(one._replace(link=pod), _OF_SOME_PODS) for one in packets for pod in pods]
-    if len(parts) * len(steps) >= FOLLOWED_MAX:
+    if len(parts) * len(steps) >= most:
         parts = []
     if any(one.field is MatchField.DRAWN for one in matches):
         draws = (one._replace(is_drawn=drawn) for one in packets for drawn in (True, False))
@@ -183,8 +191,15 @@ def find_partial_drop(
     return next(drops, None)
 
 
-def _pods_of(link: PodLink, spans: Collection[tuple[int, int]]) -> Iterator[PodLink]:
-    """Yield the link as that of one pod, for each part of its networks that rules distinguish."""
+def _pods_of(
+    link: PodLink, spans: Collection[tuple[int, int]], *, has_names: bool
+) -> Iterator[PodLink]:
+    """Yield the link as that of one pod, for each part of its networks that rules distinguish.
+
+    Args:
+        spans: The first and last address of each source that rules name.
+        has_names: Whether rules name links.
+    """
     for network in link.networks:
         start, end = ends_of(network)
         # The first and the last address of a network aren't a pod's.
@@ -192,10 +207,10 @@ def _pods_of(link: PodLink, spans: Collection[tuple[int, int]]) -> Iterator[PodL
         inside = [(a, b) for a, b in spans if first <= b and a <= last]
         if first != last:
             inside = [(a, b) for a, b in inside if first < a or b < last]
-        begins = {first, *(a for a, _ in inside), *(b + 1 for _, b in inside)} if inside else ()
-        for at in sorted(begins):
-            if first <= at <= last:
-                yield link._replace(networks=(ip_network(network[at - start]),))
+        begins = {first, *(a for a, _ in inside), *(b + 1 for _, b in inside)}
+        for at in sorted(begins) if inside or (has_names and first == last) else ():
+            if first <= at <= last and not is_local(str(pod := network[at - start])):
+                yield link._replace(networks=(ip_network(pod),))
 
 
 def has_clients(link: PodLink) -> bool:

@@ -395,11 +395,7 @@ def test_what_drops_packets_of_some_clients_makes_all_ports_of_its_family_unknow
     dropped = {"IPv4": Taken("x drops packets to Services", "", "ip x", is_certain=False)}
     ports = [make_port(), make_port(family="IPv6"), make_port(path=IN_KERNEL)]
     judged = diagnose(ports, SourceFacts(), dropped=dropped)
-    assert [port.doubt and say(port.doubt) for port in judged] == [
-        "x drops packets to Services",
-        None,
-        None,
-    ]
+    assert [bool(port.doubt) for port in judged] == [True, False, False]
     assert [port.mark for port in judged] == [None, Level.OK, None]
     assert diagnose(ports, SourceFacts())[0].mark is Level.OK
 

@@ -182,11 +182,8 @@ def test_a_chain_is_not_a_problem_for_clients_that_passed_it(seconds_ago, family
     ("seconds_ago", "problem", "level"),
     [(59.0, "", Level.OK), (61.0, "", None), (59.0, "some clients fail", None)],
 )
-def test_only_recent_answers_without_a_failure_prove_that_no_chain_drops_packets(
-    seconds_ago, problem, level
-):
-    port = answered(seconds_ago, problem=problem)
-    (step,) = steps_of(explain(make_subject(port)), "firewall")
+def test_only_recent_answers_prove_that_no_chain_drops_packets(seconds_ago, problem, level):
+    (step,) = steps_of(explain(make_subject(answered(seconds_ago, problem=problem))), "firewall")
     assert step.level is level
 
 

@@ -80,8 +80,3 @@ def test_missing_permission_to_list_tables_is_a_steering_error(monkeypatch):
 def test_a_rule_is_parsed_into_its_conditions_and_verdict(line, step):
     text = f"*filter\n:INPUT ACCEPT [0:0]\n:OTHERS - [0:0]\n-A INPUT {line}".rstrip()
     assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (step,)
-
-
-def test_a_rule_without_a_target_is_parsed_without_a_verdict():
-    text = ": ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n-A INPUT\n"
-    assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (nft(""),)
