@@ -16,7 +16,7 @@ Rule 1: packets count as dropped only if this is certain for pods and other host
 that names the frontend, for all pods of this node: a firewall may legitimately deny some clients.
 Rule 2: rules that may drop or translate packets are listed as not followed; those that name a
 frontend make it unknown whether its clients are answered, as do chains that take all packets of
-other hosts to a frontend for these: perhaps it is closed on purpose.
+other hosts, or packets of some pods, to a frontend: perhaps it is closed to these on purpose.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
