@@ -143,20 +143,14 @@ async def gather(
 
 def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
     """Reduce answers that don't fit to summaries; return all answers, and how many were reduced."""
-    whole: list[str] = []
+    cut: dict[str, AgentAnswer] = {}
     left = PORTS_MAX
     for one in sorted(all_nodes.answers, key=lambda one: not _is_ill(one)):
         left -= len(one.status.ports) if one.status else 0
-        if left >= 0:
-            whole.append(one.node)
-    kept = frozenset(whole)
-    answers = [
-        one
-        if one.node in kept or one.status is None
-        else replace(one, status=one.status.summarised(), is_summary=True)
-        for one in all_nodes.answers
-    ]
-    return replace(all_nodes, answers=tuple(answers)), len(answers) - len(kept)
+        if left < 0 and one.status is not None and not one.is_summary:
+            cut[one.node] = replace(one, status=one.status.summarised(), is_summary=True)
+    answers = tuple(cut.get(one.node, one) for one in all_nodes.answers)
+    return replace(all_nodes, answers=answers), len(cut)
 
 
 def _agents(all_nodes: AllNodes) -> list[ForwardTarget]:

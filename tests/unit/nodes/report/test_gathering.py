@@ -94,9 +94,10 @@ async def test_no_logs_are_read_unless_all_names_are_known(api, client):
 
 async def test_service_ports_beyond_the_limit_are_omitted_from_responses(client, monkeypatch):
     monkeypatch.setattr(gathering, "PORTS_MAX", 4)
-    nodes = AllNodes((answer("a", unhealthy()), answer("b", unhealthy("service-1"))))
+    more = (answer("c", unhealthy("service-1"), is_summary=True), answer("d"))
+    nodes = AllNodes((answer("a", unhealthy()), answer("b", unhealthy("service-1")), *more))
     found = await gather(client, nodes, made_at=NOW)
-    first, second = found.all_nodes.answers
+    first, second, *_ = found.all_nodes.answers
     assert (len(first.status.ports), first.is_summary) == (0, True)
     assert (len(second.status.ports), second.is_summary) == (4, False)
     assert found.missing[0].what == "what is served on 1 node"
