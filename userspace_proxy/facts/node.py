@@ -79,10 +79,12 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     @property
     def affected(self) -> str:
         """The affected endpoints and Services, in words: ``12 endpoints of 9 Services``."""
-        services = plural(len(self.services), "Service")
-        if len(self.endpoints) < 2:
-            return services
-        return f"{plural(len(self.endpoints), 'endpoint')} of {services}"
+        return self.affected_of(plural(len(self.services), "Service"))
+
+    def affected_of(self, services: str) -> str:
+        """Return the affected endpoints, if several, and then words for the affected Services."""
+        count = len(self.endpoints)
+        return services if count < 2 else f"{plural(count, 'endpoint')} of {services}"
 
 
 class ObjectKey(NamedTuple):

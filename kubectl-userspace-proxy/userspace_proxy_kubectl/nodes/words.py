@@ -133,10 +133,9 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
         unknown = one.tried - one.answered - len(one.nodes)
         counts = _Counts(one.tried, one.answered, unknown, one.left_out)
         what = _seen(one.failing, counts, at, one.extent)
-    affected = facts.affected
-    if len(facts.services) == 1:
-        affected = affected.replace("1 Service", facts.services[0])
-    return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
+    name = shown(facts.services[0]) if len(facts.services) == 1 else ""
+    affected = facts.affected_of(name) if name else facts.affected
+    return f"{what}: {', '.join(filter(None, (affected, since(facts, now))))}"
 
 
 def _age(port: MergedPort, now: float) -> str:
