@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .wire import (
     WireContainerState,
@@ -84,13 +85,23 @@ def _container(status: WireContainerStatus) -> str:
     return "runs, and its readiness probe hasn't succeeded"
 
 
-def last_end_of(container: WireContainerStatus) -> str:
-    """Return how a container last ended, such as "ended with status 137 (OOMKilled)".
+class ContainerEnd(NamedTuple):
+    """How a container last ended."""
 
-    The result is empty if the container hasn't ended yet.
-    """
-    last = container.last_state
-    return _ended(last.terminated) if last and last.terminated else ""
+    text: str = ""
+    """A predicate such as "ended with status 137 (OOMKilled)"; empty if it hasn't ended yet."""
+    is_out_of_memory: bool = False
+
+
+NOT_ENDED = ContainerEnd()
+
+
+def last_end_of(container: WireContainerStatus) -> ContainerEnd:
+    """Return how a container last ended."""
+    for state in (container.state, container.last_state):
+        if state and (end := state.terminated):
+            return ContainerEnd(_ended(end), end.reason == "OOMKilled")
+    return NOT_ENDED
 
 
 def _ended(end: WireReason) -> str:

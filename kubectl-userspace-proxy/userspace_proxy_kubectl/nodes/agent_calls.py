@@ -23,6 +23,7 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.model.pods import NOT_ENDED, ContainerEnd
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.status.http_answer import Bounds, HttpAnswer, TooLarge, Unreadable, request_for
@@ -315,7 +316,10 @@ class _Rate:
 
 
 def cause_of_failure(
-    exc: UserspaceProxyError, namespace: str, node_state: str = "", last_end: str = ""
+    exc: UserspaceProxyError,
+    namespace: str,
+    node_state: str = "",
+    last_end: ContainerEnd = NOT_ENDED,
 ) -> Cause:
     """Return why there is no answer.
 
@@ -323,7 +327,7 @@ def cause_of_failure(
         exc: The exception raised by a call.
         namespace: The agent's namespace.
         node_state: Why the Node isn't ready; empty if it is ready, or its state is unknown.
-        last_end: How the agent's container last ended; empty if it hasn't ended yet.
+        last_end: How the agent's container last ended.
     """
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:
@@ -331,8 +335,11 @@ def cause_of_failure(
             return agent_causes.answer_too_large(namespace, bytes_max / (1 << 20))
         case OtherStatus() | Unreadable():
             return agent_causes.answer_unreadable(namespace, text)
-    ended = f"; its container last {last_end}" if last_end else ""
-    return agent_causes.forward_failed(namespace, f"{text}{ended}", node_state)
+    ended = f"; its container last {last_end.text[:_TEXT_MAX]}" if last_end.text else ""
+    is_oom = last_end.is_out_of_memory
+    return agent_causes.forward_failed(
+        namespace, f"{text}{ended}", node_state, out_of_memory=is_oom
+    )
 
 
 _REFUSAL_MAX = 200

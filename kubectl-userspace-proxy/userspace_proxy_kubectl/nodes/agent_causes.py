@@ -27,12 +27,12 @@ def no_agent(where: str) -> str:
     return "no agent"
 
 
-def _end_hint(where: str, why: str) -> str:
-    return _OF_MEMORY if "OOMKilled" in why else "Look at the pod's events and its last log"
+def _end_hint(where: str, why: str, out_of_memory: bool) -> str:
+    return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
 
 
 @cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl=_PODS)
-def agent_not_running(where: str, why: str) -> str:
+def agent_not_running(where: str, why: str, *, out_of_memory: bool = False) -> str:
     """The agent's pod exists but isn't running."""
     return f"the agent's pod does not run: {why}"
 
@@ -62,14 +62,16 @@ def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
     return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
 
 
-def _forward_hint(where: str, why: str, node_state: str) -> str:
-    if "OOMKilled" in why:
+def _forward_hint(where: str, why: str, node_state: str, out_of_memory: bool) -> str:
+    if out_of_memory:
         return _OF_MEMORY
     return "The node's kubelet opens port-forwards: look at the node, and at the agent's pod"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_forward_hint, kubectl=_PODS)
-def forward_failed(where: str, why: str, node_state: str = "") -> str:
+def forward_failed(
+    where: str, why: str, node_state: str = "", *, out_of_memory: bool = False
+) -> str:
     """The API server or the kubelet can't open a stream to the agent, or the stream broke."""
     return _and_node(f"port-forward failed: {why}", node_state)
 

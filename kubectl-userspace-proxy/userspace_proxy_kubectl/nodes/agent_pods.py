@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from userspace_proxy.model.pods import last_end_of, state_of
+from userspace_proxy.model.pods import NOT_ENDED, ContainerEnd, last_end_of, state_of
 from userspace_proxy.model.wire import (
     WireContainerStatus,
     WirePod,
@@ -51,8 +51,7 @@ class AgentPod:
     """Whether the pod has the flag ``--take-over``, as all of the chart's agents do."""
     reason: str = ""
     """Why the pod isn't running, in the cluster's words; empty if it is."""
-    last_end: str = ""
-    """How its container last ended; empty if it hasn't ended yet."""
+    last_end: ContainerEnd = NOT_ENDED
     placement: Placement = field(default_factory=Placement)
     """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 
@@ -82,7 +81,7 @@ def read_agent(item: bytes) -> AgentPod | None:
         serves_name=_last_value(words, _NAME_FLAG),
         takes_over=_TAKE_OVER in words,
         reason="" if is_running else (state_of(pod).reason or "it does not run")[:_REASON_MAX],
-        last_end=last_end_of(own)[:_REASON_MAX] if own else "",
+        last_end=last_end_of(own) if own else NOT_ENDED,
         placement=Placement(spec.node_selector or {}, tuple(spec.tolerations or ())),
     )
 

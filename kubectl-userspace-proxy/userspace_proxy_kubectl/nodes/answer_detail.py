@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.model.pods import NOT_ENDED, ContainerEnd
 from userspace_proxy.status.http_answer import ANSWER_BYTES, Bounds
 
 from ..port_forward import ForwardTarget, PortForwardError
@@ -134,7 +135,9 @@ class Answers:
                 namespace = self._where.namespace
                 problem = agent_causes.no_agent(namespace)
                 if pods:
-                    problem = agent_causes.agent_not_running(namespace, pods[0].reason)
+                    is_oom = pods[0].last_end.is_out_of_memory
+                    why = pods[0].reason
+                    problem = agent_causes.agent_not_running(namespace, why, out_of_memory=is_oom)
             elif before.agents == ():
                 problem = None
             self._nodes[node] = replace(before, agents=running, problem=problem)
@@ -176,9 +179,10 @@ class Answers:
         state = (self._found.nodes or {}).get(node)
         return state.reason if state is not None else ""
 
-    def last_end_of(self, node: str) -> str:
-        """Return how the container of a node's agent last ended; empty if it hasn't ended yet."""
-        return next((one.last_end for one in self._found.agents.get(node, ())), "")
+    def last_end_of(self, node: str) -> ContainerEnd:
+        """Return how the container of a node's agent last ended."""
+        pods = self._found.agents.get(node, ())
+        return pods[0].last_end if pods else NOT_ENDED
 
     @property
     def nodes(self) -> Mapping[str, AgentAnswer]:

@@ -99,7 +99,7 @@ def test_a_pod_being_deleted_is_not_ready():
 
 
 def test_a_container_that_has_not_ended_yet_has_no_last_end():
-    assert last_end_of(WireContainerStatus()) == ""
+    assert last_end_of(WireContainerStatus()) == ("", False)
 
 
 def test_pods_are_sorted_by_name():

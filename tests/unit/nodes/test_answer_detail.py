@@ -126,7 +126,8 @@ def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers
     answers.take(found(pod(status={"phase": "Running", "containerStatuses": [status]})))
     Asking().fail(answers, "node-1", TO, PortForwardError("it broke off", errno.ECONNRESET))
     why = "it broke off; its container last ended with status 137 (OOMKilled)"
-    assert only(answers).problem == agent_causes.forward_failed("kube-system", why)
+    problem = agent_causes.forward_failed("kube-system", why, out_of_memory=True)
+    assert only(answers).problem == problem
     assert "resources.limits.memory" in remedy(only(answers).problem)
 
 
