@@ -36,8 +36,8 @@ class Shortages:
         self._log_limit = LogLimit()
         self.lines = LogLimit(SERVICE_LINES)
         """The limit of log lines about Service ports with their own problems."""
-        self._served_again = 0
-        """The number of Service ports that are open again while others are still waiting."""
+        self._served_since = 0
+        """The number of Service ports that have opened while others are still waiting."""
 
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
         """Queue a Service port for its turn; return the error for the missing resource.
@@ -74,7 +74,7 @@ class Shortages:
             self._told.discard(key.name.service)
 
     def end(self, key: PortKey, *, served_at: float | None) -> None:
-        """Record that a Service port no longer lacks listeners, and log that it is served again.
+        """Record that a Service port no longer lacks listeners, and log that it is served now.
 
         One line is logged for all ports of a shortage, and one for each port with its own problem.
 
@@ -84,13 +84,13 @@ class Shortages:
         if key not in self._keys:
             if served_at is not None and self.lines.take(served_at):
                 extra = {"service": str(key)}
-                _log.info("%(service)s: Service port is served again", extra=extra)
+                _log.info("%(service)s: Service port is served now", extra=extra)
             return
         self._keys.discard(key)
-        self._served_again += served_at is not None
-        if not self._keys and self._served_again:
-            _log.info("Service ports are served again", extra={"services": self._served_again})
-            self._served_again = 0
+        self._served_since += served_at is not None
+        if not self._keys and self._served_since:
+            _log.info("Service ports are served now", extra={"services": self._served_since})
+            self._served_since = 0
 
 
 class ListenProblems:

@@ -81,10 +81,10 @@ async def test_a_problem_is_shown_until_clients_are_steered_to_the_listener(make
         assert retry(served_ports)
         assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
-        assert "served again" not in caplog.text
+        assert "served now" not in caplog.text
         served_ports.steered.mark(served_ports.steered.change())
         assert not served.problem
-        assert "are served again" in caplog.text
+        assert "are served now" in caplog.text
         assert not retry(served_ports)
 
 
@@ -98,11 +98,11 @@ async def test_log_lines_of_a_constantly_changing_service_are_limited(make, capl
                 served_ports.follow(cluster.serve("web", "127.0.0.1", POD, port=at))
                 served_ports.steered.mark(served_ports.steered.change())
     assert caplog.text.count("cannot serve Service port") >= 5
-    lines = caplog.text.count("served again") + caplog.text.count("cannot serve Service port")
+    lines = caplog.text.count("served now") + caplog.text.count("cannot serve Service port")
     assert lines == 20
 
 
-async def test_a_service_removed_before_being_steered_is_not_logged_as_served_again(make, caplog):
+async def test_a_service_removed_before_being_steered_is_not_logged_as_served(make, caplog):
     caplog.set_level("INFO")
     cluster = Cluster()
     with socket.create_server(("0.0.0.0", 27711)) as holder:
@@ -111,7 +111,7 @@ async def test_a_service_removed_before_being_steered_is_not_logged_as_served_ag
         holder.close()
         assert retry(served_ports)
         served_ports.follow(cluster.remove("web"))
-        assert "served again" not in caplog.text
+        assert "served now" not in caplog.text
 
 
 async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):

@@ -41,7 +41,7 @@ def test_the_end_of_a_shortage_is_logged_when_the_last_port_is_served(lines, cap
         shortages.end(CART, served_at=1.0)
         assert lines() == []
         shortages.end(WEB, served_at=1.0)
-        assert lines() == ["Service ports are served again"]
+        assert lines() == ["Service ports are served now"]
         assert caplog.records[0].services == 2
 
 
@@ -62,7 +62,7 @@ def test_a_service_port_is_incomplete_only_while_it_has_a_problem_of_its_own(lin
     change(problems, served)
     assert not problems.incomplete
     is_served = served.not_listening is None
-    assert ("shop/web:http: Service port is served again" in lines()) is is_served
+    assert ("shop/web:http: Service port is served now" in lines()) is is_served
 
 
 def test_a_removed_service_port_logs_no_recovery(lines, caplog):
@@ -80,7 +80,7 @@ def test_a_removed_service_port_does_not_suppress_other_recovery_lines(lines, ca
     caplog.clear()
     ListenProblems(shortages, lambda: 1.0).forget(CART)
     shortages.end(WEB, served_at=1.0)
-    assert lines() == ["Service ports are served again"]
+    assert lines() == ["Service ports are served now"]
 
 
 def test_recovery_lines_are_limited_to_twenty_a_minute(lines):
@@ -88,7 +88,7 @@ def test_recovery_lines_are_limited_to_twenty_a_minute(lines):
     for now in range(121):
         shortages.end(CART, served_at=float(now))
         shortages.end(WEB, served_at=None)
-    assert lines() == ["shop/cart:http: Service port is served again"] * 41
+    assert lines() == ["shop/cart:http: Service port is served now"] * 41
 
 
 def test_running_out_of_a_common_resource_counts_as_a_shortage():
