@@ -281,8 +281,9 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     CauseCode.ENDPOINT_NO_HOST,
     about="{at}",
     past=_no_host_words("answered"),
-    hint="No pod has this address any more, its interface is down, or it is on another link: "
-    "compare it with those of the pods, and look at the pod's node (`ip link`)",
+    hint="No pod has this address any more (then see whether kube-controller-manager, which writes "
+    "EndpointSlices, runs), its interface is down, or it is on another link: compare it with those "
+    "of the pods, and look at the pod's node (`ip link`)",
     outside=_ABSENT_OUTSIDE,
     to_some_nodes=_WRONG_LINK,
     is_of_host=True,

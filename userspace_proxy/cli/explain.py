@@ -297,9 +297,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     subject, pods = plan(settings), None
     state = one.snapshot.services[key]
     if with_pods:
-        has_endpoints = any(item.endpoints for item in state.slices)
-        steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
-        pods = tuple(steps)
+        pods = tuple(judge_pods(state.service, one.targets, one.pods, state.slices))
     flags, name = _cluster_flags(given, settings), state.service.proxy_name or ""
     slices = foreign_slices(state.service, state.slices)
     return _Found(subject, flags, pods, slices, planned=subject.ports, name=name, plan=plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..causes.nodes import listed
 from ..facts import Level
 from ..facts.units import plural
 from ..model import EndpointSlice, Service
@@ -14,24 +15,29 @@ from .explanation import PathStep
 
 _TOPIC = "pods"
 _SHOWN = 10
+_WRITES = "kube-controller-manager writes them: see whether it runs, and read its log"
+_OR_FAMILY = "; pods without an address of the Service's IP family aren't listed, too"
 
 
 def judge_pods(
-    service: Service, targets: Sequence[int | str], pods: Sequence[PodState], *, has_endpoints: bool
+    service: Service,
+    targets: Sequence[int | str],
+    pods: Sequence[PodState],
+    slices: Sequence[EndpointSlice],
 ) -> list[PathStep]:
-    """Return the steps about a Service's pods.
+    """Return the steps about a Service's pods, and whether its slices list them.
 
     Args:
         targets: The target ports: numbers, or names of container ports.
         pods: The Service's pods, or if there are none, all pods of its namespace.
-        has_endpoints: Whether the Service's slices contain endpoints.
     """
     if not service.selector:
         what = "It has no selector: no pod belongs to it, and its slices are written by others"
         return [PathStep(Level.OK, _TOPIC, what)]
     own = [pod for pod in pods if set(service.selector) <= set(pod.labels)]
+    outdated = _outdated(slices, own)
     if not own:
-        return [_no_pod(service, pods)]
+        return [_no_pod(service, pods), *outdated]
     ready = [pod for pod in own if pod.is_ready]
     details = tuple(
         (Level.ATTENTION, f"{pod.name}: {pod.reason}") for pod in own if not pod.is_ready
@@ -41,18 +47,11 @@ def judge_pods(
         what = f"The only pod with the labels {labels} is not ready"
         if len(own) > 1:
             what = f"None of the {len(own)} pods with the labels {labels} is ready"
-        return [PathStep(Level.TROUBLE, _TOPIC, what, details=details, pod=own[0].name)]
-    steps = [
-        PathStep(
-            Level.OK, _TOPIC, f"{len(ready)} of {plural(len(own), 'pod')} ready", details=details
-        )
-    ]
+        step = PathStep(Level.TROUBLE, _TOPIC, what, details=details, pod=own[0].name)
+        return [step, *outdated]
+    what = f"{len(ready)} of {plural(len(own), 'pod')} ready"
+    steps = [PathStep(None if outdated else Level.OK, _TOPIC, what, details=details), *outdated]
     steps += _missing_ports([t for t in targets if isinstance(t, str)], own)
-    if not has_endpoints and len(steps) == 1:
-        which = "1 pod is" if len(ready) == 1 else f"{len(ready)} pods are"
-        what = f"{which} ready, and no EndpointSlice contains them"
-        hint = "The EndpointSlice controller of kube-controller-manager creates slices: is it up?"
-        steps.append(PathStep(Level.TROUBLE, _TOPIC, what, hint))
     return steps + _other_numbers([t for t in targets if isinstance(t, int)], own)
 
 
@@ -68,6 +67,25 @@ def foreign_slices(service: Service, slices: Iterable[EndpointSlice]) -> list[Pa
             what = f"{', '.join(ips[:_SHOWN])}{more} {come} from EndpointSlice {item.key}{by}"
             steps.append(PathStep(None, "slices", f"{what}; it names no pod"))
     return steps[:_SHOWN]
+
+
+def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list[PathStep]:
+    """Return a step if slices lack ready pods, or if those made from pods list other ones."""
+    as_ready = {one.pod for item in slices for one in item.endpoints if one.ready}
+    ready = [pod.name for pod in pods if pod.is_ready]
+    unlisted = [name for name in ready if name not in as_ready]
+    named = {one.pod for item in slices if item.is_managed for one in item.endpoints if one.pod}
+    gone = sorted(named.difference(pod.name for pod in pods))
+    faults = (
+        (unlisted, "ready, and not listed as ready"),
+        (gone, "listed, and not among its pods"),
+    )
+    said = [f"{listed(who)} {'are' if who[1:] else 'is'} {what}" for who, what in faults if who]
+    if not said:
+        return []
+    level = Level.ATTENTION if len(unlisted) < len(ready) else Level.TROUBLE
+    what = f"EndpointSlices are out of date: {'; '.join(said)}"
+    return [PathStep(level, "slices", what, _WRITES if gone else f"{_WRITES}{_OR_FAMILY}")]
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:

@@ -8,7 +8,7 @@ from userspace_proxy.model import Service, ServiceKey
 from userspace_proxy.model.endpoints import CONTROLLER
 from userspace_proxy.model.pods import PodState
 
-from .words import SLICES, is_on_the_page
+from .words import SLICES, is_on_the_page, listing
 
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
 
@@ -18,8 +18,8 @@ def pod(name="web-1", reason="", ports=("http",), numbers=(8080,), **labels):
     return PodState(name, tuple(sorted(labels.items())), not reason, reason, ports, numbers)
 
 
-def judge(*pods, targets=(), has_endpoints=True, service=WEB):
-    return judge_pods(service, targets, pods, has_endpoints=has_endpoints)
+def judge(*pods, targets=()):
+    return judge_pods(WEB, targets, pods, listing(*pods))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace as replace_subject
+from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ from userspace_proxy.model import (
     ServiceKey,
     SliceKey,
 )
+from userspace_proxy.model.endpoints import CONTROLLER
 from userspace_proxy.model.pods import PodState
 
 from .subjects import make_dead_endpoint, make_subject
@@ -140,7 +141,7 @@ def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
     subject = make_subject(make_port(endpoints=endpoints), is_live=False)
     _, verdict = decide(there)
     there.planned = planned_of(verdict.clauses)
-    return replace_subject(subject, on_node=[there])
+    return with_fields(subject, on_node=[there])
 
 
 def dialled(*endpoints: EndpointFacts, is_live: bool = True, **results: DialResult) -> Explanation:
@@ -325,24 +326,21 @@ def pod(
     return PodState(name, labels, not reason, reason, ports, (8080,))
 
 
-_PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...], bool]] = {
-    "there are none": ((), (), True),
+_PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...]]] = {
+    "there are none": ((), ()),
     "one has nearly the label": (
         (pod("a", labels=(("app", "wbe"),)), pod("b", labels=(("app", "cart"),))),
         (),
-        True,
     ),
-    "they have other labels": ((pod("a", labels=(("role", "x"),)), pod("b", labels=())), (), True),
-    "they have no labels": ((pod("a", labels=()),), (), True),
-    "the only one isn't ready": ((pod(**_CRASHES),), (), True),
-    "two aren't ready": ((pod(**_CRASHES), pod("web-2", "its phase is Failed")), (), True),
-    "one of two is ready": ((pod(), pod("web-2", "it crashes")), ("http",), True),
-    "a named port is missing": ((pod(ports=("web", "admin")),), ("http",), True),
-    "no port has a name": ((pod(ports=()),), ("http",), True),
-    "one lacks the port": ((pod(), pod("web-2", ports=())), ("http",), True),
-    "another number": ((pod(),), (9090,), True),
-    "one isn't in a slice": ((pod(),), (), False),
-    "two aren't in a slice": ((pod(), pod("web-2")), (), False),
+    "they have other labels": ((pod("a", labels=(("role", "x"),)), pod("b", labels=())), ()),
+    "they have no labels": ((pod("a", labels=()),), ()),
+    "the only one isn't ready": ((pod(**_CRASHES),), ()),
+    "two aren't ready": ((pod(**_CRASHES), pod("web-2", "its phase is Failed")), ()),
+    "one of two is ready": ((pod(), pod("web-2", "it crashes")), ("http",)),
+    "a named port is missing": ((pod(ports=("web", "admin")),), ("http",)),
+    "no port has a name": ((pod(ports=()),), ("http",)),
+    "one lacks the port": ((pod(), pod("web-2", ports=())), ("http",)),
+    "another number": ((pod(),), (9090,)),
 }
 
 
@@ -409,12 +407,29 @@ SLICES: Mapping[str, Sequence[EndpointSlice]] = {
 }
 
 
+def listing(*pods: PodState, manager: str = CONTROLLER) -> Sequence[EndpointSlice]:
+    """Return slices that list those pods that have the Service's label."""
+    own = (one for one in pods if one.labels == _WEB.selector)
+    ends = (Endpoint(f"10.244.3.{n}", ready=p.is_ready, pod=p.name) for n, p in enumerate(own))
+    return (with_fields(_slice(manager=manager), endpoints=tuple(ends)),)
+
+
 def of_pods() -> Iterator[tuple[str, Explanation]]:
     """Yield explanations with pods."""
-    for name, (pods, targets, has_endpoints) in _PODS.items():
-        steps = judge_pods(_WEB, targets, pods, has_endpoints=has_endpoints)
+    for name, (pods, targets) in _PODS.items():
+        steps = judge_pods(_WEB, targets, pods, listing(*pods))
         yield f"pods: {name}", explain(make_subject(), pods=steps)
-    db = judge_pods(Service(ServiceKey("shop", "db"), ()), (), (), has_endpoints=True)
+    two, unready = (pod(), pod("web-2")), pod("web-2", "it crashes")
+    for name, pods, slices in (
+        ("one isn't in a slice", two[:1], ()),
+        ("two aren't in a slice", two, ()),
+        ("one was replaced", two[1:], listing(pod())),
+        ("one of two was replaced", (*two, pod("web-3")), listing(pod(), unready, pod("a"))),
+        ("all are gone", (), listing(*two)),
+        ("others list more", two, (*listing(pod("vm-1"), manager="vm-sync"), *listing(*two))),
+    ):
+        yield f"pods: {name}", explain(make_subject(), pods=judge_pods(_WEB, (), pods, slices))
+    db = judge_pods(Service(ServiceKey("shop", "db"), ()), (), (), ())
     yield "pods: without a selector", explain(make_subject(), pods=db)
     for name, slices in SLICES.items():
         yield f"slices: {name}", explain(make_subject(), pods=foreign_slices(_WEB, slices))
