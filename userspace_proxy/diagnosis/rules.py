@@ -385,8 +385,11 @@ def clients_are_mistaken(case: Case) -> PortVerdict | None:
 
 
 def some_fail(case: Case) -> PortVerdict | None:
-    """Report that some endpoints fail, except after a denial a while ago (:func:`_has_denied`)."""
-    port, failing = case.port, case.failing
+    """Report that some endpoints fail, except after a denial a while ago (:func:`_has_denied`).
+
+    If no endpoint has ever answered, clients aren't partly answered while the others are untried.
+    """
+    port, failing, state = case.port, case.failing, PortState.PARTLY_ANSWERING
     if all(map(_has_denied, failing)):
         return None
     others = [endpoint for endpoint in case.usable if endpoint not in failing]
@@ -396,6 +399,8 @@ def some_fail(case: Case) -> PortVerdict | None:
     is_older = answered_at < min((cause.first_at for cause in case.causes), default=0.0)
     if not any(endpoint.answered_at for endpoint in others):
         do = said.others_untried(len(others))
+        if port.is_without_answer:
+            state = PortState.FAILED_BEFORE if case.are_past else PortState.UNANSWERED
     elif port.is_quiet or is_older:
         do = said.others_answered(len(others))
     else:
@@ -406,7 +411,7 @@ def some_fail(case: Case) -> PortVerdict | None:
     else:
         cause = failing[0].cause
         clauses = [stated(cause) if cause is not None else said.one_fails(), do]
-    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, [*clauses, *lost])
+    return PortVerdict(Level.ATTENTION, state, [*clauses, *lost])
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:

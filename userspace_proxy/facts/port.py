@@ -380,14 +380,14 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
         If a cause of the port's state names an endpoint with level ok, the endpoint failed clients
         in the last minute, and has the port's mark. The mark of any other ok endpoint is neutral if
-        nothing has come back in its connections or those of the whole port, or its answers aren't
-        visible (:attr:`is_unseen`).
+        nothing has come back in its connections, if it has sent nothing while the port isn't ok, or
+        if its answers aren't visible (:attr:`is_unseen`).
         """
         if endpoint.level is not Level.OK:
             return endpoint.level
         if any(cause.get("at") == endpoint.address for cause in self.state.causes):
             return self.mark
-        is_asked = endpoint.connections or self.mark is None
+        is_asked = endpoint.connections or self.mark is not Level.OK
         is_unknown = self.is_unseen or (is_asked and not endpoint.has_sent)
         return None if is_unknown else Level.OK
 

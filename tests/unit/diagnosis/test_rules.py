@@ -8,7 +8,7 @@ from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.clauses import stated, stated_in_short
 from userspace_proxy.diagnosis.rules import RULES, Case, decide, other_cause
-from userspace_proxy.facts import FrontendFacts, Level
+from userspace_proxy.facts import FrontendFacts, Level, PortState
 from userspace_proxy.model import FrontendKind
 
 from ..status.views import make_endpoint, make_frontend, make_port
@@ -155,6 +155,20 @@ def test_other_endpoints_count_as_serving_only_after_an_answer(answered, clause)
     others = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(answered, 2)]
     port = make_port(endpoints=(*others, failing(refuses(POD))))
     assert told_of(port) == (rules.some_fail, [stated(refuses(POD)), clause])
+
+
+@pytest.mark.parametrize(
+    ("figures", "state"),
+    [
+        ({"sent_bytes": 0}, PortState.UNANSWERED),
+        ({"sent_bytes": 0, "is_past": True}, PortState.FAILED_BEFORE),
+        ({"sent_bytes": 1}, PortState.PARTLY_ANSWERING),
+    ],
+)
+def test_clients_are_partly_answered_only_after_an_answer(figures, state):
+    failed = failing(refuses(POD), is_past=figures.pop("is_past", False))
+    other = make_endpoint("192.0.2.2:80", answered_at=0.0)
+    assert make_port(endpoints=(other, failed), **figures).state.word is state
 
 
 def test_other_endpoints_that_answered_earlier_are_in_the_past_tense():

@@ -222,8 +222,9 @@ def test_a_port_with_a_neutral_mark_and_failed_clients_is_unserved(facts, is_uns
 def test_an_endpoint_whose_connections_brought_nothing_back_has_a_neutral_mark(figures, mark):
     one = EndpointFacts(is_usable=True, state="ready", **figures)
     assert PortFacts(endpoints=[one], sent_bytes=9).mark_of(one) is mark
-    unknown = PortFacts(endpoints=[one], state=StateFacts(word=PortState.UNKNOWN))
-    assert unknown.mark_of(one) is (mark if one.has_sent else None)
+    for state in (StateFacts(word=PortState.UNKNOWN), StateFacts(Level.ATTENTION)):
+        unproved = PortFacts(endpoints=[one], state=state)
+        assert unproved.mark_of(one) is (mark if one.has_sent else None)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_collapsed_row_has_no_detail_and_shows_endpoints_as_dots():
         make_port(endpoints=(ejected, *endpoints(1), *endpoints(9, "not ready"))), is_open=False
     )
     assert row.detail is None
-    assert row.dots[:3] == (Level.TROUBLE, Level.OK, Level.ATTENTION)
+    assert row.dots[:3] == (Level.TROUBLE, None, Level.ATTENTION)
     assert len(row.dots) == DOTS_SHOWN
 
 
