@@ -8,10 +8,11 @@ Rule 1: if no agent can be found or reached, only the plan is explained, after a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from userspace_proxy.cli.command import Given
@@ -103,7 +104,21 @@ def ask_nodes(
         return None
     if instead is not None:
         _warn(f"only nodes are asked: {instead}")
+    if len(names) == 1:
+        all_nodes = _compared(given, settings, service, all_nodes)
     return OnNodes(service, all_nodes, is_one=len(names) == 1)
+
+
+def _compared(given: Given, settings: Settings, service: str, one: AllNodes) -> AllNodes:
+    """Return one node's answer after asking the nodes of endpoints that fail there."""
+    from ..nodes.reached import nodes_of_failing, with_reached
+
+    if nodes := nodes_of_failing(one.answers, service):
+        theirs = replace(given, values={**given.values, _NODE: ",".join(nodes)})
+        with contextlib.suppress(UserspaceProxyError):
+            others = read_once(theirs, settings, [service.partition(":")[0]])
+            return with_reached(one, others.answers)
+    return one
 
 
 def _warn(what: str) -> None:

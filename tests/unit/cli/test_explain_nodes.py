@@ -4,11 +4,13 @@ import json
 import pytest
 
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
+from tests.unit.status.views import make_endpoint, make_port
+from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.cli import main
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent
 from userspace_proxy_testing.fakes.agents import FakeAgents
 
-from .nodes_world import DB, REFUSED, WEB, A, status_of
+from .nodes_world import ADDRESS, DB, REFUSED, WEB, A, status_of
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +54,18 @@ async def test_a_node_that_deviates_from_the_plan_determines_the_verdict(three, 
 
 
 async def test_the_path_on_another_node_is_explained_without_dials(three, cluster, capsys):
-    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    ends = (
+        make_endpoint(A, connections=1, sent_bytes=1),
+        make_endpoint(A, cause=refuses(A), node="node-1"),
+    )
+    for node, end in zip(three, ends, strict=False):
+        port = make_port("web", frontends=(ADDRESS,), endpoints=(end,))
+        three[node].change(status_of(node, port, DB))
     assert await cluster.run("explain", "web", "--node=node-2", "--probe") == 3
     out = capsys.readouterr().out
     assert out.startswith("shop/web, from the proxy of node-2\n")
-    assert f"{A}: " in out
+    assert f"{A} on node-1: " in out
+    assert "Other nodes are answered" in out
     assert "Nothing was dialled" in out, "what is dialled from here isn't what the node reaches"
     assert await cluster.run("explain", "web", "--node=node-1") == 0
 
