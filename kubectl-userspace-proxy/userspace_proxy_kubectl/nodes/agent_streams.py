@@ -107,9 +107,9 @@ class Following:
             except UserspaceProxyError as exc:
                 self._asking.fail(self._answers, node, to, exc)
             except TimeoutError:
-                is_first = before == self._answers.nodes.get(node)
-                seconds = self._first_s if is_first else silent_s
-                self._asking.fail_late(self._answers, node, to, seconds)
+                is_open = before != self._answers.nodes.get(node)
+                seconds = silent_s if is_open else self._first_s
+                self._asking.fail_late(self._answers, node, to, seconds, is_open=is_open)
             self._changed()
             self._answers.note(await self._finder.look_at(node))
             await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])

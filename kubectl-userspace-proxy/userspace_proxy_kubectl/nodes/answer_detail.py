@@ -102,10 +102,17 @@ class Asking:
         state, ended = answers.state_of(node), answers.last_end_of(node)
         answers.fail(node, cause_of_failure(exc, to.namespace, state, ended))
 
-    def fail_late(self, answers: Answers, node: str, to: ForwardTarget, seconds: float) -> None:
-        """Record that a node hasn't answered within some seconds, or has fallen silent."""
-        has_answered = answers.nodes[node].status is not None if node in answers.nodes else False
-        row = agent_causes.gone_silent if has_answered else agent_causes.no_answer
+    def fail_late(
+        self,
+        answers: Answers,
+        node: str,
+        to: ForwardTarget,
+        seconds: float,
+        *,
+        is_open: bool = False,
+    ) -> None:
+        """Record that a node hasn't answered within some seconds, or that an open stream hasn't."""
+        row = agent_causes.gone_silent if is_open else agent_causes.no_answer
         answers.fail(node, row(to.namespace, seconds, answers.state_of(node)))
 
 

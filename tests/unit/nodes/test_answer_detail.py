@@ -141,8 +141,7 @@ def test_a_late_response_and_a_stalled_stream_have_different_causes(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem == agent_causes.no_answer("kube-system", 5.0)
-    asking.take(answers, "node-1", Read(STATUS, 1.0, 2.0), asking.mode("node-1", 1))
-    asking.fail_late(answers, "node-1", TO, 10.0)
+    asking.fail_late(answers, "node-1", TO, 10.0, is_open=True)
     assert only(answers).problem == agent_causes.gone_silent("kube-system", 10.0)
 
 
