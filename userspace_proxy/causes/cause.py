@@ -305,13 +305,13 @@ class CauseRow(Generic[P]):
     command: Text = ""
     """The remedy as arguments of ``kubectl``; empty if ``hint`` is used."""
     outside: Text = ""
-    """The remedy for an endpoint by name, which isn't a pod: ``{host}``, ``{ip}``."""
+    """The remedy for an endpoint that isn't known to be a pod: ``{host}``, ``{ip}``."""
     to_some_nodes: Text = ""
     """The remedy if other nodes are answered; empty if it is the same remedy."""
     at_times: Text = ""
     """The remedy if other clients are answered; empty if it is the same remedy."""
     at_times_outside: Text = ""
-    """The remedy for an endpoint by name that answers other clients."""
+    """The remedy for an endpoint that isn't known to be a pod and answers other clients."""
     is_of_slices: bool = False
     """Whether the cause is about a Service's slices, not its pods."""
     is_of_host: bool = False
@@ -382,8 +382,8 @@ class Cause:
         when: When the cause was seen.
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
         answers_nodes: Whether the endpoint answers other nodes: known only if all nodes are read.
-        host: The DNS name that resolved to the endpoint; empty if the endpoint is listed by
-            address.
+        host: The DNS name that resolved to the endpoint, or its IP if it names no pod; empty if it
+            is in a pod.
         has_header: Whether the endpoint receives a PROXY header first.
         before: The endpoint's previous failure; None if it had none.
         more: The number of similar causes that aren't listed.

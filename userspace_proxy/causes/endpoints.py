@@ -71,8 +71,10 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     others = "IPv4 or ::1" if ":" in ip_of(str(at)) else "127.0.0.1"
     return (
         "See where the program listens (`ss -ltun` in the pod): often on another port than "
-        f"targetPort, or only on {others}; if neither, {_FIREWALL} rejects {_HERE}, or another pod "
-        "has its IP"
+        f"targetPort, only with the other protocol, or only on {others}; whether it has just "
+        "started, or restarts (`kubectl get pod POD`); and whether the selector matches pods of "
+        f"another program, too. If none is so, {_FIREWALL} rejects {_HERE}, or another pod has its "
+        "IP"
     )
 
 
@@ -81,8 +83,9 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     past="refused connections",
     short="refuses connections",
     hint=_refuses_hint,
-    outside="See where the program on {host} listens (`ss -ltun`): often on another port than the "
-    "endpoint's, or only on loopback; if neither, a firewall rejects packets to it",
+    outside="See where the program on {host} listens (`ss -ltun`): often on another port than "
+    "the endpoint's (in `ports` of its EndpointSlice), or only on loopback; if neither, a firewall "
+    "rejects packets to it",
     to_some_nodes="Other nodes are answered: a firewall on the way rejects packets, also on the "
     "pod's node (FORWARD chains in `nft list ruleset`), or another pod has its IP; or its program "
     "has just started: `kubectl get pod POD` shows restarts",
@@ -140,7 +143,6 @@ silent = _endpoint(
     CauseCode.ENDPOINT_SILENT,
     past="did not answer",
     hint="Accept them in that chain first, or delete what drops or translates them",
-    outside=_SILENT_OUTSIDE,
     shared=("rule",),
 )
 def dropped_here(at: At, rule: str) -> str:
@@ -161,7 +163,8 @@ silent_to_some = _endpoint(
     past="did not answer",
     hint="Look for a NetworkPolicy, or another firewall at the pod, that denies these clients, "
     "whose own addresses the endpoint may see",
-    outside=_SILENT_OUTSIDE,
+    outside="Look for a firewall at {host} that denies these clients, whose own addresses it may "
+    "see",
 )
 """Dials from one side of a Service time out while the endpoint answers the other side."""
 
@@ -266,7 +269,6 @@ _WRONG_LINK = (
     "Other nodes reach it: see whether `ip route get {ip}` on this node shows the right link, and "
     "whether that link works (`ip link`, `ip neigh`)"
 )
-_ABSENT_OUTSIDE = "Compare the address with that of {host}: its name may lead to a former one"
 
 
 def _no_host_words(verb: str) -> Callable[..., str]:
@@ -284,7 +286,8 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     hint="No pod has this address any more (then see whether kube-controller-manager, which writes "
     "EndpointSlices, runs), its interface is down, or it is on another link: compare it with those "
     "of the pods, and look at the pod's node (`ip link`)",
-    outside=_ABSENT_OUTSIDE,
+    outside="The host of {host} is down, or has another address now: correct the EndpointSlice; a "
+    "DNS name may lead to a former address",
     to_some_nodes=_WRONG_LINK,
     is_of_host=True,
 )
@@ -297,9 +300,8 @@ def no_host(at: At, interface: str = "") -> str:
     CauseCode.ENDPOINT_NO_HOST,
     about="{at}",
     past="no host answered for {gateway}, the gateway to {ip}, on {interface}",
-    hint="The host with that address, often the pod's node, is down or has left, or the route is "
-    "an old one: `ip route get {ip}` shows it",
-    outside=_ABSENT_OUTSIDE,
+    hint="The host with that address, often a node, is down or has left, or the route is an old "
+    "one: `ip route get {ip}` shows it",
     to_some_nodes=_WRONG_LINK,
     shared=("gateway",),
 )

@@ -128,6 +128,8 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
         pod: The name of the pod that is the cause; empty if unknown. An endpoint's pod is unknown
             if its slice names none, so that only the slice shows who has written the address.
     """
+    if cause.host not in ("", ip_of(object_of(cause))):
+        return ""  # kubectl shows nothing about a host that is given by a DNS name
     row, traits, of_slices = cause.row, cause.code.traits, CauseCode.NO_SLICE.traits.kubectl
     words = row.kubectl or (of_slices if row.is_of_slices else "")
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl

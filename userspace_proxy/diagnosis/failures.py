@@ -105,9 +105,15 @@ def cause_of_endpoint(
     if faults:
         return fault_on_purpose(verdict.address, tuple(faults)), False
     cause, is_past = failure_of(verdict.address, counters, clock, obstacle)
-    if cause is not None and (verdict.host or has_header):
-        cause = cause.replace(host=verdict.host, has_header=has_header)
+    host = host_of(verdict)
+    if cause is not None and (host or has_header):
+        cause = cause.replace(host=host, has_header=has_header)
     return cause, is_past
+
+
+def host_of(verdict: EndpointVerdict) -> str:
+    """Return the DNS name or IP of an endpoint that isn't known to be a pod; empty for a pod."""
+    return verdict.host or ("" if verdict.pod else verdict.address.ip)
 
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:

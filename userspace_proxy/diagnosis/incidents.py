@@ -150,9 +150,7 @@ class Incidents:
         )
 
     def _command(self, cause: Cause, service: str, pod: str) -> str:
-        # Suggest no kubectl command for a host outside the cluster, which kubectl can't show.
-        words = kubectl_words(cause, service, pod) if self._has_kubectl and not cause.host else ""
-        if words:
+        if self._has_kubectl and (words := kubectl_words(cause, service, pod)):
             return f"kubectl {words}"
         more = ["--probe"] if cause.code.traits.is_of_endpoint else []
         flags = shell_command(*more, *self._to_server)

@@ -24,7 +24,7 @@ from ..model.failures import LEFT, NO_ANSWER
 from ..policy import EndpointVerdict
 from . import clauses as said
 from .clauses import Clause
-from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
+from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded, host_of
 
 LEAST = 3
 """The minimum number of clients to report, unless they are a large share of few clients."""
@@ -111,7 +111,9 @@ def _late(endpoints: Endpoints) -> _Failures:
 
 
 def _at_times(cause: Cause, verdict: EndpointVerdict, *, answers_others: bool = True) -> Cause:
-    return cause.replace(when=When.LAST_MINUTE, answers_others=answers_others, host=verdict.host)
+    return cause.replace(
+        when=When.LAST_MINUTE, answers_others=answers_others, host=host_of(verdict)
+    )
 
 
 def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:

@@ -103,12 +103,8 @@ def next_command(
             if can_dial
             else _flows(subject, invocation)
         )
-    endpoints = [endpoint for port in subject.ports for endpoint in port.endpoints]
-    # Suggest no kubectl command for a host outside the cluster, about which kubectl shows nothing.
-    about = object_of(cause)
-    is_host = any(endpoint.host and endpoint.address == about for endpoint in endpoints)
-    pod = pod or pod_at(subject.ports, (about,))
-    if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):
+    pod = pod or pod_at(subject.ports, (object_of(cause),))
+    if has_kubectl and (words := kubectl_words(cause, subject.service, pod)):
         return invocation.kubectl(words)
     if cause.code.traits.is_of_endpoint and can_dial:
         return invocation.again(subject.service, "--probe")

@@ -87,7 +87,7 @@ class MergedIncident:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
         if self.cause.is_of_pods:
             return f"{_EXPLAIN} {shell_word(service)} --pods"
-        if not self.cause.host and (words := kubectl_words(self.cause, service, self.pod)):
+        if words := kubectl_words(self.cause, service, self.pod):
             return f"kubectl {words}"
         if there := on_node(self.cause):
             return f"{there}  # on {node}"

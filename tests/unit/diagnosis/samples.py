@@ -46,7 +46,7 @@ def lately_of(cause: Cause, count: int = 0, at: float = 0.0, *, others: bool = T
 
 def counted(counters: EndpointCounters, address: SocketAddress = POD) -> Counted:
     """Return an endpoint with its counters."""
-    return EndpointVerdict(address, True, "ready"), counters
+    return EndpointVerdict(address, True, "ready", pod="web-1"), counters
 
 
 def returned(

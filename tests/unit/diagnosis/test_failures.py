@@ -75,9 +75,14 @@ def test_a_recently_failed_dial_is_in_the_present_tense(counters):
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
-@pytest.mark.parametrize(("host", "has_header"), [("db.example.com", False), ("", True)])
-def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(counters, host, has_header):
-    verdict = EndpointVerdict(POD, True, "ready", host=host)
+@pytest.mark.parametrize(
+    ("name", "pod", "host", "has_header"),
+    [("db.test", "", "db.test", False), ("", "web-1", "", True), ("", "", POD.ip, False)],
+)
+def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(
+    counters, name, pod, host, has_header
+):
+    verdict = EndpointVerdict(POD, True, "ready", host=name, pod=pod)
     assert cause_of_endpoint(verdict, counters, at(5.0), has_header=has_header) == NOTHING
     fail(counters)
     cause, _ = cause_of_endpoint(verdict, counters, at(6.0), has_header=has_header)

@@ -43,11 +43,11 @@ def test_the_next_command_about_an_endpoint_shows_its_pod_or_the_slice_without_o
 
 
 def test_kubectl_is_not_suggested_for_a_host_outside_the_cluster():
-    host = make_endpoint(object_of(DEAD), host="db.example.com")
-    subject = make_subject(make_port(endpoints=(host,)), service="shop/web")
+    dead = DEAD.replace(host="db.example.com")
+    subject = make_subject(make_port(endpoints=(make_endpoint(object_of(dead)),)))
     api = Invocation(source=("--kubeconfig=k",))
-    assert next_command(DEAD, subject, api) == api.again("shop/web", "--probe")
-    assert next_command(DEAD, subject, replace(api, has_dialled=True)) == ""
+    assert next_command(dead, subject, api) == api.again(subject.service, "--probe")
+    assert next_command(dead, subject, replace(api, has_dialled=True)) == ""
 
 
 def test_the_next_commands_match_the_recorded_page():
