@@ -230,7 +230,7 @@ class Credentials:
             return f"the credentials in {place}{self._expiry}"
         if self._master:
             return "--kubeconfig: none is given"
-        return f"the token in {self._service_account / 'token'}"
+        return f"the token in {self._service_account / 'token'}, which deleting the pod renews"
 
     @property
     def _expiry(self) -> str:

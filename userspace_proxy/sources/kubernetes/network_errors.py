@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
+
+_NO_PORT = " (most likely no source port is free here: `ss -s`, net.ipv4.ip_local_port_range)"
 
 
 def describe(exc: BaseException) -> str:
@@ -31,7 +34,8 @@ def describe(exc: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno:
             # asyncio's text contains the address, but is the only text for Windows' error numbers.
             text = cause.strerror if getattr(cause, "winerror", None) else None
-            return text or os.strerror(cause.errno)
+            more = _NO_PORT if cause.errno == errno.EADDRNOTAVAIL else ""
+            return f"{text or os.strerror(cause.errno)}{more}"
     if isinstance(exc, ClientPayloadError):
         return "its response was cut off"
     # A reset without an errno is a connection closed during the TLS handshake.

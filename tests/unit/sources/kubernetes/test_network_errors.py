@@ -78,6 +78,9 @@ async def test_a_proxy_that_does_not_speak_http_is_described(answering):
         pytest.param(TimeoutError(), "no response in time", id="timeout"),
         pytest.param(TimeoutError(errno.ETIMEDOUT, "x"), "Connection timed out", id="kernel"),
         pytest.param(OSError(errno.ECONNRESET, "x"), "Connection reset by peer", id="errno"),
+        pytest.param(
+            OSError(errno.EADDRNOTAVAIL, "x"), "Cannot assign requested address (", id="port"
+        ),
         pytest.param(OSError("two\nlines"), "two lines", id="text"),
         pytest.param(OSError(), "OSError", id="nothing"),
         pytest.param(UnicodeError("idna"), "its name can't be resolved: it is none", id="name"),
