@@ -39,10 +39,11 @@ _LOST_ON_THE_WAY = (
 )
 NO_DATAGRAM_HINT = (
     "The endpoint may drop what it gets, answer from another address than it was asked at, or be "
-    "kept by a network policy or firewall from answering; endpoints that only receive (statsd, "
-    "syslog) send nothing, too"
+    "kept by a network policy or firewall from answering (if only large answers fail, their "
+    "fragments are dropped); endpoints that only receive (statsd, syslog) send nothing, too"
 )
 """The remedy for missing UDP answers."""
+_OTHER_PROTOCOL = f"TLS, a PROXY header (annotation {DOMAIN}proxy-protocol) or another protocol"
 _ONLY_RECEIVES = "endpoints that only receive (syslog, graphite)"
 
 
@@ -121,6 +122,13 @@ _SILENT_OUTSIDE = (
     "the way drops packets to it"
 )
 
+_SILENT_AT_TIMES = (
+    "It answers other connections: a link that loses packets (`ping {ip}` shows it), one bad path "
+    "among several that depend on ports (ECMP, a bond: repeat `nc -zv -w 1 {ip} PORT`), a firewall "
+    "that drops some connections, another host with the same address, or a program that accepts "
+    "too slowly: `ss -ltn` "
+)
+
 
 silent = _endpoint(
     CauseCode.ENDPOINT_SILENT,
@@ -135,6 +143,8 @@ silent = _endpoint(
     "node) and a lossy link (`ping {ip}`) look the same",
     outside=_SILENT_OUTSIDE,
     to_some_nodes=_way_hint,
+    at_times=f"{_SILENT_AT_TIMES}in the pod {_FULL_QUEUE}",
+    at_times_outside=f"{_SILENT_AT_TIMES}on {{host}} {_FULL_QUEUE}",
 )
 """Dials time out."""
 
@@ -367,10 +377,12 @@ resets = _endpoint(
     "resets",
     "accepts connections and ends them without answering",
     past="accepted connections and ended them without answering",
-    hint="Read the log of the pod: it may expect TLS or another protocol, or fail for each client; "
+    hint=f"Read the log of the pod: it may expect {_OTHER_PROTOCOL}, or fail for each client; "
     f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} do so, too",
-    outside="Read the log of the program on {host}: it may expect TLS or another protocol, or "
-    f"refuse this node's address; {_LOST_ON_THE_WAY}",
+    outside=f"Read the log of the program on {{host}}: it may expect {_OTHER_PROTOCOL}, or refuse "
+    f"this node's address; {_LOST_ON_THE_WAY}",
+    to_some_nodes="Other nodes are answered: read the log of the pod, which may deny this node's "
+    f"address; {_LOST_ON_THE_WAY}",
     at_times="It has answered other connections: kubectl logs POD shows why not these (it ends "
     "again and again, is at a limit of its own, or some clients speak TLS or another protocol); "
     f"{_LOST_ON_THE_WAY}",
@@ -392,9 +404,11 @@ sends_nothing = _endpoint(
     "sends_nothing",
     "accepts connections and sends nothing",
     past="sent nothing in time",
-    hint="The program may hang, or wait for something else first: look at the pod's log and load; "
-    f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} send nothing, too",
+    hint=f"The program may hang, wait for something else, or expect {_OTHER_PROTOCOL} first: look "
+    f"at the pod's log and load; {_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} send nothing, too",
     outside=_NOTHING_OUTSIDE,
+    to_some_nodes="Other nodes are answered: look first at the way: `ping -M do -s 1472 {ip}` from "
+    f"this node shows its MTU; {_LOST_ON_THE_WAY}. Or the program hangs at times",
 )
 """The endpoint accepts connections, but sends nothing, and the clients give up."""
 
@@ -406,6 +420,9 @@ no_datagram = _endpoint(
     past="sent nothing in time",
     hint=NO_DATAGRAM_HINT,
     outside=_NOTHING_OUTSIDE,
+    to_some_nodes="Other nodes are answered: look for a NetworkPolicy or firewall on the way, also "
+    "on the pod's node (`nft list ruleset`). If only large answers fail, a firewall drops their "
+    "fragments, or the MTU is smaller there (`ping -M do -s 1472 {ip}`)",
 )
 """The endpoint doesn't answer UDP flows."""
 
@@ -553,7 +570,9 @@ not_all_to_endpoint = _endpoint(
     "not_all_to_endpoint",
     "does not acknowledge all that clients send",
     past="did not acknowledge all that clients sent",
-    hint=_MTU,
+    hint="If those fail that had paused, a firewall or NAT on the way has forgotten them: raise "
+    "its time-out for idle connections, or let clients send keep-alives more often. Otherwise, "
+    f"{_MTU[0].lower()}{_MTU[1:]}",
 )
 """The endpoint stops acknowledging packets after it has sent bytes."""
 
@@ -576,7 +595,9 @@ def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
 
 @cause(
     CauseCode.OUT_OF_PORTS,
-    hint="sysctl -w net.ipv4.tcp_tw_reuse=1",
+    hint="`ss -s` on this node counts what holds source ports: widen the range (sysctl "
+    "net.ipv4.ip_local_port_range), reuse ports earlier (net.ipv4.tcp_tw_reuse=1), or let clients "
+    "keep connections open",
     shared=(),
 )
 def out_of_ports() -> str:

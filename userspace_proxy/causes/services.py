@@ -16,9 +16,11 @@ NOTES_MAX = 10
 """The maximum number of notes of one kind (Service, addresses, slices) per Service port; each port
 has its own copy."""
 HEALTH_CHECK_FAILS = (
-    "Load balancers may treat this node as one without endpoints; it is retried every second"
+    "Load balancers may treat this node as one without endpoints. `ss -ltnp` on this node shows "
+    "what holds the port: end that, or give the Service another healthCheckNodePort; it is retried "
+    "every second"
 )
-"""What happens if a health check node port doesn't answer."""
+"""What follows if a health check node port doesn't answer, and the remedy."""
 
 
 @cause(CauseCode.NOT_OURS)

@@ -623,8 +623,8 @@ def ended_unanswered(count: int, total: int, why: object = None) -> str:
 
 @clause(
     hint="Read the log of the program: it may hang, or have been restarted and not know these "
-    "clients, who have to connect again; or its host has gone, or a firewall or route drops "
-    "packets since"
+    "clients, who have to connect again; or its host has gone, or a firewall, NAT or route drops "
+    "packets since, such as those of connections that paused"
 )
 def stalled(
     count: int, total: int, protocol: str, address: str, endpoints: int, has_former: bool

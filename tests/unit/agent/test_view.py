@@ -157,7 +157,7 @@ async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_succes
     port.group.counters.saved = 2
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     refusing, serving = view.endpoints
-    ended = refuses(first, was_open=True)
+    ended = refuses(first, was_open=True).replace(host=first.ip)
     assert refusing.cause == ended.replace(count=2, first_at=1007.0, last_at=1009.0)
     assert (refusing.answered_at, serving.answered_at, serving.cause) == (1006.0, 1006.0, None)
     assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}
@@ -335,7 +335,7 @@ def test_the_remedy_of_resets_names_the_proxy_header_if_one_is_sent(version, is_
     group.serving = Serving(handling=Handling(proxy_protocol=version))
     group.counters_of(POD).ends.failed(1.0, Failure.RESET)
     hint = remedy(view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause)
-    assert ("PROXY header" in hint) is is_named
+    assert ("This proxy sends a PROXY header" in hint) is is_named
 
 
 async def test_the_cause_of_the_last_minute_names_the_proxy_header_and_was_many_is_kept(plane):
