@@ -55,15 +55,21 @@ def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     return f"no EndpointSlice belongs to {service}, and it has no selector"
 
 
-def _headless_hint(service: str, slice_: str, has_selector: bool) -> str:
-    if has_selector:
+def _headless_hint(service: str, slice_: str, is_managed: bool) -> str:
+    if is_managed:
         return f"Delete EndpointSlice {slice_}: its controller makes it anew, without the label"
-    return f"Remove that label from EndpointSlice {slice_}"
+    namespace, _, name = slice_.partition("/")
+    remove = shell_command("kubectl", "label", "-n", namespace, "endpointslice", name)
+    return f"Remove that label from EndpointSlice {slice_}: `{remove} {LABEL_HEADLESS}-`"
 
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=_headless_hint)
-def slice_headless(service: ServiceKey | str, slice_: SliceKey | str, has_selector: bool) -> str:
-    """The Service was headless, and its slice still has the label of headless Services."""
+def slice_headless(service: ServiceKey | str, slice_: SliceKey | str, is_managed: bool) -> str:
+    """The Service's slice has the label of headless Services, perhaps from when that was so.
+
+    Args:
+        is_managed: Whether Kubernetes' controller writes the slice, and would make it anew.
+    """
     return (
         f"no EndpointSlice belongs to {service}: {slice_} has the label {LABEL_HEADLESS}, that of "
         "headless Services"

@@ -47,7 +47,7 @@ class EndpointIndex:
         return index
 
     def _read(self, slices: Sequence[EndpointSlice]) -> Iterator[None]:
-        self.headless = next((item.key for item in slices if item.is_headless), None)
+        self.headless = next((item for item in slices if item.is_headless), None)
         """The first slice with the label of headless Services."""
         if self.headless is not None:
             slices = [item for item in slices if not item.is_headless]

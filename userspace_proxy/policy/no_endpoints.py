@@ -77,7 +77,7 @@ def _no_slice(service: Service, family: IPFamily, index: EndpointIndex) -> Cause
     if index.slices:
         return no_slice_of_family(key, str(family), str(index.slices[0].family))
     if index.headless is not None:
-        return slice_headless(key, index.headless, bool(service.selector))
+        return slice_headless(key, index.headless.key, index.headless.is_managed)
     for note in service.notes:
         if note.kind is NoteKind.NOT_TO_MIRROR:
             return not_mirrored(key, key.name, str(note.params[1]))

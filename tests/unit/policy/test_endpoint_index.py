@@ -137,5 +137,5 @@ def test_slices_with_the_headless_label_are_ignored():
     labelled = replace(slice_of("192.0.2.1", ports=PORTS), is_headless=True)
     index = EndpointIndex([labelled, slice_of("192.0.2.2", ports=PORTS, key="cart-2")])
     assert [at.ip for at, _ in index.addresses(V4, "dns", Protocol.UDP)] == ["192.0.2.2"]
-    assert index.headless == labelled.key
+    assert index.headless == labelled
     assert index.slice_count(V4) == 1

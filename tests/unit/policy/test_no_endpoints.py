@@ -96,7 +96,8 @@ def test_a_slice_with_the_headless_label_is_the_cause_of_no_endpoints():
     """kube-proxy also ignores such a slice, even if it has endpoints."""
     item = replace(slice_of(POD_A.ip), is_headless=True)
     assert why(item) == slice_headless(CART, item.key, False)
-    assert why(item, of=service(selector=WEB)) == slice_headless(CART, item.key, True)
+    managed = replace(item, manager="endpointslice-controller.k8s.io")
+    assert why(managed, of=service(selector=WEB)) == slice_headless(CART, item.key, True)
 
 
 def test_a_port_with_only_slices_of_the_other_family_names_that_family():
