@@ -272,5 +272,8 @@ def _is_silence(cause: Cause) -> bool:
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
     """Return a copy of a cause with the count and times of a streak."""
-    first_at, last_at = map(clock.unix, (streak.part.first_at, streak.part.last_at))
-    return cause.replace(count=streak.part.failures, first_at=first_at, last_at=last_at)
+    part = streak.part
+    began_at, last_at = max(part.first_at, part.turned_at), part.last_at
+    return cause.replace(
+        count=part.failures, first_at=clock.unix(began_at), last_at=clock.unix(last_at)
+    )

@@ -53,6 +53,8 @@ class StreakPart(NamedTuple):
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
     """The last record of a late first byte; None if there was none."""
+    turned_at: Moment = _NEVER
+    """When refusals became other failures, or these refusals; negative if they didn't."""
 
     def since(self, before: StreakPart) -> StreakPart:
         """Return the part that was added since an earlier state of the streak."""
@@ -61,15 +63,17 @@ class StreakPart(NamedTuple):
 
     def not_after(self, now: float) -> StreakPart:
         """Return a copy in which times in the future are replaced by ``now``."""
-        moments = self.succeeded_at, self.first_at, self.last_at
-        succeeded_at, first_at, last_at = (min(moment, now) for moment in moments)
-        return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
+        names = "succeeded_at", "first_at", "last_at", "turned_at"
+        return self._replace(**{name: min(getattr(self, name), now) for name in names})
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
         """Return the streak after more failures; keep a client or late byte that ``last`` lacks."""
         client, late = last.client or self.client, last.late or self.late
+        have, turned_at = (self, self.turned_at) if self.failures else (last, last.turned_at)
+        if (have.failure is Failure.REFUSED) is not (last.failure is Failure.REFUSED):
+            turned_at = last.last_at
         return StreakPart(
-            _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late
+            _NEVER, failures, first_at, last.last_at, *last[4:6], client, late, turned_at
         )
 
 

@@ -75,6 +75,15 @@ def test_a_recently_failed_dial_is_in_the_present_tense(counters):
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
+def test_a_failure_began_when_the_endpoint_last_began_or_ceased_to_refuse(counters):
+    """An incident of a lost gateway had the age of refusals before it."""
+    fail(counters)
+    for now in (8.0, 9.0):
+        counters.dials.failed(now, Failure.SILENT)
+    cause, _ = failure_of(POD, counters, at(10.0))
+    assert cause == seen(silent(POD), 3, 8.0, 9.0)
+
+
 @pytest.mark.parametrize(
     ("name", "pod", "host", "has_header"),
     [("db.test", "", "db.test", False), ("", "web-1", "", True), ("", "", POD.ip, False)],
