@@ -69,7 +69,7 @@ def _refuses_hint(at: At, was_open: bool) -> str:
             "describe pod POD and kubectl logs --previous POD show why), a firewall rejects "
             "connections now, or another pod has its IP"
         )
-    others = "IPv4 or ::1" if ":" in ip_of(str(at)) else "127.0.0.1"
+    others = "IPv4 or ::1" if ":" in ip_of(str(at)) else "127.0.0.1 or IPv6"
     return (
         "See where the program listens (`ss -ltun` in the pod): often on another port than "
         f"targetPort, only with the other protocol, or only on {others}; whether it has just "

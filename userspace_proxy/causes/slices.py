@@ -204,7 +204,10 @@ def other_port_names(port: str, names: tuple[str, ...]) -> str:
 
 def _no_port_hint(port: str, has_selector: bool, target: str = "") -> str:
     if has_selector:
-        return "Give a container port this name, or set targetPort to its name or number"
+        return (
+            f"Give a container port the name {target or 'in targetPort'} and the protocol of the "
+            "Service's port, or set targetPort to its name or number"
+        )
     return "The ports of the EndpointSlice are empty: add those of the Service"
 
 
@@ -221,13 +224,17 @@ def no_port(port: str, has_selector: bool, target: str = "") -> str:
     # The EndpointSlice controller omits ports that the pod doesn't have, so the target port's name
     # is wrong.
     name = f" {target}," if target else ""
-    return f"{sentence}: targetPort is{name} a name that no container port of its pods has"
+    return (
+        f"{sentence}: targetPort is{name} a name that no container port of its pods has with this "
+        "protocol"
+    )
 
 
 @cause(
     CauseCode.PORT_NAME_MISSING,
     about="{port}",
-    hint="targetPort is a name: give a container port of each pod this name",
+    hint="targetPort is a name: give a container port of each pod this name, with the protocol of "
+    "the Service's port",
 )
 def some_lack_port(port: str, have: int, total: int, target: str = "") -> str:
     """Only some endpoints have the port, and serve it.

@@ -27,7 +27,7 @@ from .sums import Sums, added, of_endpoint
 
 CLOCKS_DIFFER_S = 2.0
 """By how many seconds an answer may precede a failure on a node whose clock differs."""
-_OF_PATHS = {CauseCode.PACKETS_LOST, owes_answers} | frozenset(
+_OF_PATHS = {CauseCode.PACKETS_LOST, CauseCode.ENDPOINT_FAILS, owes_answers} | frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
 """If a node has one of these causes, it has received nothing from the endpoint, or not all."""

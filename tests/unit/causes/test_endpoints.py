@@ -84,7 +84,7 @@ def test_a_failure_determined_by_the_kernel_has_its_own_row(failure, row):
 @pytest.mark.parametrize(
     ("cause", "clue"),
     [
-        (refuses(POD), "or only on 127.0.0.1;"),
+        (refuses(POD), "or only on 127.0.0.1 or IPv6;"),
         (refuses(POD_V6), "or only on IPv4 or ::1;"),
         (refuses(POD), "or another pod has its IP"),
         (refuses(POD, was_open=True), "or another pod has its IP"),

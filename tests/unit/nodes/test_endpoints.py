@@ -3,6 +3,7 @@ import pytest
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     answers_late,
+    fails,
     no_host,
     no_route,
     owes_answers,
@@ -36,6 +37,9 @@ SILENT = silent(POD).replace(first_at=SINCE)
 def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently():
     """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
     assert extent_of((), 1, ("b",)) is Extent.SOME, "it is not ready"
+    # A firewall of the node fails dials with EPERM.
+    dropped = fails(POD, "not-permitted", "Operation not permitted")
+    assert extent_of([dropped], 1, ("b",)) is Extent.PATH
 
 
 @pytest.mark.parametrize(
