@@ -295,6 +295,8 @@ def about_to_vanish(namespace: str, count: int) -> str:
 
 def _local_hint(total: int, unknown: int, node: str, policy: str) -> str:
     hint = _USES_ALL.format(policy=policy)
+    if policy == "externalTrafficPolicy":
+        hint = f"{hint}; pods use them anyway if --cluster-cidr contains their addresses"
     return f"{hint}; nodeName in the EndpointSlice states where an endpoint is" if unknown else hint
 
 

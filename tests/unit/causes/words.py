@@ -131,7 +131,7 @@ SAMPLES = (
     slices.about_to_vanish("shop", 2),
     slices.none_local(1, 0, "node-2", _LOCAL),
     slices.none_local(1, 1, "", _LOCAL),
-    slices.none_local(2_000, 0, "node-2", _LOCAL),
+    slices.none_local(2_000, 0, "node-2", "externalTrafficPolicy"),
     slices.none_local(2, 1, "node-2", _LOCAL),
     slices.none_local(2, 2, "", _LOCAL),
     slices.none_local_nor_usable(3, _REASONS, _LOCAL),
