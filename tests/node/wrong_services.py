@@ -97,7 +97,7 @@ MISTAKES = (
     Mistake(
         "local-only",
         say(refuses("{pod}:9103")),
-        hint="or only on 127.0.0.1",
+        hint="or only on loopback",
         target=LOCAL_ONLY,
     ),
     Mistake(
