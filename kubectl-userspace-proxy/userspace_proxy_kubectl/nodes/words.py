@@ -267,7 +267,7 @@ def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> st
     those += "one that tried" if count == 1 else f"{count:,} that tried"
     only = "only " if len(nodes) <= answered else ""
     by = listed(first)
-    lone = ", no other node has tried it" if are_all and tried == 1 else ""
+    lone = ", no other node tries it" if are_all and tried == 1 else ""
     parts = [f"{_say(cause)} (seen {only}by {_or_all(first, counts)}{lone})"]
     if not others and answered and extent is Extent.PATH and cause.code.traits.is_dial:
         it = "it " if cause.row.is_predicate else ""
