@@ -116,14 +116,14 @@ def clause(**columns: Any) -> Callable[[Callable[P, str]], ClauseRow[P]]:
     return make
 
 
-def fixed(name: str, text: str) -> ClauseRow[[]]:
+def fixed(name: str, text: str, hint: str = "") -> ClauseRow[[]]:
     """Return the row of a clause that has no parameters."""
 
     def words() -> str:
         return text
 
     words.__name__ = name
-    return ClauseRow(words)
+    return ClauseRow(words, hint=hint)
 
 
 def before_cause(name: str, text: str) -> ClauseRow[[Cause]]:
@@ -276,8 +276,11 @@ def _silent_hint(protocol: str, connections: int, has_received: bool, has_header
     return f"{EXPECTS_NO_HEADER if has_header else ''}{hint}"
 
 
+_MORE_ROOM = "Raise userspace-proxy.io/max-connections, or add endpoints"
+
+
 def _room_hint(*, is_silent: bool, **_: object) -> str:
-    return "" if is_silent else "Raise userspace-proxy.io/max-connections, or add endpoints"
+    return "" if is_silent else _MORE_ROOM
 
 
 @clause(hint=_room_hint)
@@ -514,7 +517,10 @@ because = before_cause("because", ": ")
 """States a reason: the behaviour of an endpoint."""
 
 
-@clause()
+@clause(
+    hint="Most likely pods ended while they served: a preStop hook that waits, and then a longer "
+    "terminationGracePeriodSeconds, lets them finish"
+)
 def at_former_endpoints(where: str) -> str:
     """State that the clients' endpoints are gone or not ready; ``where`` is ``at`` or ``from``."""
     return f", {where} endpoints that aren't used any more"
@@ -539,7 +545,7 @@ none_in_time = fixed("none_in_time", ": no endpoint took them in time")
 
 
 were_at_limit = fixed(
-    "were_at_limit", ": endpoints were at their limit on this node (max-connections)"
+    "were_at_limit", ": endpoints were at their limit on this node (max-connections)", _MORE_ROOM
 )
 """States that clients waited for an endpoint below its limit, which may differ now."""
 

@@ -87,6 +87,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     for why, count in port.neutral:
         where = f" on {those}" if count == total > 1 else f" on {count:,}"
         parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total, above)}")
+    parts += _denials(port, total)
     if port.missing:
         parts.append(f"not known {on_nodes(port.missing, total)}")
     return "; ".join(parts)
@@ -171,6 +172,18 @@ def _evidence(port: MergedPort, why: str, total: int, above: Collection[object])
     unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")
     where = _unless_all(quiet, total)
     return f": no {unit} has come back in {plural(count, noun)}{where}"
+
+
+def _denials(port: MergedPort, total: int) -> Iterator[str]:
+    """Yield why some clients get no answer on nodes that serve others as intended."""
+    found: dict[object, tuple[Cause, list[str]]] = {}
+    for node, one in port.members.items():
+        for cause in one.state.stated if one.mark is Level.OK else ():
+            # Notes about the Service have no count: the plan's steps show them.
+            if cause.count:
+                found.setdefault(same_cause(cause), (cause, []))[1].append(node)
+    for cause, nodes in islice(found.values(), _CAUSES):
+        yield f"{_say(cause)}{_unless_all(nodes, total)}"
 
 
 def _unless_all(nodes: Collection[str], total: int) -> str:

@@ -19,6 +19,7 @@ from userspace_proxy.causes.endpoints import (
     silent,
     unreachable,
 )
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import EndpointFacts, LastMinuteFacts
 from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
@@ -45,6 +46,7 @@ from .views import (
 
 WORDS = Path(__file__).parent / "words.txt"
 COLUMNS = 120
+OUTSIDE = source_denied(("10.0.0.0/8",)).replace(count=7)
 
 _SILENT, _REFUSES = failing(silent(POD)), failing(refuses(POD))
 _ABSENT = failing(no_host(POD, "cni0"))
@@ -119,6 +121,7 @@ def make_ports() -> AllNodes:
             web(answering(), name="lately", **(few if number == 1 else {})),
             web(answering(), name="old", is_quiet=True, sent_at=NOW - 200 - number),
             web(answering(), name="busy", is_quiet=number > 1, sent_at=NOW - 200),
+            web(answering(), name="ranges", turned_away=[OUTSIDE] * (number == 1)),
             web(answering(), name="taken", problem="10.96.0.7:80 is in use" * (number == 1)),
         ]
         if number < 5:
