@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from userspace_proxy.causes.cause import Cause
+from userspace_proxy.diagnosis.rules import is_silent
 from userspace_proxy.facts import (
     WORST_FIRST,
     FrontendFacts,
@@ -132,16 +133,24 @@ class MergedPort:
     def mark(self) -> Level | None:
         """The level for all readers, or None for a neutral mark.
 
-        It is neutral if no clients are known to be answered, or some are known not to be.
+        It is neutral if no clients are known to be answered, or some are known not to be, or a
+        node lacks the port.
         """
         if self.level is not Level.OK:
             return self.level
-        return Level.OK if self.proven and not self.unserved else None
+        return Level.OK if self.proven and not (self.unserved or self.missing) else None
 
     @cached_property
     def unserved(self) -> Mapping[str, PortFacts]:
-        """The facts of nodes with a neutral mark whose clients got no answer."""
-        return {node: port for node, port in self.members.items() if port.is_unserved}
+        """The facts of nodes with a neutral mark whose clients got no answer.
+
+        Clients without a failure count only if nothing has come back on any node.
+        """
+        return {
+            node: port
+            for node, port in self.members.items()
+            if port.is_unserved or (is_silent(port) and port.mark is None and not self.proven)
+        }
 
     @property
     def hint(self) -> str:

@@ -243,7 +243,9 @@ def verdict(merged: Merged) -> str:
         return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention."
     unknown = {port.key.of_service for port in merged.ports if port.mark is None}
     if unknown:
-        known = f"Nothing shows whether clients of {plural(len(unknown), 'Service')} are answered."
+        known = (
+            f"Nothing shows whether all clients of {plural(len(unknown), 'Service')} are answered."
+        )
         return f"{answers} No Service fails{where}. {known}"
     return f"{answers} All Services are served as planned{where}." if merged.answered else answers
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import EndpointFacts, Level, PortFacts
-from userspace_proxy.facts.units import format_waits, plural
+from userspace_proxy.facts.units import format_waits, in_order, plural
 from userspace_proxy.status.markup import Parts
 from userspace_proxy.status.selection import Selection
 
@@ -140,14 +141,16 @@ def render_service(
         return None
     incidents, answered = look.merged.incidents, len(look.merged.answered)
     said = frozenset[object]().union(*(one.causes_of_endpoints for one in merged.ports))
-    mark = mark_of(merged.ports)
+    # A node that lacks a port matters as much as a node without an answer.
+    silent = merged.silent.union(*(port.missing for port in merged.ports))
+    mark = mark_of([replace(port, missing=()) for port in merged.ports])
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
     if unhealthy := merged.unhealthy:
         needs = "needs" if unhealthy == 1 else "need"
         words = f"{unhealthy:,} of {plural(len(merged.ports), 'Service port')} {needs} attention."
-    elif mark and merged.silent:
-        mark, others = None, plural(len(merged.silent), "other node")
-        words = f"OK on nodes that answered; not known on {others}."
+    elif mark and silent:
+        mark, where = None, listed(sorted(silent, key=in_order), 3)
+        words = f"OK on other nodes; not known on {where}."
     own = calls.of_service(service)
     return render(
         "service",

@@ -26,6 +26,7 @@ from userspace_proxy_kubectl.nodes.words import format_endpoint
 from ..views import (
     OTHER,
     POD,
+    QUIET,
     answer_of,
     answering,
     failing,
@@ -200,12 +201,15 @@ def test_endpoints_of_the_kernel_path_are_not_shown_as_untried():
     assert "Clients on the kernel path are not listed." in said
 
 
-def test_the_page_of_a_service_is_not_ok_until_all_nodes_have_answered():
+def test_the_page_of_a_service_is_ok_if_it_is_served_on_all_nodes():
     served = answer_of("a", web(answering(POD)))
-    assert "not known on 1 other node" not in words_of(page_of("shop/web", AllNodes((served,))))
-    page = page_of("shop/web", AllNodes((served, AgentAnswer("b"))))
-    assert "not known on 1 other node" in words_of(page)
-    assert "OK." not in words_of(page)
+    assert "OK." in words_of(page_of("shop/web", AllNodes((served,))))
+    for other in (AgentAnswer("b"), answer_of("b", web(name="other"))):
+        words = words_of(page_of("shop/web", AllNodes((served, other))))
+        assert "OK on other nodes; not known on b." in words
+    silent = web(untried(connections=60), port="smtp", **{**QUIET, "connections": 60})
+    mixed = AllNodes((answer_of("a", web(answering(POD)), silent),))
+    assert "OK." not in words_of(page_of("shop/web", mixed))
 
 
 def test_connect_times_are_reported_per_node():
