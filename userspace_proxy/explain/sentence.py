@@ -63,7 +63,7 @@ def explain(
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
         parts.append(PathPart(_NODE, tuple(node_steps(subject.node, subject, ports, client))))
-    of_ports = [PathPart(_title(p), tuple(port_steps(p, subject, client, dials))) for p in ports]
+    of_ports = [PathPart(title_of(p), tuple(port_steps(p, subject, client, dials))) for p in ports]
     parts += of_ports
     if dials is not None and not invocation.can_dial:
         parts.append(PathPart("", (UNREACHED,)))
@@ -104,7 +104,7 @@ def _may_lose(ports: Sequence[PortFacts], subject: Subject) -> bool:
     return bool(firewalls) or any(port.doubt for port in ports)
 
 
-def _title(port: PortFacts) -> str:
+def title_of(port: PortFacts) -> str:
     """Return a port's title with its family, and its side if it has one."""
     words = [port.family, *([port.side] if port.side else [])]
     return f"{port.title} ({', '.join(words)})"
@@ -138,7 +138,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
     Args:
         ports: The Service's ports on this node; without any, problems of the node rank last.
     """
-    ranks = {_title(port): _rank(port) for port in ports}
+    ranks = {title_of(port): _rank(port) for port in ports}
 
     def order(one: tuple[str, PathStep]) -> tuple[bool, bool, bool, tuple[bool, ...]]:
         title, step = one

@@ -10,15 +10,15 @@ shows the difference.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from userspace_proxy.causes.cause import Cause, CauseCode
 from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
+from userspace_proxy.explain.sentence import title_of
 from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, NAMES_LENGTH, SOURCE
 from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, PortState, worst
 from userspace_proxy.facts.units import plural
@@ -43,7 +43,9 @@ from .words import (
 TITLE = "on all nodes"
 _NODES, _SERVED, _PLAN, _ENDPOINTS = "nodes", "clients", "plan", "endpoints"
 _GROUPS_SHOWN = 5
-_UNREACHED = (PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED)
+_UNREACHED = (
+    PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED, PortState.REFUSED,
+)  # fmt: skip
 _OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING)
 
 
@@ -79,32 +81,41 @@ def with_nodes(
     sentence = "; ".join(
         (sentence, *late, *_silence(merged), *map(format_finding, _of_all(merged)))
     )
-    parts = explanation.parts
-    if unhealthy or any(one.unserved or _is_unheard(one) for one in merged.ports):
-        states = {group.state for port in unhealthy for group in port.groups}
-        topics = (_ENDPOINTS,) if states.isdisjoint(_UNREACHED) else (_ENDPOINTS, ADDRESS)
-        unproved = partial(_unproved, topics=topics)
-        parts = tuple(replace(part, steps=tuple(map(unproved, part.steps))) for part in parts)
+    ports = {title_of(port.first): port for port in merged.ports}
+    planned = (_proved(part, ports.get(part.title)) for part in explanation.parts)
     return replace(
         explanation,
         level=level,
         sentence=sentence,
         next=next_one,
-        parts=(*parts, PathPart(TITLE, steps)),
+        parts=(*planned, PathPart(TITLE, steps)),
     )
 
 
-def _is_unheard(port: MergedPort) -> bool:
-    """Return whether clients have connected, but none is known to have got an answer."""
-    return not port.proven and any(one.connections for one in port.members.values())
+def _proved(part: PathPart, port: MergedPort | None) -> PathPart:
+    """Return a planned part, with OK marks only for what nodes show.
 
+    Args:
+        port: The Service port on all nodes; None if no node has it.
+    """
+    mark = None if port is None else port.mark
+    states = set() if port is None else {group.state for group in port.groups}
+    is_reached = mark is not None and states.isdisjoint(_UNREACHED)
+    proven = {ADDRESS: is_reached, _ENDPOINTS: mark is Level.OK}
+    found = port.endpoints if port is not None else ()
+    answers = tuple(f"{one.address}{end}" for one in found if one.level is Level.OK for end in ": ")
 
-def _unproved(step: PathStep, topics: Collection[str]) -> PathStep:
-    """Return a step about these topics without OK marks: nodes show that some clients fail."""
-    if step.topic not in topics:
-        return step
-    details = tuple((None if one is Level.OK else one, says) for one, says in step.details)
-    return replace(step, level=None if step.level is Level.OK else step.level, details=details)
+    def proved(step: PathStep) -> PathStep:
+        if step.topic not in proven:
+            return step
+        details = tuple(
+            (None if level is Level.OK and not says.startswith(answers) else level, says)
+            for level, says in step.details
+        )
+        is_open = step.level is Level.OK and not proven[step.topic]
+        return replace(step, level=None if is_open else step.level, details=details)
+
+    return replace(part, steps=tuple(map(proved, part.steps)))
 
 
 def with_plan(
@@ -233,7 +244,8 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
     hint = remedy(cause) if cause is not None else port.hint
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
-    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+    mark = None if port.mark is Level.OK and merged.silent else port.mark
+    return PathStep(mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:

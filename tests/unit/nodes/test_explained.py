@@ -214,7 +214,8 @@ def test_an_explanation_of_a_node_states_differences_from_the_plan():
 
 def test_an_unresponsive_node_is_counted():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
-    assert last_part(one)[0].what == "1 of 2 nodes answered"
+    answered, clients, _ = last_part(one)
+    assert (answered.what, clients.level) == ("1 of 2 nodes answered", None)
     assert one.sentence.endswith(" yet")
 
 
@@ -266,20 +267,22 @@ def test_unanswered_flows_have_a_remedy_and_a_command_for_an_affected_node():
     assert served.hint == NO_DATAGRAM_HINT
 
 
-def test_a_failing_ready_endpoint_has_no_success_mark():
+def test_only_a_ready_endpoint_that_answers_has_a_success_mark():
     def marks_of(*answers):
-        (step,) = (
-            step
-            for part in explained(nodes(*answers), web(A)).parts
-            for step in part.steps
-            if step.topic == "endpoints"
-        )
-        return step.level, step.details[0][0]
+        parts = explained(nodes(*answers), web(A)).parts
+        steps = {step.topic: step for part in parts for step in part.steps}
+        return steps["endpoints"].level, steps["endpoints"].details[0][0], steps["clients"].hint
 
-    assert marks_of(answer("node-1", web(A))) == (Level.OK, Level.OK)
-    assert marks_of(answer("node-1", web(A)), answer("node-2", web(A, refusing=[A]))) == (None,) * 2
-    assert marks_of(answer("node-1", flows("web", unanswered=9))) == (None, None)
+    heard, untried_yet = make_port("web", endpoints=(answering(A),)), answer("node-1", web(A))
+    assert marks_of(answer("node-1", heard)) == (Level.OK, Level.OK, "")
+    assert marks_of(untried_yet) == (Level.OK, None, "")
+    assert marks_of(untried_yet, answer("node-2", web(A, refusing=[A])))[:2] == (None, None)
+    assert marks_of(answer("node-1", flows("web", unanswered=9)))[:2] == (None, None)
     unheard = make_port(
         "web", endpoints=(untried(A, connections=60),), **{**QUIET, "connections": 60}
     )
-    assert marks_of(answer("node-1", unheard)) == (None, None)
+    silent = answer("node-1", unheard)
+    assert marks_of(silent) == (None, None, silent.status.ports[0].state.hint)
+    assert marks_of(answer("node-1", make_port("web", endpoints=(untried(A),), **QUIET))) == (
+        None, None, "",
+    )  # fmt: skip
