@@ -29,13 +29,16 @@ def lacks_label(label: str) -> str:
     return f"it has no label {label}"
 
 
-@cause(CauseCode.NOT_OURS)
+_REMOVE = "`kubectl label service NAME service.kubernetes.io/{}-` removes it, to serve the Service"
+
+
+@cause(CauseCode.NOT_OURS, hint=_REMOVE.format("service-proxy-name"))
 def of_other_proxy(name: str) -> str:
     """The Service's label names another proxy."""
     return f"its label assigns it to the service proxy {name!r}"
 
 
-@cause(CauseCode.NOT_OURS)
+@cause(CauseCode.NOT_OURS, hint=_REMOVE.format("headless"))
 def has_headless_label() -> str:
     """The Service's label excludes it from all proxies."""
     return "it has the label service.kubernetes.io/headless"

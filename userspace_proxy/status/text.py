@@ -149,10 +149,10 @@ def render_text(
     for one in chosen.ports:
         said = [fact for fact, id_ in known.ids(one).items() if id_ in ids] if ids else []
         ports.append(_port_line(one, now, history, is_wide, probes, said))
-    taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
+    taken = [ignored_line(item) for item in chosen.ignored if item.is_conflict]
     left = [item for item in chosen.ignored if not item.is_conflict]
     first = taken if is_wide else taken[:_TAKEN_SHOWN]
-    shown = [*first, *ports, *(map(_ignored_line, left) if is_wide else ())]
+    shown = [*first, *ports, *(map(ignored_line, left) if is_wide else ())]
     facts = [f"plan {_age(view.sync.last_done, now)}"]
     if has_node and (words := format_probes(view.probes)):
         facts.append(words)
@@ -167,8 +167,8 @@ def render_text(
     lines += more_causes(len(shared) - len(above), columns)
     lines += formatted(shown, columns)
     lines += _more_taken(len(taken) - len(first), columns)
-    if left and not is_wide:
-        lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
+    if not is_wide:
+        lines += ignored_count(left, columns)
     if not (shown or left):
         lines += _unmatched(selection, columns)
     return StatusText(encoded(lines), worst(line.level for line in (*node, *taken, *ports)))
@@ -473,15 +473,18 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
 
-def _ignored_line(item: IgnoredFacts) -> TextLine:
+def ignored_line(item: IgnoredFacts) -> TextLine:
+    """Return the line about a Service or port that isn't served."""
     name = f"{item.service}:{item.port}" if item.port else item.service
     if item.is_conflict:
         return TextLine(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
     return TextLine(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
 
 
-def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
-    """Return how many Services or ports are ignored by design, and the most frequent reasons."""
+def ignored_count(ignored: Sequence[IgnoredFacts], columns: int) -> Iterator[str]:
+    """Yield how many Services or ports are ignored by design, and the most frequent reasons."""
+    if not ignored:
+        return
     words = plural(len(ignored), "Service or port", "Services or ports")
     # The short form omits the effect on clients.
     reasons = (say(item.cause, Form.SHORT) for item in ignored)
@@ -489,7 +492,8 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
     parts = [f"{reason} ({count:,})" for reason, count in shown]
     if rest := len(ignored) - sum(count for _, count in shown):
         parts.append(f"other reasons ({rest:,})")
-    return f"{words} ignored by design: {', '.join(parts)}; wide output lists them"
+    what = f"{words} ignored by design: {', '.join(parts)}; wide output lists them"
+    yield from placed(f"  {IGNORED_MARK} ", what, columns)
 
 
 def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:

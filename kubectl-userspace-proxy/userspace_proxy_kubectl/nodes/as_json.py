@@ -34,6 +34,7 @@ def status_to_json(merged: Merged) -> bytes:
             "service_ports": len(merged.ports) + merged.healthy,
             "incidents": [_incident(one, merged.now, total) for one in merged.incidents],
             "ports": [_port(port, merged) for port in merged.ports],
+            "ignored": merged.ignored,
         }
     )
 

@@ -181,7 +181,8 @@ def behind_steps(
     if all_nodes.digests is None:
         steps.append(PathStep(None, _PLAN, "not compared: the API server's Services can't be read"))
     elif current > 0:
-        steps.append(PathStep(Level.OK, _PLAN, f"as planned on {plural(current, 'node')}"))
+        level = None if planned is not None and not planned else Level.OK
+        steps.append(PathStep(level, _PLAN, f"as planned on {plural(current, 'node')}"))
     if unknown and all_nodes.digests is not None:
         where = on_nodes(unknown, len(known))
         why = "another version, or Services not from an API server"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from userspace_proxy.diagnosis.rules import is_silent
 from userspace_proxy.facts import (
     WORST_FIRST,
     FrontendFacts,
+    IgnoredFacts,
     Level,
     PortFacts,
     PortState,
@@ -199,6 +200,8 @@ class Merged:
     level: Level
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
+    ignored: tuple[IgnoredFacts, ...] = ()
+    """The Services and ports that nodes ignore by design, sorted by name; summaries omit them."""
     namespace: str = ""
     """The selected namespace; empty if all namespaces or individual Services are selected."""
     unhealthy_elsewhere: int = 0
@@ -232,12 +235,24 @@ class Merged:
             ports = [port for port in self.ports if service in port.first.names]
         else:
             ports = [port for port in self.ports if port.key.namespace == service]
+        name = service.partition(":")[0]
+        own = (item for item in self.ignored if name in (item.service, item.key.namespace))
+        return self.part(ports, own)
+
+    def part(self, ports: Collection[MergedPort], ignored: Iterable[IgnoredFacts]) -> Merged:
+        """Return the part with these Service ports and ignored Services."""
         affected = {port.key.of_service for port in ports}
-        incidents = [
+        incidents = (
             one for one in self.incidents if not affected.isdisjoint(one.incident.services)
-        ]
-        level = worst(port.level for port in ports)
-        return replace(self, ports=tuple(ports), incidents=tuple(incidents), healthy=0, level=level)
+        )
+        return replace(
+            self,
+            ports=tuple(ports),
+            incidents=tuple(incidents),
+            healthy=0,
+            level=worst(port.level for port in ports),
+            ignored=tuple(ignored),
+        )
 
 
 def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
@@ -270,6 +285,13 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     firewalls = [fw for one in known if one.status is not None for fw in one.status.firewalls]
     incidents = incidents_of(by_port.values(), _summaries(known), firewalls)
     levels = (*(port.level for port in ports), *(finding.level for finding in findings))
+    ignored = {
+        (item.service, item.port): item
+        for one in known
+        if one.status is not None
+        for item in one.status.ignored
+        if not item.is_conflict
+    }
     return Merged(
         now=max((one.answered_at for one in known), default=0.0),
         nodes=tuple(one.node for one in all_nodes.answers),
@@ -283,6 +305,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         rows=rows_of(all_nodes, findings, incidents, settings, before),
         level=worst(levels),
         runs={one.node: AgentRun(s.started, s.now) for one in known if (s := one.status)},
+        ignored=tuple(ignored[key] for key in sorted(ignored)),
     )
 
 

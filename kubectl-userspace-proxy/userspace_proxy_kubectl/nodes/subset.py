@@ -52,10 +52,7 @@ def found_in(merged: Merged, search: Search) -> Merged:
         for port in merged.ports
         if any(search.matches_port(one, is_busy=bool(one.active)) for one in _samples(port))
     ]
-    services = {port.key.of_service for port in ports}
-    incidents = [one for one in merged.incidents if not services.isdisjoint(one.incident.services)]
-    level = worst(port.level for port in ports)
-    return replace(merged, ports=tuple(ports), incidents=tuple(incidents), healthy=0, level=level)
+    return merged.part(ports, filter(search.matches_ignored, merged.ignored))
 
 
 def _samples(port: MergedPort) -> Iterator[PortFacts]:

@@ -72,7 +72,8 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
     merged = look.merged
     search = Search.parse(asked.q)
     lately = look.lately
-    found = in_order(found_in(merged, search).ports, asked.sort, lately.rates)
+    matching = found_in(merged, search)
+    found = in_order(matching.ports, asked.sort, lately.rates)
     part = part_of(found, asked.page, PORTS_A_PAGE)
     rows = [_row(port, look) for port in part.items]
     return render(
@@ -86,6 +87,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         more_findings=len(merged.findings[FIRST_FINDINGS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
         more_incidents=len(merged.incidents[FIRST_INCIDENTS:]),
+        matching=matching,
         part=part,
         rows=rows,
         columns=columns_of(rows, asked.sort),

@@ -4,8 +4,10 @@ import time
 
 import pytest
 
-from tests.unit.status.views import NOW, make_port
+from tests.unit.status.views import NOW, make_ignored, make_port
 from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.services import has_headless_label
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.markup import page_of
@@ -211,6 +213,13 @@ def test_the_page_of_a_nonexistent_object_states_the_reason_without_a_mark(words
     assert f"{words}." in words_of(page)
     assert "served as planned" not in words_of(page)
     assert 'class="icon ok"' not in shown(page)
+
+
+def test_the_overview_lists_ignored_services_with_their_remedy():
+    ignored = make_ignored("shop/b", "", has_headless_label())
+    look = look_at(AllNodes((answer_of("a", web(answering()), ignored=[ignored]),)))
+    assert f"shop/b all {say(ignored.cause)} {remedy(ignored.cause)}" in overview(look)
+    assert "None matches the search" in overview(look, q="web")
 
 
 def test_the_overview_shows_times_in_local_time():
