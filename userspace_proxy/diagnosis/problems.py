@@ -91,7 +91,7 @@ def summarise_node(view: StatusFacts, now: float) -> Summary:
 def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
     """Return the problems that don't concern a single Service port, worst first."""
     found = [
-        *_starting(view),
+        *problems_of_start(view),
         *_source(view),
         *_last_state(view, now),
         *_workers(view),
@@ -158,7 +158,7 @@ def _lacks_workers(view: StatusFacts) -> bool:
     return was_ready and not view.is_ready and not view.is_draining
 
 
-def _starting(view: StatusFacts) -> Iterator[Problem]:
+def problems_of_start(view: StatusFacts) -> Iterator[Problem]:
     """Yield a problem if this proxy isn't ready."""
     if view.is_ready:
         return

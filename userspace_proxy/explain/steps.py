@@ -24,7 +24,12 @@ from ..diagnosis.clauses import and_standby, waiting_clients
 from ..diagnosis.dated import cause_at, sentence_at, times_of
 from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import format_counted, format_path, format_probes
-from ..diagnosis.problems import changed_again, changed_by_others, problems_of_routes
+from ..diagnosis.problems import (
+    changed_again,
+    changed_by_others,
+    problems_of_routes,
+    problems_of_start,
+)
 from ..diagnosis.rules import other_cause
 from ..facts import (
     LAST_MINUTE_S,
@@ -79,6 +84,9 @@ def node_steps(
 ) -> Iterator[PathStep]:
     """Yield the steps about the node: its source, rules and routes, chains, shared causes."""
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
+    well = Level.OK if node.is_ready else None
+    for one in problems_of_start(node):
+        yield PathStep(one.level, "agent", one.what, one.hint)
     if age_s is not None:
         age = format_seconds(age_s)
         state = f"the saved state is {age} old"
@@ -90,17 +98,17 @@ def node_steps(
         yield PathStep(Level.TROUBLE, SOURCE, problem)
     yield from _others_rejected(subject.others_rejected)
     if not away and age_s is None:
-        yield PathStep(Level.OK, SOURCE, f"Services are current, from {source.location}")
+        yield PathStep(well, SOURCE, f"Services are current, from {source.location}")
     if problem := node.sync.problem or steering.problem:
         yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")
     elif again := changed_again(steering):
         yield PathStep(Level.ATTENTION, "rules", again, changed_by_others(steering))
     elif steering.name == "none":
-        yield PathStep(Level.OK, "rules", "None: clients dial the proxy's own listeners")
+        yield PathStep(well, "rules", "None: clients dial the proxy's own listeners")
     else:
         repairs = f", {plural(steering.repairs, 'repair')} so far" if steering.repairs else ""
         what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
-        yield PathStep(Level.OK, "rules", what)
+        yield PathStep(well, "rules", what)
     for one in problems_of_routes(node, {port.family for port in ports}):
         yield PathStep(one.level, "routes", one.what, one.hint)
     yield from _firewalls(node, ports, client, subject.now)

@@ -161,7 +161,9 @@ def behind_steps(
         planned: Its Service ports, planned from API objects; None if the objects can't be read.
     """
     key = service.partition(":")[0]
-    known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
+    # The plan of an agent that is shutting down serves no client.
+    answers = (one for one in all_nodes.answers if one.problem is None)
+    known = [one for one in answers if one.status is not None and not one.status.is_draining]
     found: dict[tuple[PlanDifference, ...], list[str]] = {}
     for answer in known:
         if key in answer.behind:
@@ -207,7 +209,12 @@ def _differences(
 
 def _answers(merged: Merged) -> PathStep:
     total, answered = len(merged.nodes), len(merged.answered)
-    missing = [*_of_silent(merged), *_of_all(merged)]
+    lacking = merged.silent.union(*(port.missing for port in merged.ports))
+    missing = [
+        one
+        for one in merged.findings
+        if not lacking.isdisjoint(one.nodes) or one.cause.code in _OF_ALL
+    ]
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
         what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
@@ -216,6 +223,7 @@ def _answers(merged: Merged) -> PathStep:
         None if excluded and level is Level.OK else level,
         _NODES,
         "; ".join(filter(None, (what, excluded))),
+        next(filter(None, (remedy(one.cause) for one in missing)), ""),
         details=tuple((one.level, format_finding(one)) for one in missing[:_GROUPS_SHOWN]),
     )
 
@@ -223,15 +231,9 @@ def _answers(merged: Merged) -> PathStep:
 def _silence(merged: Merged) -> Iterator[str]:
     """Yield why nodes show nothing about their clients; nothing if all nodes answered."""
     if merged.silent:
-        known = _of_silent(merged)
+        known = [one for one in merged.findings if not merged.silent.isdisjoint(one.nodes)]
         count = plural(len(merged.silent), "node")
         yield format_finding(known[0]) if known else f"no answer from {count} yet"
-
-
-def _of_silent(merged: Merged) -> list[NodeFinding]:
-    """Return the findings about nodes without an answer."""
-    silent = merged.silent
-    return [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
 
 
 def _of_all(merged: Merged) -> list[NodeFinding]:

@@ -53,6 +53,14 @@ def test_causes_of_endpoints_are_not_repeated_as_notes():
     assert steps_of(explanation, "note") == []
 
 
+def test_the_facts_of_an_agent_that_shuts_down_have_no_success_marks():
+    explanation = explain(make_subject(make_port(), is_ready=False, is_draining=True))
+    agent, source, rules = explanation.parts[0].steps[:3]
+    assert explanation.sentence == agent.what
+    assert (agent.level, source.level, rules.level) == (Level.ATTENTION, None, None)
+    assert not steps_of(explain(make_subject(make_port())), "agent")
+
+
 POD, V6 = "10.244.1.7:80", IPFamily.IPV6
 AT = make_address(POD)
 REFUSES = dial_failed(AT, Failure.REFUSED, "")

@@ -19,6 +19,7 @@ from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_causes import no_agent
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json
 from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy_kubectl.nodes.merged import merge
@@ -230,6 +231,17 @@ def test_a_node_that_the_daemon_set_excludes_is_named():
     assert msgspec.json.decode(nodes_to_json(merge(answers)))["excluded"] == ["node-2"]
 
 
+def test_a_node_that_shuts_down_is_named_and_not_compared_with_the_plan():
+    one = answer("node-2", web(A, B))
+    status = msgspec.structs.replace(one.status, ports=(), is_ready=False, is_draining=True)
+    answered, clients, plan = last_part(
+        explained(nodes(answer("node-1", web(A, B)), replace(one, status=status)))
+    )
+    assert (answered.level, clients.level) == (Level.ATTENTION, None)
+    assert "Shutting down" in answered.details[0][1]
+    assert plan.what == "as planned on 1 node"
+
+
 def test_a_node_without_a_route_to_services_is_named_although_clients_are_served():
     late = answer("node-2", web(A, B))
     status = msgspec.structs.replace(late.status, unrouted={"10.96.0.10": "unreachable"})
@@ -249,11 +261,12 @@ def test_addresses_have_no_ok_mark_if_a_node_does_not_serve_them():
 
 def test_the_verdict_includes_the_reason_why_a_node_does_not_answer():
     answers = (answer(node, web(A, B)) for node in ("node-1", "node-2"))
-    all_nodes = nodes(*answers, without_answer("node-3"))
+    all_nodes = nodes(*answers, without_answer("node-3", no_agent("kube-system")))
     one, merged = explained(all_nodes), merge(all_nodes)
     assert one.level is Level.TROUBLE
     (port,), (finding,) = merged.ports, merged.findings
     assert one.sentence.endswith(f"{format_port(port, merged)}; {format_finding(finding)}")
+    assert last_part(one)[0].hint == remedy(finding.cause)
 
 
 def test_unanswered_flows_have_a_remedy_and_a_command_for_an_affected_node():
