@@ -142,9 +142,10 @@ class Answers:
                 namespace = self._where.namespace
                 problem = agent_causes.no_agent(namespace)
                 if pods:
-                    is_oom = pods[0].last_end.is_out_of_memory
-                    why = pods[0].reason
-                    problem = agent_causes.agent_not_running(namespace, why, out_of_memory=is_oom)
+                    why, (ended, is_oom) = pods[0].reason, pods[0].last_end
+                    problem = agent_causes.agent_not_running(
+                        namespace, why, ended, out_of_memory=is_oom
+                    )
             elif before.agents == ():
                 problem = None
             self._nodes[node] = replace(before, agents=running, problem=problem)

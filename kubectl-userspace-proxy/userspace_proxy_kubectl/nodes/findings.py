@@ -185,7 +185,9 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
 def _alone(answer: AgentAnswer) -> Iterator[_Said]:
     """Yield the findings that a node's answer, or the lack of one, shows by itself."""
     if (cause := answer.problem) is not None:
-        level = Level.TROUBLE if answer.agents else Level.ATTENTION
+        # An agent that has never run may be starting, as during an update.
+        has_run = answer.agents or cause.get("last_end")
+        level = Level.TROUBLE if has_run else Level.ATTENTION
         yield _Said(cause.fact, level, cause)
     if len(answer.agents) > 1:
         cause = several_agents(tuple(f"{one.namespace}/{one.pod}" for one in answer.agents))

@@ -13,6 +13,7 @@ from userspace_proxy.causes.nodes import (
 from userspace_proxy.causes.say import say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
 from userspace_proxy.model.quoting import SHOWN_MAX
+from userspace_proxy_kubectl.nodes.agent_causes import agent_not_running
 from userspace_proxy_kubectl.nodes.findings import (
     OtherSetting,
     clock_of,
@@ -32,10 +33,12 @@ def said(*answers):
     return [(finding.cause, finding.nodes) for finding in findings_in(all_of(*answers))]
 
 
-def test_a_node_without_an_agent_is_a_finding_of_level_attention():
-    found = findings_in(all_of(without_answer("a", agents=()), without_answer("b")))
-    assert [one.nodes for one in found] == [("b",), ("a",)]
-    assert [one.level for one in found] == [Level.TROUBLE, Level.ATTENTION]
+def test_a_node_whose_agent_has_never_run_is_a_finding_of_level_attention():
+    ended = agent_not_running("net", "it waits", "ended with status 1")
+    missing = without_answer("a", agents=()), without_answer("c", ended, agents=())
+    found = findings_in(all_of(*missing, without_answer("b")))
+    assert [one.nodes for one in found] == [("c",), ("b",), ("a",)]
+    assert [one.level for one in found] == [Level.TROUBLE, Level.TROUBLE, Level.ATTENTION]
 
 
 def test_an_unresponsive_nodes_last_response_adds_no_finding():
