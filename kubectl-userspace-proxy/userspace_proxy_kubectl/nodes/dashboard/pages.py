@@ -234,11 +234,12 @@ def head(
 
 def verdict(merged: Merged) -> str:
     """Return the state of the cluster in one line."""
-    silent, excluded = len(merged.silent), format_excluded(merged)
-    answers = f"{silent:,} without an answer." if silent else "All have answered."
+    silent, excluded = merged.silent, format_excluded(merged)
+    answers = f"{len(silent):,} without an answer." if silent else "All have answered."
     if excluded:
         answers = f"{answers} {excluded[0].upper()}{excluded[1:]}."
     where = " on the others" if silent else ""
+    none_fails = f"{answers} No Service is known to fail{where}."
     unhealthy = merged.unhealthy_services
     if unhealthy:
         needs = "needs" if len(unhealthy) == 1 else "need"
@@ -248,7 +249,10 @@ def verdict(merged: Merged) -> str:
         known = (
             f"Nothing shows whether all clients of {plural(len(unknown), 'Service')} are answered."
         )
-        return f"{answers} No Service fails{where}. {known}"
+        return f"{none_fails} {known}"
+    found = (one.nodes for one in merged.findings if one.level is Level.TROUBLE)
+    if any(not silent.issuperset(nodes) for nodes in found):
+        return none_fails
     return f"{answers} All Services are served as planned{where}." if merged.answered else answers
 
 

@@ -69,6 +69,8 @@ def test_a_healthy_cluster_is_reported_without_problems():
     assert " No agent on windows-1, which the DaemonSet excludes. All" in verdict(with_others)
     some = AllNodes((*calm_cluster().answers, sick_cluster().answers[-1]))
     assert verdict(look_at(some).merged).endswith(" are served as planned on the others.")
+    behind = AllNodes((answer_of("a", web(answering()), behind=("shop/web",)),))
+    assert verdict(look_at(behind).merged).endswith("No Service is known to fail.")
 
 
 def test_the_overview_is_shown_before_the_first_response():
