@@ -502,8 +502,8 @@ class UdpFlow(Handler):
             room.left(self)
         self._leave_endpoint()
         talk = self.conversation
-        is_silent = talk is not None and talk.is_unanswered and self.first_byte_s is None
-        if is_silent or (not is_served and cause in UNSERVED):
+        is_failed = talk is not None and talk.is_unanswered
+        if is_failed or (not is_served and cause in UNSERVED):
             listener.engine.calls.fail(group, self.client_ip)
         listener.flows.pop(self.key, None)
         listener.table.remove(self)

@@ -203,11 +203,10 @@ class EndpointCounters(_EndpointSlots, Counters):
         return count >= _CLOSED_MAX
 
     def came_late(self, waited_s: float) -> None:
-        """Record the answer to a flow that was counted as unanswered, which isn't a success."""
+        """Record the answer to a flow that was counted as unanswered, and stays a failure."""
         late = LateByte(waited_s, is_at_end=False)
         self.ends.still_fails(self.ends.part.last_at, Failure.NO_DATAGRAM, late=late)
         self.unanswered -= 1
-        self.unanswered_flows -= 1
         self.late += 1
 
     def was_cut(self, now: float, failure: Failure = Failure.RESET, client: str = "") -> None:

@@ -7,7 +7,7 @@
 Rule 1: each field is a figure; docs/api.md contains its docstring, and ``/metrics`` its ``help``.
 Rule 2: the JSON and ``/metrics`` have the same order as the table.
 Rule 3: counters only grow until the process exits, except that a late answer takes back a failure
-in ``client_aborts`` or ``unanswered_flows``; the latter isn't in ``/metrics``.
+in ``client_aborts``. ``unanswered_flows`` isn't in ``/metrics``.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Traffic(msgspec.Struct, kw_only=True):
         ),
     ] = 0
     unanswered_flows: int = 0
-    """Flows that got no answer for two seconds; decreases when a late answer arrives."""
+    """Flows that got no answer for two seconds, even if a later one arrived."""
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):

@@ -392,7 +392,7 @@ async def test_flows_unanswered_for_three_seconds_form_a_streak_until_the_next_r
 
 
 @pytest.mark.parametrize("looks", [0, 1])
-async def test_a_flow_answered_late_is_no_longer_unanswered(timed, timers, looks):
+async def test_a_flow_answered_late_counts_as_late_and_failed(timed, timers, looks):
     pod = timed.udp_peer()
     dns = timed.udp_service(pod.address)
     counters = dns.group.counters_of(pod.address)
@@ -408,6 +408,9 @@ async def test_a_flow_answered_late_is_no_longer_unanswered(timed, timers, looks
     assert (counters.unanswered, counters.late) == (0, 1)
     assert counters.ends.is_on
     assert counters.ends.part.late.waited_s == pytest.approx(3.1)
+    dns.close()
+    calls = timed.engine.calls.take()[0]
+    assert (counters.unanswered_flows, [one.failed for one in calls]) == (1, [1])
 
 
 async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers):

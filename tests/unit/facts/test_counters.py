@@ -71,12 +71,11 @@ def test_a_service_port_counts_as_answered_once_any_of_its_endpoints_has_answere
     assert table.has_answered()
 
 
-def test_a_flow_answered_late_no_longer_counts_as_unanswered():
+def test_a_flow_answered_late_stays_a_failure_and_counts_as_late():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
-    assert counters.unanswered_flows == 1
     counters.came_late(8.0)
-    assert (counters.unanswered_flows, counters.ends.is_on) == (0, True)
+    assert (counters.unanswered_flows, counters.ends.is_on) == (1, True)
     assert counters.ends.part.late == LateByte(8.0, is_at_end=False)
     assert (counters.unanswered, counters.late, counters.ends.part.failures) == (0, 1, 1)
 
