@@ -23,6 +23,7 @@ from markupsafe import Markup, escape
 from ..diagnosis.incidents import Incidents
 from ..diagnosis.paths import format_probes
 from ..diagnosis.problems import summarise_node
+from ..diagnosis.rules import is_silent
 from ..facts import (
     HealthCheckFacts,
     IgnoredFacts,
@@ -222,7 +223,8 @@ def build_page(sample: Sample, selection: Selection) -> Page:
 
 def _is_unserved(port: PortFacts) -> bool:
     # Failures on the userspace path show nothing about clients on the kernel path.
-    return port.state.word is _UNKNOWN and port.is_unserved and not port.is_unseen
+    has_clients = port.is_unserved or is_silent(port)
+    return port.state.word is _UNKNOWN and has_clients and not port.is_unseen
 
 
 def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> str:

@@ -47,6 +47,8 @@ class NodeRow:
     """Services that lag behind the API server; None if unknown."""
     ports: int = 0
     unhealthy: int = 0
+    unserved: int = 0
+    """The number of other Service ports some of whose clients got no answer."""
     sums: Sums = NOTHING
     """The node's figures, including former Service ports."""
     cpu: float | None = None
@@ -58,9 +60,10 @@ class NodeRow:
     def mark(self) -> Level | None:
         """The level for all readers.
 
-        None if the node hasn't answered yet, or is healthy but some Services aren't, or may not be.
+        None if the node hasn't answered yet, or is healthy but clients of some Services aren't
+        known to be answered.
         """
-        is_proven = self.has_answer and not (self.unhealthy or self.incidents)
+        is_proven = self.has_answer and not (self.unhealthy or self.unserved or self.incidents)
         return None if self.level is Level.OK and not is_proven else self.level
 
 
@@ -153,6 +156,7 @@ def _row(
         behind=answer.behind if is_known or answer.behind else None,
         ports=(max(fine, status.served) if answer.is_summary else fine) + unhealthy,
         unhealthy=unhealthy,
+        unserved=sum(port.is_unserved for port in status.ports),
         sums=of_port(status.totals),
         cpu=_cpu(status, before.status if before is not None else None),
         memory_bytes=max(0, status.process.memory_bytes),

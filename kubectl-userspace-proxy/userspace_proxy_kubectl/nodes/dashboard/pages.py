@@ -124,7 +124,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     ports = _unhealthy_ports(status)
     incidents = [one for one in merged.incidents if node in one.nodes]
     problems = [one for one in status.problems if not one.port] if status is not None else []
-    words = (status.verdict if status is not None else "") or _about(row)
+    words = (status.verdict if status is not None and row.mark else "") or _about(row)
     return render(
         "node",
         head(look, asked, node, mark=row.mark, heading=node, words=words),
@@ -292,7 +292,11 @@ def _about(row: NodeRow) -> str:
         return f"{say(causes[0], Form.SHORT)}{more}"
     if row.unhealthy:
         return f"{plural(row.unhealthy, 'Service port needs', 'Service ports need')} attention"
-    return "all served" if row.has_answer else "no answer yet"
+    if row.unserved:
+        return (
+            f"not known whether all clients of {plural(row.unserved, 'Service port')} are answered"
+        )
+    return "no problem" if row.has_answer else "no answer yet"
 
 
 def _row(port: MergedPort, look: ClusterLook) -> Row:

@@ -240,4 +240,5 @@ def test_a_neutral_mark_has_no_success_colour_and_room_for_its_cause():
     quiet = answer_of("a", flows("syslog", unanswered=9), web(untried(), **QUIET, active=0))
     page = shown(render_overview(look_at(AllNodes((quiet,))), Selection(path="/")))
     assert 'class="state "' in page
+    assert "not known whether all clients of 1 Service port are answered" in page
     assert (page.count('class="why caused"'), page.count('class="why" colspan=')) == (1, 1)
