@@ -91,7 +91,7 @@ def summarise_node(view: StatusFacts, now: float) -> Summary:
 def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
     """Return the problems that don't concern a single Service port, worst first."""
     found = [
-        *problems_of_start(view),
+        *_starting(view),
         *_source(view),
         *_last_state(view, now),
         *_workers(view),
@@ -106,6 +106,14 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
         *_node(view),
     ]
     return _worst_first(found)
+
+
+def problems_of_clients(view: StatusFacts, now: float) -> Iterator[Problem]:
+    """Yield why clients of any Service may fail, except source, rules, routes and firewalls."""
+    yield from _starting(view)
+    waits = () if view.sync.problem else _sync(view, now)
+    others = (*_workers(view), *problems_of_kernel(view), *waits, *_node(view))
+    yield from (one for one in others if one.level is Level.TROUBLE)
 
 
 NODE_CODES = (
@@ -158,7 +166,7 @@ def _lacks_workers(view: StatusFacts) -> bool:
     return was_ready and not view.is_ready and not view.is_draining
 
 
-def problems_of_start(view: StatusFacts) -> Iterator[Problem]:
+def _starting(view: StatusFacts) -> Iterator[Problem]:
     """Yield a problem if this proxy isn't ready."""
     if view.is_ready:
         return

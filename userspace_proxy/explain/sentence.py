@@ -23,6 +23,7 @@ from .explanation import Explanation, PathPart, PathStep, Subject
 from .next_command import Invocation, next_command
 from .steps import (
     ADDRESS,
+    AGENT,
     FIREWALL,
     NOTE,
     SOURCE,
@@ -142,7 +143,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
 
     def order(one: tuple[str, PathStep]) -> tuple[bool, bool, bool, tuple[bool, ...]]:
         title, step = one
-        is_of_others = title == _NODE and (not ports or step.topic == SOURCE)
+        is_of_others = title == _NODE and (not ports or step.topic in (SOURCE, AGENT))
         is_trouble = step.level is Level.TROUBLE
         return is_of_others, not is_trouble, step.topic == NOTE, ranks.get(title, ())
 

@@ -27,10 +27,10 @@ from ..diagnosis.paths import format_counted, format_path, format_probes
 from ..diagnosis.problems import (
     changed_again,
     changed_by_others,
+    problems_of_clients,
     problems_of_routes,
-    problems_of_start,
 )
-from ..diagnosis.rules import other_cause
+from ..diagnosis.rules import is_silent, other_cause
 from ..facts import (
     LAST_MINUTE_S,
     EndpointFacts,
@@ -54,7 +54,7 @@ from .dial import DialResult, Dials
 from .explanation import PathStep, Subject
 from .next_command import UNREPLIED
 
-NOTE, FIREWALL, ADDRESS, SOURCE = "note", "firewall", "address", "source"
+NOTE, FIREWALL, ADDRESS, SOURCE, AGENT = "note", "firewall", "address", "source", "agent"
 """Topics of steps that the sentence treats differently from others."""
 _SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
@@ -85,8 +85,8 @@ def node_steps(
     """Yield the steps about the node: its source, rules and routes, chains, shared causes."""
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     well = Level.OK if node.is_ready else None
-    for one in problems_of_start(node):
-        yield PathStep(one.level, "agent", one.what, one.hint)
+    for one in problems_of_clients(node, subject.now):
+        yield PathStep(one.level, AGENT, one.what, one.hint)
     if age_s is not None:
         age = format_seconds(age_s)
         state = f"the saved state is {age} old"
@@ -357,7 +357,7 @@ UNREACHED = PathStep(
 def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
     if result.cause is None:
         what = f"{address} accepts a connection {_after(result)}"
-        if port.is_unseen or port.state.level is Level.OK:
+        if port.is_unseen or port.mark is Level.OK:
             return PathStep(Level.OK, _DIAL, what)
         return PathStep(None, _DIAL, f"{what}, as the proxy does before it dials")
     # Many Service addresses can be dialled only from nodes and pods, so other evidence decides.
@@ -430,7 +430,9 @@ def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> It
     }
     # An endpoint that accepts connections may still fail its clients.
     accepting = [endpoint for endpoint, result in used if result.cause is None]
-    unlike = [one for one in accepting if one.cause is not None and not one.is_past]
+    unlike = [
+        one for one in accepting if is_silent(port) or (one.cause is not None and not one.is_past)
+    ]
     levels = {at: one[0] for at, one in failed.items()}
     levels |= {endpoint.address: None for endpoint in (*unrouted, *unlike)}
     details = tuple(

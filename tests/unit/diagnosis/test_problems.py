@@ -8,6 +8,7 @@ from userspace_proxy.diagnosis.problems import (
     NODE_CODES,
     codes_of_node,
     late_s,
+    problems_of_clients,
     problems_of_node,
     summarise,
 )
@@ -50,6 +51,15 @@ def test_addresses_in_use_of_many_services_are_one_problem():
     assert [problem.level for problem in few] == [Level.TROUBLE] * 3
     text = render_text(make_view(ignored=taken), now=NOW).body.decode()
     assert "and 20 more Services are not served, as others have their addresses" in text
+
+
+def test_only_problems_that_may_fail_clients_of_any_service_are_selected():
+    sync = SyncFacts(waiting_since=NOW - 60)
+    view = make_view(sync=sync, worker_problems=("worker 1 is gone",), node_is_eligible=False)
+    kinds = [one.kind for one in problems_of_clients(view, NOW)]
+    assert kinds == ["worker: worker 1 is gone", "change waits"]
+    view.sync = replace(sync, problem="no room")
+    assert len([*problems_of_clients(view, NOW)]) == 1
 
 
 @pytest.mark.parametrize(("is_attached", "count"), [(None, 1), (False, 1), (True, 0)])

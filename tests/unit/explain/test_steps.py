@@ -301,6 +301,13 @@ def test_a_failed_local_dial_of_an_address_that_serves_or_restricts_clients_is_n
     assert steps_of(explanation, "dial")[0].level is None
 
 
+def test_accepted_dials_prove_nothing_while_no_byte_has_come_back():
+    port = make_port(endpoints=(make_endpoint(POD, connections=9),), sent_bytes=0, sent_at=0.0)
+    results = dials(**{POD: True, "10.96.7.118:80": True})
+    steps = steps_of(explain(make_subject(port), dials=results), "dial")
+    assert [step.level for step in steps] == [None, None]
+
+
 def test_the_reason_why_clients_are_refused_precedes_a_refused_dial():
     port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
     explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
