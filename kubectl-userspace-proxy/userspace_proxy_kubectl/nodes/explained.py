@@ -63,7 +63,11 @@ def with_nodes(
         behind: The result of :func:`behind_steps`.
         invocation: The user's command, from which the next command is derived.
     """
-    served = (_served(port, merged, invocation) for port in merged.ports)
+    late = [step.what for step in behind if step.level is Level.TROUBLE]
+    served = (
+        _served(port, merged, invocation, is_everywhere=not (late or merged.silent))
+        for port in merged.ports
+    )
     steps = (_answers(merged), *served, *_of_several(merged), *behind)
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
@@ -77,7 +81,6 @@ def with_nodes(
         sentence = _sentence(merged, explanation, port)
         if port is not None:
             next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
-    late = [step.what for step in behind if step.level is Level.TROUBLE]
     sentence = "; ".join(
         (sentence, *late, *_silence(merged), *map(format_finding, _of_all(merged)))
     )
@@ -241,13 +244,15 @@ def _of_all(merged: Merged) -> list[NodeFinding]:
     return [one for one in merged.findings if one.cause.code in _OF_ALL]
 
 
-def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
+def _served(
+    port: MergedPort, merged: Merged, invocation: Invocation, *, is_everywhere: bool
+) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
-    mark = None if port.mark is Level.OK and merged.silent else port.mark
+    mark = None if port.mark is Level.OK and not is_everywhere else port.mark
     return PathStep(mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
 
 

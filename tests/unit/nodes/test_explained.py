@@ -160,7 +160,8 @@ def test_a_suggested_command_queries_the_same_cluster():
 def test_a_lagging_node_is_named_with_its_endpoints():
     late = [answer(node, web(A, C), behind=("shop/web",)) for node in ("node-2", "node-3")]
     one = explained(nodes(answer("node-1", web(A, B)), *late))
-    (step,) = [s for s in last_part(one) if s.topic == "plan" and s.level is Level.TROUBLE]
+    _, clients, step, _ = last_part(one)
+    assert (clients.level, step.level) == (None, Level.TROUBLE)
     assert step.what == f"not as planned {on_nodes(['node-2', 'node-3'], 3)}"
     assert step.details == (
         (Level.TROUBLE, f"shop/web:http (IPv4): it lacks {B}; it still has {C}"),

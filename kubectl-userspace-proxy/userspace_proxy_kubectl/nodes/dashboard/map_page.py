@@ -63,7 +63,7 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
     services = [_service(name, of_service.get(name, ()), called.get(name, ())) for name in wanted]
     services.sort(key=lambda found: found[0])
     shown = [item.name for _, item in services[:SERVICES_MAX]]
-    calling = [_calls(name, called.get(name, ())) for name in shown]
+    calling = [_calls(name, of_service.get(name, ()), called.get(name, ())) for name in shown]
     endpoints: dict[str, Item] = {}
     serving: list[list[Line]] = []
     for name in shown:
@@ -116,18 +116,21 @@ def _service(
     return key, Item(name, service_link(name), mark_of(ports), plural(count, "connection"))
 
 
-def _calls(service: str, calls: Iterable[ClientCalls]) -> list[Line]:
+def _calls(service: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls]) -> list[Line]:
+    facts = [one for port in ports for one in port.members.values()]
+    is_answered = not all(one.is_without_answer for one in facts) or not facts
     counts, failed = Counter[str](), Counter[str]()
     for call in calls:
         counts[call.client] += call.connections
         failed[call.client] += call.failed
-    # A client whose protocol has no answers (syslog) counts as failed, so nothing is known of it.
+    # A client whose protocol has no answers (syslog) counts as failed, so nothing is known of it,
+    # and old failures are included.
     return [
         Line(
             client,
             service,
             count,
-            Level.OK if failed[client] < count else None,
+            Level.OK if is_answered and 2 * failed[client] < count else None,
             f"{plural(count, 'connection')}, {failed[client]:,} failed",
         )
         for client, count in counts.items()

@@ -141,8 +141,9 @@ def render_service(
         return None
     incidents, answered = look.merged.incidents, len(look.merged.answered)
     said = frozenset[object]().union(*(one.causes_of_endpoints for one in merged.ports))
-    # A node that lacks a port matters as much as a node without an answer.
-    silent = merged.silent.union(*(port.missing for port in merged.ports))
+    # A node that lacks a port, or has an old plan of it, matters as much as one without an answer.
+    behind = (row.node for row in merged.rows if service in (row.behind or ()))
+    silent = merged.silent.union(behind, *(port.missing for port in merged.ports))
     mark = mark_of([replace(port, missing=()) for port in merged.ports])
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
     if unhealthy := merged.unhealthy:

@@ -7,6 +7,7 @@ from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.client_calls import AllCalls
 from userspace_proxy_kubectl.nodes.dashboard.map_page import calling_of, render_map
 
+from ..views import QUIET, answer_of, merged_of, web
 from .clusters import WEB_1, WEB_3, all_calls, look_at, shown, sick_cluster
 
 LOOK = look_at(sick_cluster())
@@ -34,6 +35,9 @@ def test_a_client_without_an_answer_has_no_ok_line():
     calling = calling_of(LOOK.merged.ports, AllCalls((answered, failed)), "")
     assert [line.level for line in calling.calls] == [Level.OK, None]
     assert calling.calls[1].title == "3 connections, 3 failed"
+    silent = merged_of(answer_of("a", web(name=answered.service.partition("/")[2], **QUIET)))
+    (line,) = calling_of(silent.ports, AllCalls((answered,)), "").calls
+    assert line.level is None
 
 
 def test_services_with_problems_come_first_followed_by_the_busiest():

@@ -204,7 +204,8 @@ def test_endpoints_of_the_kernel_path_are_not_shown_as_untried():
 def test_the_page_of_a_service_is_ok_if_it_is_served_on_all_nodes():
     served = answer_of("a", web(answering(POD)))
     assert "OK." in words_of(page_of("shop/web", AllNodes((served,))))
-    for other in (AgentAnswer("b"), answer_of("b", web(name="other"))):
+    late = answer_of("b", web(answering(POD)), behind=("shop/web",))
+    for other in (AgentAnswer("b"), answer_of("b", web(name="other")), late):
         words = words_of(page_of("shop/web", AllNodes((served, other))))
         assert "OK on other nodes; not known on b." in words
     silent = web(untried(connections=60), port="smtp", **{**QUIET, "connections": 60})
