@@ -220,7 +220,8 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
         traits = cause.code.traits
         is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == second
         level = Level.ATTENTION if is_wrong else Level.OK
-        yield PathStep(level, NOTE, cause_at(cause, now), remedy(cause), causes=(cause,))
+        what, hint = cause_at(cause, now), remedy(cause)
+        yield PathStep(level, NOTE, what, hint, is_by_design=not is_wrong, causes=(cause,))
 
 
 def _is_sentence(port: PortFacts) -> bool:
@@ -237,9 +238,10 @@ def _path(port: PortFacts, subject: Subject) -> PathStep:
     details = [format_counted(port)] if subject.node is not None else []
     if port.is_probed and subject.node is not None:
         details.append(format_probes(subject.node.probes))
-    below = tuple((Level.OK, detail) for detail in details if detail)
+    level = None if port.is_unseen else Level.OK
+    below = tuple((level, detail) for detail in details if detail)
     hint = UNREPLIED if port.is_unseen and port.protocol == "UDP" else ""
-    return PathStep(Level.OK, "path", said, hint, details=below)
+    return PathStep(level, "path", said, hint, details=below)
 
 
 def _endpoints(port: PortFacts, now: float) -> PathStep:

@@ -47,20 +47,6 @@ def steps_of(explanation, topic):
     return [step for part in explanation.parts for step in part.steps if step.topic == topic]
 
 
-def test_causes_of_endpoints_are_not_repeated_as_notes():
-    dead = tuple(make_dead_endpoint(f"10.244.1.{n}:80") for n in (8, 9))
-    explanation = explain(make_subject(make_port(endpoints=dead)))
-    assert steps_of(explanation, "note") == []
-
-
-def test_the_facts_of_an_agent_that_shuts_down_have_no_success_marks():
-    explanation = explain(make_subject(make_port(), is_ready=False, is_draining=True))
-    agent, source, rules = explanation.parts[0].steps[:3]
-    assert explanation.sentence == agent.what
-    assert (agent.level, source.level, rules.level) == (Level.ATTENTION, None, None)
-    assert not steps_of(explain(make_subject(make_port())), "agent")
-
-
 POD, V6 = "10.244.1.7:80", IPFamily.IPV6
 AT = make_address(POD)
 REFUSES = dial_failed(AT, Failure.REFUSED, "")
@@ -299,13 +285,6 @@ def test_a_failed_local_dial_of_an_address_that_serves_or_restricts_clients_is_n
     explanation = explain(subject, dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.level is Level.OK
     assert steps_of(explanation, "dial")[0].level is None
-
-
-def test_accepted_dials_prove_nothing_while_no_byte_has_come_back():
-    port = make_port(endpoints=(make_endpoint(POD, connections=9),), sent_bytes=0, sent_at=0.0)
-    results = dials(**{POD: True, "10.96.7.118:80": True})
-    steps = steps_of(explain(make_subject(port), dials=results), "dial")
-    assert [step.level for step in steps] == [None, None]
 
 
 def test_the_reason_why_clients_are_refused_precedes_a_refused_dial():

@@ -225,6 +225,7 @@ _SUBJECTS: Mapping[str, Subject] = {
     ),
     "drift": make_subject(steering=SteeringState("nftables", problem="table vanished")),
     "without rules": make_subject(steering=SteeringState("none")),
+    "it shuts down": make_subject(is_ready=False, is_draining=True),
     "a change waits": make_subject(sync=make_troubled_view().sync),
     "the source fails": make_subject(source=make_troubled_view().source),
     "the saved state": make_subject(last_state=LastStateFacts("f", served_at=NOW - 90)),
@@ -380,9 +381,11 @@ def of_dials() -> Iterator[tuple[str, Explanation]]:
     accepting = {one.address: DIALLED for one in led.ports[0].endpoints}
     yield "the kernel path, dialled", explain(led, dials=accepting)
     stalled = make_subject(make_port(endpoints=(hanging,), connections=9, sent_bytes=0))
+    silent = make_subject(make_port(endpoints=(used,), connections=9, sent_bytes=0))
     new = make_subject(make_port(connections=0))
     for name, subject, result in (
         ("it accepts dials and fails clients", stalled, {ADDRESS: DIALLED, POD: DIALLED}),
+        ("it accepts dials and sends nothing", silent, {ADDRESS: DIALLED, POD: DIALLED}),
         ("its address accepts dials, slowly", make_subject(), {ADDRESS: DialResult(1.2)}),
         ("its address refuses dials", new, {ADDRESS: REFUSED}),
         ("its address has no route", new, {ADDRESS: UNROUTED}),

@@ -14,6 +14,7 @@ def test_status_json_contains_the_verdicts_of_all_nodes():
     merged = replace(merge(make_sick_cluster()), healthy=7)
     status = json.loads(status_to_json(merged))
     assert (status["level"], status["answered"], status["service_ports"]) == ("trouble", 6, 11)
+    assert status["ignored"] == []
     port = next(one for one in status["ports"] if one["service"] == "api")
     assert port["sentence"] == format_port(merged.of_service("shop/api").ports[0], merged)
     (group,) = port["groups"]

@@ -1,15 +1,11 @@
-import json
 from dataclasses import replace
 
 import pytest
 
 from tests.unit.status.views import make_ignored, make_port, make_view
-from userspace_proxy.causes.say import say
-from userspace_proxy.causes.services import of_other_proxy
 from userspace_proxy.facts import Level
 from userspace_proxy.status.search import Search
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
-from userspace_proxy_kubectl.nodes.as_json import status_to_json
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.subset import found_in, missing_reason, part_of
 from userspace_proxy_kubectl.nodes.text import render_status
@@ -37,18 +33,13 @@ def test_a_subset_contains_the_ports_of_one_service_or_namespace():
     assert len(part_of(merge(TWO), "").ports) == 2
 
 
-def test_services_ignored_by_design_are_counted_listed_and_found_once_for_all_nodes():
-    ignored = [make_ignored("shop/other", "", of_other_proxy("x")), make_ignored("a/b", "", "c")]
+def test_services_ignored_by_design_are_found_once_for_all_nodes():
+    ignored = [make_ignored("shop/x", "", "c"), make_ignored("a/b", "", "c")]
     taken = make_ignored("shop/taken", "", "d", is_conflict=True)
     merged = merge(AllNodes(tuple(answer(n, WEB, ignored=[*ignored, taken]) for n in "ab")))
-    part = part_of(merged, "shop")
-    counted = render_status(part).body.decode().splitlines()[-1]
-    assert counted.startswith(f"  · 1 Service or port ignored by design: {say(ignored[0].cause)}")
-    listed = render_status(merged, is_wide=True).body.decode().splitlines()[-2:]
-    assert [line.split()[1] for line in listed] == ["a/b", "shop/other"]
+    assert part_of(merged, "shop").ignored == part_of(merged, "shop/x").ignored == (ignored[0],)
     found = found_in(merged, Search.parse("is:ignored"))
     assert (list(found.ignored), found.ports) == ([ignored[1], ignored[0]], ())
-    assert len(json.loads(status_to_json(part))["ignored"]) == 1
 
 
 def test_a_namespaces_status_counts_other_namespaces_problems():

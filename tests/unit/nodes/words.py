@@ -19,7 +19,7 @@ from userspace_proxy.causes.endpoints import (
     silent,
     unreachable,
 )
-from userspace_proxy.causes.services import source_denied
+from userspace_proxy.causes.services import of_other_proxy, source_denied
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import EndpointFacts, LastMinuteFacts
 from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
@@ -27,7 +27,7 @@ from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
 from userspace_proxy_kubectl.nodes.words import format_endpoint, format_incident, format_port
 
-from ..status.views import NOW
+from ..status.views import NOW, make_ignored
 from .views import (
     ON_OTHERS,
     OTHER,
@@ -128,7 +128,8 @@ def make_ports() -> AllNodes:
             ports += [web(answering(), name="new"), web(answering(), name="missing")]
         else:
             ports.append(web(untried(), name="new", **QUIET))
-        answers.append(answer_of(f"node-{number}", *ports))
+        ignored = make_ignored("shop/mesh", "", of_other_proxy("mesh"))
+        answers.append(answer_of(f"node-{number}", *ports, ignored=[ignored]))
     return all_of(*answers)
 
 
