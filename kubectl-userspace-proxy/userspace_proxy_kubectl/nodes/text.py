@@ -147,7 +147,7 @@ def render_top(
         TopRow(
             one.mark,
             shown(str(one.key)),
-            f"{one.served:,} of {total:,}",
+            f"{one.proven:,} of {total:,}" if one.proven or one.groups else "-",
             one.sums.active,
             rates.get(one.key),
         )
