@@ -81,10 +81,5 @@ def test_a_mistake_listed_in_a_ports_notes_is_not_repeated():
     assert read_subject(make_view(source=source), "shop/web", "", is_live=True).rejected == [item]
 
 
-def test_only_a_running_proxy_has_facts_about_its_node():
-    assert make_subject().node is not None
-    assert make_subject(is_live=False).node is None
-
-
 def test_explanations_match_the_recorded_text(tmp_path):
     assert changed(tmp_path, "explain", "planned") == []

@@ -117,11 +117,6 @@ def test_an_endpoint_shows_the_name_of_its_pod():
     assert port.endpoints == (one,)
 
 
-def test_failing_endpoints_are_listed_first():
-    members = {"a": web(answering(OTHER), failing(silent(POD)))}
-    assert [one.address for one in endpoints_of(members)] == [POD, OTHER]
-
-
 @pytest.mark.parametrize(("is_unusual", "level"), [(True, Level.ATTENTION), (False, None)])
 def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(is_unusual, level):
     minute = LastMinuteFacts(
@@ -156,12 +151,6 @@ def test_the_cause_that_an_endpoints_own_node_sees_now_is_listed_first():
     past = failing(near.replace(when=When.PAST), node="c", is_past=True)
     (one,) = endpoints_of({**members, "c": web(past)})
     assert [nodes for _, nodes in one.failing] == [("a", "b"), ("c",)]
-
-
-def test_past_causes_follow_those_of_now():
-    past = silent(POD).replace(when=When.PAST)
-    found = by_cause([("a", past), ("b", past), ("c", refuses(POD))])
-    assert [nodes for _, nodes in found] == [("c",), ("a", "b")]
 
 
 @pytest.mark.parametrize(

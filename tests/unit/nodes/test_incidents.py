@@ -100,11 +100,6 @@ def test_a_cause_of_a_service_includes_nodes_with_a_cause_of_its_endpoint():
     assert found["none_ready"] == ("a", "b")
 
 
-def test_the_extent_of_a_failure_is_one_if_only_one_node_has_dialled():
-    (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
-    assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
-
-
 def test_an_answer_older_than_the_failures_is_no_evidence_for_an_incident():
     old = answering(answered_at=NOW - 99, sent_at=NOW - 99)
     sick = web(failing(silent(POD).replace(**SEEN)))

@@ -101,11 +101,6 @@ def test_a_cause_without_endpoints_is_attributed_to_the_few_affected_nodes():
     assert {row.level for row in merged.rows} == {Level.OK}
 
 
-def test_an_unresponsive_nodes_last_response_is_not_shown():
-    row = row_of(answer_of("a", web(answering()), problem=without_answer("a").problem))
-    assert (row.has_answer, row.version, row.ports) == (False, "", 0)
-
-
 def test_a_node_is_marked_ok_only_if_no_service_needs_attention():
     (row,) = merged_of(AgentAnswer("a")).rows
     assert (row.level, row.mark) == (Level.OK, None)

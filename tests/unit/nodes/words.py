@@ -19,7 +19,14 @@ from userspace_proxy.causes.endpoints import (
     silent,
     unreachable,
 )
-from userspace_proxy.causes.services import of_other_proxy, source_denied
+from userspace_proxy.causes.services import (
+    has_headless_label,
+    is_external_name,
+    is_headless,
+    of_other_proxy,
+    source_denied,
+    unsupported_protocol,
+)
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import EndpointFacts, LastMinuteFacts
 from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
@@ -106,6 +113,11 @@ def make_ports() -> AllNodes:
     cart = web(untried(state="not ready", is_usable=False), name="cart", cause=no_pod)
     gone = [refuses("10.1.1.1:80"), silent("10.1.1.2:80"), unreachable("10.1.1.3:80")]
     few = {"last_minute": LastMinuteFacts(connections=200, endpoint_aborts=60)}
+    reasons = of_other_proxy("mesh"), is_headless(), is_headless(), unsupported_protocol("SCTP")
+    ignored = [
+        make_ignored(f"shop/i{number}", "", reason)
+        for number, reason in enumerate((*reasons, has_headless_label(), is_external_name()))
+    ]
     dead = [unreachable("10.1.1.9:80"), silent("10.1.1.9:81"), silent("10.1.1.9:82")]
     answers = []
     for number in range(1, 7):
@@ -128,8 +140,7 @@ def make_ports() -> AllNodes:
             ports += [web(answering(), name="new"), web(answering(), name="missing")]
         else:
             ports.append(web(untried(), name="new", **QUIET))
-        ignored = make_ignored("shop/mesh", "", of_other_proxy("mesh"))
-        answers.append(answer_of(f"node-{number}", *ports, ignored=[ignored]))
+        answers.append(answer_of(f"node-{number}", *ports, ignored=ignored))
     return all_of(*answers)
 
 

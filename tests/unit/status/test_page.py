@@ -80,13 +80,6 @@ def test_a_page_lists_at_most_a_hundred_service_ports():
     assert build(view).part.pages == 3
 
 
-def test_a_page_number_past_the_end_shows_the_last_page():
-    view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
-    page = build(view, page=999_999)
-    assert page.part.page == 2
-    assert len(page.rows) == 50
-
-
 def test_only_the_first_100_ignored_services_are_shown():
     view = make_view(ignored=tuple(make_ignored(f"a/b{n:03}", "", "why") for n in range(150)))
     assert len(build(view).ignored) == IGNORED_SHOWN

@@ -5,7 +5,7 @@ import pytest
 
 from userspace_proxy.causes.endpoints import refuses, sends_nothing
 from userspace_proxy.causes.say import Form, kubectl_words, say
-from userspace_proxy.causes.services import is_headless, source_denied, unsupported_protocol
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.clauses import none_answers
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView, format_counted
@@ -47,17 +47,6 @@ def test_wide_output_shows_the_version_commit_and_flags():
     view.given = "--steering=local"
     assert lines_of(view, is_wide=True)[1] == f"{runs}, run with --steering=local"
     assert runs not in "".join(lines_of(view))
-
-
-def test_services_ignored_by_design_are_counted_by_reason():
-    reasons = [is_headless(), is_headless(), unsupported_protocol("SCTP"), "a", "b"]
-    ignored = [make_ignored(f"shop/s{n}", "", reason) for n, reason in enumerate(reasons)]
-    headless, sctp = (say(reasons[n], Form.SHORT) for n in (0, 2))
-    usual = f"{headless} (2), {sctp} (1), a (1)"
-    assert lines_of(make_view(make_port(), ignored=ignored))[-1] == (
-        f"  · 5 Services or ports ignored by design: {usual}, other reasons (1); wide output lists "
-        "them"
-    )
 
 
 @pytest.mark.parametrize(

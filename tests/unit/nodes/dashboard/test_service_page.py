@@ -2,7 +2,6 @@ import html
 import re
 from dataclasses import replace
 
-from tests.unit.status.views import make_endpoint
 from tests.unit.status.views import replace as change_port
 from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses, silent
 from userspace_proxy.causes.slices import none_ready
@@ -114,18 +113,6 @@ def test_the_remedy_for_unready_endpoints_is_the_command_that_examines_pods():
     (incident,) = merge(of_one).incidents
     assert incident.cause.is_of_pods
     assert incident.command in words_of(page_of("shop/web", of_one))
-
-
-def test_an_endpoint_that_a_node_has_not_dialled_is_shown_as_not_tried():
-    assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
-
-
-def test_an_excluded_endpoint_is_shown_as_not_used():
-    port = a_port(
-        "web", an_endpoint("10.244.1.1:80"), make_endpoint("10.244.2.1:80", "not ready", False)
-    )
-    all_nodes = AllNodes((an_answer("node-1", [port]),))
-    assert sorted(rows_of(page_of("shop/web", all_nodes))["node-1"]) == ["answers", "not used"]
 
 
 def test_the_page_of_a_service_lists_its_clients():
