@@ -149,10 +149,10 @@ def render_text(
     for one in chosen.ports:
         said = [fact for fact, id_ in known.ids(one).items() if id_ in ids] if ids else []
         ports.append(_port_line(one, now, history, is_wide, probes, said))
-    taken = [ignored_line(item) for item in chosen.ignored if item.is_conflict]
+    taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
     left = [item for item in chosen.ignored if not item.is_conflict]
     first = taken if is_wide else taken[:_TAKEN_SHOWN]
-    shown = [*first, *ports, *(map(ignored_line, left) if is_wide else ())]
+    shown = [*first, *ports]
     facts = [f"plan {_age(view.sync.last_done, now)}"]
     if has_node and (words := format_probes(view.probes)):
         facts.append(words)
@@ -167,8 +167,7 @@ def render_text(
     lines += more_causes(len(shared) - len(above), columns)
     lines += formatted(shown, columns)
     lines += _more_taken(len(taken) - len(first), columns)
-    if not is_wide:
-        lines += ignored_count(left, columns)
+    lines += ignored_lines(left, columns, is_wide=is_wide)
     if not (shown or left):
         lines += _unmatched(selection, columns)
     return StatusText(encoded(lines), worst(line.level for line in (*node, *taken, *ports)))
@@ -473,17 +472,17 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
 
-def ignored_line(item: IgnoredFacts) -> TextLine:
-    """Return the line about a Service or port that isn't served."""
+def _ignored_line(item: IgnoredFacts) -> TextLine:
     name = f"{item.service}:{item.port}" if item.port else item.service
     if item.is_conflict:
         return TextLine(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
     return TextLine(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
 
 
-def ignored_count(ignored: Sequence[IgnoredFacts], columns: int) -> Iterator[str]:
-    """Yield how many Services or ports are ignored by design, and the most frequent reasons."""
-    if not ignored:
+def ignored_lines(ignored: Sequence[IgnoredFacts], columns: int, *, is_wide: bool) -> Iterator[str]:
+    """Yield how many Services or ports are ignored by design, and frequent reasons; or all."""
+    if is_wide or not ignored:
+        yield from formatted([*map(_ignored_line, ignored)], columns)
         return
     words = plural(len(ignored), "Service or port", "Services or ports")
     # The short form omits the effect on clients.

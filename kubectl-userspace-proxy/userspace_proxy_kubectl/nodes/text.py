@@ -38,8 +38,7 @@ from userspace_proxy.status.text import (
     counted_ports,
     encoded,
     formatted,
-    ignored_count,
-    ignored_line,
+    ignored_lines,
     incident_lines,
     more_causes,
     top_lines,
@@ -100,11 +99,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     lines += more_causes(len(several) - len(above), columns)
     said = {key for one in above for key in one.keys}
     lines += _port_lines(merged, said, columns, is_wide=is_wide)
-    lines += (
-        formatted([*map(ignored_line, merged.ignored)], columns)
-        if is_wide
-        else ignored_count(merged.ignored, columns)
-    )
+    lines += ignored_lines(merged.ignored, columns, is_wide=is_wide)
     if merged.healthy:
         noun = "other Service port" if merged.ports else "Service port"
         what = f"{plural(merged.healthy, noun)} served wherever that is known"

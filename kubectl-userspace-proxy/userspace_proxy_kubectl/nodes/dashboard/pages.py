@@ -246,10 +246,8 @@ def verdict(merged: Merged) -> str:
         return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention."
     unknown = {port.key.of_service for port in merged.ports if port.mark is None}
     if unknown:
-        known = (
-            f"Nothing shows whether all clients of {plural(len(unknown), 'Service')} are answered."
-        )
-        return f"{none_fails} {known}"
+        named = plural(len(unknown), "Service")
+        return f"{none_fails} Nothing shows whether all clients of {named} are answered."
     found = (one.nodes for one in merged.findings if one.level is Level.TROUBLE)
     if any(not silent.issuperset(nodes) for nodes in found):
         return none_fails
@@ -293,9 +291,8 @@ def _about(row: NodeRow) -> str:
     if row.unhealthy:
         return f"{plural(row.unhealthy, 'Service port needs', 'Service ports need')} attention"
     if row.unserved:
-        return (
-            f"not known whether all clients of {plural(row.unserved, 'Service port')} are answered"
-        )
+        named = plural(row.unserved, "Service port")
+        return f"not known whether all clients of {named} are answered"
     return "no problem" if row.has_answer else "no answer yet"
 
 
