@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from ..causes.cause import CauseCode
 from ..causes.say import remedy, say
 from ..causes.services import HEALTH_CHECK_FAILS
-from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, SyncFacts
+from ..facts import (
+    IgnoredFacts,
+    Level,
+    PortState,
+    Problem,
+    StatusFacts,
+    SteeringState,
+    SyncFacts,
+)
 from ..facts.units import capitalised, format_count, format_seconds, plural
 from .paths import problems_of_kernel
 
@@ -156,7 +164,9 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
     if not parts:
         dropped = sum(port.is_dropping for port in view.ports)
         but = f", {dropped:,} of them not for outside clients" if dropped else ""
-        parts = ["No problems.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
+        is_unknown = any(port.state.word is PortState.UNKNOWN for port in view.ports)
+        ports = f"{all_ports}{'' if is_unknown else ' served'}{but}."
+        parts = ["No problems.", ports if view.ports else "No Services yet."]
     return " ".join(parts)
 
 
