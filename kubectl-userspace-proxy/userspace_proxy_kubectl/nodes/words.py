@@ -77,10 +77,12 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     parts = list(_by_state(port, total, above))
     before = port.served_before
     served = port.proven - before
-    those = f"{_all(total)}{' that answered' if total < len(merged.nodes) else ''}"
+    those = _all(total)
+    if total < len(merged.nodes):
+        those = f"{'the one node' if total == 1 else those} that answered"
     if served:
         some = f"{served:,}{'' if port.groups else f' of {total:,}'}"
-        on = those if served == total > 1 else some
+        on = those if served == total and len(merged.nodes) > 1 else some
         parts.append(f"served on {on}{_age(port, merged.now)}")
     if before:
         parts.append(f"served on {before:,} before the last minute")

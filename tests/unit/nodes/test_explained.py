@@ -220,7 +220,7 @@ def test_an_unresponsive_node_is_counted():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
     answered, clients, _ = last_part(one)
     assert (answered.what, clients.level) == ("1 of 2 nodes answered", None)
-    assert one.sentence.endswith(" yet")
+    assert one.sentence.endswith("on the one node that answered; no answer from 1 node yet")
 
 
 def test_a_node_that_the_daemon_set_excludes_is_named():
