@@ -27,15 +27,15 @@ def no_agent(where: str) -> str:
     return "no agent"
 
 
-def _end_hint(where: str, why: str, last_end: str, out_of_memory: bool) -> str:
+def _end_hint(where: str, why: str, has_ended: bool, out_of_memory: bool) -> str:
     return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
 
 
 @cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl=_PODS)
 def agent_not_running(
-    where: str, why: str, last_end: str = "", *, out_of_memory: bool = False
+    where: str, why: str, *, has_ended: bool = False, out_of_memory: bool = False
 ) -> str:
-    """The agent's pod exists but isn't running; ``last_end``: how it ended, if it ever ran."""
+    """The agent's pod exists but isn't running, perhaps after it has ended."""
     return f"the agent's pod does not run: {why}"
 
 

@@ -144,7 +144,7 @@ class Answers:
                 if pods:
                     why, (ended, is_oom) = pods[0].reason, pods[0].last_end
                     problem = agent_causes.agent_not_running(
-                        namespace, why, ended, out_of_memory=is_oom
+                        namespace, why, has_ended=bool(ended), out_of_memory=is_oom
                     )
             elif before.agents == ():
                 problem = None

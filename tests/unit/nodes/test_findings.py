@@ -34,7 +34,7 @@ def said(*answers):
 
 
 def test_a_node_whose_agent_has_never_run_is_a_finding_of_level_attention():
-    ended = agent_not_running("net", "it waits", "ended with status 1")
+    ended = agent_not_running("net", "it waits", has_ended=True)
     missing = without_answer("a", agents=()), without_answer("c", ended, agents=())
     found = findings_in(all_of(*missing, without_answer("b")))
     assert [one.nodes for one in found] == [("c",), ("b",), ("a",)]
