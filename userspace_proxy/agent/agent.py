@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long the last part of a drain is, at most: open connections continue, but no new ones are
-# accepted.
+# The maximum seconds of a drain's last part, in which open connections continue, but no new
+# connections are accepted.
 _WITHOUT_NEW_S = 1.0
 
 
@@ -70,7 +70,6 @@ class Agent:
             ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
             created, besides which the agent changes nothing on the node.
         source: The source of Services.
-        options: All other options.
         kernel: The kernel's features; None to read them at startup.
     """
 
@@ -209,16 +208,16 @@ class Agent:
 
     @property
     def admin_address(self) -> tuple[str, int] | None:
-        """The address of the status page; None while it isn't served."""
+        """The address of the status page; None while that address isn't open."""
         return self._own.admin
 
     @property
     def dns_address(self) -> SocketAddress | None:
-        """The address of the DNS server for Services; None without such a server."""
+        """The address of the DNS server for Services; None while no such server is open."""
         return self._own.dns
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
-        """Stop serving, and remove all kernel state of this proxy. Idempotent.
+        """Stop serving, and remove this proxy's kernel state (see :attr:`left_behind`). Idempotent.
 
         Args:
             drain_s: Maximum seconds until open connections end; the rest are reset. New connections
@@ -264,7 +263,7 @@ class Agent:
             self.left_behind = True
 
     async def is_awaited(self) -> bool:
-        """Return whether the previous process takes the node back when this one exits.
+        """End the hand-over; return whether the previous process takes the node back at this exit.
 
         The previous process gets no report after this call, so stop the agent or exit.
         """
@@ -277,7 +276,7 @@ class Agent:
             self._plane.hang_up()
 
     async def failed(self) -> UserspaceProxyError:
-        """Wait until the source or the steering fails permanently, and return the error."""
+        """Wait until a background task fails permanently, and return its error."""
         return await self._supervisor.failed()
 
     async def settled(self) -> None:

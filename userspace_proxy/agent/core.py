@@ -104,6 +104,6 @@ class Core:
         return frozenset() if self.previous_workers is None else self.previous_workers.ports
 
     def services(self) -> Mapping[ServiceKey, ServiceState]:
-        """Return the Services of the newest snapshot."""
+        """Return the Services of the newest snapshot; empty before the first snapshot."""
         latest = self.sync.progress.latest
         return {} if latest is None else latest.services

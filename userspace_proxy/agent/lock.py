@@ -55,7 +55,8 @@ class NodeLock:
         """Take the lock until :meth:`release`, or until this process exits.
 
         Raises:
-            LockHeld: Another proxy holds the lock; the message names its process.
+            LockHeld: Another proxy holds the lock; the message names its process if it is visible.
+            OSError: The socket can't be opened.
         """
         mine, sock = self._open()
         try:
@@ -75,7 +76,7 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Return a name and its socket: random if a socket that doesn't listen has the lock's."""
+        """Bind a socket to the lock's name, or to a random name if another program has bound it."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:

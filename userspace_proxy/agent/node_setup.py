@@ -73,9 +73,10 @@ def open_steering(
 ) -> Steering:
     """Create the steering mechanism; take the lock and a refuse port if it changes the kernel.
 
+    A mechanism without connect() hooks removes the hooks of an earlier run, if possible.
+
     Args:
         wanted: A steering mode, or a mechanism created by the caller, which is returned unchanged.
-        kernel: The kernel's features.
 
     Raises:
         LockHeld: Another proxy steers this node.
@@ -162,6 +163,9 @@ async def end_programs(
         labels: The proxies' labels.
         with_abandoned: Whether to also remove the BPF programs of dead proxies in other network
             namespaces.
+
+    Raises:
+        SteeringError: During the iteration: BPF programs can't be removed.
     """
     for label in sorted(labels):
         if await end_workers(label):

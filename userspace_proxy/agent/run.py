@@ -64,7 +64,7 @@ def run_agent(
     dropped_log_lines: Callable[[], int] = int,
     write_stdout: WriteText | None = None,
 ) -> int:
-    """Run until a signal; return the exit status.
+    """Run until a signal; return the exit status, which is 1 if kernel state was left behind.
 
     The caller disables the garbage collector first; it is enabled once the agent has started.
 
@@ -267,7 +267,11 @@ def make_source(settings: Settings) -> Source:
 
 
 def make_options(settings: Settings) -> Options:
-    """Return the options for the settings."""
+    """Return the options for the settings, which own sockets of inherited descriptors.
+
+    Raises:
+        ConfigError: A setting names a descriptor that isn't an inherited socket.
+    """
     return replace(
         settings.as_options(Options),
         tuning=settings.as_options(Tuning),

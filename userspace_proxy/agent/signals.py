@@ -1,7 +1,7 @@
 """Defines the effect of each signal on the agent.
 
     SIGTERM, SIGINT             stop: drain, remove rules, exit 0
-    either one again            exit at once with 128 + its number; kernel state stays
+    either signal again         exit at once with 128 + its number; kernel state stays
     again within 0.3 s          only a log line
     SIGUSR1                     exit 0 at once; workers serve until the next start
     SIGHUP, SIGUSR2             only a log line

@@ -135,7 +135,7 @@ class PortCounters:
         """The revision of each port's group, and the port's counters at that revision."""
 
     async def take(self) -> Counted | None:
-        """Return the counters at this moment; None if there are too many Service ports.
+        """Return the counters at this moment; None with more than ``KEPT_MAX`` Service ports.
 
         Requests reports from workers: otherwise, all traffic since their last regular report would
         appear as a burst when a page is opened.

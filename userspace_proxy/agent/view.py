@@ -76,7 +76,7 @@ def view_ports(
 ) -> tuple[PortFacts, ...]:
     """Return the facts about served Service ports, sorted by name, without their states.
 
-    The facts about an unchanged Service port are the same object as in the last call.
+    Facts about an unchanged Service port without ejections and waits are reused from earlier calls.
 
     Args:
         plane: The plane, whose counters are updated as far as that is possible without waiting.

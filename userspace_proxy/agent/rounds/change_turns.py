@@ -59,7 +59,7 @@ class ChangeTurns:
         self.elements = elements
         self._turns = Turns[str]()
         self._waiting: dict[ServiceKey, float] = {}
-        """The waiting Services, and the monotonic time from which a round may take them."""
+        """The waiting Services, and the monotonic seconds from which a round may take them."""
 
     @property
     def waiting(self) -> Container[ServiceKey]:
@@ -138,7 +138,10 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without removed ports and addresses, with its new source ranges."""
+    """Return a waiting Service without removed ports and addresses, with its new source ranges.
+
+    If another proxy serves it now, return its new version without endpoints.
+    """
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

@@ -53,8 +53,8 @@ class SyncCounters:
     last_done: float = 0.0
     waiting_since: float = 0.0
     """When the oldest unapplied change arrived or, for a change of the node, when its first round
-    began; 0 without such a change. The three times are monotonic, because the system's clock may be
-    set."""
+    began; 0 without such a change. The three times are monotonic seconds, because the system's
+    clock may be set."""
     changes: ChangeCounts = NO_CHANGES
     """The number of changes that have arrived since startup."""
     in_force: ChangeCounts = NO_CHANGES
@@ -137,7 +137,7 @@ class Progress:
         return True
 
     def begin(self) -> Batch | None:
-        """Begin a round, which ends with :meth:`end` or fails; None if there is no snapshot yet."""
+        """Begin a round, which ends with :meth:`end` or fails; return None without a snapshot."""
         if self.latest is None:
             return None
         self._arrived = 0.0
@@ -225,7 +225,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the trigger times of new and changed slices, except triggers before startup."""
+        """Record trigger times since startup of new and changed slices, up to ``_TRIGGERS_MAX``."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)

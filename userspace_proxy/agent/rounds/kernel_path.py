@@ -60,10 +60,10 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
     return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
 
 
-# Cached, because all frontends of a port range have the same choices and the same shift.
+# The result is cached, because all frontends of a range have the same choices and the same shift.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices with every endpoint port shifted, as the first port of a range needs.
+    """Return the choices with every endpoint port shifted, for the first port of a range.
 
     Args:
         by: The range's first port minus the Service port's number.

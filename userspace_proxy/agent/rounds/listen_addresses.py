@@ -1,8 +1,8 @@
 """Chooses the addresses on which Service ports listen, and finds the listener of a frontend.
 
-Bind.PROXY_PORT   one per Service port, on 0.0.0.0 or ::, in the proxy port range
-Bind.FRONTEND     one per frontend, on its own address and port
-Bind.LOOPBACK     one per frontend: on its own address if that is a loopback address, and
+Bind.PROXY_PORT   one listener per Service port, on 0.0.0.0 or ::, in the proxy port range
+Bind.FRONTEND     one listener per frontend, on its own address and port
+Bind.LOOPBACK     one listener per frontend: on its own address if that is a loopback address, and
                   its own port if that is free, or its second port; else on a port of the proxy
                   port range. A port of a Service's port range uses only its own port
 """
@@ -182,6 +182,7 @@ def recovered_addresses(
 
     Args:
         recovered: The frontends with their ports, from :meth:`.Steering.start`.
+        pool: The proxy ports; ports of an earlier range are omitted.
     """
     if bind is Bind.FRONTEND:
         return [(frontend.protocol, frontend.address) for frontend in recovered]

@@ -192,7 +192,7 @@ def node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:
 
 
 def hold_port(key: NodePort) -> socket.socket | None:
-    """Return a socket that reserves a port, or None if it can't be bound."""
+    """Return a socket that reserves a port; None if it can't be opened or bound."""
     family = socket.AF_INET6 if key.family is IPFamily.IPV6 else socket.AF_INET
     with contextlib.ExitStack() as stack:
         try:
@@ -256,7 +256,7 @@ class RefusePort:
 
 
 def _has_family(family: IPFamily) -> bool:
-    """Return whether this node supports an IP family; IPv6 may be disabled."""
+    """Return whether a socket of an IP family can be opened and bound; IPv6 may be disabled."""
     kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
     try:
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:

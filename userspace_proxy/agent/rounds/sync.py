@@ -113,7 +113,11 @@ class SyncLoop:
         return self.progress.is_behind or self._owes_round or self._is_unfinished
 
     async def run(self) -> None:
-        """Run rounds until cancelled, and repair changes by other programs."""
+        """Run rounds until cancelled, and repair changes by other programs.
+
+        Raises:
+            SteeringError: The kernel lacks a feature that the first rules require.
+        """
         loop = asyncio.get_running_loop()
         round_began = -self._min_period_s
         look_at = loop.time() + REPAIR_S

@@ -60,8 +60,7 @@ class ClientAddresses(Component):
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
         cluster: The value of ``--cluster-cidr``.
-        owners: The owners of tables in the kernel.
-        kernel: The kernel's features.
+        owners: The owners of tables in the kernel; None: only this process.
     """
 
     def __init__(

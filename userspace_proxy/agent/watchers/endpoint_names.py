@@ -69,7 +69,7 @@ class EndpointNames(Component):
         supervisor.start("endpoints by name", self._lookups.follow)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Publish the source's snapshot to the sync loop, with host names resolved to addresses."""
+        """Take the source's snapshot; it is published later, with host names resolved."""
         self._deliver = self._publish_source
         self._lookups.take(snapshot)
 

@@ -76,7 +76,7 @@ three seconds."""
 GRACE_S = 2.0
 """Seconds within which an answer may still arrive."""
 PROBES_S = 1.5
-"""The time limit of a probe."""
+"""Seconds for which a check waits for the results of its probes."""
 AGAIN_S = 30.0
 """The interval at which endpoints are probed while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
@@ -153,14 +153,14 @@ class _Traffic:
         )
 
     def lose(self, count: int, now: float) -> None:
-        """Add to the number of unanswered connections."""
+        """Count unanswered connections; the count restarts after a minute without any."""
         if count > 0:
             if not self.is_recent(now):
                 self.lost, self.since = 0, now
             self.lost, self.last = self.lost + count, now
 
     def is_recent(self, now: float) -> bool:
-        """Return whether a connection went unanswered within the last minute."""
+        """Return whether the last new connections, within the last minute, got no answer."""
         return bool(self.lost) and now - self.last < LAST_MINUTE_S
 
     def is_unanswered(self, now: float) -> bool:
@@ -267,7 +267,7 @@ class KernelAnswers(Component):
         """Record reported dials of a Service port by programs of this node.
 
         Args:
-            lost: Unanswered dials to endpoints that have answered a probe since.
+            lost: The number of unanswered dials to endpoints that have answered a probe since.
         """
         now, traffic = self._clock(), self._traffic.setdefault(served, _Traffic())
         traffic.lose(lost, now)
@@ -447,7 +447,7 @@ class KernelAnswers(Component):
 
 
 def _failure_of_all(served: ServedPort, doubt: _Doubt, silent: Iterable[_Traffic]) -> Cause | None:
-    """Return why no endpoint answers this node; None if one may, or too few clients show it.
+    """Return why no endpoint answers this node; None if one may answer, or too few clients failed.
 
     Also None for path ``auto``, which leaves the kernel path because of its own probes.
     """

@@ -115,7 +115,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the saved state, wait a while for it to be served, and resume the source."""
+        """Publish a usable saved state, wait a while until it is served, and resume the source."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):

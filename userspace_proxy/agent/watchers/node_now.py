@@ -74,7 +74,7 @@ class NodeNow(Component):
 
 
 def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
-    """Return why cluster IPs have no route, for one of each family; empty if they have routes.
+    """Return why one cluster IP of each family has no route; empty if all have, or if unknown.
 
     Cost: a look-up takes 50 µs, so only the first Service ports are looked through.
     """

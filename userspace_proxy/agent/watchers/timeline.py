@@ -58,7 +58,7 @@ class _Outage:
     """The number of requests to workers for the cause."""
     returned_at: float = 0.0
     saved: int | None = None
-    """Connections saved during the outage; None while it lasts."""
+    """The number of connections saved during the outage; None while it lasts."""
     is_on_purpose: bool = False
     """Whether the failure was injected."""
 
@@ -139,7 +139,7 @@ class Timeline:
         self._note_paths(Level.OK, back, "are back on the kernel path")
 
     async def run(self) -> None:
-        """Check the node and the outages once a second."""
+        """Check the node and the outages once a second, until cancelled."""
         while True:
             await pause(_PERIOD_S)
             await self.look()
@@ -177,7 +177,7 @@ class Timeline:
         """Return whether to ask workers for the causes of outages; count how often they were asked.
 
         They are asked about an outage that has just ended, and at most ``_ASKED_MAX`` times about a
-        current one whose cause is unknown.
+        current outage whose cause is unknown.
         """
         must_ask = False
         for outage in self._outages.values():

@@ -47,8 +47,7 @@ class TrackingWatch(Component):
 
     Args:
         report: Called with events for users of the cluster.
-        own: The proxy's addresses, whose ports are exempt while packets are dropped; None: none.
-        kernel: The kernel's features.
+        own: The proxy's addresses, whose ports are exempt while packets are dropped; None: no port.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class TrackingWatch(Component):
             await pause(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Read the table; report when it becomes full, or is no longer full."""
+        """Read the table; report and log that it is full, and log when it no longer is."""
         before, table = self.table, self._read()
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0

@@ -206,7 +206,7 @@ class HookedConnections(Component):
                 self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
-        """Record that an endpoint is ejected for all clients, or the ejection is prolonged."""
+        """Record that an endpoint is ejected for all clients, or that its ejection is prolonged."""
         served, endpoint = suspect.served, suspect.endpoint
         group, is_silent = served.group, failed.failure is Failure.SILENT
         if is_silent and absent_hop(endpoint.ip):
