@@ -1,4 +1,4 @@
-"""The contract of every steering mechanism.
+"""Defines the contract of every steering mechanism.
 
     agent ──apply({frontend: proxy port or REFUSE})──▶ steering ──▶ kernel
           ──change({some}, gone)─────────────────────▶
@@ -246,7 +246,7 @@ class Steering(abc.ABC):
                 restores it.
         """
 
-    async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
+    async def forget_stale(self) -> None:  # noqa: B027 - most steerings have nothing to do
         """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
 
         It is separate from ``change`` because the kernel may search its whole table for tens of
@@ -258,6 +258,9 @@ class Steering(abc.ABC):
         """Return the kernel's state as sorted text.
 
         One line per frontend: ``TCP 10.96.7.1:80 -> :36001`` or ``… -> refuse``.
+
+        Raises:
+            SteeringError: The kernel refused to list its state.
         """
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
@@ -292,7 +295,11 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def clean_up(self) -> None:
-        """Remove everything with this proxy's name; idempotent; may be called without ``start``."""
+        """Remove everything with this proxy's name; idempotent; may be called without ``start``.
+
+        Raises:
+            SteeringError: The kernel refused to list or remove an object.
+        """
 
     @abc.abstractmethod
     async def close(self) -> None:

@@ -36,7 +36,7 @@ class PodLinks:
     """The pod links in this thread's network namespace.
 
     Raises:
-        SteeringError: The kernel can't be queried for links.
+        SteeringError: The kernel can't be queried for links; also raised by :meth:`known`.
     """
 
     def __init__(self) -> None:

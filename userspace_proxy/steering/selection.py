@@ -133,7 +133,7 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a steering mode's name; for ``auto``, the name of the best mode that can work here.
+    """Return a mode's name; for ``auto``, ``local`` in an own namespace, else the best that works.
 
     Raises:
         SteeringError: The name is ``auto``, and no mode can work here.
@@ -181,7 +181,7 @@ def find_no_kernel_path(
 
 
 def has_legacy_tables() -> bool:
-    """Return whether legacy tables are in use in this thread's network namespace."""
+    """Return whether legacy tables are in use in this thread's namespace; False if unknown."""
     try:
         return any(map(tables_in_use, (4, 6)))
     except OSError:

@@ -131,8 +131,7 @@ class ReplyRouting:
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        owners: The sockets that own the tables.
-        offers: The features of the kernel.
+        owners: The sockets that own the tables; None: sockets of this process alone.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class ReplyRouting:
         """Why no bridge can have delivery; empty if delivery is possible."""
 
     async def start(self, bridges: Iterable[int] = ()) -> str:
-        """Install all parts; return why that failed, or an empty string. Idempotent.
+        """Install all parts; on failure, remove them and return why, else return "". Idempotent.
 
         Args:
             bridges: See :meth:`repair`; the previous process may have left connections on them.
@@ -190,6 +189,9 @@ class ReplyRouting:
         """Remove this proxy's objects, and unused routes; return whether any existed.
 
         Idempotent; may be called without ``start``.
+
+        Raises:
+            SteeringError: The kernel refused to list or remove an object.
         """
         return await self._kernel.do(_Kernel.remove)
 

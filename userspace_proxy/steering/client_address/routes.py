@@ -64,7 +64,11 @@ _GONE = (errno.ENOENT, errno.ESRCH)
 
 
 class ReplyRoutes:
-    """The routing rules and routes in this thread's network namespace."""
+    """The routing rules and routes in this thread's network namespace.
+
+    Raises:
+        SteeringError: The kernel refused a request; also raised by methods.
+    """
 
     def __init__(self) -> None:
         with explained("open a netlink socket"):

@@ -133,7 +133,7 @@ class HelperProcess:
             ) from exc
 
     def _printed(self) -> str:
-        """Return the last line of the helper's output, as the end of a sentence."""
+        """Return a colon and the last line of the helper's output; empty without output."""
         assert self._errors is not None
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

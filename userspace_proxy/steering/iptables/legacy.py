@@ -114,7 +114,7 @@ class LegacyTables:
         """Apply edits in one commit; ``lock`` is the descriptor of the held xtables lock.
 
         Raises:
-            SteeringError: An edit was refused; nothing has changed.
+            SteeringError: An edit was refused, and nothing has changed; or the program timed out.
         """
         try:
             self._run_restore(table, edits, lock)
@@ -146,7 +146,7 @@ class LegacyTables:
 
 
 def tables_in_use(version: int) -> list[str]:
-    """Return the legacy tables of an IP family in use in this thread's network namespace.
+    """Return an IP family's legacy tables in use in this thread's namespace; empty if none is.
 
     Raises:
         OSError: Permission to list them is denied.
@@ -219,7 +219,7 @@ def _lock_within(file: int, path: Path, wait_s: float) -> None:
 
 
 def _holder(file: int) -> str:
-    """Return the process that holds the lock on an open file: ``iptables-save (pid 4711)``."""
+    """Return the process that holds an open file's lock, or "another process" if it is unknown."""
     try:
         inode = os.fstat(file).st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

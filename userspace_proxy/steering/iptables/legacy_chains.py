@@ -59,7 +59,8 @@ def read_legacy(*names: str) -> Tables:
     A table that isn't in use isn't read, because reading would create it.
 
     Raises:
-        SteeringError: Permission is denied, or the program that prints the table is missing.
+        SteeringError: Permission is denied, the program that prints tables is missing, or its
+            output is incomplete.
     """
     tables: Tables = {}
     for version in FAMILIES:
@@ -73,7 +74,7 @@ def read_legacy(*names: str) -> Tables:
 
 
 def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain]:
-    """Return the chains of one table.
+    """Return the chains of one table; raise SteeringError if the text is incomplete.
 
     Args:
         priority: The priority of the table's built-in chains.

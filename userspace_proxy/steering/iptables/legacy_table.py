@@ -95,7 +95,8 @@ class LegacyTable:
             How the table differed; no difference if only the desired chains had changed.
 
         Raises:
-            SteeringError: The kernel refused the edits; the old state is unchanged.
+            SteeringError: The kernel refused the edits, or the xtables lock is held; the old state
+                is unchanged.
         """
         try:
             difference = self._put(chains, jumps)
@@ -107,7 +108,11 @@ class LegacyTable:
         return difference
 
     def remove_all(self) -> None:
-        """Remove this proxy's chains and all jumps to them, and nothing else; idempotent."""
+        """Remove this proxy's chains and all jumps to them, and nothing else; idempotent.
+
+        Raises:
+            SteeringError: The table can't be read or changed, or the xtables lock is held.
+        """
         self.forget()
         if any(map(_is_ours, self.read())):
             with xtables_lock() as lock:

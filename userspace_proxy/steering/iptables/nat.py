@@ -187,7 +187,7 @@ class Tree:
         return self._below(0, len(self._keys), 0, ROOT)
 
     def change(self, gone: Iterable[Frontend], added: Iterable[NatRule]) -> TreeChange:
-        """Remove the rules of frontends, and add or replace others; takes about 100 µs per rule."""
+        """Remove frontends' rules, and add or replace other rules; takes about 100 µs per rule."""
         change = TreeChange(set(), set())
         for frontend in gone:
             self._set(self._key(frontend), None, change)

@@ -37,7 +37,10 @@ _NEEDS_NFTABLES = "it needs nftables to keep clients from other daemons' ports o
 
 
 class LocalGuard(abc.ABC):
-    """The contract of one proxy's routes and guard in this thread's network namespace."""
+    """The contract of one proxy's routes and guard in this thread's network namespace.
+
+    Every method that reads or changes the kernel's state may raise SteeringError.
+    """
 
     needs_transparent = False
     """Whether listeners must be transparent sockets, as in :class:`~..base.Steering`."""

@@ -61,7 +61,11 @@ class RouteChanges:
 
 
 class RoutingTables:
-    """The routing tables of this thread's network namespace."""
+    """The routing tables of this thread's network namespace.
+
+    Raises:
+        SteeringError: The kernel refused a request; also raised by methods.
+    """
 
     def __init__(self) -> None:
         with explained("open netlink sockets"):
@@ -99,7 +103,7 @@ class RoutingTables:
     def change(
         self, *, added: Sequence[LocalRoute] = (), removed: Sequence[LocalRoute] = ()
     ) -> dict[LocalRoute, SteeringError]:
-        """Add routes, then remove others; removing a missing route isn't an error.
+        """Add routes, then remove other routes; removing a missing route isn't an error.
 
         Returns: The refused additions, with the causes; all other changes are applied.
 

@@ -2,7 +2,7 @@
 
     choose-1-of-3-ip         counts, draws a number, translates to its endpoint; shared
     hash-4-of-128-ip         the same, but the client's address decides the number
-    choose-9-of-2-ip         session affinity: one for each affinity name
+    choose-9-of-2-ip         session affinity: a chain for each affinity name
         client . 7 @pins4  goto …-to-7          the client has this endpoint
         client . 8 @pins4  goto …-to-8
         numgen random mod 2 vmap { 0 : goto …-to-7, 1 : goto …-to-8 }
@@ -83,7 +83,7 @@ class Chooser(NamedTuple):
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range, whose first port maps to the endpoints' port, or None."""
+    """A range's first and last port; the first maps to the endpoints' port. None: a single port."""
 
 
 class ChooserChain(NamedTuple):
@@ -199,7 +199,7 @@ def _choose(chooser: Chooser, count: int, first: int) -> bytes:
 
 
 def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
-    """Put the index of one of ``count`` endpoints, from index ``first`` on, into a slot."""
+    """Return expressions that put one of ``count`` indexes, from ``first`` on, into a slot."""
     if not chooser.by_client:
         return x.pick(count, slot, first)
     source = _SOURCE[chooser.family]
@@ -208,7 +208,7 @@ def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
 
 
 def _count(family: IPFamily, *, is_range: bool = False) -> bytes:
-    """Load the dialled frontend, and count a connection to it."""
+    """Return expressions that load the dialled frontend, and count a connection to it."""
     counted = NAMES[family].counted_ranges if is_range else NAMES[family].counted
     return x.load_slots(DIALLED[family], _KEY) + x.has(counted, _KEY)
 
@@ -237,7 +237,7 @@ def _add_pinned(
 
 
 def _client(family: IPFamily, number: int) -> bytes:
-    """Load the key of an affinity entry: the client, and an endpoint's number."""
+    """Return expressions that load an affinity entry's key: the client, an endpoint's number."""
     number_slot = _KEY + _width(family)
     return x.load_slots((_SOURCE[family],), _KEY) + x.put_slot(pack_number(number), number_slot)
 

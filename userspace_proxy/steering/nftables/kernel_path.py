@@ -91,6 +91,9 @@ class KernelPath:
 
         Args:
             found: Called with the endpoints that an earlier run left, before the table is written.
+
+        Raises:
+            SteeringError: The kernel refused the table, or it belongs to another program.
         """
         # Read first: this raises if the table belongs to another program.
         listing = self._table.read()
@@ -105,7 +108,7 @@ class KernelPath:
             self._table.remove()
 
     def change(self, affected: KernelTargets, gone: Collection[Frontend] = ()) -> None:
-        """Write a difference; an error leaves the table unchanged.
+        """Write a difference; if this raises a SteeringError, the table is unchanged.
 
         Args:
             gone: Frontends that are no longer steered.

@@ -52,8 +52,8 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# The first priority precedes the chains that steer to proxy ports, the second other programs'
-# masquerading.
+# The first priority precedes the chains that steer to proxy ports; the second precedes other
+# programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
 # This priority follows all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109
@@ -269,7 +269,7 @@ def pack_endpoint(endpoint: SocketAddress) -> bytes:
     return pack_ip(endpoint.ip) + endpoint.port.to_bytes(2, "big") + bytes(2)
 
 
-# Cached, because a frontend may have thousands of slots for a few endpoints.
+# The result is cached, because a frontend may have thousands of slots for a few endpoints.
 @functools.lru_cache(maxsize=1024)
 def _unpack_endpoint(value: bytes) -> SocketAddress:
     return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))
@@ -304,7 +304,7 @@ def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of single-port frontends in these elements, perhaps part of a table."""
+    """Return the endpoints of single-port frontends in these elements, which may be incomplete."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:

@@ -82,19 +82,19 @@ _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
 
 
 def port_key(protocol: Protocol, port: int) -> bytes:
-    """Return a port as an element: ``tcp . 36001``."""
+    """Return the key of a port: ``tcp . 36001``."""
     return _PORT.pack(PROTOCOL_NUMBERS[protocol], port)
 
 
 def frontend_key(frontend: Frontend) -> bytes:
-    """Return a frontend as an element: ``10.96.7.1 . tcp . 80``, or ``… . 10000-20000``."""
+    """Return the key of a frontend: ``10.96.7.1 . tcp . 80``, or ``… . 10000-20000``."""
     ip, protocol = pack_ip(frontend.ip), PROTOCOL_NUMBERS[frontend.protocol]
     key = ip + _PORT.pack(protocol, frontend.port)
     return Interval(key + ip + _PORT.pack(protocol, frontend.last)) if frontend.last else key
 
 
 def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
-    """Return the frontend of an element; None for a key that this proxy never writes."""
+    """Return the frontend of a key; None for a key that this proxy never writes."""
     if isinstance(key, Interval):
         first, last = (read_frontend(bytes(one), family) for one in (key.first, key.last))
         if first is None or last is None or (first.ip, first.protocol) != (last.ip, last.protocol):
@@ -181,7 +181,7 @@ def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElem
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
-    """Return the number of frontends that use each port, by its key in the guard."""
+    """Return how many frontends use each port, except the refuse port, by its key in the guard."""
     used = (guard_key(f, port) for f, port in ports.items() if port != refuse_port)
     return dict(Counter(used))
 

@@ -328,8 +328,8 @@ class NftablesProgrammer(NatProgrammer):
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Record the endpoints to which an earlier run, or a refused first apply, sent clients.
 
-        So :meth:`forget_stale` also removes the entries of flows of frontends that are no longer
-        steered, and of unanswered SYNs to former endpoints.
+        Then :meth:`forget_stale` also removes the conntrack entries of unanswered SYNs to former
+        endpoints, and of flows of frontends that are no longer steered.
         """
         for frontend, endpoints in left.items():
             self._note_led([(frontend, _NO_PORT)])

@@ -101,7 +101,7 @@ class Hooks:
     """One proxy's programs and maps.
 
     Methods before ``counts`` must be called in one thread; ``counts`` and the methods after it may
-    be called in any thread.
+    be called in any thread. ``counts`` and ``ejected`` raise an OSError if the maps can't be read.
 
     Args:
         names: The mount of bpffs; None to search for it.
@@ -212,6 +212,9 @@ class Hooks:
         """Detach and remove everything; idempotent; may be called without ``start``.
 
         Counts can be read until :meth:`close`.
+
+        Raises:
+            SteeringError: The hooks can't be removed.
         """
         self._is_attached = False
         remove_hooks(self._proxy_name, self._names)
@@ -275,7 +278,7 @@ class Hooks:
         Args:
             kind: ``REFUSED`` or ``UNANSWERED``.
 
-        Returns: The monotonic time in seconds of the next probe; None if nothing changes.
+        Returns: The monotonic time in seconds of the next probe; None if nothing has changed.
         """
         number = self._desired.number_of((name, endpoint))
         if number is None or self._programs is None:
@@ -294,14 +297,14 @@ class Hooks:
         return None
 
     def readmit(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """End an endpoint's ejection for all clients, if there is one."""
+        """Try to end an endpoint's ejection for all clients, if there is one."""
         number = self._desired.number_of((name, endpoint))
         if number is not None and self._programs is not None:
             with suppress(OSError):
                 calls.delete(self._programs.maps["ejected"], EjectionScope(number).pack())
 
     def observe(self, is_on: bool) -> None:
-        """Start or stop reporting each closed connection as an event."""
+        """Try to start or stop reporting each closed connection as an event."""
         if self._programs is not None:
             with suppress(OSError):
                 self._write_settings(observing=int(is_on))

@@ -86,7 +86,7 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
 
     Args:
         cgroup: A cgroup v2 directory.
-        names: A mount of bpffs.
+        names: A mount of bpffs; without it, no ``pin`` is read.
 
     Raises:
         OSError: CAP_NET_ADMIN is missing, or the directory isn't in cgroup v2.
@@ -97,7 +97,7 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
 
 
 def _pins(names: Path) -> Iterator[tuple[int, str]]:
-    """Yield the id and the path of each program that is pinned in a mount of bpffs."""
+    """Yield the id and path of each pinned program among ``_PINS_MAX`` pins of a bpffs."""
     paths = (Path(folder, name) for folder, _, files in os.walk(names) for name in files)
     for path in islice(paths, _PINS_MAX):
         try:

@@ -101,8 +101,8 @@ class DialCounts(NamedTuple):
     lost: int = 0
     """The number of closed connections that weren't reported, because the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """The number of dials that took at most each of TIMES_BOUNDS_S; the last bucket counts longer
-    dials."""
+    """The numbers of dials by duration: TIMES_BOUNDS_S are the upper bounds of all buckets but the
+    last, which counts longer dials."""
 
     def pack(self) -> bytes:
         return _COUNTS.pack(*self[:-1], *self.buckets)

@@ -1,6 +1,6 @@
 """`nftables` steering that also translates connect() of this node's programs, before the rules.
 
-change ─▶ hooks drop frontends they may no longer translate ─▶ rules ─▶ hooks add new ones
+change ─▶ hooks drop frontends they may no longer translate ─▶ rules ─▶ hooks add new frontends
 """
 
 from __future__ import annotations
@@ -107,6 +107,9 @@ def make_hooked_steering(
 
     Args:
         hooks: The options of the hooks; None if connect() isn't to be translated.
+
+    Raises:
+        SteeringError: There is no such mode, or no mode works here (``auto``).
     """
     if hooks is not None:
         name = choose(name, kernel, own_namespace=own_namespace)
