@@ -110,7 +110,7 @@ def connect_each(
     Listeners whose queue stays full are last, with None.
 
     Args:
-        within_s: How long to wait for listeners that aren't ready.
+        within_s: The maximum seconds for which the iteration blocks until listeners are ready.
         listens_soon: Whether to wait also for names on which no socket listens yet.
     """
     waiting = set(names)
@@ -202,7 +202,7 @@ def is_trusted(sock: socket.socket) -> bool:
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:
-    """Return the pid and uid of the process at the other end of a connected socket."""
+    """Return the pid (0 if it isn't visible) and uid of a connected socket's other end."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _gid = _CREDENTIALS.unpack(credentials)
     return pid, uid

@@ -62,7 +62,7 @@ kernel keeps TCP entries for two minutes both before an answer and in TIME_WAIT.
 
 
 class Range(NamedTuple):
-    """The dialled ports, from the first port on."""
+    """The dialled ports; :attr:`Change.dialled` contains the first port."""
 
     last: int
     """The last port; 0 for a single port."""
@@ -260,7 +260,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The port ranges of one address, perhaps thousands; only unsteered ranges overlap others."""
+    """The port ranges of one address, perhaps thousands; only unsteered ranges may overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -312,7 +312,7 @@ class Tracked(NamedTuple):
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
-    """Return whether connection tracking counts the bytes of new entries."""
+    """Return whether the kernel counts the bytes of new entries; False if that can't be read."""
     with contextlib.suppress(OSError):
         return setting.read_text().strip() == "1"
     return False
@@ -399,7 +399,11 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield the wanted entries, perhaps with other entries; the caller must consume all of them."""
+    """Yield the wanted entries, perhaps with other entries; the caller must consume all of them.
+
+    Raises:
+        OSError: During the iteration: the kernel refused the listing, or doesn't answer.
+    """
     for block in requests.blocks(list_request(version, wanted)):
         # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):
@@ -407,7 +411,11 @@ def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Itera
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
-    """Send requests that :func:`.remove_request` returned; entries that don't exist are ignored."""
+    """Send requests that :func:`.remove_request` returned; entries that don't exist are ignored.
+
+    Raises:
+        OSError: The kernel refused to remove another entry; the remaining entries were removed.
+    """
     for _, code in requests.change(removals):
         if code != errno.ENOENT:
             raise_refusal(code)

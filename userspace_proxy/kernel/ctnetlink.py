@@ -104,7 +104,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def forgotten_in_s(self) -> int:
-        """Seconds until the kernel forgets a closed TCP connection; 0 while it is open."""
+        """Seconds until the kernel forgets a closed TCP connection; 0 if open, and for UDP."""
         if not self._tcp().startswith(_ENDED):
             return 0
         timeout = dict(read_attributes(self.message, _BODY)).get(CTA_TIMEOUT, bytes(4))

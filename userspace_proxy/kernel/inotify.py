@@ -79,7 +79,8 @@ class Inotify:
         Returns: The watch descriptor; the existing descriptor if the folder is already watched.
 
         Raises:
-            OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
+            OSError: The folder can't be read; ENOSPC: the user has too many watches
+                (``fs.inotify.max_user_watches``).
         """
         mask |= _SELF | _ONLY_FOLDERS
         return _checked(

@@ -39,7 +39,7 @@ class NodeAddresses:
         changed: Called in the loop after :attr:`current` has changed.
 
     Raises:
-        SteeringError: The kernel doesn't list them.
+        SteeringError: The kernel doesn't list addresses.
     """
 
     current: tuple[str, ...]
@@ -76,7 +76,8 @@ def list_addresses() -> tuple[str, ...]:
 def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...], bool]:
     """List the addresses of a network namespace, as in :attr:`NodeAddresses.current`.
 
-    Returns: The addresses, and whether they include all changes up to ``since``.
+    Returns: The addresses, and whether they include all changes up to ``since`` (monotonic
+        seconds).
     """
     listed = listings.addresses(since)
     lent = frozenset(map(_index, _LENDERS))

@@ -186,7 +186,7 @@ def list_interfaces() -> InterfaceView:
     """List the interfaces of this thread's network namespace.
 
     Raises:
-        SteeringError: The kernel doesn't list them.
+        SteeringError: The kernel doesn't list interfaces.
     """
     with explained("list interfaces"):
         return read_interfaces(NodeListings.here(), Clocks.monotonic())[0]
@@ -195,7 +195,8 @@ def list_interfaces() -> InterfaceView:
 def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView, bool]:
     """List the interfaces of a network namespace.
 
-    Returns: The interfaces, and whether they include all changes up to ``since``.
+    Returns: The interfaces, and whether they include all changes up to ``since`` (monotonic
+        seconds).
     """
     links, listed = listings.links(since), listings.addresses(since)
     addresses = [address for address in listed.items if ":" not in address.ip]

@@ -34,8 +34,8 @@ from .own_namespace import network_namespace
 
 ANY = -math.inf
 """A time in the past, for callers that accept the last listing, whatever has changed since then."""
-# The pause after a listing, and the CPU time of a listing below which none is needed: on a small
-# node, a listing takes 0.3 ms, so changes are listed immediately.
+# The pause after a listing, and the CPU time of a listing below which no pause is needed: on a
+# small node, a listing takes 0.3 ms, so changes are listed immediately.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -70,15 +70,15 @@ class _LastListing(Generic[Item]):
         """The parsed items, by message."""
         self.items: tuple[Item, ...] | None = None
         self.began = ANY
-        """When the listing began; ANY if something changed during it."""
+        """Monotonic seconds when the listing began; ANY if something changed during it."""
         self.rested_at = ANY
 
 
 class NodeListings:
     """The listings of one network namespace; thread-safe.
 
-    The socket is closed together with the object. All methods take the moment up to which changes
-    must be included, and raise an OSError if the kernel refuses the listing.
+    The socket is closed together with the object. Methods that list take the moment, in monotonic
+    seconds, up to which changes must be included; OSError is raised if the kernel refuses.
     """
 
     _shared: ClassVar[weakref.WeakValueDictionary[int, NodeListings]] = (

@@ -57,7 +57,7 @@ class PortHolder(NamedTuple):
     """The process ID; 0 if no process was found, and then ``name`` explains why."""
 
     def __str__(self) -> str:
-        """Return ``nginx (pid 812)``."""
+        """Return the name and pid, as far as known: ``nginx (pid 812)``."""
         if not self.pid:
             return self.name
         return f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"

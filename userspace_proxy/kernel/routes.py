@@ -108,7 +108,8 @@ def read_links_and_routes(
 ) -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...], bool]:
     """List the links of a network namespace, by interface index, and its routes, sorted.
 
-    Returns: Links, routes, and whether they include all changes up to ``since``.
+    Returns: Links, routes, and whether they include all changes up to ``since`` (monotonic
+        seconds).
     """
     links, routes = listings.links(since), listings.routes(since)
     is_current = links.is_current and routes.is_current
@@ -119,14 +120,14 @@ def list_links_and_routes() -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...]
     """List the links and routes of this thread's network namespace.
 
     Raises:
-        OSError: The kernel doesn't list them.
+        OSError: The kernel doesn't list links or routes.
     """
     links, routes, _ = read_links_and_routes(NodeListings.here(), Clocks.monotonic())
     return links, routes
 
 
 def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeFilter:
-    """Read the settings of br_netfilter in this thread's network namespace."""
+    """Return br_netfilter's settings in this thread's network namespace; all off without it."""
 
     def is_on(name: str) -> bool:
         return settings.joinpath(name).read_text(encoding="ascii").strip() not in ("", "0")

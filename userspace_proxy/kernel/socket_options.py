@@ -98,7 +98,7 @@ def take_icmp_errors(sock: _socket.socket) -> int | None:
     """Read the error queue; return the errno of the last refusal.
 
     Returns:
-        0 if none of the errors is a refusal: a datagram was too large, or its hop limit exceeded.
+        0 if no error is a refusal: a local error (too large a datagram), or an exceeded hop limit.
         None if the queue was empty.
     """
     found: int | None = None
@@ -216,7 +216,7 @@ Ancillary = list[AncillaryItem]
 
 
 def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
-    """Return the type and bytes of the local address on which a datagram arrived, or None.
+    """Return type and bytes of the local address on which a datagram arrived; None if unknown.
 
     ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex; the
     bytes of a link-local address include the index.
@@ -226,7 +226,7 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
             # A link-local address is ambiguous without its interface, so keep the index. REDIRECT
-            # translates to a link-local address if a pod's link has no other.
+            # translates to a link-local address if a pod's link has no other address.
             is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None

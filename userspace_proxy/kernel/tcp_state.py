@@ -59,12 +59,12 @@ def tcp_info(sock: _socket.socket) -> TcpInfo:
 
 
 def unacknowledged_bytes(sock: _socket.socket) -> int:
-    """Return the number of bytes that the other side hasn't acknowledged; a FIN counts as one."""
+    """Return how many bytes aren't acknowledged (a FIN counts as one byte); 0 if unknown."""
     return _queued_bytes(sock, _SIOCOUTQ)
 
 
 def unread_bytes(sock: _socket.socket) -> int:
-    """Return the number of unread bytes that have arrived in order."""
+    """Return the number of unread bytes that have arrived in order; 0 if unknown."""
     return _queued_bytes(sock, _SIOCINQ)
 
 
@@ -138,7 +138,8 @@ def loss(
             probes, which is how the kernel repeats data that a rule of this node drops.
 
     Returns:
-        One of ``model.failures.LOSSES``; None also for connections shorter than :data:`LOSS_S`.
+        A member of ``model.failures.LOSSES``; None also for connections shorter than
+        :data:`LOSS_S`.
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return None

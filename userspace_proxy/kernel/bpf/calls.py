@@ -1,7 +1,8 @@
 """Calls bpf(2): creates, reads and changes maps, programs, links, pins and elements.
 
-The caller owns each returned descriptor. A map or program exists while a descriptor, link
-or pin refers to it; a program is attached while its link exists.
+The caller owns each returned descriptor. A map or program exists while a descriptor, link or pin
+refers to it; a program is attached while its link exists. If the kernel refuses a call, functions
+raise an OSError.
 
 Linux before 5.11 counts the maps and programs of a user as locked memory; see ``as_locked_memory``.
 
@@ -149,7 +150,7 @@ def try_programs() -> None:
 
     Raises:
         OSError: The kernel refused it. The program is for the newest hook of :data:`KINDS` (Linux
-            5.9); a kernel with this hook also has the others.
+            5.9); a kernel with this hook also has the other hooks.
     """
     # The user's other processes may have used up the limit of locked memory, so lift it.
     with as_locked_memory():

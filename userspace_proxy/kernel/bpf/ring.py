@@ -23,6 +23,9 @@ class Ring:
     Args:
         descriptor: The map's descriptor; the caller closes it.
         size: The number of entries of the map, which is its size in bytes.
+
+    Raises:
+        OSError: The kernel refused to map the buffer.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:

@@ -3,7 +3,8 @@
     meta mark & 0x40 == 0x40 ether daddr set 02:00:00:00:00:01
     = match(MARK, 0x40, mask=0x40) + assign(ETHER_DADDR, 0x020000000001)
 
-A rule is a concatenation of expressions; for a packet, the first failed test ends the rule.
+A rule is a concatenation of expressions; for a packet, the first failed test ends the rule. The
+docstring of a function states what the returned expressions do.
 
 Rule 1: before a header's field, test its protocol, except in a table of that protocol: ``IPV4 +
 match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
@@ -234,7 +235,7 @@ def find(name: str, key: int, value: int) -> bytes:
 
 
 def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
-    """End the rule with the verdict whose index is in a slot, or without one if there is none.
+    """End the rule with the verdict whose index is in a slot; without one if the index is too high.
 
     Args:
         verdicts: At least one verdict, encoded as in a map's elements.
@@ -243,7 +244,7 @@ def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
 
 
 def find_verdict(name: str, key: int) -> bytes:
-    """End the rule with a map's verdict for the key in a slot, or without one if there is none."""
+    """End the rule with a map's verdict for the key in a slot; without one if the map lacks it."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + number(3, 0))
 
 
@@ -285,7 +286,7 @@ def put_slot(value: bytes, slot: int) -> bytes:
 def remember(name: str, key: int, timeout_s: int) -> bytes:
     """Add the key in a slot to a dynamic set, or restart the timeout of the existing key.
 
-    Ends the rule if the set is full.
+    If the set is full, the rule ends.
     """
     place = text(1, name) + number(3, _UPDATE) + _slot(4, key)
     timeout = attribute(6, (timeout_s * 1000).to_bytes(8, "big"))

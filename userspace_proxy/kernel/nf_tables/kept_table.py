@@ -166,7 +166,11 @@ class KeptTable(NftTable):
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
-        """Compare the whole table with its desired contents, and write the differences."""
+        """Compare the whole table with its desired contents, and write the differences.
+
+        Raises:
+            SteeringError: The kernel refused to list or change it, or the outcome is unknown.
+        """
         self._is_right = False
         removed, added, definitions = self._compare()
         count = len({(name, key) for name, key, _ in removed | added})
@@ -220,7 +224,7 @@ class KeptTable(NftTable):
         self._is_right = True
 
     def forget(self) -> None:
-        """Make the next repair rewrite the whole table, because the desired rules have changed."""
+        """Make the next repair rewrite the whole table."""
         self._written, self._is_unread = None, False
 
     def remove(self) -> None:

@@ -125,7 +125,7 @@ class NftTable:
         return self.look(elements_of)
 
     def look(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the kernel's table; None if there is none. Doesn't affect :meth:`is_affected`.
+        """List the table, with no effect on :meth:`is_affected`; None if it doesn't exist.
 
         Args:
             elements_of: The sets and maps whose elements to read; None for all except dynamic sets.
@@ -194,6 +194,9 @@ class NftTable:
 
         In a user namespace, a socket's buffer can't hold the messages for more than about 5,000
         Services. If the messages don't fit, each step becomes a transaction.
+
+        Raises:
+            NftablesError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         try:
             self._commit([message for step in steps for message in step])
@@ -296,7 +299,7 @@ class TableWatch:
         return True
 
     def settle(self) -> None:
-        """Forget earlier changes; call this before the table is read, so that none is missed."""
+        """Forget earlier changes; call this before reading the table, so as to miss no change."""
         generation = self._ruleset.generation()
         self._read()
         self._seen = max(self._seen, generation)
@@ -308,7 +311,7 @@ class TableWatch:
 
     @contextlib.contextmanager
     def own_change(self, sender: int) -> Iterator[None]:
-        """Don't treat one transaction over a socket as a change by another program."""
+        """Within the ``with`` block, don't count changes over a socket as another program's."""
         with query_errors():
             self._events.filter(_all_but_changes_of(sender))
         try:

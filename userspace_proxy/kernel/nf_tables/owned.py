@@ -93,7 +93,11 @@ class OwnedTable:
         self._needs_owner = needs_owner
 
     def put_right(self) -> bool:
-        """Write the table unless it is unchanged; return whether another program had changed it."""
+        """Write the table unless it is unchanged; return whether another program had changed it.
+
+        Raises:
+            SteeringError: The kernel refused to list or change it, or the outcome is unknown.
+        """
         count = self._table.repair().count
         if count:
             self._is_owned = self._table.is_complete

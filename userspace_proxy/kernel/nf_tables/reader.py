@@ -216,7 +216,7 @@ def list_elements(message: Message) -> list[ListedElement]:
 def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
     """Return the keys in a message, each with its packet count, or None if it has no counter.
 
-    Only for sets, not maps: there, an element begins with its key and ends with its counter.
+    Only for sets, not maps: an element of a set begins with its key and ends with its counter.
     Reading these takes 0.5 µs per element, a tenth of reading all attributes.
     """
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")

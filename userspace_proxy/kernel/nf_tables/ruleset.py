@@ -244,7 +244,11 @@ def _read_elements(listing: Sequence[Message]) -> dict[bytes, bytes]:
 
 
 def list_tables(family: int = INET) -> list[str]:
-    """Return the names of all tables of a family; empty where the kernel has no nftables."""
+    """Return the names of all tables of a family; empty where the kernel has no nftables.
+
+    Raises:
+        SteeringError: The kernel refused the listing, or no socket is available.
+    """
     with query_errors():
         try:
             with Requests.open(NETLINK_NETFILTER) as requests:

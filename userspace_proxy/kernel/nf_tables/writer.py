@@ -80,7 +80,7 @@ class TableWriter:
         self._table = text(TABLE, name)
 
     def create(self, *, is_owned: bool = False, was_owned: bool = False) -> None:
-        """Create an empty table, replacing any existing one.
+        """Create an empty table, which replaces an existing table.
 
         Args:
             was_owned: Whether the committing socket already owns the table.
