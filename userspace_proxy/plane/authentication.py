@@ -221,7 +221,7 @@ class Reception:
             self._conclude(sock, guest)
 
     def _conclude(self, sock: socket.socket, guest: _Guest) -> None:
-        """Pass on the connection of a process with a valid proof; refuse any other."""
+        """Pass on the connection of a process with a valid proof; refuse other processes."""
         is_proved = guest.challenge is not None and net_admin_proof.is_answered(
             guest.challenge, sock, _secret_of(guest.said[len(_REQUEST) :])
         )

@@ -124,7 +124,8 @@ class Channel(Generic[In, Out]):
     def send(self, message: Out, *socks: HasFileno) -> None:
         """Queue a message, with sockets or other descriptors.
 
-        Sending doesn't close the sockets. If the caller closes one before, the message is dropped.
+        Sending doesn't close the sockets. If one is closed before it is sent, the message is
+        dropped, as is a message that is too large.
         """
         if self._is_closed:
             return

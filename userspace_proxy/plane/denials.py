@@ -34,7 +34,7 @@ class DropReason(enum.Enum):
 
 
 class Dropped(NamedTuple):
-    """Dropped packets, with the times of their first and last report in monotonic seconds."""
+    """Dropped packets, and monotonic seconds of their first and last report (-1 without drops)."""
 
     packets: int
     first_at: float

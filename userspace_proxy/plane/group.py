@@ -126,9 +126,10 @@ class Group(CounterTable):
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
         """The ``GAUGES`` of endpoints by worker; subtracted when the worker dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
-        """The ejected endpoints by worker, each with the monotonic time of its next probe."""
+        """The ejected endpoints by worker, each with the monotonic seconds of its next probe."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
-        """The number of waiting clients by worker, and when the first of them began to wait."""
+        """The number of waiting clients by worker, and when the first of them began to wait, in
+        monotonic seconds."""
         self._slow_start = SlowStart()
         """A copy of the workers' slow start."""
         self._measured = _NOTHING_MEASURED
@@ -306,7 +307,7 @@ class Group(CounterTable):
         return Waiting(sum(clients), max(0.0, now - min(since)))
 
     def returned(self, endpoint: SocketAddress, now: float) -> None:
-        """Begin the slow start of an ejected endpoint that has answered a worker."""
+        """Begin the slow start, if it is configured, of an ejected endpoint that has answered."""
         if self._slow_start.seconds:
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)

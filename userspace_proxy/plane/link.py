@@ -31,7 +31,7 @@ class Link(Protocol):
     def look(self) -> float:
         """Return the seconds charged to the worker because its loop didn't iterate.
 
-        Call it every ``watchdog.LOOK_S``. The result is 0 for the caller's loop.
+        Call it every ``watchdog.LOOK_S``. The result is 0 for a worker in the caller's loop.
         """
 
     def kill(self) -> None:

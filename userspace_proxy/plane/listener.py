@@ -89,7 +89,7 @@ class ListeningSockets:
         self._by_client = False
         self._admits = admits
         self.socks: tuple[socket.socket, ...] = ()
-        """One socket per worker; none while a UDP port refuses."""
+        """One socket per worker; empty from :meth:`leave` to :meth:`serve`, and once closed."""
         self._hold: _socket.socket | None = None
         """The socket that reserves a UDP port while it refuses; None if there is none."""
         self.at = at
@@ -289,7 +289,7 @@ def _gets_nothing(sock: socket.socket) -> bool:
 
 
 def wrapped(sock: _socket.socket) -> socket.socket:
-    """Convert a low-level socket to an object that can be sent to a worker."""
+    """Detach a low-level socket, and return it as an object that can be sent to a worker."""
     made = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
     # The socket would block if an embedding program has called socket.setdefaulttimeout.
     made.setblocking(False)
@@ -394,7 +394,7 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each free port once, the preferred port first; omit other ports given to `spare`.
+        """Yield each free port once, the preferred port first; omit other ports of :meth:`spare`.
 
         The caller takes the first port that it can bind. The next search begins after the offered
         ports, because other programs use the ports that the caller couldn't bind.

@@ -134,7 +134,7 @@ class PodNames:
         """How often each pod is listed, by address and by source, in the order of first listing."""
 
     def of(self, snapshot: Snapshot, ip: str) -> str:
-        """Return the pod of an address by Rule 2, ``namespace/name``; empty if unknown."""
+        """Follow a snapshot; return an address's pod as ``namespace/name`` (Rule 2), or ``""``."""
         self.follow(snapshot)
         own = () if snapshot.node is None else snapshot.node.addresses
         listed = self._pods.get(ip)

@@ -41,7 +41,7 @@ class PathProbes:
     def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
         self.sent = 0
         self.failed = 0
-        """The number of probes without an answer."""
+        """The number of failed probes, except for lack of local resources."""
         self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
         self._note = note
         self.is_open = False

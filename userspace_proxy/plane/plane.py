@@ -347,7 +347,7 @@ class Plane:
             worker.hang_up()
 
     def close(self) -> None:
-        """Close every socket immediately; open connections are reset. Idempotent."""
+        """Reset connections, wait up to 1 s for workers to exit, close all sockets. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
         self.hang_up()

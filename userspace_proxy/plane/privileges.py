@@ -37,7 +37,7 @@ _CAPABILITY_VERSION = 0x20080522
 
 
 def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
-    """Become WORKER_ID if the kernel permits, and drop all capabilities. Idempotent.
+    """Become WORKER_ID if the kernel permits, and drop all other capabilities. Idempotent.
 
     Args:
         keeps_net_raw: Whether to keep CAP_NET_RAW, if this process has it.
@@ -67,7 +67,7 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
 
 
 def _permitted() -> int:
-    """Return the permitted capabilities of this process, as bits."""
+    """Return the permitted capabilities of this process, as bits; 0 if /proc can't be read."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

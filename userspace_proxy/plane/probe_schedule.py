@@ -52,11 +52,12 @@ class _Probed:
     services: Counter[ServiceKey] = field(default_factory=Counter)
     """The Services with this endpoint, each with the number of its ports that use the endpoint."""
     at: float | None = None
-    """When the next probe is due; None while the endpoint waits for a turn or is being probed."""
+    """Seconds of the caller's clock when the next probe is due; None while the endpoint waits for a
+    turn or is being probed."""
     turn_of: ServiceKey | None = None
     """The Service whose turn is used for the current probe."""
     began_at: float | None = None
-    """When the last probe began."""
+    """Seconds of the caller's clock when the last probe began; None before the first probe."""
     measured_s: float = 0.0
     """Seconds between the last two probes; 0 if there weren't two, or the last one failed."""
 
@@ -177,7 +178,7 @@ class ProbeSchedule:
         heapq.heappush(self._heap, (known.at, endpoint))
 
     def next_at(self, now: float) -> float | None:
-        """Return when to call :meth:`take` again; None if no endpoint waits for a probe."""
+        """Return when to call :meth:`take`, on the clock of ``now``; None if none is scheduled."""
         if self._queues:
             return now + GAP_S
         return max(self._heap[0][0], now + GAP_S) if self._heap else None

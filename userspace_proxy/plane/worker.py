@@ -64,7 +64,7 @@ _REPLIES_S = 2.0
 
 
 class _News:
-    """The sender of a group's ejections, readmissions and waits. Cost: one per Service port."""
+    """The sender of a group's ejections, readmissions and waits; each Service port has one."""
 
     __slots__ = ("_number", "_send")
 

@@ -75,7 +75,7 @@ class WorkerProcess:
         self._process.kill()
 
     def hang_up(self) -> None:
-        """Order the process to reset its connections and exit; a killed process can't reset any."""
+        """Order the process to reset its connections and exit; killing it wouldn't reset them."""
         self._channel.send(End())
         self._channel.close()
 

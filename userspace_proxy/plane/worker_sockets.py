@@ -27,7 +27,7 @@ def open_worker_socket(label: str) -> ProvenSocket:
     """Return a listening socket for a worker of the proxy with this label; the caller closes it.
 
     Raises:
-        OSError: Out of descriptors.
+        OSError: No descriptor is left, or the port ID of a proof is taken.
     """
     sock = ProvenSocket(f"\0{_prefix(label)}{secrets.token_hex(8)}")
     try:
@@ -41,8 +41,8 @@ def open_worker_socket(label: str) -> ProvenSocket:
 def connect_to_workers(label: str) -> list[Prover]:
     """Return a connection to each worker left by a proxy with this label; the caller closes it.
 
-    A worker accepts the connection once its own control process is gone. Workers whose queues stay
-    full are skipped.
+    A worker accepts the connection once its own control process is gone. This blocks for up to 2 s
+    if queues are full; workers whose queues stay full are skipped.
     """
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
     names = {f"\0{match[1].decode()}" for match in abstract_sockets.shown_names(pattern)}

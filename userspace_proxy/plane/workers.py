@@ -69,7 +69,7 @@ class PlaneState:
     is_accepting: bool
     """Whether workers accept clients; False at the limit of descriptors or memory."""
     is_running: bool = True
-    """Whether any worker runs."""
+    """Whether any worker is running."""
     connections: int = 0
     """The number of open TCP connections."""
     workers: tuple[WorkerFacts, ...] = ()
@@ -108,7 +108,7 @@ class WorkerSlot:
         self.index = index
         self.tuning = tuning
         self.link: Link | None = None
-        """The link to the worker; None while no process runs."""
+        """The link to the worker; None while no process is running."""
         self.is_running = False
         """Whether the worker carries traffic: its process has reported that it runs."""
         self.restarts = 0
@@ -139,7 +139,7 @@ class WorkerSlot:
         """The timer for the next start."""
 
     def start(self) -> None:
-        """Start a process, or retry after a pause; messages to the process wait until it runs."""
+        """Start a process, or retry after a pause; its messages wait until it is running."""
         # Import the module only here: embedding starts no process.
         from .worker_process import WorkerProcess
 
