@@ -148,7 +148,11 @@ class Cordons:
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:
-        """Send no clients to a Service's endpoints until the vote ends or ``until`` has passed."""
+        """Send no clients to a Service's endpoints until the vote ends, or after ``until``.
+
+        Args:
+            until: Monotonic seconds from which :meth:`release_late` may uncordon the Service.
+        """
         self._served_ports.cordon(service, is_cordoned=True)
         self._asleep.pop(service, None)
         self._cordons[service] = _Cordon(number, until)

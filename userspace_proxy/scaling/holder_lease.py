@@ -98,7 +98,7 @@ class HolderLease:
     Args:
         source: Scales workloads, and records Events for users of a Service.
         services: Returns all Services of the cluster.
-        identity: This process's identity.
+        identity: This process's identity; empty to generate one.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class HolderLease:
             self._vote_counts = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
-        """Return all Nodes, and recently reporting nodes that aren't among the listed Nodes."""
+        """Return the names of all Nodes, and of nodes that report, but weren't listed yet."""
         recent = (n for n, known in self._known.items() if now - known.changed_at < TOO_OLD_S)
         return self._nodes.union(recent)
 

@@ -66,7 +66,8 @@ class NodeLease:
         self._pause = pause
         self._lease: Lease | None = None
         self._written: tuple[Mapping[ServiceKey, int] | None, float] | None = None
-        """The last written demand, and the time of the write."""
+        """The last written demand, and the time of the write in monotonic seconds; None if the
+        demand must be written again."""
         self._answer = NodeAnswer()
         self._writing = asyncio.Lock()
 
@@ -86,7 +87,7 @@ class NodeLease:
             await self._write(demand)
 
     async def follow(self, asked: Vote | None) -> None:
-        """Answer the vote in the holder's Lease, or end the cordons if there is none or it is over.
+        """Answer the vote in the holder's Lease; without a vote, or after it, end the cordons.
 
         Raises:
             SourceError: The answer may not have been written.

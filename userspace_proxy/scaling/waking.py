@@ -59,7 +59,7 @@ class _Need:
     waited_at: float
     """When a client was last known to wait, in monotonic seconds."""
     noted_at: float | None = None
-    """When the last Event was recorded."""
+    """When the last Event was recorded, in monotonic seconds; None before the first Event."""
 
     def waiting(self, now: float) -> int:
         """Return the number of waiting clients, as of the workers' last reports."""
