@@ -206,7 +206,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
     @property
     def dns_address(self) -> SocketAddress | None:
-        """The address of the DNS server for Services; None without such a server."""
+        """The address of the DNS server for Services; None while no such server is open."""
         return self._thread.do(lambda: self._object.dns_address)
 
     add_service = _adding(EmbeddedProxy.add_service)
@@ -226,7 +226,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
 
 class Proxy(EmbeddedProxy):
-    """A running Service proxy.
+    """A Service proxy; unless it is running, most methods raise a RuntimeError.
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
