@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
     @property
     def unfollowed(self) -> str:
-        """The rule that may translate or drop packets, with the command that shows it; or empty."""
+        """The rule that may take packets, with the command that shows it; empty without one."""
         if self.by is None or self.is_certain:
             return ""
         place, rule = self.by

@@ -14,9 +14,9 @@ address up to the socket: all nat chains come first, and all filter chains on th
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
 that names the frontend, for all pods of this node: a firewall may legitimately deny some clients.
-Rule 2: rules that may drop or translate packets are listed as not followed; those that name a
-frontend make it unknown whether its clients are answered, as do chains that take all packets of
-other hosts, or packets of some pods, to a frontend: perhaps it is closed to these on purpose.
+Rule 2: rules that may drop or translate packets are listed as not followed. If such a rule names a
+frontend, it is unknown whether its clients are answered. If a chain takes all packets of other
+hosts to a frontend, or those of some pods, that is unknown for these: perhaps on purpose.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -319,7 +319,7 @@ def explain_chain(
         return Taken(f"{chain.described} {what}", hint, str(chain))
 
     def whose(takes: Callable[[FirstPacket], object], packet: FirstPacket) -> str | None:
-        """Return whose packets are certainly taken: "" for all clients, None for unknown ones."""
+        """Return whose packets are certainly taken: "" for all clients, None if it is unknown."""
         if takes(packet):
             return ""
         if packet.is_own or not links or not all(takes(packet._replace(link=a)) for a in links):
@@ -358,7 +358,7 @@ def doubt_of(
     links: Sequence[PodLink] = (),
     most: int = FOLLOWED_MAX,
 ) -> Taken | None:
-    """Return the rule that may take a frontend's packets; None if there is none.
+    """Return the rule that may take a frontend's packets; None if there is no such rule.
 
     Args:
         links: The links of this node's pods.
@@ -383,7 +383,7 @@ def doubt_of(
 def _unfollowed(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
 ) -> str:
-    """Describe the rule that may take a frontend's packets; empty if there is none."""
+    """Describe the rule that may take a frontend's packets; empty if there is no such rule."""
     outcome = _outcome(chain, chains, frontend, translation)
     return outcome.unfollowed if outcome else ""
 

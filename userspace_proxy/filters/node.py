@@ -126,7 +126,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield a finding of ``judge`` for each chain at a hook, from the first IP family with one."""
+    """Yield the finding of ``judge`` in each chain at a hook, for the first IP family with one."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families
@@ -142,7 +142,9 @@ def find_first_drop(
     links: Sequence[PodLink],
     whose: str = "",
 ) -> Drop | None:
-    """Return what drops packets of all clients, or of all behind the links; None if nothing does.
+    """Return the rule or policy that drops the packets of all clients, or of all clients of links.
+
+    The result is None if there is no such rule or policy.
 
     Args:
         links: The links; ignored if following their packets would take too long.
