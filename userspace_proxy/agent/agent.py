@@ -69,7 +69,6 @@ class Agent:
         steering: ``none`` (no privileges: clients dial loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
             created, besides which the agent changes nothing on the node.
-        source: The source of Services.
         kernel: The kernel's features; None to read them at startup.
     """
 
@@ -271,7 +270,7 @@ class Agent:
         return self._options.is_awaited()
 
     def abandon(self) -> None:
-        """Kill the workers; the caller must exit immediately without changing any other state."""
+        """Order the workers to exit; the caller must exit at once, and change no other state."""
         if self._plane is not None:
             self._plane.hang_up()
 

@@ -69,7 +69,6 @@ def run_agent(
     The caller disables the garbage collector first; it is enabled once the agent has started.
 
     Args:
-        settings: The settings from flags and files.
         warnings: Warnings from reading the settings; logged once.
         check: Called in a thread after the start, with the steering mode; logs findings on this
             node that affect steering. UserspaceProxyError, OSError and ValueError are logged.

@@ -173,7 +173,6 @@ class StatusServers(Component):
     """The status page, the metrics and the answers to probes of one proxy.
 
     Args:
-        options: The options, with the wanted addresses.
         own: Receives the open addresses.
         observing: The source of the shown connections and clients.
     """

@@ -287,11 +287,7 @@ def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
 
 
 def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendFacts:
-    """Return the facts about a frontend.
-
-    Args:
-        bind: Determines the words for the target.
-    """
+    """Return the facts about a frontend; ``bind`` determines the words for its target."""
     shown = frontend
     if frontend.last and frontend not in served.plan.frontends:
         # Each port of the range is a frontend: show the state of an unserved port, or the first.

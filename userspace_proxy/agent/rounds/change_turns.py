@@ -71,7 +71,7 @@ class ChangeTurns:
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Choose a round's changes; return a snapshot with only these, or with all if none waits.
+        """Choose a round's changes; return a snapshot with only these, or ``want`` if none waits.
 
         Args:
             have: The snapshot of the last round; None before the first, which takes all changes.
@@ -95,7 +95,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield each waiting Service and the end of its wait; record the turns of other changes."""
+        """Yield waiting Services, with their waits' ends in monotonic seconds; note other turns."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)

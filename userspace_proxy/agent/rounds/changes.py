@@ -53,8 +53,8 @@ class SyncCounters:
     last_done: float = 0.0
     waiting_since: float = 0.0
     """When the oldest unapplied change arrived or, for a change of the node, when its first round
-    began; 0 without such a change. The three times are monotonic seconds, because the system's
-    clock may be set."""
+    began; 0 without such a change. Like ``last_queued`` and ``last_done``, this is a time in
+    monotonic seconds, because the system's clock may be set."""
     changes: ChangeCounts = NO_CHANGES
     """The number of changes that have arrived since startup."""
     in_force: ChangeCounts = NO_CHANGES

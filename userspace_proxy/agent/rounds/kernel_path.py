@@ -97,7 +97,7 @@ def choices_of(
 
 
 def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
-    """Yield the endpoints of all choices of a Service port."""
+    """Yield the endpoints of all choices of a Service port, some of them repeatedly."""
     for endpoints, _ in _usable(serving):
         yield from endpoints
 

@@ -229,10 +229,7 @@ class HasListeners(typing.Protocol):
 
 
 class ListenerIndex:
-    """An index of the listeners of served ports by frontend.
-
-    Any thread may read it.
-    """
+    """An index of the listeners of served ports by frontend; any thread may read it."""
 
     def __init__(self) -> None:
         self._owners: dict[Frontend, HasListeners] = {}

@@ -33,7 +33,6 @@ class Rules:
 
     Args:
         steering: The steering mechanism, which the caller has started.
-        counters: The counters of failures and repairs.
         report: Called with events for users of the cluster.
     """
 

@@ -46,7 +46,7 @@ class ServedPort:
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """The frontends that can't be steered, with the causes."""
     perhaps_taken: Taken | None = None
-    """The chain of another program that may take a frontend's packets."""
+    """The chain of another program that may take a frontend's packets; None without a chain."""
     held_by_others: frozenset[Frontend] = NOT_HELD
     """The node ports that a daemon on the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)

@@ -153,9 +153,9 @@ class ServedPorts:
     def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
         """Cordon the current endpoints of a Service, or uncordon them.
 
-        Workers follow on return. Open connections continue; new clients wait, and are served by
-        endpoints added later. Terminating and unready endpoints are also cordoned: otherwise
-        clients would use them once no other endpoint is left, or once they are ready.
+        Worker processes follow soon after the return. Open connections continue; new clients wait,
+        and are served by endpoints added later. Terminating and unready endpoints are also
+        cordoned: otherwise clients would use them once no other endpoint is left, or once ready.
         """
         ports = self.of_service(service)
         present = (verdict.address for served in ports for verdict in served.plan.verdicts)

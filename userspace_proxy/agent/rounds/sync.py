@@ -41,7 +41,6 @@ class SyncLoop:
     """The loop that makes the node match the newest snapshot.
 
     Args:
-        planning: The current plan, and its replacement.
         steering: The steering mechanism, which the caller has started.
         min_period_s: The minimum seconds between the starts of two rounds; changes that arrive in
             between are applied together.

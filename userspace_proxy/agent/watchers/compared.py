@@ -33,7 +33,6 @@ class Compared(Component):
 
     Args:
         source: The kind of the Services' source.
-        proc: The proc file system.
     """
 
     def __init__(

@@ -45,7 +45,6 @@ class FirewallWatch(Component):
     """The watch of other programs' rules on one proxy's node.
 
     Args:
-        steering: The proxy's steering mode.
         proxy_ports: The first and last proxy port.
         is_sole: Whether no kube-proxy serves other Services.
         read: Returns the rules; blocks.

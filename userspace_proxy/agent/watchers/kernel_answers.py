@@ -186,7 +186,7 @@ class _Doubt:
 
 @dataclass(slots=True, eq=False)
 class _Away:
-    """The reason why a Service port with path ``auto`` left the kernel path, and the return."""
+    """Why a Service port with path ``auto`` left the kernel path, and when it may return."""
 
     has_chain: bool
     """Whether a chain drops packets of all clients."""
