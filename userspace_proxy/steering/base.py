@@ -50,8 +50,7 @@ class EndpointChoice(NamedTuple):
     """The endpoints from which the kernel chooses for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
-    """At least one endpoint. Each entry is equally likely, so an endpoint that is listed twice gets
-    twice the share."""
+    """One or more endpoints, equally likely; one that is listed twice gets twice the share."""
     networks: tuple[str, ...] | None = None
     """The clients' networks; None for all clients."""
 
@@ -119,8 +118,7 @@ class SteeringFacts:
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
-    """The proxy's ``--service-proxy-name``, which distinguishes its rules from the rules of other
-    proxies."""
+    """The ``--service-proxy-name``, which distinguishes this proxy's rules from other proxies'."""
 
 
 Targets = dict[Frontend, Target]

@@ -113,7 +113,7 @@ class TableNames:
         return own.label if own is not None and self.of(own.label) == table else None
 
     def labels_here(self) -> list[str]:
-        """Return the labels of all proxies with a table of this kind in this namespace, sorted."""
+        """Return the sorted labels of proxies with such a table here, or raise a SteeringError."""
         return sorted(_labels_in(list_tables(), self))
 
 
@@ -130,6 +130,9 @@ def nftables_labels_here() -> list[str]:
 
     Sometimes only the kernel path's table exists: it is written first, and the process may be
     killed after that.
+
+    Raises:
+        SteeringError: The kernel refused to list the tables.
     """
     return sorted(_labels_in(list_tables(), STEERING_TABLES, KERNEL_PATH_TABLES))
 

@@ -159,8 +159,7 @@ class NatProgrammer(Programmer):
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last recorded."""
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
-        """TCP frontends by the proxy port to which they were steered, until a frontend is steered
-        to that port again."""
+        """TCP frontends by their former proxy port, until a frontend is steered to it again."""
         self._replaced: set[Frontend] = set()
         """The frontends of :attr:`_stale` whose former port may serve other frontends."""
 

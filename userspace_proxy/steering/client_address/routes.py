@@ -64,11 +64,7 @@ _GONE = (errno.ENOENT, errno.ESRCH)
 
 
 class ReplyRoutes:
-    """The routing rules and routes in this thread's network namespace.
-
-    Raises:
-        SteeringError: The kernel refused a request; also raised by methods.
-    """
+    """The routing rules and routes in this thread's namespace; calls may raise SteeringError."""
 
     def __init__(self) -> None:
         with explained("open a netlink socket"):
@@ -88,10 +84,7 @@ class ReplyRoutes:
         return count
 
     def remove(self) -> bool:
-        """Remove all rules, then routes, with :data:`PROTOCOL`; return whether any existed.
-
-        Idempotent.
-        """
+        """Remove rules and routes with :data:`PROTOCOL`; return whether any existed. Idempotent."""
         rules = [rtnetlink.write_rule(rtnetlink.DEL_RULE, 0, rule) for rule in self._rules()]
         kind = rtnetlink.DEL_ROUTE
         routes = [_write_route(kind, 0, family) for family in self._routed()]

@@ -74,11 +74,7 @@ def read_legacy(*names: str) -> Tables:
 
 
 def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain]:
-    """Return the chains of one table; raise SteeringError if the text is incomplete.
-
-    Args:
-        priority: The priority of the table's built-in chains.
-    """
+    """Return a table's chains, built-in ones with ``priority``; SteeringError for partial text."""
     policies = {
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
     }

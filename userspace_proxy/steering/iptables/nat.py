@@ -92,11 +92,7 @@ def _by_kind(rules: Iterable[NatRule]) -> tuple[list[NatRule], list[NatRule]]:
 
 
 class _TreeChains:
-    """The chains of one tree.
-
-    Args:
-        has_ranges: Whether the rules are for ranges of ports; otherwise all are for single ports.
-    """
+    """The chains of one tree, whose rules are all for ranges of ports, or all for single ports."""
 
     def __init__(
         self, version: int, rules: Iterable[NatRule], to_ip: str, *, has_ranges: bool = False

@@ -99,7 +99,7 @@ class Jump(NamedTuple):
     bits: int
     """The length of the network's prefix."""
     protocol: str = ""
-    """``tcp`` or ``udp``; empty for any."""
+    """``tcp`` or ``udp``; empty for any protocol."""
     first_port: int = 0
     last_port: int = 0
 

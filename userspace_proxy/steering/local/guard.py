@@ -200,11 +200,7 @@ class OpenGuard(LocalGuard):
 
 
 class NftGuard(OpenGuard):
-    """Routes, and the table that guards them.
-
-    Raises:
-        SteeringError: nftables doesn't work here.
-    """
+    """Routes, and the table that guards them; a SteeringError if nftables doesn't work here."""
 
     needs_transparent = True
 

@@ -61,11 +61,7 @@ class RouteChanges:
 
 
 class RoutingTables:
-    """The routing tables of this thread's network namespace.
-
-    Raises:
-        SteeringError: The kernel refused a request; also raised by methods.
-    """
+    """The routing tables of this thread's namespace; most calls may raise a SteeringError."""
 
     def __init__(self) -> None:
         with explained("open netlink sockets"):
@@ -239,7 +235,7 @@ def _refused(route: LocalRoute, code: int, *, is_new: bool) -> SteeringError:
 
 
 def is_present(proxy_name: str) -> bool:
-    """Return whether a proxy has a route or a guard here."""
+    """Return whether a proxy has a route or a guard here; may raise a SteeringError."""
     if GUARD_TABLES.of(proxy_name) in list_tables():
         return True
     owner = owner_number(proxy_name)
@@ -248,7 +244,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> int:
-    """Remove the routes of all proxies, whatever their names; return their number. Idempotent."""
+    """Remove all proxies' routes; return their number. Idempotent; may raise a SteeringError."""
     with closing(RoutingTables()) as tables:
         routes = sorted(tables.local_table().ours)
         tables.change(removed=routes)

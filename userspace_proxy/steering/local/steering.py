@@ -61,7 +61,7 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 
 
 class LocalProgrammer(Programmer):
-    """The routes and the guard of one proxy."""
+    """The routes and the guard of one proxy; the constructor may raise a SteeringError."""
 
     def __init__(self, facts: SteeringFacts, kernel: KernelOffers, *, own_namespace: bool) -> None:
         super().__init__()

@@ -80,8 +80,7 @@ class Chooser(NamedTuple):
     endpoints: tuple[SocketAddress, ...] = ()
     """The endpoints of all choices, in order; empty for a single port without affinity."""
     by_client: bool = False
-    """Whether the client's address, not chance, decides the choice, as in
-    :class:`.KernelTarget`."""
+    """Whether the client's address, not chance, decides, as in :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
     """A range's first and last port; the first maps to the endpoints' port. None: a single port."""
 

@@ -57,7 +57,7 @@ class KernelPath:
     """One proxy's table for the kernel path, in this thread's network namespace.
 
     Raises:
-        SteeringError: A privilege or a kernel part is missing.
+        SteeringError: A privilege or a kernel part is missing; also raised by most methods.
     """
 
     def __init__(self, proxy_name: str) -> None:

@@ -129,11 +129,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
 
 class NftablesProgrammer(NatProgrammer):
-    """The tables of one proxy.
-
-    Raises:
-        SteeringError: A privilege or a kernel part is missing.
-    """
+    """The tables of one proxy; the constructor and most methods may raise a SteeringError."""
 
     def __init__(self, facts: SteeringFacts) -> None:
         # Open the table first, because that fails if nftables is missing.

@@ -209,11 +209,7 @@ class DesiredHooks:
     def adopt(
         self, found: Mapping[SocketAddress, FoundService], services: Iterable[int], next_number: int
     ) -> None:
-        """Record an earlier process's map elements, before the first change.
-
-        Args:
-            services: All services with slots.
-        """
+        """Record an earlier process's elements and its service numbers, before the first change."""
         self._found = dict(found)
         self._last_service = max(services, default=0)
         # The settings contain the next number, but another program may have reset them, so also

@@ -53,8 +53,7 @@ class Hook(NamedTuple):
     pin: str
     """The path of the program's pin in the mount of bpffs; empty if it isn't pinned there."""
     is_sole: bool = False
-    """Whether the program was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no
-    other program."""
+    """Whether the program lacks BPF_F_ALLOW_MULTI, so that the kernel attaches no other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class OtherHook:
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
-    """Return the section, id and ``is_sole`` of each program that :func:`read_hooks` would list."""
+    """Return section, id and ``is_sole`` of each program; raise as :func:`read_hooks` does."""
     folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = {one: calls.attached(one, folder) for one in SECTIONS}
@@ -85,7 +84,6 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
     """Return the programs attached to a cgroup itself, in the order in which they run.
 
     Args:
-        cgroup: A cgroup v2 directory.
         names: A mount of bpffs; without it, no ``pin`` is read.
 
     Raises:
