@@ -59,8 +59,7 @@ class ProvenSocket(socket.socket):
     def __init__(self, name: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self.name_proofs: tuple[socket.socket, ...] = ()
-        """The sockets that prove the name, to be copied together with the listener. Empty without
-        CAP_NET_ADMIN."""
+        """Sockets that prove the name, copied with the listener; empty without CAP_NET_ADMIN."""
         try:
             self.setblocking(False)
             self.name_proofs = name_proofs.open_name_proofs(name[1:].encode())
@@ -93,7 +92,7 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
     """Return the pid of the trusted process that listens on each name.
 
     The pid is 0 if the process isn't in a visible PID namespace, or if its queue stays full. Names
-    without a trusted listener are omitted.
+    without a trusted listener are omitted. Blocks for up to half a second.
     """
     found = dict[str, int]()
     for name, sock in connect_each(names, _ANSWER_S, listens_soon=True):

@@ -24,7 +24,7 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 class BridgeEntries:
     """One MAC address's entries in any number of bridges.
 
-    Methods raise a SteeringError if the kernel refuses a change.
+    The constructor and the methods raise a SteeringError if the kernel refuses a request.
     """
 
     def __init__(self, mac: bytes) -> None:
@@ -36,9 +36,6 @@ class BridgeEntries:
         """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
         Returns: The interface indexes of the bridges that still exist.
-
-        Raises:
-            SteeringError: The kernel refuses an entry.
         """
         wanted = sorted(bridges)
         # Write all entries: the kernel sends no event for an entry that doesn't change.
@@ -54,11 +51,7 @@ class BridgeEntries:
         return frozenset(wanted) - missing
 
     def remove(self) -> None:
-        """Remove the entries of all bridges. Idempotent.
-
-        Raises:
-            SteeringError: The kernel refuses to list links or to remove an entry.
-        """
+        """Remove the entries of all bridges. Idempotent."""
         with explained("list interfaces"):
             messages = self._requests.list_all(rtnetlink.list_links())
         links = [rtnetlink.read_link(message).link for message in messages]

@@ -414,7 +414,7 @@ def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
     """Send requests that :func:`.remove_request` returned; entries that don't exist are ignored.
 
     Raises:
-        OSError: The kernel refused to remove another entry; the remaining entries were removed.
+        OSError: The kernel refused to remove an existing entry; other entries may be gone.
     """
     for _, code in requests.change(removals):
         if code != errno.ENOENT:

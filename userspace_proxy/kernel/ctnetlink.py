@@ -158,9 +158,9 @@ class EntryFilter(NamedTuple):
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
     ip: str = ""
-    """The dialled address; empty for any."""
+    """The dialled address; empty for any address."""
     port: int = 0
-    """The dialled port; 0 for any."""
+    """The dialled port; 0 for any port."""
     without: int = 0
     """Status bits that entries must not have; ignored before Linux 5.15."""
     are_reset: bool = False

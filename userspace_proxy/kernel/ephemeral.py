@@ -21,7 +21,7 @@ _ALL = range(1 << 16)
 
 
 class EphemeralPorts:
-    """The ephemeral ports of this process's network namespace."""
+    """The ephemeral ports of this process's network namespace; ``now`` is in monotonic seconds."""
 
     def __init__(self, path: Path = _RANGE) -> None:
         self._path = path

@@ -76,8 +76,10 @@ def list_addresses() -> tuple[str, ...]:
 def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...], bool]:
     """List the addresses of a network namespace, as in :attr:`NodeAddresses.current`.
 
-    Returns: The addresses, and whether they include all changes up to ``since`` (monotonic
-        seconds).
+    Returns: The addresses, and whether they are current as of ``since`` (monotonic seconds).
+
+    Raises:
+        OSError: The kernel refused the listing.
     """
     listed = listings.addresses(since)
     lent = frozenset(map(_index, _LENDERS))

@@ -183,11 +183,7 @@ class PreroutingAddress:
 
 
 def list_interfaces() -> InterfaceView:
-    """List the interfaces of this thread's network namespace.
-
-    Raises:
-        SteeringError: The kernel doesn't list interfaces.
-    """
+    """List the interfaces of this thread's network namespace; may raise a SteeringError."""
     with explained("list interfaces"):
         return read_interfaces(NodeListings.here(), Clocks.monotonic())[0]
 
@@ -195,8 +191,10 @@ def list_interfaces() -> InterfaceView:
 def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView, bool]:
     """List the interfaces of a network namespace.
 
-    Returns: The interfaces, and whether they include all changes up to ``since`` (monotonic
-        seconds).
+    Returns: The interfaces, and whether they are current as of ``since`` (monotonic seconds).
+
+    Raises:
+        OSError: The kernel refused the listing.
     """
     links, listed = listings.links(since), listings.addresses(since)
     addresses = [address for address in listed.items if ":" not in address.ip]

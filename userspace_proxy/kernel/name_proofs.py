@@ -79,7 +79,7 @@ def can_prove() -> bool:
 
 
 class ProvenNames:
-    """The names that processes with CAP_NET_ADMIN currently prove."""
+    """The names that processes with CAP_NET_ADMIN proved when this object was created."""
 
     def __init__(self) -> None:
         found = _LINE.finditer(_SHOWN.read_bytes())

@@ -23,7 +23,7 @@ from .trials import Ask, try_nftables
 Trial = Callable[[Sequence[bytes]], int]
 """Lets the kernel check an nftables transaction; returns the errno of a refusal, or 0."""
 PartsTrial = Callable[[Sequence[str]], Mapping[str, int]]
-"""Tries parts outside nftables by name; returns the errno of a refusal, or 0, for each."""
+"""Tries parts outside nftables; returns, by the part's name, the errno of a refusal, or 0."""
 
 # Errors of a kernel that lacks a part; other errors, such as ENOMEM, don't show what it supports.
 LACKS = frozenset(
@@ -251,7 +251,7 @@ def read_kernel_offers(
 
 
 def try_parts(names: Sequence[str]) -> dict[str, int]:
-    """Try kernel parts outside nftables; return the errno of a refusal, or 0, for each."""
+    """Try kernel parts outside nftables; return, by name, the errno of a refusal, or 0."""
     more = {name: need.trial for name, need in NEEDS.items() if need.trial}
     return trials.try_parts(names, more)
 

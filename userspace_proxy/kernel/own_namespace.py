@@ -13,7 +13,7 @@ _VARIABLE = "USERSPACE_PROXY_OWN_NETNS"
 
 
 def own_namespace_environment(pid: int) -> dict[str, str]:
-    """Return the environment variable for a proxy in a process's own namespace."""
+    """Return the environment variable for a proxy in a process's namespace; may raise OSError."""
     return {_VARIABLE: str(_inode(f"/proc/{pid}/ns/net"))}
 
 

@@ -108,8 +108,10 @@ def read_links_and_routes(
 ) -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...], bool]:
     """List the links of a network namespace, by interface index, and its routes, sorted.
 
-    Returns: Links, routes, and whether they include all changes up to ``since`` (monotonic
-        seconds).
+    Returns: Links, routes, and whether they are current as of ``since`` (monotonic seconds).
+
+    Raises:
+        OSError: The kernel refused the listing.
     """
     links, routes = listings.links(since), listings.routes(since)
     is_current = links.is_current and routes.is_current

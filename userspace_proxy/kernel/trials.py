@@ -93,7 +93,7 @@ def try_nftables(messages: Sequence[bytes]) -> int:
 
 
 def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
-    """Try kernel parts outside nftables; return the errno of a refusal, or 0, for each.
+    """Try kernel parts outside nftables; return, by name, the errno of a refusal, or 0.
 
     Args:
         more: The trials of parts that this module can't try.

@@ -105,11 +105,7 @@ def as_locked_memory() -> Iterator[None]:
 
 
 def create_map(name: str, spec: MapSpec) -> int:
-    """Return the descriptor of a new map.
-
-    Raises:
-        OSError: The kernel refused the map.
-    """
+    """Return the descriptor of a new map."""
     label = name.encode()[:_NAME_BYTES]
     if spec.type != _SOCKET_STORAGE:
         return _call(_MAP_CREATE, _MAP_FIELDS.pack(*spec, 0, 0, label, 0, 0, 0, 0))

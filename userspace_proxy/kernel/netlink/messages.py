@@ -166,11 +166,7 @@ def number_of(block: bytes) -> int:
 
 
 def is_last(block: bytes) -> bool:
-    """Return whether a datagram ends a listing.
-
-    Raises:
-        OSError: The kernel refused or aborted the listing.
-    """
+    """Return whether a datagram ends a listing; raise OSError if that was refused or aborted."""
     for kind, start, stop in deque(walk(block), maxlen=1):
         if kind in (DONE, ERROR):
             raise_refusal(error_of(block[start + HEADER.size : stop]))

@@ -37,7 +37,7 @@ _NAME, _UNIX_USER = 0, 7
 
 
 def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
-    """Return the uid of a connection's client; None if it isn't found in this network namespace.
+    """Return the uid of a connection's client; None if it isn't found here, or the kernel refuses.
 
     A socket belongs to the user that opened it. Blocks for a look-up in the kernel's hash table.
     """

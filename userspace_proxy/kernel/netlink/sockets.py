@@ -101,11 +101,7 @@ class Requests:
 
     @classmethod
     def open(cls, protocol: int) -> Self:
-        """Open a socket in this thread's network namespace.
-
-        Args:
-            protocol: A number such as :data:`NETLINK_ROUTE`.
-        """
+        """Open a socket for a protocol such as NETLINK_ROUTE in this thread's network namespace."""
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
             # Both options only reduce work, so ignore a failure: kernels before 4.20 lack
@@ -185,12 +181,10 @@ class Requests:
         return refused
 
     def transact(self, begin: bytes, changes: Sequence[bytes], end: bytes) -> Refused | None:
-        """Make all changes or none, as one transaction.
+        """Make all changes or none, as one transaction between the messages ``begin`` and ``end``.
 
         Args:
-            begin: The message that begins the transaction.
             changes: The requests; at least one.
-            end: The message that ends it.
 
         Returns: The first refused message; None if all changes were made.
 
@@ -281,7 +275,6 @@ class Events:
 
     Args:
         protocol: See :meth:`Requests.open`.
-        groups: The multicast groups to subscribe to.
         program: A filter that passes the relevant events; if empty, all events pass.
 
     Raises:

@@ -81,11 +81,7 @@ class Listing:
 
 
 class NftTable:
-    """One table in this thread's network namespace.
-
-    Raises:
-        SteeringError: A privilege or a kernel part is missing.
-    """
+    """One table in this thread's network namespace; the constructor may raise a SteeringError."""
 
     def __init__(self, name: str, family: int = INET, sock: socket.socket | None = None) -> None:
         self.name = name
@@ -269,11 +265,7 @@ def _all_but_changes_of(sender: int) -> list[bpf.Instruction]:
 
 
 class TableWatch:
-    """A watch on one table in this thread's network namespace.
-
-    Args:
-        ruleset: Provides the generation; its owner closes it.
-    """
+    """A watch on one table in this thread's namespace; the caller closes the ruleset."""
 
     def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:
         self._ruleset = ruleset

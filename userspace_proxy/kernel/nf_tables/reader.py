@@ -183,10 +183,7 @@ def read_set(message: Message) -> ListedSet:
 
 
 def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values in a message.
-
-    Verdicts have the form that :func:`.goto_chain` returns.
-    """
+    """Yield the keys and values in a message; verdicts are as :func:`.goto_chain` returns them."""
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:
