@@ -84,8 +84,7 @@ class PreviousWorkers:
         self.kept: dict[str, socket.socket] = {}
         """Sockets that the workers kept, by name; the caller may remove and close them."""
         self.on_entries: Callable[[AffinityEntries], None] = lambda _entries: None
-        """Called with affinity entries that arrive after :meth:`take_entries` for their Service
-        port."""
+        """Called with a Service port's affinity entries that arrive after :meth:`take_entries`."""
         self.on_drain: Callable[[], None] = lambda: None
         """Called once the workers have been ordered to drain."""
         self.ports: frozenset[int] = frozenset()

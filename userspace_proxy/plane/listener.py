@@ -103,7 +103,11 @@ class ListeningSockets:
         return dict(zip(self.workers, self.socks, strict=False))
 
     def choose(self, *, by_client: bool) -> None:
-        """Make the kernel choose a client's socket by the client's address, or at random."""
+        """Make the kernel choose a client's socket by the client's address, or at random.
+
+        Raises:
+            OSError: The kernel lacks the option to choose by the address.
+        """
         if by_client != self._by_client:
             self._by_client = by_client
             self._choose()

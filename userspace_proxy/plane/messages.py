@@ -191,10 +191,7 @@ class Report(_Message):
 
 
 class Observe(_Message):
-    """Answer with the observations since the last request, and apply new filters.
-
-    Without filters, observation stops.
-    """
+    """Answer with observations since the last request; apply new filters, or stop without any."""
 
     filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
     """A connection is observed if a filter matches it."""
@@ -262,7 +259,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """Figures in the order of :class:`EndpointCounters`."""
     dials: StreakPart | None = None
-    """Changes to the streak of failed dials; None if there are none."""
+    """Changes to the streak of failed dials; None without changes."""
     ends: StreakPart | None = None
     denials: StreakPart | None = None
     cuts: StreakPart | None = None
@@ -298,7 +295,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
     """All endpoints that are ejected now, each with the seconds until its next probe."""
     connect_times: DurationReport | None = None
-    """New connect times; None if there are none."""
+    """New connect times; None without new times."""
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
     """The clients that wait; None if no client waits."""

@@ -34,7 +34,6 @@ class PathProbes:
     """The probes of one proxy, in the event loop in which the first endpoint is added.
 
     Args:
-        note: Called with each result.
         schedule: Decides when to probe; None for a schedule with the default budget.
     """
 

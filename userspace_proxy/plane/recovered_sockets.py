@@ -35,7 +35,7 @@ class RecoveredSockets:
     def open(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], most: int, *, transparent: bool
     ) -> None:
-        """Open sockets at these addresses, up to a limit; skip addresses that can't be bound."""
+        """Open sockets until a limit or shortage is reached; skip addresses that can't be bound."""
         for protocol, at in wanted:
             if len(self._sockets) >= most:
                 break

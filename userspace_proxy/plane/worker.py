@@ -337,7 +337,7 @@ class Worker:
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
-        """Return the unreported counts of a group; None if there are none."""
+        """Return the unreported counts of a group; None if it has nothing to report."""
         differences = self._differences.get(number)
         if differences is None and group.has_news:
             differences = self._differences[number] = Differences(group)

@@ -215,8 +215,8 @@ class WorkerSlot:
     def drain(self, seconds: float) -> asyncio.Future[int]:
         """Drain the worker: wait up to ``seconds`` for connections to end, then reset the rest.
 
-        The future resolves to the number of reset connections, or to 0 if the process dies while it
-        drains. No replacement is started.
+        The future resolves to the number of reset connections, or to 0 if no process is running, or
+        the process dies while it drains. No replacement is started.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()
