@@ -342,11 +342,7 @@ class HolderLease:
         return other_user(self._services(), self._served_ports, asked, asking.workload, labels)
 
     async def _end(self, asked: Vote, *, is_asleep: bool) -> None:
-        """End a round if it was begun.
-
-        Args:
-            is_asleep: Whether the workload was scaled to zero.
-        """
+        """End a round if it was begun; ``is_asleep`` if the workload was scaled to zero."""
         if self._vote_counts.round == asked:
             over = Vote(asked.number, asked.services if is_asleep else (), is_over=True)
             await self._write(self._vote_counts._replace(round=over))

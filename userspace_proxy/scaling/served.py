@@ -37,7 +37,7 @@ class ServedByName(Protocol):
         """The ports whose clients wait while no endpoint is usable."""
 
     def of_group(self, group: Group) -> Served | None:
-        """Return the Service port of a group, if it is served."""
+        """Return the Service port of a group; None if it isn't served."""
 
     def of_service(self, service: ServiceKey) -> Collection[Served]:
         """Return a Service's served ports."""
@@ -47,7 +47,7 @@ class ServedByName(Protocol):
 
 
 def workload_of(served: Served) -> WorkloadKey | None:
-    """Return the workload that a port's Service names, if any."""
+    """Return the workload that a port's Service names; None if it names no workload."""
     name, wake = served.plan.key.name, served.plan.serving.handling.wake
     return None if wake is None else (name.service.namespace, wake)
 
