@@ -81,7 +81,11 @@ class _NamedAmong:
         return NameSlice.of(replace(item, key=key, endpoints=endpoints))
 
     def _substitute(self, endpoint: EndpointAddress) -> EndpointAddress | None:
-        """Return the placeholder and port of an endpoint; None if its host isn't a name."""
+        """Return an endpoint's placeholder and port, or None if it has no name.
+
+        Raises:
+            ValueError: The name or port is invalid, or the name isn't allowed.
+        """
         if isinstance(endpoint, str):
             host, colon, port = endpoint.rpartition(":")
             if not colon:
