@@ -59,7 +59,7 @@ class NftReader:
         has_passing: Whether to read sets to which packets add elements, or whose elements expire.
 
     Raises:
-        SteeringError: The kernel has no nftables, or permission is denied.
+        SteeringError: The kernel has no nftables, or permission is denied; also in ``chains``.
     """
 
     def __init__(self, is_own: IsOwn, *, has_passing: bool = False) -> None:
@@ -159,6 +159,9 @@ def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
     """Return other programs' chains, with the rules of some chains.
 
     These are the filter chains at the given hooks, and the chains that they reach.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or refuses a listing.
     """
     reader = NftReader(is_own, has_passing=True)
     try:

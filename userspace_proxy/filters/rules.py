@@ -347,15 +347,7 @@ def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
 
 
 def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Condition | None:
-    """Return the condition that a field is in a set, a map, or a range.
-
-    Args:
-        fresh: The loaded fields.
-        mask: The field's mask.
-
-    Returns:
-        None for other conditions.
-    """
+    """Return the condition that fields are in a set, map or range; None if it is unsupported."""
     found = one.attributes()
     if mask or not fresh:
         return None
