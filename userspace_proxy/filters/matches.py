@@ -63,6 +63,7 @@ _OF_IPV6 = {
 # The word that follows the protocol in nft's syntax.
 _PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
+_VALUES_SHOWN = 8
 WAYS = (MatchField.WAY_IN, MatchField.WAY_OUT)
 PORTS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
 
@@ -150,9 +151,13 @@ class Match:
         return self.in_words(field)
 
     def in_words(self, field: str) -> str:
-        """Return the condition in nft's syntax, with another word for its field."""
+        """Return the condition in nft's syntax, with another word for its field.
+
+        Of many values, only the first are shown.
+        """
         excluded = "! " if self.field is MatchField.TRANSLATED else "!= "
-        values = ",".join(map(str, self.values))
+        more = ["…"] if len(self.values) > _VALUES_SHOWN else []
+        values = ",".join([*map(str, self.values[:_VALUES_SHOWN]), *more])
         return f"{field} {excluded if self.is_inverted else ''}{values}".strip()
 
 

@@ -183,7 +183,7 @@ def find_partial_drop(
     pods = [
         pod for one in filter(has_clients, links) for pod in _pods_of(one, spans, has_names=by_link)
     ]
-    parts = [(one._replace(link=pod), _OF_SOME_PODS) for one in packets for pod in pods]
+    parts = [(one._replace(link=pod), _of_some(pod)) for one in packets for pod in pods]
     if len(parts) * len(steps) >= most:
         parts = []
     if any(one.field is MatchField.DRAWN for one in matches):
@@ -215,6 +215,10 @@ def _pods_of(
                 yield link._replace(networks=(ip_network(pod),))
 
 
+def _of_some(pod: PodLink) -> str:
+    return f", for packets of some of this node's pods, for example {pod.networks[0][0]}"
+
+
 def has_clients(link: PodLink) -> bool:
     """Return whether pods, or other hosts, may dial Services through a link.
 
@@ -228,7 +232,6 @@ _OF_OTHERS = re.compile(
     r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
 )
 _OF_PODS = ", for packets of this node's pods"
-_OF_SOME_PODS = ", for packets of some of this node's pods"
 _AT_RANDOM = ", for some packets"
 _ANSWERS = ", for endpoints' answers to the proxy"
 _OF_EARLY = "accept them in that chain, or delete what drops them"

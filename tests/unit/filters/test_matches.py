@@ -70,6 +70,8 @@ def test_a_condition_records_whether_it_matches_all_addresses_of_its_family(text
     assert listed.versions == versions
 
 
-def test_the_conntrack_state_dnat_is_parsed_as_a_status():
+def test_conntrack_states_are_parsed_and_many_are_cut():
     assert states(["dnat"]) == conditions("ct status dnat")[0]
     assert states(["established", "dnat"]) == conditions("ct state established,dnat")[0]
+    many = states([str(number) for number in range(9)])
+    assert str(many) == "ct state 0,1,2,3,4,5,6,7,…"

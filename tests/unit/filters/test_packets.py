@@ -31,7 +31,6 @@ def meets(text, packet):
         pytest.param("ct state new", WEB, True, id="new-connections"),
         pytest.param("… tcp dport 80", WEB, None, id="its-port-for-some"),
         pytest.param("…", WEB, None, id="not-understood"),
-        pytest.param("…", WEB, None, id="looked-up"),
         pytest.param("… udp dport 80", WEB, False, id="looked-up-for-another-protocol"),
         pytest.param("ct state established", WEB, False, id="open-connections"),
         pytest.param("ip daddr 10.96.7.2/32", WEB, False, id="another-address"),

@@ -96,6 +96,7 @@ USUAL = {
                 type filter hook input priority 0; policy drop;
                 ct state vmap { established : accept, related : accept, invalid : drop }
                 iif lo accept
+                iifname "cni0" ip saddr 10.244.2.1 drop
                 ip saddr { 10.244.0.0/16, 192.0.2.0/24 } accept
                 ip saddr 203.0.113.0/24 tcp dport 1024-65535 drop
             }
