@@ -114,7 +114,8 @@ def node_steps(
     yield from _firewalls(node, ports, client, subject.now)
     for incident in node.incidents:
         is_of_several = len(incident.services) > 1 and subject.service in incident.services
-        if is_of_several and incident.cause is not None:
+        # The step about firewalls states a chain that is only in doubt.
+        if is_of_several and incident.cause is not None and incident.mark is not None:
             what = f"{say(incident.cause, Form.SHORT)}: {incident.affected}"
             yield PathStep(None, "cause", f"{what}: {names_in_line(incident, NAMES_LENGTH)}")
 

@@ -257,9 +257,9 @@ def _served(
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
-    """Yield a step for each cause that affects several Services; the step names them."""
+    """Yield a step that names the Services for each cause of several, except chains in doubt."""
     for one in merged.incidents:
-        if len(one.incident.services) > 1:
+        if len(one.incident.services) > 1 and one.incident.mark is not None:
             what = format_incident(one, merged.now, len(merged.answered))
             names = names_in_line(one.incident, NAMES_LENGTH)
             yield PathStep(None, "cause", f"{what}: {names}")

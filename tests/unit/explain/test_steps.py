@@ -198,10 +198,11 @@ def test_no_firewall_step_exists_if_a_chain_is_blamed_or_steering_is_none(steeri
 
 def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence():
     doubt = Taken("x may take packets", "look", "ip x pre", is_certain=False)
-    explanation = explain(make_subject(answered(1, perhaps_taken=doubt)))
+    ports = answered(1, perhaps_taken=doubt), make_port("cart", perhaps_taken=doubt)
+    explanation = explain(make_subject(*ports))
     (step,) = steps_of(explanation, "firewall")
     assert (step.level, step.what, step.hint) == (None, doubt.what, doubt.hint)
-    assert steps_of(explanation, "note") == []
+    assert steps_of(explanation, "note") == steps_of(explanation, "cause") == []
     assert explanation.sentence.endswith(f"; {doubt.what}")
     assert explanation.next == "nft list chain ip x pre"
     known = [FirewallFacts("ip x pre", "its policy is drop", "insert a rule")]
@@ -307,6 +308,4 @@ def test_a_cause_of_several_services_is_a_step_that_names_them(names, shown):
     dead = [make_port(name, endpoints=(make_dead_endpoint("10.244.9.9:8080"),)) for name in names]
     subject.node.incidents = Incidents(make_view(*dead)).all()
     steps = steps_of(explain(subject), "cause")
-    assert [(step.level, "shop/a, shop/web" in step.what) for step in steps] == [
-        (None, True)
-    ] * shown
+    assert [step.level for step in steps if "shop/a, shop/web" in step.what] == [None] * shown
