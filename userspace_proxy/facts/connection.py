@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple, TypedDict, get_type_hints
 import msgspec
 
 from ..causes.cause import CauseCode
+from ..causes.endpoints import UNANSWERED_FLOW_S
 from ..model import PortKey, ServicePortName, SocketAddress, ip_of
 from ..model.connection_ends import EndedBy, EndReason
 
@@ -142,6 +143,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """Why the client got no answer, or only part of one; null if neither, or if unknown."""
 
     def __post_init__(self) -> None:
+        if self.kind == "flow" and (self.first_byte_s or 0) >= UNANSWERED_FLOW_S:
+            self.code = self.code or CauseCode.ENDPOINT_ANSWERS_LATE
         # If an endpoint accepted the connection, only workers know the reason, and set the code.
         if self.code is not None or self.first_byte_s is not None:
             return

@@ -204,6 +204,7 @@ def test_an_invalid_connection_record_raises_a_decode_error(line):
         pytest.param(served(sent_bytes=0, received_bytes=0), False, id="not-asked"),
         pytest.param(served(sent_bytes=0), True, id="not-passed-on"),
         pytest.param(flow(sent_bytes=0), False, id="an-empty-datagram"),
+        pytest.param(flow(first_byte_s=8.0), True, id="a-late-datagram"),
         pytest.param(flow(sent_bytes=0, first_byte_s=None), True, id="no-datagram"),
     ],
 )

@@ -182,7 +182,6 @@ def test_nodes_lagging_in_the_same_way_share_a_line():
 def test_another_lagging_service_is_ignored():
     steps = behind_steps("shop/web", [web(A)], nodes(answer("node-1", web(B), behind=("shop/db",))))
     assert [(step.level, step.what) for step in steps] == [(Level.OK, "as planned on 1 node")]
-    # A Service that isn't served, as its label excludes it, has no ports.
     assert behind_steps("shop/web", [], nodes(answer("node-1", web(A))))[0].level is None
 
 
