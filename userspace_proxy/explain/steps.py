@@ -194,7 +194,8 @@ def port_steps(
         yield _path(port, subject)
     if client:
         level, said = say_client(port, client)
-        yield PathStep(level, "client", said)
+        may_drop = port.doubt or (subject.node is not None and subject.node.firewalls)
+        yield PathStep(None if may_drop and level is Level.OK else level, "client", said)
     yield _endpoints(port, subject.now)
     if port.waits.waiting and not port.state.word.waits:
         held = waiting_clients(port.waits.waiting, port.waits.longest_s, port.protocol)

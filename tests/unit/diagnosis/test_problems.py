@@ -113,7 +113,6 @@ def test_a_brief_failure_to_write_the_state_is_not_reported():
 
 
 def test_without_problems_the_number_of_service_ports_is_shown():
-    # It isn't known of one of them whether clients are answered.
     assert summarise(make_calm_view(), NOW).verdict == "No problems. 4 Service ports."
     assert summarise(make_view(), NOW).verdict == "No problems. No Services yet."
 

@@ -353,6 +353,7 @@ def of_steps() -> Iterator[tuple[str, Explanation]]:
     for name, subject, client in (
         ("all clients are admitted", make_subject(), "10.0.0.1"),
         ("a client in a range", ranges, "192.0.2.9"),
+        ("a client that a chain may drop", make_subject(firewalls=(CHAIN,)), "10.0.0.1"),
         ("a client in no range", ranges, "10.0.0.1"),
         ("a client where a policy drops some", front, "198.51.100.1"),
         ("a client of another family", make_subject(), "fd00::1"),
