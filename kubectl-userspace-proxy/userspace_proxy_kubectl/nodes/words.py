@@ -17,7 +17,7 @@ from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.dated import last_answer
-from userspace_proxy.facts import Level
+from userspace_proxy.facts import Level, PortFacts
 from userspace_proxy.facts.units import in_order, plural
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.status.incident_words import since
@@ -166,7 +166,7 @@ def _evidence(port: MergedPort, why: str, total: int, above: Collection[object])
     quiet = {node: one.connections for node, one in unserved.items() if one.is_without_answer}
     count = sum(max(0, one) for one in quiet.values())
     if not count or any(one.doubt for one in unserved.values()):
-        causes = {node: one.doubt or one.last_minute.cause for node, one in unserved.items()}
+        causes = {node: _doubt(one) for node, one in unserved.items()}
         found = {node: cause for node, cause in causes.items() if cause is not None}
         if all(same_cause(cause) in above for cause in found.values()):
             return ""
@@ -186,6 +186,12 @@ def _denials(port: MergedPort, total: int) -> Iterator[str]:
                 found.setdefault(same_cause(cause), (cause, []))[1].append(node)
     for cause, nodes in islice(found.values(), _CAUSES):
         yield f"{_say(cause)}{_unless_all(nodes, total)}"
+
+
+def _doubt(port: PortFacts) -> Cause | None:
+    """Return why clients may get no answer: now, in the last minute, or as an endpoint was last."""
+    past = next((one.cause for one in port.endpoints if one.cause is not None), None)
+    return port.doubt or port.last_minute.cause or past
 
 
 def _unless_all(nodes: Collection[str], total: int) -> str:

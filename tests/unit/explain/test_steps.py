@@ -98,11 +98,6 @@ def test_invalid_objects_of_other_services_are_one_step_with_their_number():
     assert step.what.endswith(": m/a.yaml:0: wrong (and 2 more)")
 
 
-def test_an_address_that_refuses_clients_has_a_neutral_mark():
-    explanation = explain(make_subject(make_port(endpoints=())))
-    assert {step.level for step in steps_of(explanation, "address")} == {None}
-
-
 def test_kernel_connection_counts_are_shown_only_for_a_running_proxy():
     port = replace(make_port(), path=PathView(DataPath.KERNEL))
     for is_live, count in ((True, 1), (False, 0)):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
+    answers_flows_late,
     denies,
     dropped_here,
     no_host,
@@ -154,11 +155,13 @@ def make_unanswered() -> AllNodes:
         turned_away=[ON_OTHERS.replace(count=7)],
         **QUIET,
     )
+    late = answers_flows_late(POD).replace(when=When.PAST, count=9)
+    slow = web(answering(cause=late, is_past=True), name="slow", protocol="UDP", refused=9)
     here = flows("dns"), web(answering(), name="local")
     elsewhere = flows("dns", unanswered=9), away
     return all_of(
         *(
-            answer_of(f"node-{number}", flows("syslog", unanswered=12), *others)
+            answer_of(f"node-{number}", flows("syslog", unanswered=12), slow, *others)
             for number, others in enumerate((here, elsewhere, elsewhere), 1)
         )
     )
