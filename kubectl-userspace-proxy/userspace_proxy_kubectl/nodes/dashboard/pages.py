@@ -298,7 +298,7 @@ def _about(row: NodeRow) -> str:
 
 def _row(port: MergedPort, look: ClusterLook) -> Row:
     key, endpoints = port.key, port.endpoints
-    known = len(look.merged.answered) - len(port.missing)
+    known = len(look.merged.answered)
     minute, words = look.lately.minute(key), format_port(port, look.merged)
     tags = [port.first.protocol] if port.first.protocol != "TCP" else []
     tags += [key.family] if key.family not in ("", "IPv4") else []
