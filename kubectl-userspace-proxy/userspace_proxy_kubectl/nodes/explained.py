@@ -64,10 +64,9 @@ def with_nodes(
         invocation: The user's command, from which the next command is derived.
     """
     late = [step.what for step in behind if step.level is Level.TROUBLE]
-    served = (
-        _served(port, merged, invocation, is_everywhere=not (late or merged.silent))
-        for port in merged.ports
-    )
+    served = [_served(port, merged, invocation) for port in merged.ports]
+    if late or merged.silent:
+        served = [replace(one, level=None) if one.level is Level.OK else one for one in served]
     steps = (_answers(merged), *served, *_of_several(merged), *behind)
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
@@ -101,12 +100,11 @@ def _proved(part: PathPart, port: MergedPort | None) -> PathPart:
     Args:
         port: The Service port on all nodes; None if no node has it.
     """
-    mark = None if port is None else port.mark
-    states = set() if port is None else {group.state for group in port.groups}
-    is_reached = mark is not None and states.isdisjoint(_UNREACHED)
+    mark, groups, endpoints = (port.mark, port.groups, port.endpoints) if port else (None, (), ())
+    is_reached = mark is not None and all(group.state not in _UNREACHED for group in groups)
     proven = {ADDRESS: is_reached, _ENDPOINTS: mark is Level.OK}
-    found = port.endpoints if port is not None else ()
-    answers = tuple(f"{one.address}{end}" for one in found if one.level is Level.OK for end in ": ")
+    well = [one.address for one in endpoints if one.level is Level.OK]
+    answers = tuple(f"{address}{end}" for address in well for end in ": ")
 
     def proved(step: PathStep) -> PathStep:
         if step.topic not in proven:
@@ -244,16 +242,13 @@ def _of_all(merged: Merged) -> list[NodeFinding]:
     return [one for one in merged.findings if one.cause.code in _OF_ALL]
 
 
-def _served(
-    port: MergedPort, merged: Merged, invocation: Invocation, *, is_everywhere: bool
-) -> PathStep:
+def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
     if words := cause and command(cause):
         hint = invocation.kubectl(words)
-    mark = None if port.mark is Level.OK and not is_everywhere else port.mark
-    return PathStep(mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:

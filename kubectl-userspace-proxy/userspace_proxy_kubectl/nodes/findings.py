@@ -186,8 +186,7 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
     """Yield the findings that a node's answer, or the lack of one, shows by itself."""
     if (cause := answer.problem) is not None:
         # An agent that has never run may be starting, as during an update.
-        has_run = answer.agents or cause.get("has_ended")
-        level = Level.TROUBLE if has_run else Level.ATTENTION
+        level = Level.TROUBLE if answer.agents or cause.get("has_ended") else Level.ATTENTION
         yield _Said(cause.fact, level, cause)
     if len(answer.agents) > 1:
         cause = several_agents(tuple(f"{one.namespace}/{one.pod}" for one in answer.agents))
