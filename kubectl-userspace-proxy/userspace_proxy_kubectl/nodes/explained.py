@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode
-from userspace_proxy.causes.nodes import listed
+from userspace_proxy.causes.endpoints import node_silent
+from userspace_proxy.causes.nodes import listed, path_fails
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
@@ -252,12 +253,17 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
-    """Yield a step that names the Services for each cause of several, except chains in doubt."""
+    """Yield a step for each cause that is a node's, or of several Services, which it names.
+
+    Chains in doubt have no step.
+    """
     for one in merged.incidents:
+        what = format_incident(one, merged.now, len(merged.answered))
         if len(one.incident.services) > 1 and one.incident.mark is not None:
-            what = format_incident(one, merged.now, len(merged.answered))
             names = names_in_line(one.incident, NAMES_LENGTH)
             yield PathStep(None, "cause", f"{what}: {names}")
+        elif one.cause.row in (node_silent, path_fails):
+            yield PathStep(None, "cause", what, remedy(one.cause))
 
 
 def _cause(port: MergedPort) -> Cause | None:

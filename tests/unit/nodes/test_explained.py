@@ -7,6 +7,7 @@ from tests.unit.status.views import make_endpoint, make_frontend, make_port, mak
 from userspace_proxy.causes.endpoints import (
     NO_DATAGRAM_HINT,
     no_host,
+    node_silent,
     refuses,
     silent,
     unreachable,
@@ -147,6 +148,15 @@ def test_a_cause_of_several_services_is_named_with_them():
     (step,) = [step for step in last_part(one) if step.topic == "cause"]
     assert step.level is None
     assert step.what.endswith("shop/api, shop/web")
+
+
+def test_a_node_that_fails_all_endpoints_on_it_is_named_with_a_remedy():
+    """Users looked at the pods of a node that was down."""
+    gone = [failing(silent(at).replace(first_at=1.0), node="node-3") for at in (A, B)]
+    one = explained(nodes(answer("node-1", make_port("web", endpoints=tuple(gone)))))
+    (step,) = [step for step in last_part(one) if step.topic == "cause"]
+    assert step.what.startswith("node-3 does not answer, seen on node-1")
+    assert step.hint == remedy(node_silent("node-3"))
 
 
 def test_a_suggested_command_queries_the_same_cluster():
