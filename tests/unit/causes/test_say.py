@@ -11,7 +11,6 @@ from userspace_proxy.causes.endpoints import (
     denies,
     no_datagram,
     no_host,
-    no_route,
     node_silent,
     refuses,
     resets,
@@ -139,13 +138,9 @@ def test_a_previously_unreachable_endpoint_keeps_the_route_remedy(host):
 @pytest.mark.parametrize(
     ("cause", "clue"),
     [
-        (silent(POD), "first on the pod's node: `sysctl net.ipv4.ip_forward`; FORWARD chains"),
         (silent("[fd00::8]:80"), "`sysctl net.ipv6.conf.all.forwarding`"),
         (silent("[fd00::8]:80"), "in the pod (`ip -6 route`)"),
         (unreachable(POD), "FORWARD chains on both nodes (`nft list ruleset`)"),
-        (no_host(POD, "eth0"), "whether that link works"),
-        (no_route(POD), "look at the CNI plugin on this node"),
-        (refuses(POD, was_open=True), "a firewall on the way rejects packets, also on the pod's"),
     ],
 )
 def test_the_remedy_for_an_endpoint_that_answers_other_nodes_suspects_the_way(cause, clue):
@@ -183,6 +178,7 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
     [
         pytest.param(refuses("10.244.0.9:80"), "web-7", DESCRIBE, id="of-the-endpoint's-pod"),
         pytest.param(refuses("10.244.0.9:80"), "", SLICES, id="of-an-endpoint-without-a-pod"),
+        pytest.param(refuses("10.244.0.9:80").replace(host=HOST), "", "", id="of-a-host"),
         pytest.param(node_silent("node-7"), "", "describe node node-7", id="of-the-row"),
         pytest.param(EMPTY, "", "get pods -n shop --show-labels", id="of-the-code"),
         pytest.param(EMPTY, "web-7", "edit service -n shop web", id="of-a-pod-that-was-named"),

@@ -1,7 +1,6 @@
 """Tests of when no next command is suggested; ``words.txt`` contains the others."""
 
 import shlex
-from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint, make_port
 from userspace_proxy.causes.cause import CauseCode, as_read
@@ -40,14 +39,6 @@ def test_the_next_command_about_an_endpoint_shows_its_pod_or_the_slice_without_o
         subject = make_subject(port, service="shop/web")
         words = api.kubectl(kubectl_words(DEAD, "shop/web", pod))
         assert next_command(DEAD, subject, api) == words
-
-
-def test_kubectl_is_not_suggested_for_a_host_outside_the_cluster():
-    dead = DEAD.replace(host="db.example.com")
-    subject = make_subject(make_port(endpoints=(make_endpoint(object_of(dead)),)))
-    api = Invocation(source=("--kubeconfig=k",))
-    assert next_command(dead, subject, api) == api.again(subject.service, "--probe")
-    assert next_command(dead, subject, replace(api, has_dialled=True)) == ""
 
 
 def test_the_next_commands_match_the_recorded_page():

@@ -71,8 +71,7 @@ def test_merged_streaks_keep_the_latest_failure():
 def test_a_failed_probe_updates_the_streak_without_being_counted():
     streak = streak_of((1.0, Failure.REFUSED))
     streak.still_fails(9.0, Failure.HOST_UNREACHABLE)
-    turned = StreakPart(-1.0, 1, 1.0, 9.0, Failure.HOST_UNREACHABLE, turned_at=9.0)
-    assert streak.whole() == turned
+    assert streak.whole() == StreakPart(-1.0, 1, 1.0, 9.0, Failure.HOST_UNREACHABLE, turned_at=9.0)
     streak.succeeded_at = 10.0
     streak.still_fails(11.0, Failure.REFUSED)
     assert not streak.is_on

@@ -37,9 +37,8 @@ SILENT = silent(POD).replace(first_at=SINCE)
 def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently():
     """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
     assert extent_of((), 1, ("b",)) is Extent.SOME, "it is not ready"
-    # A firewall of the node fails dials with EPERM.
     dropped = fails(POD, "not-permitted", "Operation not permitted")
-    assert extent_of([dropped], 1, ("b",)) is Extent.PATH
+    assert extent_of([dropped], 1, ("b",)) is Extent.PATH, "by a firewall of the node"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,6 @@ def test_a_cause_of_several_services_is_named_with_them():
 
 
 def test_a_node_that_fails_all_endpoints_on_it_is_named_with_a_remedy():
-    """Users looked at the pods of a node that was down."""
     gone = [failing(silent(at).replace(first_at=1.0), node="node-3") for at in (A, B)]
     one = explained(nodes(answer("node-1", make_port("web", endpoints=tuple(gone)))))
     (step,) = [step for step in last_part(one) if step.topic == "cause"]
