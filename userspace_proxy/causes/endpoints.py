@@ -31,8 +31,11 @@ UNANSWERED_FLOW_S = 2
 """Seconds without a datagram after which a UDP flow counts as unanswered. DNS servers may take a
 second for names that they must forward; most resolvers wait 5 s (resolv.conf(5), ``timeout``)."""
 
-_FIREWALL = "look for a NetworkPolicy or firewall that"
-_HERE = "packets to or from it, on this node, the pod's or in the pod: `nft list ruleset`"
+_FIREWALL = "look for a NetworkPolicy (it must admit this node's address, too) or firewall that"
+_HERE = (
+    "packets to or from it, on this node, on its own or in the pod: `nft list ruleset`, "
+    "`bpftool net`"
+)
 _RP_FILTER = "`nstat -az TcpExtIPReversePathFilter`"
 _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
