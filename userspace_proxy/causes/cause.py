@@ -318,6 +318,8 @@ class CauseRow(Generic[P]):
     """Whether all endpoints on an unreachable host have this cause."""
     kubectl: str = ""
     """Arguments of the ``kubectl`` command that shows more; empty to use the code's arguments."""
+    on_node: Text = ""
+    """The command that shows more on the node, where the fault is; empty to use ``kubectl``."""
     shared: Sequence[str] | None = None
     """The parameters that identify the cause across Services. If None, a cause about an endpoint is
     identified by the endpoint, and any other cause belongs to its Service."""

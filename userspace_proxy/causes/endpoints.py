@@ -36,6 +36,7 @@ _HERE = (
     "packets to or from it, on this node, on its own or in the pod: `nft list ruleset`, "
     "`bpftool net`"
 )
+_ALL_RULES = "nft list ruleset; iptables-legacy-save"
 _RP_FILTER = "`nstat -az TcpExtIPReversePathFilter`"
 _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
@@ -156,6 +157,7 @@ silent = _endpoint(
     CauseCode.ENDPOINT_SILENT,
     past="did not answer",
     hint="Accept them in that chain first, or delete what drops or translates them",
+    on_node=_ALL_RULES,
     shared=("rule",),
 )
 def dropped_here(at: At, rule: str) -> str:
@@ -263,6 +265,7 @@ route_prohibits = _endpoint(
     "is unreachable: a route or routing rule of this node prohibits it",
     past="was unreachable",
     hint=_prohibits_hint,
+    on_node="ip route show table all type prohibit",
 )
 """A route or routing rule of this node prohibits dials."""
 
@@ -354,6 +357,12 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
     ),
 }
 """The meaning of errors beyond their texts, with remedies."""
+_ON_NODE: Mapping[str, str] = {
+    Failure.BLACKHOLE: "ip route show table all type blackhole",
+    Failure.NOT_PERMITTED: _ALL_RULES,
+    Failure.NO_ACCESS: "ip rule",
+}
+"""The commands that show what makes dials fail on this node."""
 
 
 def _meaning(failure: str) -> str:
@@ -369,6 +378,7 @@ def _fails_hint(at: At, failure: str, error: str) -> str:
     past="could not be dialled",
     short=lambda at, failure, error: f"can't be dialled{_meaning(failure)}",
     hint=_fails_hint,
+    on_node=lambda at, failure, error: _ON_NODE.get(failure, ""),
 )
 def fails(at: At, failure: str, error: str) -> str:
     """Dials fail with another error; ``error`` is the text of its errno."""

@@ -128,8 +128,9 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
         pod: The name of the pod that is the cause; empty if unknown. An endpoint's pod is unknown
             if its slice names none, so that only the slice shows who has written the address.
     """
-    if cause.host not in ("", ip_of(object_of(cause))):
-        return ""  # kubectl shows nothing about a host that is given by a DNS name
+    # kubectl shows nothing about a host that is given by a DNS name.
+    if _written(cause.row.on_node, cause) or cause.host not in ("", ip_of(object_of(cause))):
+        return ""
     row, traits, of_slices = cause.row, cause.code.traits, CauseCode.NO_SLICE.traits.kubectl
     words = row.kubectl or (of_slices if row.is_of_slices else "")
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
@@ -150,4 +151,4 @@ def on_node(cause: Cause) -> str:
             return shell_command(tool, *of_table, "-S", name)
         case [family, table, *name]:
             return shell_command("nft", "list", "chain", family, table, " ".join(name))
-    return cause.code.traits.on_node
+    return _written(cause.row.on_node, cause, is_quoted=True) or cause.code.traits.on_node

@@ -9,11 +9,14 @@ from userspace_proxy.causes.endpoints import (
     answers_late,
     cuts_off,
     denies,
+    dropped_here,
+    fails,
     no_datagram,
     no_host,
     node_silent,
     refuses,
     resets,
+    route_prohibits,
     sends_nothing,
     silent,
     unreachable,
@@ -168,6 +171,7 @@ def test_the_remedy_for_an_endpoint_by_name_mentions_no_pod(cause):
         assert not [word for word in words if word in text]
 
 
+PROHIBITED = route_prohibits(POD)
 EMPTY = selects_no_pod("shop/web", 1, "app=web", ("pods",))
 DESCRIBE = "describe pod -n shop web-7"
 SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
@@ -184,12 +188,8 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
         pytest.param(EMPTY, "web-7", "edit service -n shop web", id="of-a-pod-that-was-named"),
         pytest.param(none_undrained(1, (), "shop/web"), "", SLICES, id="of-slices"),
         pytest.param(source_denied(()), "", "", id="nothing-shows-more"),
-        pytest.param(
-            refuses("10.244.0.9:80"),
-            "$(reboot)",
-            DESCRIBE.replace("web-7", "'$(reboot)'"),
-            id="quoted",
-        ),
+        pytest.param(refuses(POD), "a b", "describe pod -n shop 'a b'", id="quoted"),
+        pytest.param(PROHIBITED, "web-7", "", id="of-this-node"),
     ],
 )
 def test_a_kubectl_command_shows_details_of_a_cause(cause, pod, words):
@@ -201,17 +201,16 @@ def test_a_kubectl_command_shows_details_of_a_cause(cause, pod, words):
     [
         pytest.param(not_listening("", "", "ip nat K"), "nft list chain ip nat K", id="a-chain"),
         pytest.param(not_listening("", "", "ip x a b"), "nft list chain ip x 'a b'", id="a-blank"),
-        pytest.param(
-            not_listening("", "", "legacy ip filter FORWARD"),
-            "iptables-legacy -S FORWARD",
-            id="a-legacy-chain",
-        ),
+        pytest.param(not_listening("", "", "legacy ip filter F"), "iptables-legacy -S F", id="old"),
         pytest.param(
             not_listening("", "", "legacy ip6 mangle K"),
             "ip6tables-legacy -t mangle -S K",
             id="of-ipv6",
         ),
         pytest.param(not_listening("in use", ""), "ss -Hlntup", id="of-the-code"),
+        pytest.param(PROHIBITED, "ip route show table all type prohibit", id="of-the-row"),
+        pytest.param(dropped_here(POD, "rule"), "nft list ruleset; iptables-legacy-save", id="all"),
+        pytest.param(fails(POD, "no-access", "Permission denied"), "ip rule", id="of-parameters"),
         pytest.param(refuses("10.244.0.9:80"), "", id="nothing"),
     ],
 )
