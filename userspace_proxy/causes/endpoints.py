@@ -608,9 +608,8 @@ def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
 
 @cause(
     CauseCode.OUT_OF_PORTS,
-    hint="`ss -s` on this node counts what holds source ports: widen the range (sysctl "
-    "net.ipv4.ip_local_port_range), reuse ports earlier (net.ipv4.tcp_tw_reuse=1), or let clients "
-    "keep connections open",
+    hint="`ss -s` on this node counts what holds source ports: widen ip_local_port_range (sysctl, "
+    "net.ipv4), reuse ports earlier (tcp_tw_reuse=1), or let clients keep connections open",
     shared=(),
 )
 def out_of_ports() -> str:

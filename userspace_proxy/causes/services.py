@@ -17,8 +17,7 @@ NOTES_MAX = 10
 has its own copy."""
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints. `ss -ltnp` on this node shows "
-    "what holds the port: end that, or give the Service another healthCheckNodePort; it is retried "
-    "every second"
+    "what holds the port: end that, or change healthCheckNodePort; it is retried every second"
 )
 """What follows if a health check node port doesn't answer, and the remedy."""
 
