@@ -8,7 +8,13 @@ import pytest
 from userspace_proxy.dataplane import Tuning, endpoint_group, tcp_accounts
 from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog
 from userspace_proxy.facts.connection_outcome import AT_END_S, OWED_AFTER_S
-from userspace_proxy.kernel.tcp_state import is_connected, silence, since_sent_s
+from userspace_proxy.kernel.tcp_state import (
+    LOSS_S,
+    is_connected,
+    is_lost_to,
+    silence,
+    since_sent_s,
+)
 from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndReason
 
@@ -91,6 +97,39 @@ async def test_a_client_leaving_after_a_second_without_an_answer_counts_as_unans
     getattr(client, leave)()
     await until(lambda: noted(rig, counters) == (1, Failure.UNANSWERED))
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("failure", [Failure.NOT_TO_CLIENT, Failure.NOT_TO_ENDPOINT])
+async def test_packets_lost_before_a_client_leaves_are_attributed_to_the_unreached_side(
+    rig, failure, leave
+):
+    client, server, counters = await connect(rig)
+    await server.send(b"part of an answer")
+    assert await client.read() == b"part of an answer"
+    (connection,) = rig.connections.open
+    is_of_client = failure is Failure.NOT_TO_CLIENT
+    sender, receiver = (server, client) if is_of_client else (client, server)
+    drop(receiver.sock, LARGE)
+    await sender.send(bytes(3000))
+    up, began = connection.up, connection.exchange.answered_at
+    await until(lambda: is_lost_to(up.source if is_of_client else up.sink), "it is sent again")
+    await until(lambda: connection.reactor.clock() - began >= LOSS_S)
+    getattr(client, leave)()
+    await until(lambda: counters.cuts.part.failures)
+    assert counters.cuts.part.failure is failure
+
+
+async def test_an_unanswered_client_whose_packets_were_lost_is_attributed_to_the_loss(rig):
+    client, server, counters = await connect(rig)
+    drop(server.sock, LARGE)
+    await client.send(bytes(3000))
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up and is_lost_to(connection.up.sink), "it is sent again")
+    await is_silent(rig)
+    client.close()
+    await until(lambda: noted(rig, counters)[0])
+    assert noted(rig, counters) == (1, Failure.NOT_TO_ENDPOINT)
 
 
 async def test_an_unanswered_client_is_dated_by_its_fin_and_a_later_byte_counts_as_late(rig):
