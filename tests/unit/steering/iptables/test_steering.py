@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import KernelOffers
-from userspace_proxy.model import Frontend, IPFamily, Protocol
+from userspace_proxy.model import Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.iptables import IptablesSteering
 
@@ -34,6 +34,22 @@ async def test_the_helper_of_an_ip_family_starts_with_its_first_frontend(steerin
     )
     assert await steering.repair() == 0
     assert (steering.unguarded, steering.helper_restarts) == ("", 0)
+
+
+async def test_other_programs_chains_are_named_that_drop_packets_at_a_proxy_port_or_endpoint(
+    node, steering
+):
+    await steering.apply({WEB: 36001, DNS: REFUSE})
+    node.run(
+        "nft 'table ip evil { "
+        "chain in { type filter hook input priority 0; tcp dport 36001 drop; }; "
+        "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; }'"
+    )
+    await steering.repair()
+    assert steering.unsteered.keys() == {WEB}
+    endpoints = [SocketAddress(f"10.244.0.{number}", 80) for number in (7, 8)]
+    dropping = [steering.dropping_chain(one, Protocol.TCP) for one in endpoints]
+    assert [bool(chain) for chain in dropping] == [True, False]
 
 
 async def test_rules_outlive_the_helpers_and_are_recovered_and_removed_later(node, steering):
