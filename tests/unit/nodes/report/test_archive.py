@@ -36,16 +36,6 @@ def test_an_archive_contains_no_facts_about_the_creating_machine(tmp_path):
     assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
 
 
-def test_an_existing_file_is_replaced_only_on_request(tmp_path):
-    path = tmp_path / "a.tar.gz"
-    path.write_bytes(b"mine")
-    with pytest.raises(ArchiveError, match=r"exists .give another name, or --overwrite"):
-        write_archive(path, FILES, made_at=NOW)
-    assert path.read_bytes() == b"mine"
-    write_archive(path, FILES, made_at=NOW, replaces=True)
-    assert len(contents_of(path)) == 2
-
-
 def test_a_file_created_while_the_archive_is_written_is_kept(tmp_path):
     path = tmp_path / "a.tar.gz"
 

@@ -83,16 +83,6 @@ def test_a_list_at_an_unavailable_revision_is_followed_by_a_list_of_the_newest_s
     assert not position.list_expired()
 
 
-def test_expired_pages_are_followed_by_an_unpaginated_list():
-    position = Position()
-    position.page_done("1000", "a")
-    assert position.list_expired()
-    assert position.list_query() == {}
-    assert not position.list_expired()
-    assert position.page_done("1009", "")
-    assert position.watch_query(1)["resourceVersion"] == "1009"
-
-
 def test_an_aborted_list_restarts_with_its_first_page():
     position = Position()
     position.page_done("1000", "a")

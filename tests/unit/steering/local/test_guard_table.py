@@ -64,10 +64,3 @@ def test_the_guard_table_has_a_set_per_kind_and_family_and_two_chains():
 @pytest.mark.parametrize(("ranges", "expected"), [((), 2), (("10.96.0.0/16", "fd00::/112"), 4)])
 def test_the_input_chain_jumps_to_the_guard_for_single_addresses_and_ranges(ranges, expected):
     assert len(rules(write_guard("ours", ranges), "input")) == expected
-
-
-def test_without_socket_lookup_the_guard_omits_the_socket_check():
-    with_sockets = rules(write_guard("ours", ()), "guard")
-    without = rules(write_guard("ours", (), checks_sockets=False), "guard")
-    assert [rule for rule in with_sockets if "socket" not in rule] == without
-    assert len(with_sockets) == len(without) + 2

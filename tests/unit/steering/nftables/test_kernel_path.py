@@ -64,6 +64,24 @@ def test_a_new_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
     assert path.in_force() == {}
 
 
+def test_sources_are_masqueraded_if_replies_would_bypass_this_node(node, path):
+    path.load({WEB: BOTH})
+    listed = node.run(f"nft list chain {TABLE} source; nft list chain {TABLE} postrouting")
+    masquerading = """
+        iif . oif @same_link masquerade fully-random
+        fib saddr type local accept
+        iif 0 masquerade fully-random
+        iif @links accept
+        oif @links accept
+        masquerade fully-random
+    }"""
+    assert [*map(str.strip, masquerading.split("\n"))][1:] == [*map(str.strip, listed.split("\n"))][
+        2:9
+    ]
+    for ours in ("forwarded4", "forwarded6", "ranged4", "ranged6"):
+        assert f" . ct original proto-dst @{ours} goto source\n" in listed
+
+
 def test_replacing_endpoints_by_equally_many_writes_no_rules(node, path):
     path.load({WEB: BOTH})
     before = node.run(f"nft -a list table {TABLE} | grep -v elements")
@@ -239,6 +257,7 @@ def test_container_interfaces_are_added_to_and_removed_from_the_links_set(node, 
     node.run("ip link del v1; ip link add v0 type veth; ip link set v0 up")
     assert path.repair() == 0
     assert '"v0"' in node.run(f"nft list set {TABLE} links")
+    assert '"v0" . "v0"' in node.run(f"nft list set {TABLE} same_link")
     node.run("ip link del v0")
     assert path.repair() == 0
     assert "elements" not in node.run(f"nft list set {TABLE} links")
@@ -276,11 +295,13 @@ BOTH_FAMILIES = {
 
 def test_kernel_path_connections_are_counted_per_frontend_without_drift(node, path, dial):
     web, cart, six = SERVICES
-    path.load(BOTH_FAMILIES)
-    assert path.connections() == dict.fromkeys(SERVICES, 0)
+    ports = replace(cart, port=30000, last=30100)
+    path.load({**BOTH_FAMILIES, ports: BOTH_FAMILIES[cart]})
+    assert path.connections() == dict.fromkeys((*SERVICES, ports), 0)
     dial(web, 3)
     dial(six, 2)
-    assert path.connections() == {web: 3, cart: 0, six: 2}
+    dial(ports, 4)
+    assert path.connections() == {web: 3, cart: 0, six: 2, ports: 4}
     assert path.repair() == 0
     assert "counter packets 3" in node.run(f"nft list set {TABLE} counted4")
 
@@ -441,8 +462,9 @@ def test_affinity_entries_survive_endpoint_changes_and_are_not_drift(node, path)
 
 def test_the_sets_of_clients_with_affinity_have_a_maximum_size(node, path):
     path.load({WEB: replace(BOTH, affinity=Affinity("shop/web", 60))})
-    for pins in ("pins4", "pins6"):
-        assert "size 262144\n" in node.run(f"nft list set {TABLE} {pins}")
+    for pins, address in (("pins4", "ipv4_addr"), ("pins6", "ipv6_addr")):
+        set_of = f"type {address} . mark\n\t\tsize 262144\n\t\tflags dynamic,timeout\n"
+        assert set_of in node.run(f"nft list set {TABLE} {pins}")
 
 
 def test_clients_beyond_the_limit_are_served_without_affinity(node, path, dial, monkeypatch):

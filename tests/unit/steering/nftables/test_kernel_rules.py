@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
-from userspace_proxy.kernel.nf_tables import reader, writer
+from userspace_proxy.kernel.nf_tables import writer
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables.choosers import chooser_of
@@ -18,9 +18,7 @@ from userspace_proxy.steering.nftables.kernel_rules import (
     SETS,
     KernelRules,
     Numbers,
-    link_elements,
     read_endpoints,
-    write_table,
 )
 from userspace_proxy.steering.nftables.rules import frontend_key
 
@@ -159,17 +157,6 @@ def test_the_element_of_a_frontend_is_removed_first_and_added_last():
     used = [name for name in SETS if name in names]
     assert names == [*used, *reversed(used)]
     assert [one.kind == writer.DELETE_ELEMENT for one in messages] == [True] * 8 + [False] * 8
-
-
-def test_the_kernel_path_table_has_chains_for_three_hooks():
-    blocks = write_table("t", has_counters=True)
-    messages = [m for block in blocks for m in read_messages(block)]
-    chains = {reader.read_chain(m).hook for m in messages if m.kind == writer.NEW_CHAIN}
-    assert chains == {"prerouting", "output", "postrouting", ""}
-
-
-def test_links_are_elements_of_two_sets():
-    assert {name for name, _, _ in link_elements({7, 8})} == {"links", "same_link"}
 
 
 PINNED = Affinity("shop/web", 60)

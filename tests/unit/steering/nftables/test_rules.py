@@ -84,12 +84,6 @@ def test_without_a_refuse_port_the_guard_has_no_rule_for_refusals():
     assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
 
 
-def test_without_socket_lookup_the_guard_omits_the_socket_check():
-    rules = listed(write_table(SHAPE._replace(checks_sockets=False))).rules("input")
-    assert len(rules) == 3
-    assert "socket" not in {one.name for rule in rules for one in rule}
-
-
 def test_with_an_unnumbered_interface_ipv4_is_translated_to_the_nodes_address():
     flush, *added = write_prerouting(SHAPE._replace(to_ip="10.1.0.1"))
     (message,) = read_messages(flush)
