@@ -54,16 +54,18 @@ def test_open_connections_are_shown_by_endpoint():
     assert "\n  still open: 3 connections: 2 to web-1, 1 to web-2\n" in text
 
 
-def test_only_the_last_few_requests_are_shown():
+def test_only_the_last_few_connections_and_requests_are_shown():
     with ServiceProxy() as proxy:
         web = proxy.service("web")
-        with socket.create_connection(web.address, timeout=60) as client:
-            for number in range(12):
-                client.sendall(b"GET /%d HTTP/1.1\r\n\r\n" % number)
-            client.shutdown(socket.SHUT_WR)
-            while client.recv(65536):
-                pass
+        for number in range(12):
+            with socket.create_connection(web.address, timeout=60) as client:
+                client.sendall(b"GET /%d HTTP/1.1\r\nConnection: close\r\n\r\n" % number)
+                while client.recv(65536):
+                    pass
+        web.eventually(lambda web: len(web.decisions) == 12)
         text = describe(proxy)
+        first, *_, last = map(str, web.decisions)
+    assert (f"  {first}\n" in text, f"  {last}\n" in text) == (False, True)
     assert "\n  web-1 saw after 2 others: GET /2 → 200, " in text
     assert "GET /11 → 200" in text
 

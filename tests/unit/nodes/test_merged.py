@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
-from userspace_proxy.facts import Level, PortState, SourceFacts
+from userspace_proxy.facts import LastMinuteFacts, Level, PortState, SourceFacts
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.merged import (
@@ -48,6 +48,13 @@ def test_nodes_with_the_same_cause_are_grouped():
     assert first.causes == (seen.replace(count=5),)
     assert second.causes == (silent(POD),)
     assert (port.level, port.unhealthy) == (Level.TROUBLE, 3)
+
+
+def test_a_merged_port_has_the_hint_of_a_group_without_causes_unless_another_has_some():
+    flapping = web(answering(), last_minute=LastMinuteFacts(connections=20, flaps=9))
+    hint = one_port(answer_of("a", flapping), answer_of("b", FINE)).hint
+    assert hint.startswith("Most likely a readiness probe fails")
+    assert one_port(answer_of("a", flapping), answer_of("b", SICK)).hint == ""
 
 
 def test_a_node_whose_summary_omits_a_port_counts_as_serving_it():

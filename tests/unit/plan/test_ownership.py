@@ -40,6 +40,7 @@ from .test_claims import (
     EXTERNAL_IP,
     LB_IP,
     NEW,
+    NODE_IP,
     NODE_PORT,
     OLD,
     SCTP,
@@ -101,6 +102,15 @@ def test_a_contested_address_belongs_to_the_older_service_or_the_first_by_name(c
         owners = settle(order)
         assert str(owners.holders[ADDRESS].key) == holder
         assert {str(key) for key in owners.lost} == {"shop/cart:http", "shop/web:http"} - {holder}
+
+
+@pytest.mark.parametrize("ages", [(OLD, NEW), (NEW, OLD)], ids=["node-port", "load-balancer"])
+def test_the_older_service_gets_a_nodes_address_that_is_also_a_load_balancer_ip(ages):
+    at = ServicePort("http", 30080, "TCP")
+    node_port = service(CART, (NODE_PORT,), created=ages[0])
+    other = service(WEB, (at,), (WEB_IP,), load_balancer_ips=(NODE_IP,), created=ages[1])
+    owners = settle(claims(node_port, other))
+    assert lost(owners).keys() == {"shop/web:http" if ages[0] == OLD else "shop/cart:http"}
 
 
 def test_a_service_loses_only_the_contested_address():

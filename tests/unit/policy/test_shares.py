@@ -74,6 +74,12 @@ def in_use(count, group, **others):
             id="the-larger-of-two",
         ),
         pytest.param(held(17, ALICE, WEB), CART, (ALICE, WEB, 17, 16), id="of-few"),
+        pytest.param(
+            held(300, ALICE, WEB) + held(100, ALICE, DB),
+            CART,
+            (ALICE, WEB, 300, 50),
+            id="one-client-of-a-flooded-service-and-of-another",
+        ),
     ],
 )
 def test_connections_of_the_largest_client_or_service_are_reset(connections, newcomers, expected):

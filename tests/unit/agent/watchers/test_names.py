@@ -7,12 +7,14 @@ import aiohttp
 import aiohttp.web
 import dns.asyncquery
 import dns.message
+import dns.rrset
 import pytest
 
 from userspace_proxy import Options, Proxy
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.errors import ListenError
 
+from ...lookup.servers import serving
 from ..backends import backend
 
 DNS = Options(dns=("127.0.0.1", 0))
@@ -73,6 +75,19 @@ async def test_a_name_lookup_does_not_iterate_over_other_services(monkeypatch):
         with proxy.names():
             assert await first_byte("web", 80) == b"one"
         assert looked_at == []
+
+
+async def test_other_names_are_forwarded_also_if_the_query_came_by_udp():
+    def respond(wire, *, is_udp):
+        answer = dns.message.make_response(query := dns.message.from_wire(wire))
+        name = query.question[0].name
+        answer.answer = [dns.rrset.from_text(name, 60, "IN", "A", "203.0.113.1")]
+        return answer.to_wire()
+
+    async with serving(respond) as upstream:
+        options = Options(dns=("127.0.0.1", 0), dns_upstream=upstream)
+        async with Proxy(options=options) as proxy:
+            assert await ask(proxy.dns_address, "www.example", "A") == ["203.0.113.1"]
 
 
 async def test_the_name_of_an_added_service_resolves_to_its_address():

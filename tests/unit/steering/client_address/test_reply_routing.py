@@ -83,11 +83,13 @@ async def test_bridge_delivery_is_added_with_the_first_bridge(node, replies, mon
     node.run("ip link add uplink type bridge; ip link set uplink up")
     rules = node.run("nft list chain inet userspace-proxy/replies divert")
     assert 'iif "br0" ether daddr set 06:75:70:72:6f:78' in rules
+    assert "06:75:70:72:6f:78" in node.run("bridge fdb show br br0")
     assert rules.count("iif") == 1
     assert [await replies.repair([number]), await replies.repair()] == [0, 0]
     assert "iif" not in node.run("nft list chain inet userspace-proxy/replies divert")
     await replies.repair([number])
     await replies.clean_up()
+    assert "06:75:70:72:6f:78" not in node.run("bridge fdb show br br0")
     await replies.repair()
     assert "iif" not in node.run("nft list chain inet userspace-proxy/replies divert")
 

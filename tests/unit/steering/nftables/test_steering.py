@@ -734,6 +734,24 @@ async def test_conntrack_entries_of_a_removed_address_are_deleted_despite_a_reje
     assert "tcp . 36001" in node.run("nft list set inet userspace-proxy guarded")
 
 
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "type nat hook prerouting priority -110; ip daddr 10.96.7.1 dnat ip to 10.0.0.9;",
+        "type filter hook input priority 0; tcp dport 36002 drop;",
+    ],
+    ids=["translates-before-the-proxy-port", "drops-at-the-proxy-port"],
+)
+@pytest.mark.parametrize("is_on", [True, False])
+async def test_a_chain_takes_only_frontends_that_the_kernel_path_does_not_translate_before(
+    node, steering, chain, is_on
+):
+    await steering.apply({WEB: replace(to_endpoint("10.244.1.2"), is_on=is_on)})
+    node.run(f"nft 'table inet evil {{ chain first {{ {chain} }}; }}'")
+    await steering.repair()
+    assert (WEB in steering.unsteered) is not is_on
+
+
 async def test_only_ipv6_frontends_are_unsteered_if_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
