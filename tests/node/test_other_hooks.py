@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from tests.node.bpf_hooks import mounted, own_cgroup
 from tests.node.test_bpf import rights as rights
 from userspace_proxy.check.offers import look_at_hooks
@@ -81,10 +82,12 @@ def test_programs_are_read_with_their_names_and_pins(
     first, second = attach(CONNECT4), attach(SOCKOPS)
     (names / CILIUM).parent.mkdir(parents=True)
     calls.pin(first, names / CILIUM)
+    before = open_descriptors()
     assert read_hooks(cgroup, names) == [
         Hook(CONNECT4, calls.link_info(first).program, "connect4", CILIUM),
         Hook(SOCKOPS, calls.link_info(second).program, "sockops", ""),
     ]
+    assert open_descriptors() == before
 
 
 def test_pins_identify_a_programs_owner_with_a_pods_permissions(

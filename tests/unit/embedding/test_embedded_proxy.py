@@ -297,6 +297,8 @@ async def test_an_address_without_a_free_port_is_an_error_without_leftovers():
 async def test_a_detoured_endpoint_is_shown_with_the_reason():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
+        with pytest.raises(LookupError, match="there is no Service default/other"):
+            proxy.endpoints_of(ServiceKey("default", "other"))
         (endpoint,) = proxy.endpoints_of(web.key)
         assert endpoint == At(Protocol.TCP, read_endpoint(one))
         why = {endpoint: ["a canary"]}

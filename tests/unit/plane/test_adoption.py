@@ -10,10 +10,12 @@ from tests.netns import Net
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.kernel import net_admin_proof
+from userspace_proxy.kernel.listening_sockets import open_listening
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, adoption, worker_main
+from userspace_proxy.plane import worker as worker_module
 from userspace_proxy.plane.adoption import PreviousWorkers
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
@@ -23,6 +25,7 @@ from userspace_proxy.plane.messages import (
     HandOver,
     Keep,
     Logged,
+    OpenListener,
     Prove,
     Report,
     Running,
@@ -35,6 +38,7 @@ from ..dataplane.limits import MIB
 from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
 from ..dataplane.waiting import turns, until
 from .compromised import Compromised, next_at
+from .control import GROUP, LISTENER
 
 LABEL = "test"
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -252,6 +256,27 @@ async def test_udp_replies_still_arrive_while_an_orphan_drains(orphan):
     await until(lambda: orphan.main._is_draining, "a drain")
     server.sock.sendto(b"after", flow)
     assert await client.receive_from() == (b"after", at)
+
+
+async def test_connections_last_for_the_rest_of_a_drain_after_udp_replies(orphan, monkeypatch):
+    monkeypatch.setattr(worker_module, "_REPLIES_S", 0.01)
+    server = orphan.keep(UdpPeer())
+    pod = orphan.keep(TcpEndpoint(*server.address))
+    at = orphan.serve(server.address, protocol=UDP)
+    listening = orphan.keep(open_listening(TCP, SocketAddress("127.0.0.1", 0), freebind=False))
+    also = SocketAddress(*listening.getsockname())
+    orphan.send(OpenListener(LISTENER + 1, GROUP, TCP, also), listening)
+    both = await orphan.pair(also, pod)
+    orphan.keep(UdpPeer(to=at)).sock.send(b"question")
+    await server.receive()
+    previous_workers, _ = await adopt(orphan)
+    previous_workers.drain(60.0)
+    await until(lambda: not orphan.main._worker._listeners, "the end of replies")
+    await turns(3)
+    assert not orphan.main.ended.done()
+    for peer in both:
+        peer.close()
+    assert await orphan.main.ended == 0
 
 
 async def test_an_orphan_survives_its_successors_death(orphan):

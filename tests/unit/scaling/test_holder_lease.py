@@ -23,7 +23,7 @@ from userspace_proxy.scaling.lease_notes import HOLDER, whole
 from userspace_proxy.scaling.rights import refusal_reason
 from userspace_proxy.sources.base import DURATION_S, Lease, ScaleDown
 
-from ..agent.samples import endpoints, service
+from ..agent.samples import Cluster, endpoints, service
 from .resting_nodes import (
     ASLEEP_WHEN_IDLE,
     IDLE_AFTER_S,
@@ -470,6 +470,10 @@ async def test_a_workload_that_cannot_be_scaled_does_not_block_other_workloads(w
         node.source.scale_down = scale_down
     await world.run(60)
     assert tried[:4] == ["web", "api"] * 2
+    for node in world.nodes:
+        node.served_ports.follow(Cluster().store.snapshot())
+    await world.run(30)
+    assert [node.holder._again_at for node in world.nodes] == [{}, {}], "they may return"
 
 
 async def test_many_workloads_of_one_namespace_do_not_delay_other_namespaces(world):

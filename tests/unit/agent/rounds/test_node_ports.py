@@ -13,7 +13,7 @@ from userspace_proxy.agent.rounds.node_ports import (
     RefusePort,
 )
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import IPFamily, Protocol
+from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol
 
 from ...dataplane.rig import no_descriptors
 from ...port_numbers import free_port, own_name
@@ -182,6 +182,12 @@ def test_a_daemon_started_since_the_last_search_is_not_yet_named(reservations):
                 f"node port {port}/TCP is held by another process"
             )
             assert own_name() in reservations.take(NodePort(TCP, V4, port), now=LOOK_EVERY_S)
+
+
+def test_only_node_ports_are_reserved():
+    ip, at = "192.0.2.10", Frontend("192.0.2.10", 30080, UDP, FrontendKind.NODE_PORT)
+    others = (Frontend(ip, 80, TCP), Frontend(ip, 81, TCP, FrontendKind.LOAD_BALANCER))
+    assert node_ports.node_ports([at, *others]) == {NodePort(UDP, V4, 30080)}
 
 
 def test_the_holder_of_a_port_that_is_not_reserved_is_found(reservations):

@@ -9,6 +9,7 @@ from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import Ruleset
 from userspace_proxy.kernel.nf_tables.nft_table import (
     Listing,
+    NftTable,
     RulesetEvent,
     TableWatch,
     read_event,
@@ -52,6 +53,12 @@ def test_elements_of_returns_no_entry_for_a_set_missing_from_the_listing():
         is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
     )
     assert listing.elements_of(["s", "u"]) == {("s", b"k", b"v")}
+
+
+def test_a_table_with_another_name_is_not_listed(node):
+    node.run("nft add table inet other")
+    with closing(NftTable("ours")) as table:
+        assert table.look() is None
 
 
 def test_a_table_counts_as_changed_while_events_were_lost(node):

@@ -90,7 +90,8 @@ def test_the_nodes_own_addresses_are_neither_routed_nor_guarded():
 
 def test_frontends_in_networks_that_cannot_be_routed_are_unsteered_with_the_cause():
     desired = DesiredState(["10.96.0.0/16"])
-    desired.change({WEB: 80, WEB_6: 80, LOOPBACK: 80})
+    desired.change({WEB: 80, WEB_6: 80, LOOPBACK: 80, CART: 80})
+    desired.set_node_networks({own_network(CART.ip)})
     assert desired.unsteered() == {}
     desired.refused = {
         "10.96.0.0/16": SteeringError("another route"),
