@@ -139,8 +139,9 @@ def test_a_client_connecting_during_a_stop_is_reset(make):
         backend.start()
 
 
-def test_a_command_can_be_a_backend(make):
-    backend = make(SERVER)
+def test_a_command_can_be_a_backend(make, monkeypatch):
+    monkeypatch.setenv("PORT", "1")
+    backend = make(["sh", "-c", 'exec "$@" --tcp=$PORT', "sh", *SERVER[:3], SERVER[4]])
     assert ask(backend.address).endswith(b"cmd\n")
     backend.stop()
     assert refuses(backend.address)

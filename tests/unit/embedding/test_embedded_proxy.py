@@ -364,6 +364,7 @@ async def test_endpoints_of_a_service_without_its_address_raise_the_problem_in_t
 
 async def test_a_handle_shows_its_services_address_and_number_of_endpoints():
     async with backend(b"one") as one, Proxy() as proxy:
+        await proxy.add_service("api", port=8080)
         web = await proxy.add_service("web", port=8080, endpoints=[one, free_address()])
         assert repr(web) == f"<Service default/web at {web.address}, 2 endpoints>"
         await answers(web.address, 2)

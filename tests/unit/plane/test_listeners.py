@@ -5,17 +5,18 @@ import errno
 import os
 import resource
 import select
+import socket
 from types import SimpleNamespace
 
 import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Wanted
 from userspace_proxy.plane.group import Group
-from userspace_proxy.plane.listener import RESERVE
+from userspace_proxy.plane.listener import RESERVE, ListeningSockets
 from userspace_proxy.plane.listeners import Listeners
 from userspace_proxy.plane.messages import ChangeGroup, CloseListener, MoveListener, OpenListener
 
@@ -28,6 +29,7 @@ TCP, UDP = Protocol.TCP, Protocol.UDP
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 ANY = SocketAddress("127.0.0.1", 0)
 POD_A = SocketAddress("10.0.0.1", 80)
+RANGES, HOLD = ("127.0.0.3/32",), Handling(hold=Hold(9.0))
 
 
 class Workers:
@@ -60,10 +62,10 @@ class Workers:
         group.change(serving)
         return self.listeners.follow(group, wanted)
 
-    def open(self, protocol, *endpoints):
+    def open(self, protocol, *endpoints, **others):
         """Return a group, its wanted listeners, and its only listener."""
         group, wanted = self.group(), {object(): Wanted(protocol, (ANY,))}
-        (listener,) = self.serve(group, wanted, *endpoints).listeners.values()
+        (listener,) = self.serve(group, wanted, *endpoints, **others).listeners.values()
         self.hear()
         return group, wanted, listener
 
@@ -152,12 +154,14 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     assert not listener.is_closed
 
 
-def test_an_open_listener_applies_a_change_of_its_services_affinity(workers):
-    group, wanted, listener = workers.open(UDP, POD_A)
+@pytest.mark.parametrize("at_first", [None, 60])
+def test_a_listener_applies_its_services_affinity_and_a_change_of_it(workers, at_first):
+    group, wanted, listener = workers.open(UDP, POD_A, affinity_timeout_s=at_first)
     socks = listener.sockets.socks
     # The worker is chosen by the client's address: 127.0.0.1 is odd.
     for affinity_timeout_s, reached in [(60, socks[1:]), (None, socks)]:
-        workers.serve(group, wanted, POD_A, affinity_timeout_s=affinity_timeout_s)
+        if group.serving.affinity_timeout_s != affinity_timeout_s:
+            workers.serve(group, wanted, POD_A, affinity_timeout_s=affinity_timeout_s)
         for _ in range(30):
             with contextlib.closing(UdpPeer(to=listener.address)) as client:
                 client.send(b"hello")
@@ -279,10 +283,16 @@ def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_
     group, again = workers.group(), {"again": Wanted(UDP, (listener.address,))}
     if not is_at_once:
         workers.serve(group, again)
-    assert workers.serve(group, again, POD_A).errors == {}
+    answer = workers.serve(group, again, POD_A, admits=("127.0.0.2/32",))
+    assert answer.errors == {}
     assert workers.hear() == both(OpenListener)
     with pytest.raises(OSError, match="in use"):
         UdpPeer(port=listener.address.port)
+    for ip in ("127.0.0.1", "127.0.0.2"):
+        with contextlib.closing(UdpPeer(ip, to=listener.address)) as client:
+            client.send(ip.encode())
+    (reached,) = select.select(answer.listeners["again"].sockets.socks, [], [], 0)[0]
+    assert reached.recv(99) == b"127.0.0.2"
 
 
 def test_a_closed_udp_port_is_not_reused_while_descriptors_are_scarce(workers):
@@ -306,6 +316,37 @@ def test_a_closed_udp_port_is_released_when_its_last_worker_exits(workers):
     assert is_ours(listener)
     workers.listeners.worker_ended(0)
     assert not is_ours(listener)
+    group, _, listener = workers.open(UDP, POD_A)
+    workers.listeners.close_group(group)
+    for worker in (0, 1):
+        workers.listeners.worker_ended(worker)
+    UdpPeer(port=listener.address.port).close()
+
+
+def test_tcp_does_not_take_over_the_sockets_of_a_closed_udp_port(workers):
+    group, _, udp = workers.open(UDP, POD_A)
+    workers.listeners.close_group(group)
+    wanted = {"again": Wanted(TCP, (udp.address,))}
+    (tcp,) = workers.serve(workers.group(), wanted, POD_A).listeners.values()
+    assert {sock.type for sock in tcp.sockets.socks} == {socket.SOCK_STREAM}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "applied"),
+    [
+        pytest.param(None, Serving((POD_A,), admits=RANGES), [RANGES], id="first-ranges"),
+        pytest.param(RANGES, Serving((POD_A,)), [], id="no-more-ranges"),
+        pytest.param(RANGES, Serving(admits=(), handling=HOLD), [()], id="no-more-endpoints"),
+    ],
+)
+def test_only_stricter_source_ranges_apply_before_workers_receive_a_change(
+    workers, before, after, applied, monkeypatch
+):
+    group, wanted, _ = workers.open(TCP, POD_A, admits=before)
+    admitted = []
+    monkeypatch.setattr(ListeningSockets, "admit", lambda _socks, ranges: admitted.append(ranges))
+    workers.listeners.prepare(group, after, wanted)
+    assert admitted == applied
 
 
 def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):

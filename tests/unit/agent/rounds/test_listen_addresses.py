@@ -15,7 +15,7 @@ from userspace_proxy.agent.rounds.listen_addresses import (
     recovered_addresses,
 )
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
-from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Answer, PortPool
@@ -106,6 +106,9 @@ def test_a_proxy_port_is_the_preferred_port_or_the_next_in_the_range():
     _, _, wanted = one(make(Bind.PROXY_PORT), "10.96.0.1", {frontend: FIRST + 7})
     addresses = iter(wanted.addresses)
     assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST, FIRST + 1]
+    plan = replace(plan_of("10.96.0.1"), frontends=(replace(frontend, port=443), frontend))
+    (wanted,) = make(Bind.PROXY_PORT).wanted(plan, {frontend: FIRST + 7}).values()
+    assert next(iter(wanted.addresses)).port == FIRST + 7
 
 
 def test_a_limited_number_of_ports_in_use_is_skipped():
@@ -143,6 +146,11 @@ def test_a_frontend_in_use_is_reported_with_the_holder():
         "10.96.0.1:80/TCP is held by nginx (pid 812) "
         "(stop that process, or give the Service another port)"
     )
+    asked = []
+    addresses._holder = lambda *of: asked.append(of) or "nginx (pid 812)"
+    other = Frontend("fd00:96::1", 443, Protocol.TCP)
+    addresses.explain(replace(plan, frontends=(key, other)), other, taken())
+    assert asked == [(Protocol.TCP, IPFamily.IPV6, (443,))]
 
 
 @pytest.mark.parametrize(

@@ -99,14 +99,20 @@ def test_within_a_namespace_no_service_loses_more_listeners_than_its_excess():
 
 def test_freed_listeners_go_first_to_namespaces_and_services_with_the_fewest_listeners():
     shares = holding(tenant_big=30, tenant_web=2, shop_web=3)
-    for waiting in (key("tenant", "big", 30), key("tenant", "web", 2), key("shop", "web", 3)):
+    for waiting in (key("tenant", "big", 30), key("tenant", "web", 2)):
         shares.wait(waiting)
+    for port in (3, 4, 5):
+        shares.wait(key("shop", "web", port))
     turns = []
     while (turn := shares.next_waiting()) is not None:
         assert shares.is_waiting(turn)
         shares.end(turn)
         turns.append(str(turn))
-    assert turns == ["shop/web:p3", "tenant/web:p2", "tenant/big:p30"]
+    assert turns == [
+        *(f"shop/web:p{port}" for port in (3, 4, 5)),
+        "tenant/web:p2",
+        "tenant/big:p30",
+    ]
     assert not shares.others_wait(key("new", "web"))
 
 
