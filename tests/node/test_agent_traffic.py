@@ -4,10 +4,9 @@ from collections import Counter
 
 import pytest
 
-from tests.node.clients import Client, ask
+from tests.node.clients import Client
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import CLIENTS, Testbed, steerings
-from userspace_proxy_testing.sandbox.backends import pattern
 
 pytestmark = pytest.mark.netns
 
@@ -81,10 +80,3 @@ def test_pods_on_one_bridge_reach_each_other_through_a_service(testbed):
     neighbour = Client(testbed.pod("bridge-neighbour"))
     assert neighbour.get(OWN_BRIDGE_POD.address) == "bridge-pod"
     neighbour.close()
-
-
-@pytest.mark.parametrize("size", [0, 1, 1472, 1473, 9000, 65507])
-def test_a_datagram_of_any_size_passes_unchanged_in_both_directions(testbed, size):
-    sent = b"".join(pattern(size))
-    for name, client in testbed.clients.items():
-        assert ask(client.udp(UDP_ECHO.address), sent) == sent, name
