@@ -130,6 +130,16 @@ async def test_counters_and_ejections_of_endpoints_and_the_service_port_are_show
     assert not later.is_out_of_client_ports
 
 
+@pytest.mark.parametrize("shortage", ["out_of_ports", "out_of_client_ports"])
+async def test_a_shortage_of_ports_is_shown_for_a_minute(plane, shortage):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    setattr(port.group, f"{shortage}_at", 10.0)
+    for now, is_shown in ((11.0, True), (71.0, False)):
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
+        assert getattr(view, f"is_{shortage}") is is_shown
+
+
 async def test_a_view_creates_no_counters_for_endpoints_without_clients(plane):
     cluster = Cluster()
     cluster.serve("cart", "10.96.0.2", POD_A, POD_B)

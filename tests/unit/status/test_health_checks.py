@@ -155,6 +155,22 @@ async def test_a_health_check_port_in_use_is_reported_until_it_is_free(ports, as
     assert (await ask(port))[0].status == 200
 
 
+async def test_the_first_address_of_a_health_check_in_use_is_reported_and_a_change_logged(
+    ports, caplog
+):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.2", taken.getsockname()[1])),
+    ):
+        check = HealthCheck(WEB, taken.getsockname()[1], 1)
+        for addresses in (["127.0.0.1", "127.0.0.2"], ["127.0.0.2"]):
+            await ports.apply([check], addresses)
+            assert f" on {addresses[0]}:" in ports.problems[WEB]
+    assert len(caplog.messages) == 2
+    await ports.apply(())
+    assert not ports._limits
+
+
 async def test_a_health_check_port_in_use_is_reported_with_its_holder():
     asked = []
 

@@ -16,6 +16,7 @@ from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
 from userspace_proxy.status.sampling import RenderThread
 from userspace_proxy.status.server import StatusServer
+from userspace_proxy.status.wrapping import LEAST_COLUMNS
 
 from ..dataplane.waiting import until
 from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
@@ -74,6 +75,9 @@ async def test_the_page_shows_services_and_its_static_files_are_served():
         response, text = await client.ask("/?q=cart")
         assert response.content_type == "text/html"
         assert "Clients are refused: 3 endpoints: 3 not ready" in text
+        for columns, widest in ((100, 100), (1, LEAST_COLUMNS)):
+            _, text = await client.ask(f"/?columns={columns}", Accept="text/plain")
+            assert widest - 15 < max(map(len, text.splitlines())) <= widest
         style, _ = await client.ask("/static/style.css")
         icon, _ = await client.ask("/static/icon-trouble.svg")
         script, _ = await client.ask("/static/page.js")

@@ -56,6 +56,7 @@ async def test_an_event_is_posted_and_a_repeat_raises_its_count(api, recorder):
     assert (post, path, event["note"]) == ("POST", EVENTS, "3 rules put right")
     assert (patch, patched) == ("PATCH", f"{EVENTS}/{event['metadata']['name']}")
     assert change["series"]["count"] == 2
+    assert event["regarding"]["uid"] == event["regarding"]["name"] == "node-1"
 
 
 async def test_a_service_event_has_the_uid_that_describe_searches_for(api, recorder):
@@ -183,8 +184,9 @@ async def test_an_event_is_resent_after_a_server_error(api, recorder, code):
     assert len(api.requests) == 2
 
 
-async def test_a_permanently_rejected_event_is_dropped(api, recorder, caplog):
-    api.refuse("events", 422, message="note: too long")
+@pytest.mark.parametrize("code", [422, 404])
+async def test_a_permanently_rejected_event_is_dropped(api, recorder, caplog, code):
+    api.refuse("events", code, message="note: too long")
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.requests) == 1)
     recorder.record(Happening("SteeringDrifted", "Repair", "lost"))
