@@ -51,19 +51,6 @@ async def read_all(stream):
     return b"".join(parts)
 
 
-async def test_bytes_are_forwarded_in_both_directions(api, client):
-    async def answer(reader, writer):
-        writer.write(b"answer to " + await reader.readexactly(8))
-        writer.close()
-
-    async with pod(api, answer):
-        stream = await open_stream(client, WEB)
-        await stream.send(b"question")
-        assert await read_all(stream) == b"answer to question"
-        await stream.close()
-    assert api.pods.dialled == ["default/web-1:80"]
-
-
 async def test_two_mebibytes_arrive_in_order(api, client):
     sent = bytes(range(256)) * 8192
 
