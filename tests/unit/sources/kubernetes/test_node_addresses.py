@@ -64,6 +64,7 @@ async def test_other_nodes_are_not_listed_unless_needed(api, source_of):
 
 async def test_snapshots_contain_all_nodes_addresses_while_they_are_needed(api, source_of, pauses):
     api.put(named("alice", "192.0.2.1"))
+    api.put({**named("another"), "status": {"addresses": "none"}})
     api.put(named("bob", "192.0.2.2", "2001:db8::2"))
     source = source_of(api, node_name="alice", pause=pauses)
     async with running(source) as published:
