@@ -131,6 +131,7 @@ def test_a_response_above_the_size_limit_is_rejected(other_server, monkeypatch):
 def test_a_long_error_response_is_truncated(other_server, status):
     with pytest.raises(UserspaceProxyError) as caught:
         other_server(status, b"x" * 100_000, Server="userspace-proxy").get("/", accept="text/plain")
+    assert "xx…" in str(caught.value)
     assert len(str(caught.value)) < 400
     assert "--search" not in str(caught.value)
     assert not isinstance(caught.value, admin.NoSuchService)

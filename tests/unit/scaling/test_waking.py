@@ -424,10 +424,20 @@ async def test_waiting_clients_of_an_unknown_group_are_ignored(rig):
     assert rig.usage.demand() == {WEB: 0}
 
 
-async def test_a_new_client_wakes_a_workload_immediately(rig):
+async def test_a_new_client_wakes_a_workload_immediately_and_the_next_look_is_a_second_later(rig):
+    look, looks = rig.waking.look, []
+
+    def counted():
+        looks.append(rig.now)
+        return look()
+
+    rig.waking.look = counted
     task = asyncio.ensure_future(rig.waking.run())
     rig.begin()
     await until(lambda: rig.source.woken)
+    for _ in range(50):
+        await turn()
+    assert len(looks) <= 2
     await ended(task)
 
 
