@@ -56,3 +56,4 @@ def test_only_the_first_three_endpoints_are_named():
     there = web(*(make_endpoint(one, "not ready", is_usable=False) for one in many))
     (line,) = said([web(*many)], [there])
     assert line.endswith(" as planned; 4 more differ")
+    assert (many[0] in line, many[-1] in line) == (True, False)

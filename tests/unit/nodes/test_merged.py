@@ -5,6 +5,7 @@ import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import LastMinuteFacts, Level, PortState, SourceFacts
+from userspace_proxy.model import IPFamily, Side
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.merged import (
@@ -186,11 +187,21 @@ def test_details_of_a_limited_number_of_services_are_requested_starting_with_the
     nodes = all_of(
         answer_of("a", *ports, is_summary=True),
         answer_of("b", ports[-1], is_summary=True),
-        answer_of("c", web(failing(refuses(POD)), name="whole")),
+        *(answer_of(node, web(failing(refuses(POD)), name="whole")) for node in "cd"),
     )
     asked = services_to_ask(nodes)
     assert asked[0] == f"shop/s{ASKED_MAX + 4}"
-    assert len(asked) == ASKED_MAX
+    assert (len(asked), "shop/whole" in asked) == (ASKED_MAX, False)
+
+
+def test_sides_and_families_of_a_service_port_are_merged_separately():
+    ways = ({}, {"side": Side.EXTERNAL}, {"family": IPFamily.IPV6})
+    keys = [one.key for one in merged_of(answer_of("a", *(web(**way) for way in ways))).ports]
+    assert sorted((key.side, key.family) for key in keys) == [
+        ("", "IPv4"),
+        ("", "IPv6"),
+        ("external", "IPv4"),
+    ]
 
 
 def test_a_merged_view_is_filtered_by_service_port_or_namespace():

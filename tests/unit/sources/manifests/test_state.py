@@ -217,15 +217,6 @@ def test_the_node_object_with_this_nodes_name_is_used(state):
     assert state.snapshot.node is None
 
 
-def test_unreadable_files_are_reported_until_readable(state):
-    state.take(
-        Look({"a.yaml": service()}, problems={"b.yaml": "b.yaml: cannot read: it is locked"})
-    )
-    assert state.problems == ("b.yaml: cannot read: it is locked",)
-    state.take(Look())
-    assert state.problems == ()
-
-
 def test_unsupported_kinds_are_reported_with_file_and_line(state):
     state.take(Look({"a.yaml": "{apiVersion: v1, kind: Pod}\n"}))
     assert state.ignored == ("a.yaml:1: kind v1 Pod is not supported",)
