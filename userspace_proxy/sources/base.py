@@ -123,9 +123,9 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     def follow(self, name: str) -> AsyncIterator[Lease]:
-        """Yield the current Lease, and again after each change, until the server ends the watch.
+        """Yield the Lease, if it exists, and after each change, until the server ends the watch.
 
-        A server that is silent for too long counts as a failure.
+        A deletion yields nothing. A server that is silent for too long counts as a failure.
         """
 
     @abc.abstractmethod
@@ -147,7 +147,7 @@ class Source(abc.ABC):
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """Raise SourceError as :meth:`run` would, before anything is set up; blocks briefly."""
+        """Raise SourceError early for mistakes that make :meth:`run` raise it; blocks briefly."""
 
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with an earlier run's Services; call it before :meth:`run`.
@@ -186,7 +186,7 @@ class Source(abc.ABC):
         return ScaleDown(reason=f"{workload} can't be scaled: Services are read from {self.kind}")
 
     def leases(self, node_name: str, prefix: str) -> Leases | None:
-        """Return the Leases that the proxies of all nodes share; None if there is only one proxy.
+        """Return the Leases that the proxies of all nodes share; None without a cluster.
 
         Args:
             prefix: The prefix of Lease names, if a node has several proxies.

@@ -1,4 +1,4 @@
-"""A source of Services that the embedding program adds."""
+"""Publishes the Services that the embedding program adds."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def join(start: str, *segments: str) -> str:
 
 
 def check(path: str) -> None:
-    """Check that a path is sent unchanged, and that all servers on the way interpret it alike.
+    """Check that a path is sent unchanged, and that all servers on the way agree on its meaning.
 
     Raises:
         TransportError: The path mustn't be sent.

@@ -356,7 +356,7 @@ class ApiClient:
 
     @contextmanager
     def _transport_errors(self) -> Iterator[None]:
-        """Convert aiohttp's exceptions to TransportError."""
+        """Convert errors of aiohttp, the network and TLS to TransportError."""
         from aiohttp import ClientError
 
         try:
@@ -427,12 +427,12 @@ async def _read(response: ClientResponse) -> Response:
 
 
 def _seconds(text: str | None) -> float:
-    """Return the seconds in Retry-After; 0 if it is absent, or a date, as RFC 9110 also permits."""
+    """Return the seconds in Retry-After; 0 if it is absent or isn't a number, such as a date."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
 
 
 LINE_BYTES_MAX = 16 << 20
-"""The maximum length of a line: objects in etcd have up to 1.5 MiB, or more with raised limits."""
+"""The maximum length of a line; objects in etcd are up to 1.5 MiB, or more with raised limits."""
 
 
 class LineTooLong(UserspaceProxyError):

@@ -1,4 +1,4 @@
-"""The API server's address and the credentials for it: of a kubeconfig, ``--master`` or this pod.
+"""Loads the API server's address and credentials from a kubeconfig, ``--master`` or this pod.
 
     kubeconfig ─▶ ClientConfig ─┐
     pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
@@ -108,7 +108,7 @@ class _Loaded:
         self.read_token()
 
     def read_token(self) -> None:
-        """Read the token file; if it is missing or empty, keep the previous token.
+        """Read the token file, if any; if it is empty or can't be read, keep the previous token.
 
         Raises:
             OSError: The file can't be read, and there is no previous token.
@@ -202,7 +202,7 @@ class Credentials:
 
     @property
     def cluster(self) -> str:
-        """The server's URL and a digest of its certificate authority; valid after :meth:`check`."""
+        """The server's URL, and a digest of a known authority; valid after :meth:`check`."""
         server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:
@@ -234,7 +234,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """Text that states when the client certificate expired; empty if it hasn't."""
+        """Text on the client certificate's expiry; empty if unknown, or if it hasn't expired."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf
@@ -247,7 +247,7 @@ class Credentials:
 
     @property
     def impersonation(self) -> tuple[tuple[str, str], ...]:
-        """The impersonation headers."""
+        """The names and values of impersonation headers."""
         return self._config.user.impersonation if self._config else ()
 
     @property

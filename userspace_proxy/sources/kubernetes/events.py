@@ -61,7 +61,7 @@ class Series:
     name: str = ""
     """The Event's name; empty unless the server is known to have the Event."""
     asked_at: float = float("-inf")
-    """The Unix time of the last request."""
+    """The Unix time of the last request; minus infinity before the first."""
 
     @property
     def is_owed(self) -> bool:
@@ -73,7 +73,7 @@ class Correlator:
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
-        """All series, the newest last."""
+        """All series, in the order of their last occurrences."""
         self._turns = Turns[str]()
 
     def note(self, happening: Happening, now: float) -> None:
@@ -94,7 +94,7 @@ class Correlator:
         self._series[key] = known
 
     def due(self, now: float) -> Iterator[Series]:
-        """Yield the series to send now; namespaces take turns."""
+        """Yield the series to send at a Unix time; namespaces take turns."""
         found = [s for s in self._series.items() if s[1].is_owed and s[1].not_before <= now]
         order = self._turns.order(found, lambda item: _namespace_of(item[0]))
         return (series for _, series in order)

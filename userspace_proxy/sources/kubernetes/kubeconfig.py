@@ -86,7 +86,7 @@ class KubeCluster:
     server: str
     """The URL without a final slash."""
     written: str
-    """The URL as written in the file."""
+    """The URL as written in the file, or as given instead."""
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
@@ -132,7 +132,7 @@ class ClientConfig:
     namespace: str
     """The namespace; empty means ``default``."""
     place: str
-    """The file with the user; if there is no user, the file with the cluster."""
+    """The file with the user, otherwise the file with the cluster, otherwise the first file."""
     context: str = ""
     """The context's name; empty without a context."""
 
@@ -267,7 +267,7 @@ class _Part:
             raise self.wrong(f"{key}-data", "is not base64") from None
 
     def file_path(self, key: str) -> str:
-        """Return a path relative to the file's folder; empty if it is missing."""
+        """Return a path, resolved from the file's folder; empty if it is missing."""
         text = self.text(key)
         if "\0" in text:
             raise self.wrong(key, "is not a path")
@@ -326,7 +326,7 @@ class _Merged:
         """Return the entry called ``name`` of a list such as ``contexts``.
 
         Args:
-            named_by: The entry and the field that contain the name; None if only a flag can.
+            named_by: The entry and field with the name; ignored, and may be None, with a flag.
             flag: The flag that selects an entry, with its value, for messages; ``--context=`` if it
                 wasn't given.
 

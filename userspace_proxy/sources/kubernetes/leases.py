@@ -33,7 +33,7 @@ _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
 _LIST_S = 30.0
-# The numbers of Nodes and of Leases per page; such pages have 1.5 MiB and 1 MiB.
+# The numbers of Nodes and of Leases per page; such pages are about 1.5 MiB and 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
 _HINT = (
@@ -162,7 +162,7 @@ class KubernetesLeases(Leases):
         }
 
     async def _owners(self) -> list[Mapping[str, str]]:
-        """Return a reference to this node's object; empty if the object can't be read."""
+        """Return a reference to this node's object; empty if the response lacks its uid."""
         if self._owner is None:
             path = join("/api/v1/nodes", self.node_name)
             response = await self._ask(lambda: self._client.get(path, {}))

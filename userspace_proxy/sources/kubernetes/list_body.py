@@ -20,7 +20,7 @@ import re
 from ...model.wire import FieldError, Metadata, decode, value_size
 
 VALUE_BYTES_MAX = 16 << 20
-"""The maximum size of a value: objects in etcd have up to 1.5 MiB, or more with raised limits."""
+"""The maximum size of a value; objects in etcd are up to 1.5 MiB, or more with raised limits."""
 
 _BLANKS = re.compile(rb"[ \t\r\n]*")
 

@@ -105,7 +105,7 @@ class NodeAddressLister:
 
 
 async def describe_missing(client: ApiClient, name: str) -> Node:
-    """Return a description of a missing Node, with similar names if Nodes can be listed."""
+    """Return a missing Node, with similar names among 500 Nodes if they can be listed."""
     names: list[str] = []
 
     def take(items: Sequence[bytes]) -> None:

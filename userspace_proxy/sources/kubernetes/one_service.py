@@ -40,7 +40,7 @@ class OneService:
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
-    """The pods that the selector matches; if there are none, up to 500 pods of the namespace."""
+    """The pods that the selector matches, else up to 500 of the namespace; empty if not read."""
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +123,7 @@ class OneServiceReader:
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
-        """Read Services and slices of this name in other namespaces; use both lists or neither."""
+        """Read Services and slices of this name in all namespaces, if both lists are permitted."""
         others: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}
         if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:

@@ -44,7 +44,7 @@ PLUGIN_S = 60.0
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
-"""A plugin runs again this long before its credential expires: the lesser of seconds and share."""
+"""A credential is renewed this long before it expires: these seconds, or this share if shorter."""
 _APART_S = 5.0
 """Seconds after a run in which its credential's expiry doesn't cause another run."""
 _OUTPUT_BYTES_MAX = 1 << 20
@@ -100,7 +100,7 @@ async def plugin_credential(
     refused: PluginCredential | None = None,
     clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
-    """Return a plugin's credential; run the plugin if it is unknown, refused or about to expire.
+    """Return a plugin's credential; run the plugin if none is known, or it must be renewed.
 
     Args:
         cluster: The cluster information for the plugin; None if the plugin doesn't request it.
@@ -166,7 +166,7 @@ async def run_plugin(
     """Run a plugin and return its credential.
 
     Args:
-        cluster: The cluster information for the plugin.
+        cluster: The cluster information for the plugin; None for none.
         within_s: Seconds until the plugin is killed; None: no limit, for a user at the terminal.
         clock: Returns seconds since 1970.
 
@@ -202,7 +202,7 @@ async def run_plugin(
     except TimeoutError as exc:
         raise PluginError(f"exec: {shown} did not exit within {within_s:g} s") from exc
     finally:
-        # The plugin's children may still run, and keep the pipes open. Children of another user
+        # The plugin's children may still be running, with the pipes open. Children of another user
         # can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
@@ -284,7 +284,7 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
 
 
 def _moment(text: str, shown: str) -> float | None:
-    """Return a time in seconds since 1970; None for Go's zero time, which means no time."""
+    """Return a time in seconds since 1970; None for Go's zero time, which means no expiry."""
     try:
         moment = datetime.fromisoformat(text) if _RFC_3339.match(text) else None
     except ValueError:

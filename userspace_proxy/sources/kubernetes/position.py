@@ -114,7 +114,7 @@ class Position:
         }
 
     def advance(self, resource_version: str | None) -> bool:
-        """Record the resourceVersion of an event or bookmark.
+        """Record the resourceVersion of an event or bookmark, if it has one.
 
         Returns: False if it is older than the last version, because etcd was restored: the caller
         must end the watch, and the next list requests the newest state.

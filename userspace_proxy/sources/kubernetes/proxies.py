@@ -86,7 +86,7 @@ def choose_proxy(
         place: The place of the URL in the kubeconfig.
 
     Raises:
-        SourceError: The URL is invalid, or its scheme isn't supported.
+        SourceError: The URL is invalid, its scheme isn't supported, or this is a CGI program.
     """
     if not proxy_url:
         return proxy_of_environment(server, environment)
@@ -136,7 +136,7 @@ def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProx
 
 
 def read_proxy(text: str, origin: str) -> WebProxy | None:
-    """Parse a proxy's URL, with any scheme; None if it isn't a URL, or lacks a host or port."""
+    """Parse a proxy's URL, with any scheme; None if it isn't a URL with a valid host and port."""
     found = _URL.fullmatch(text)
     if found is None or not found["host"] or _NO_URL.search(text):
         return None

@@ -1,6 +1,6 @@
 """Sends Kubernetes Events.
 
-Rule 1: no code waits for an Event, and a failure to send it has no other effect.
+Rule 1: no code waits for an Event, and a failure to send one affects nothing else.
 Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
 Rule 3: a missing permission to write Events is logged once, and requests are retried rarely; a role
 may permit only some namespaces, so each namespace that forbids Events is silenced separately.
@@ -36,7 +36,7 @@ class Recorder:
 
     Args:
         node_name: The reporting node; empty to send nothing.
-        uid_of: Returns a Service's uid, by which ``kubectl describe`` finds its Events; empty:
+        uid_of: Returns a Service's uid, by which ``kubectl describe`` finds its Events; empty if
             unknown.
         every_s: Seconds between two requests for one series.
     """
@@ -61,7 +61,7 @@ class Recorder:
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
-        """By path, the time of the next attempt to send an Event."""
+        """By path, the Unix time of the next attempt to send an Event."""
         self._has_logged_forbidden = False
         self._wake = asyncio.Event()
 
@@ -139,7 +139,7 @@ class Recorder:
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Stop sending to a path that forbids Events; return the time of the next attempt."""
+        """Stop sending to a path that forbids Events; return the Unix time of the next attempt."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:

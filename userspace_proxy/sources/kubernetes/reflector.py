@@ -139,9 +139,9 @@ class Reflector:
         self.is_forbidden = False
         """Whether the server forbids reading this resource (403)."""
         self.problem = ""
-        """Why the last list or watch failed; empty if it succeeded."""
+        """Why the last list or watch failed, or is slow; empty otherwise."""
         self.problem_since = 0.0
-        """The time at which the problem began, by the reflector's clock."""
+        """Seconds of the reflector's clock when the problem began; outdated without a problem."""
 
     @property
     def restarts(self) -> int:
@@ -220,7 +220,7 @@ class Reflector:
         If the state is gone, the next step is a list. Call this while a watch from the state is
         open: otherwise etcd could be restored after the answer.
 
-        Returns: The failure if there is no answer, and whether the server has the state.
+        Returns: The failure if the server can't answer now, and whether it has the state.
         """
         query = {**self._position.check_query(), **self._resource.query}
         response = await self._client.get(self._resource.path_of_one, query)

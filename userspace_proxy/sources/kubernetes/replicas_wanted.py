@@ -91,7 +91,7 @@ def _requirements(selector: str) -> Iterator[str]:
 
 
 def _blocking_field(spec: WireBudgetSpec) -> str:
-    """Return what in a budget forbids evicting the only replica, for a text; or ""."""
+    """Return the setting of a budget that forbids evicting the only replica; empty if none does."""
     least, most = spec.min_available, spec.max_unavailable
     if least is not None:
         return f"minAvailable {least}" if _count(least) > 0 else ""

@@ -163,7 +163,7 @@ SLICES = slices()
 
 
 def inside(resource: Resource, namespace: str) -> Resource:
-    """Restrict a resource to one namespace; an empty name means all namespaces."""
+    """Return a resource restricted to one namespace; unrestricted if the name is empty."""
     if not namespace:
         return resource
     start, _, name = resource.path.rpartition("/")
@@ -290,7 +290,7 @@ class ResourceCache:
         return self._shares.left_out()
 
     def first_rejected(self, count: int) -> Iterator[RejectedFacts]:
-        """Yield the first objects that can't be read, by name."""
+        """Yield the first objects that can't be read, by namespace and name."""
         return (self.rejected[key] for key in self._rejected_keys[:count])
 
     @property

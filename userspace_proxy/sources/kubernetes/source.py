@@ -1,4 +1,4 @@
-"""The source that reads Services from a Kubernetes API server.
+"""Publishes snapshots of the Services of a Kubernetes API server.
 
 Rule 1: the source publishes only after each resource has been listed once.
 Rule 2: all changes in one iteration of the event loop are one snapshot.
@@ -46,7 +46,7 @@ class KubernetesSource(Source):
     If the Node doesn't exist, as during a node's first boot, snapshots contain it as missing.
 
     Args:
-        kubeconfig: A kubeconfig file, or several; empty: none.
+        kubeconfig: A kubeconfig file, or several; empty for none.
         master: The server's URL, which overrides the kubeconfig's URL. If both are empty: this
             pod's server, with its service account.
         node_name: This node's name; empty to watch no Node.
@@ -55,7 +55,7 @@ class KubernetesSource(Source):
         endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
         with_pods: Read the names of endpoints' pods.
-        namespace: The only namespace to read; empty: all namespaces.
+        namespace: The only namespace to read; empty for all namespaces.
         service_account: The folder with a pod's token and the server's certificate authority.
         share_bytes: The maximum memory of one kind's objects in each namespace, in bytes.
     """
@@ -118,7 +118,7 @@ class KubernetesSource(Source):
         self._rejected: tuple[RejectedFacts, ...] = ()
         self._clock = clock
         self._logged_at: dict[str, float] = {}
-        """The time at which each problem of the last minute was logged."""
+        """When each problem of the last minute was logged, in seconds of the source's clock."""
         self._in_log: frozenset[str] = frozenset()
         """Problems that were logged, but whose end wasn't logged yet."""
 

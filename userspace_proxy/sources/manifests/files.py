@@ -65,11 +65,11 @@ class FileWatch:
         self._read_as: dict[str, Fingerprint] = {}
         """The fingerprint of each file when it was read."""
         self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
-        """The files that had changed at the last check, with the number of checks since then."""
+        """By changed file: the last fingerprint (None if missing), and the checks since then."""
         self._unread: dict[str, str] = {}
         """The files that can't be read, with their problems."""
         self._is_lost = False
-        """Whether the path itself was missing at the last check."""
+        """Whether the path itself couldn't be listed at the last check."""
         self.links: frozenset[str] = frozenset()
         """The files that were links at the last check."""
         self._problems: Mapping[str, str] = {}
@@ -98,7 +98,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read changed files that are unchanged since the last check, or keep changing for long.
+        """Read files that changed, but not since the last check, or that keep changing for long.
 
         Args:
             writing: Files known to be written by programs.

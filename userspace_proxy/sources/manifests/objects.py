@@ -96,7 +96,7 @@ class FileObjects:
     objects: tuple[Found, ...] = ()
     """Objects without problems."""
     rejected: tuple[RejectedFacts, ...] = ()
-    """Problems of objects, by line."""
+    """Problems of objects and of the text, ordered by line."""
     ignored: tuple[str, ...] = ()
     """Unsupported kinds, each once, such as ``web.yaml:20: kind Deployment …``, slices without a
     Service, and documents that aren't objects."""

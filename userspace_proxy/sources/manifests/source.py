@@ -1,4 +1,4 @@
-"""Services from YAML or JSON files, watched for edits.
+"""Publishes Services from YAML or JSON files, and watches the files for edits.
 
     event ──▶ look ──SETTLE_S──▶ look: the same? ──▶ parse changed files ──▶ publish
 
@@ -74,7 +74,7 @@ class ManifestSource(Source):
         """Whether the last change was found although no event reported it."""
         self._is_synced = False
         self._unread_since: float | None = None
-        """The time at which files became unreadable; None if all files can be read."""
+        """The clock's seconds when files became unreadable; None if all files can be read."""
         self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",

@@ -1,4 +1,4 @@
-"""The combined content of all manifest files.
+"""Combines the objects of all manifest files into one snapshot.
 
     texts ──▶ objects of each file ──▶ one object of each name ──▶ allocation ──▶ Snapshot
 

@@ -1,4 +1,4 @@
-"""A Service as written in its manifest, with fields that must still be allocated.
+"""Represents a Service as written in its manifest, with fields that must still be allocated.
 
 The API server fills in such fields before any client reads the object, so the ordinary Service type
 doesn't have them.
