@@ -53,7 +53,7 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close a descriptor, to free it for the next call; return False if none is left."""
+        """Close a descriptor, which the next accept() then uses; return False if none is left."""
         if not self._held:
             return False
         os.close(self._held.pop())

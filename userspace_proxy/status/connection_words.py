@@ -37,7 +37,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
 
 
 def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
-    """Return the line about a connection, without a newline; ``node`` is the node that carries it.
+    """Return the line about a connection, without a final newline; ``node`` is the node it is on.
 
     A line longer than ``columns`` is wrapped; 0 for no limit.
     """
@@ -115,7 +115,7 @@ def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
 
 
 def time_of_day(at: float) -> str:
-    """Return a Unix time as the time of day, with milliseconds."""
+    """Return a Unix time as the local time of day, with milliseconds."""
     return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at * 1000) % 1000:03d}"
 
 

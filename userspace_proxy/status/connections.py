@@ -124,8 +124,8 @@ class StatusConnection(asyncio.Protocol):
 
     Args:
         limits: The limits that count the connection; the first one belongs to its server.
-        first_request_s: Seconds until the head of the first request is complete.
-        request_s: Seconds from a request until the next one, or until the connection is closed.
+        first_request_s: Seconds within which the first request's head must be complete.
+        request_s: Seconds from the last :meth:`note_request` until the connection is reset.
         call_later: Starts deadlines.
     """
 

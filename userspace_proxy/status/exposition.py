@@ -77,7 +77,7 @@ def _bucket_samples(series: Buckets) -> Iterator[tuple[str, float]]:
 
 
 def labels_text(names: Sequence[str], values: Sequence[str]) -> str:
-    """Return labels in braces, without empty ones, which Prometheus treats as missing; or empty."""
+    """Return non-empty labels in braces, or an empty string; Prometheus ignores empty labels."""
     pairs = [f'{n}="{label_value(v)}"' for n, v in zip(names, values, strict=True) if v]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 

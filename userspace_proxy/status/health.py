@@ -98,7 +98,7 @@ def _answer(
 
 
 def go_time(unix: float) -> str:
-    """Return a Unix time as Go writes a ``time.Time`` in JSON (RFC 3339), in UTC."""
+    """Return a Unix time in UTC as Go writes it in JSON; ``NEVER`` for 0 and invalid times."""
     try:
         moment = datetime.fromtimestamp(unix, UTC) if unix else None
     except (ValueError, OverflowError, OSError):

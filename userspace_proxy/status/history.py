@@ -134,7 +134,7 @@ class _Scale:
         """The number of the last step; the first step, 1, has no value."""
         self._began = 0.0
         self.at = float("-inf")
-        """The time of the last value."""
+        """Monotonic seconds of the last value."""
 
     @property
     def has_rates(self) -> bool:
@@ -209,7 +209,7 @@ class History:
         self._minute = _Scale(1.0)
         self._long = _Scale(LONG_STEP_S)
         self._at = float("-inf")
-        """The time of the last sample."""
+        """Monotonic seconds of the last sample."""
 
     @property
     def has_rates(self) -> bool:

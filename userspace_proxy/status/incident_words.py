@@ -19,7 +19,7 @@ _DAY_S = 12 * 3600.0
 
 
 def time_of_day(at: float) -> str:
-    """Return a Unix time as the time of day on this node."""
+    """Return a Unix time as the local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
@@ -30,7 +30,7 @@ def cause_of(incident: IncidentFacts) -> Cause:
 
 
 def since(incident: IncidentFacts, now: float) -> str:
-    """Return when an incident began, on this node's clock; empty if unknown."""
+    """Return "since" and the local time when an incident began; empty if that is unknown."""
     at = cause_of(incident).first_at
     form = "%H:%M" if now - at < _DAY_S else "%d %b %H:%M"
     return f"since {time.strftime(form, time.localtime(at))}" if at else ""

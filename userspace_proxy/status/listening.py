@@ -18,7 +18,7 @@ BACKLOG = 128
 
 
 async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
-    """Return a listening socket; the caller closes it, even if it was given as ``bind``.
+    """Return a non-blocking listening socket; the caller closes it, even if given as ``bind``.
 
     On 0.0.0.0, as on ``::``, it listens on every address of both families, as in Go.
 

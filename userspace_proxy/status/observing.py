@@ -55,7 +55,7 @@ class Watcher:
         self._news = asyncio.Event()
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Add the records that the filter selects; a full ring drops its oldest records."""
+        """Add the records that the filter selects; count ``left_out`` and dropped records."""
         self._left_out += left_out
         for one in records:
             if self.wanted.takes(one):
@@ -67,7 +67,7 @@ class Watcher:
             self._news.set()
 
     async def take(self, within_s: float) -> list[ConnectionFacts]:
-        """Wait up to ``within_s`` seconds for records, and return them, the oldest first.
+        """Wait up to ``within_s`` seconds for records; return them, if any, the oldest first.
 
         If records were dropped, the last record states how many.
         """

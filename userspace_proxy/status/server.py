@@ -65,7 +65,7 @@ class StatusServer:
     """The servers that show the state of one proxy.
 
     Args:
-        view: Returns the current state; called in the event loop, at most once per request.
+        view: Returns the current state; called in the event loop, for requests and streams.
         metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
         health: Like ``view``, but called for the more frequent probes; it may omit the Service
             ports. None to call ``view``.

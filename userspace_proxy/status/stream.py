@@ -219,7 +219,7 @@ class Streams:
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:
-    """Return the pause after a message that took ``cpu_s`` of CPU, in a stream with intervals."""
+    """Return the seconds of pause after a message that took ``cpu_s`` of CPU (Rule 5)."""
     return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 

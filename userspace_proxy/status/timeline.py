@@ -45,7 +45,7 @@ class Event:
 
 
 def joined(events: Iterable[Event]) -> Sequence[Event]:
-    """Merge events of several Service ports with the same cause; return them, the newest first."""
+    """Merge events of several Service ports with the same cause; return all, the newest first."""
     groups: list[dict[str, Event]] = []
     open_: dict[object, dict[str, Event]] = {}
     """The last group of events for each cause, by Service port."""
