@@ -58,7 +58,7 @@ class AcceptedHeaders:
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:
-        """Dial an endpoint for a connection once its header has arrived."""
+        """Dial for a connection once its header has arrived; reset it without a valid header."""
         if self._read(connection):
             return
         handler = Callback(lambda _events: self._read(connection))

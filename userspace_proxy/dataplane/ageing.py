@@ -157,7 +157,7 @@ class Ageing:
 def keep_alive(
     socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
 ) -> None:
-    """Set options on each socket, in order; after a rejected option, skip the remaining options."""
+    """Set options on each socket, in order; after a rejected option, skip the socket's others."""
     for sock in socks:
         with contextlib.suppress(OSError):
             for level, option, value in options:

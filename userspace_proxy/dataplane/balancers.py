@@ -85,7 +85,7 @@ class Balancers:
         self._entries = entries
         self._dialling = _NONE_DIALLING
         self.limit: int | None = None
-        """The maximum number of connections per endpoint; None for any number."""
+        """This worker's maximum number of connections per endpoint; None for any number."""
         self.tracks_loads = False
         """Whether dials must be counted."""
         self._set_limit()

@@ -76,7 +76,7 @@ class ClientPorts:
 
         (client, port) ──▶ the endpoints of flows from this address
 
-    A released port is reused only after all other ports. The kernel refuses a second TCP connection
+    A released port is usually reused after all others. The kernel refuses a second TCP connection
     from one port to an endpoint, but permits two UDP sockets between the same addresses, one of
     which receives all replies, so this process records its flows. ``first`` and ``last`` are
     inclusive.
@@ -287,7 +287,7 @@ class ClientAddressDialer:
     def dial_flow(self, client: str, endpoint: SocketAddress) -> int:
         """Connect a datagram socket from a client's address; empty for this node's.
 
-        Returns and raises as :meth:`dial` does.
+        Returns the socket's descriptor or a negative errno, and raises, as :meth:`dial` does.
         """
         calls, port, number = self._calls, 0, errno.EADDRNOTAVAIL
         try:

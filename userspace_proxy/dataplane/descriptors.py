@@ -63,7 +63,7 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """The number of descriptors that connections may use while memory is low."""
+        """The number of descriptors that connections may use while memory is low; else None."""
         self.for_connections = 0
         """How many descriptors connections may use: all but the unused reserve for flows."""
         self._count_flows(0)

@@ -8,7 +8,7 @@
             ├─ for this client only ──▶ only counted
             └─ otherwise ──▶ ejected ──answered, here or in another worker──▶ back
 
-Rule 1: an update changes all of these, and ends the flows to removed endpoints.
+Rule 1: an update changes all this state, and ends flows to removed endpoints that no longer serve.
 Rule 2: ejections and their ends are reported to other workers, unless another worker reported them.
 Rule 3: a detour (a fault injection that dials an endpoint elsewhere) may fail although the endpoint
 works: such a failure is reported as the detour's, and is forgotten when the detour ends.
@@ -132,7 +132,7 @@ class EndpointGroup(CounterTable):
         self.serving = serving or Serving()
         """How clients are served, as of the last :meth:`update`."""
         self.left_ranges: tuple[DialledRange, ...] = ()
-        """The ranges before their last change; empty once :meth:`lately_left` finds it too old."""
+        """The ranges before their last change; empty once :meth:`lately_left` drops them."""
         self._ranges_left_at = 0.0
         self.detours: Mapping[SocketAddress, SocketAddress] = (
             dict(self.serving.detours) or _NO_DETOURS
@@ -158,11 +158,11 @@ class EndpointGroup(CounterTable):
         """The queue of waiting clients; None before the first client has waited."""
         self._processes = processes
         self.on_removed: list[Callable[[frozenset[SocketAddress], float], None]] = []
-        """Called with the endpoints that an update has removed, or made standbys, for some or all
-        clients."""
+        """Called with endpoints that some or all clients may no longer use, and the latest start of
+        the flows to end, in monotonic seconds; infinity to end all flows to them."""
 
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
-        """Change how clients are served; return the endpoints that some may no longer use.
+        """Change how clients are served; return the endpoints that some clients may not use now.
 
         TCP connections to these endpoints continue; flows end, unless the endpoint is terminating
         and still serves. Keeps the round-robin position, and the affinity entries and ejections of
@@ -193,7 +193,7 @@ class EndpointGroup(CounterTable):
         return left
 
     def end_flows_to(self, endpoint: SocketAddress, *, begun_by: float) -> None:
-        """End flows to an endpoint up to ``begun_by``, unless all clients may use it again."""
+        """End flows begun until ``begun_by``, unless all clients may use the endpoint again."""
         if not self.balancers.serves_everyone(endpoint):
             self._end_flows(frozenset({endpoint}), begun_by)
 

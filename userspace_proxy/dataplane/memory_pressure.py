@@ -57,11 +57,11 @@ _MAPPED_BYTES = 32 * 1024
 
 Shed = Callable[[int, int, float], int]
 """Caps the number of connections, and resets some. Takes the bytes to free, the bytes that
-connections may keep, and the time; returns the number of reset connections."""
+connections may keep, and monotonic seconds; returns the number of reset connections."""
 
 
 class MemoryState(NamedTuple):
-    """The memory in use at the nearest limit; all fields are 0 without a limit."""
+    """The memory in use at the nearest limit; all fields are 0 or false without a limit."""
 
     used_bytes: int = 0
     limit_bytes: int = 0
@@ -78,7 +78,7 @@ class Memory:
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], descriptors: Descriptors
     ) -> None:
         self.due = math.inf
-        """When :meth:`look` may read again; infinity while nothing is watched."""
+        """Monotonic seconds from which :meth:`look` reads again; infinity if nothing is watched."""
         self.state = MemoryState()
         self.counts_sockets = False
         """Whether the limit counts socket buffers in the kernel."""

@@ -78,12 +78,12 @@ class Reactor:
         self.loop = loop
         self.clock = clock
         self.now = clock()
-        """Time of the current dispatch; a timer's callback calls :meth:`tick` first."""
+        """Monotonic seconds at the dispatch's start; a timer's callback calls :meth:`tick`."""
         self.turn = 0
         """Number of the current dispatch."""
         self.behind_until = 0.0
-        """The time until which, after a long dispatch, connections count as waiting for the loop
-        and not for a peer."""
+        """Monotonic seconds until which, after a long dispatch, connections count as waiting for
+        the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """The durations of dispatches."""
         self.calls = SystemCalls(BUFFER_BYTES)
@@ -117,7 +117,7 @@ class Reactor:
             self.calls.unwatch(fd)
 
     def close_descriptor(self, fd: int) -> None:
-        """Stop delivering events and close a socket, which removes it from epoll."""
+        """Stop delivering events and close a socket, at the end of a dispatch in progress."""
         self.handlers.pop(fd, None)
         if self._is_dispatching:
             self._late.append(fd)
@@ -204,11 +204,11 @@ class LoopTimer:
         self._handle: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
-        """Whether the timer runs."""
+        """Whether the timer is running."""
         return self._handle is not None
 
     def start(self, after_s: float) -> None:
-        """Call the function after a time, unless the timer runs already."""
+        """Call the function after ``after_s`` seconds, unless the timer is already running."""
         if self._handle is None:
             self._handle = self._loop.call_later(after_s, self._fire)
 
@@ -240,7 +240,7 @@ class Timeouts:
         self._after_s = after_s
         self._expired = expired
         self.due: dict[Any, float] = {}
-        """When each item is due, the earliest first; removing an item stops its deadline."""
+        """Monotonic seconds by item, the earliest first; removing an item stops its deadline."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:

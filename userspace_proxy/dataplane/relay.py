@@ -63,7 +63,7 @@ class Seen:
     moving_at: float
     """When a check last found that bytes had moved, in monotonic seconds."""
     unanswered_since: float | None = None
-    """The time since which checks have found the client not answering; None while it answers."""
+    """Monotonic seconds since which checks have found the client silent; None if it answers."""
     had_waited: bool | None = None
     """Whether the client had waited before it ended; None before a check after the last byte."""
 

@@ -52,7 +52,7 @@ class Shedding:
         """The client above its share whose connections were last reset, and the Service port (None
         for all)."""
         self.pressing_until = -math.inf
-        """The time until which accepted connections need :meth:`admit`."""
+        """Monotonic seconds until which accepted connections need :meth:`admit`."""
         self._is_for_memory = False
         """Whether memory was low when connections were last reset."""
         self._log_limit = LogLimit()

@@ -662,7 +662,7 @@ class TcpConnection(Accounted):
             self.close()
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved, to the precision of ``Ageing``'s checks.
+        """Return the monotonic seconds when bytes last moved, as precisely as ``Ageing`` checks.
 
         This is ``now`` if bytes have moved since the last check. If none have moved before the
         first check, it is the time of the endpoint's answer, because the client may have waited for

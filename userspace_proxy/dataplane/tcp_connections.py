@@ -110,7 +110,7 @@ class LateResets:
         self._timer = LoopTimer(engine.loop, self._look)
 
     def begin(self, connection: TcpConnection) -> bool:
-        """Wait until the connected side has acknowledged its bytes; return False if none are left.
+        """Begin to wait for the connected side's last ACK; return False if no bytes await it.
 
         Without a RST, both sides sent a FIN, the client first: the endpoint's FIN is passed on.
         """

@@ -28,10 +28,10 @@ MAX_PIPES = 32
 # buffers per socket, unless tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
-# Connections accepted, or datagrams received, per socket before other handlers run.
+# How many connections a socket accepts, or datagrams it receives, before other handlers run.
 BATCH = 64
 
-# Dials of a UDP flow that fail at once, for example without a route, before other handlers run.
+# How many dials of a UDP flow may fail at once, as without a route, before other handlers run.
 DIALS = 8
 
 

@@ -77,7 +77,7 @@ def refusal_of(sock: _socket.socket, number: int | None) -> int:
     """Take the socket's ICMP errors; return the errno if the error is a refusal, else 0.
 
     Args:
-        number: The errno of a failed call.
+        number: The errno of a failed call, used if no error is queued; 0 or None for none.
     """
     queued = take_icmp_errors(sock)
     found = number if queued is None else queued
@@ -409,7 +409,7 @@ class UdpFlow(Handler):
             self.refused(dial_failure(number, self.endpoint.ip))
 
     def refused(self, failed: DialFailure) -> None:
-        """Continue with another endpoint, or wait, if datagrams are kept; else end the flow."""
+        """With recent kept datagrams, continue with another endpoint or wait; else end the flow."""
         endpoint, kept, now = self.endpoint, self.kept, self.listener.engine.reactor.now
         if endpoint is not None:
             self._dial_failed(endpoint, failed)
@@ -482,7 +482,7 @@ class UdpFlow(Handler):
         self.end(cause)
 
     def evict(self) -> None:
-        """End the flow in favour of another."""
+        """End the flow to make room for another flow."""
         self.group.counters.evicted += 1
         self.end(EndReason.EVICTED)
 

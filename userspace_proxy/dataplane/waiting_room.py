@@ -152,7 +152,7 @@ class WaitingRoom:
 
         Args:
             waiter: The client.
-            since: When a client that was ``served`` began to wait, which puts it first, or None.
+            since: Monotonic seconds when a ``served`` client began to wait; it goes first. Or None.
             is_at_limit: Whether the client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients
