@@ -85,7 +85,7 @@ def port_of(text: str) -> str:
 
 
 def at_port(text: str, port: str) -> str:
-    """Return the address of one port of a range's text; empty if the range doesn't contain it."""
+    """Return the address of one port in a range's text; empty if the text has no range with it."""
     first, _, last = port_of(text).partition(TO)
     if not last or not port.isdecimal() or not int(first) <= int(port) <= int(last):
         return ""
@@ -98,7 +98,7 @@ class Frontend:
 
     ip: str
     port: int
-    """The first port of a range."""
+    """The port, or the first port of a range."""
     protocol: Protocol
     kind: FrontendKind = field(default=FrontendKind.CLUSTER_IP, compare=False)
     last: int = 0
@@ -179,7 +179,7 @@ def pack_ip(ip: str) -> bytes:
 # The cache has room for a node with many routes; each network takes about 400 bytes.
 @functools.lru_cache(maxsize=16_384)
 def parse_network(text: str) -> Network:
-    """Parse a network."""
+    """Parse a network without host bits, such as ``10.0.0.0/8``. Raises ValueError."""
     return ipaddress.ip_network(text)
 
 
@@ -218,7 +218,7 @@ def is_within(inner: str, networks: Iterable[str]) -> bool:
 
 
 def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
-    """Return the networks of one family, in their order."""
+    """Return the networks, or addresses, of one family, in their order."""
     return tuple(n for n in networks if IPFamily.of(n) is family)
 
 

@@ -88,14 +88,14 @@ def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
 
 
 def read_hold(text: str) -> Hold:
-    """Parse ``hold``: a duration, optionally followed by a comma and a number of connections."""
+    """Parse ``hold``: a duration, optionally with a comma and a number. Raises ConfigError."""
     duration, comma, number = text.partition(",")
     seconds = _read_time(duration.strip(), HOLD_MAX_S, "1h")
     return Hold(seconds, _read_count(number, HOLD_MAX)) if comma else Hold(seconds)
 
 
 def read_max_connections(text: str) -> int:
-    """Parse ``max-connections``."""
+    """Parse ``max-connections``. Raises ConfigError."""
     return _read_count(text, CONNECTIONS_MAX)
 
 
@@ -107,7 +107,7 @@ def _read_count(text: str, most: int) -> int:
 
 
 def read_workload(text: str) -> Workload:
-    """Parse ``wake``: ``deployment/NAME`` or ``statefulset/NAME``."""
+    """Parse ``wake``: ``deployment/NAME`` or ``statefulset/NAME``. Raises ConfigError."""
     kind, _, name = text.partition("/")
     try:
         workload = Workload(WorkloadKind(kind), name)
@@ -119,17 +119,17 @@ def read_workload(text: str) -> Workload:
 
 
 def read_idle_after(text: str) -> float:
-    """Parse ``idle-after``, a duration."""
+    """Parse ``idle-after``, a duration, to seconds. Raises ConfigError."""
     return _read_time(text, IDLE_AFTER_MAX_S, "24h")
 
 
 def read_removal(text: str) -> float | None:
-    """Parse ``on-endpoint-removal``: ``keep``, which is None, or a duration."""
+    """Parse ``on-endpoint-removal``: ``keep``, which is None, or seconds. Raises ConfigError."""
     return None if text == "keep" else parse_duration(text)
 
 
 def read_slow_start(text: str) -> float:
-    """Parse ``slow-start``, a duration."""
+    """Parse ``slow-start``, a duration, to seconds. Raises ConfigError."""
     return _read_time(text, SLOW_START_MAX_S, "1h")
 
 

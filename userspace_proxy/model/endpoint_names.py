@@ -21,7 +21,7 @@ from .endpoints import Endpoint, EndpointSlice
 from .quoting import quoted
 
 NAMES_MAX = 16
-"""The maximum number of names looked up for one Service: more than any database has replicas."""
+"""The maximum number of names looked up for one Service: more than a database has replicas."""
 HOST_MAX = 253
 """The maximum length of a name without its trailing dot, in characters. Source: RFC 1035, 255 bytes
 on the wire."""

@@ -91,7 +91,7 @@ class DialFailure(NamedTuple):
 UNREACHABLE = frozenset({Failure.HOST_UNREACHABLE, Failure.NET_UNREACHABLE, Failure.HOST_DOWN})
 """Failures that mean no host can be reached."""
 NO_ANSWER = frozenset({Failure.SILENT, Failure.HOST_UNREACHABLE})
-"""Failures when no host has the address: the dial timed out first, or the kernel gave up."""
+"""Failures of dials to an absent host: the dial timed out first, or the kernel gave up."""
 SHORTAGES = frozenset({Failure.EXHAUSTED, Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS})
 """Failures caused by this node's lack of resources, not by the endpoint."""
 OWN_ROUTES: Mapping[Failure, Failure] = {

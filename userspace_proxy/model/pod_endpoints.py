@@ -207,7 +207,7 @@ def _named_ports(spec: WirePodSpec) -> dict[tuple[str, str], int]:
 
 
 def _read_ports(text: str) -> dict[PodPort, int]:
-    """Parse ``8080=37741,53/UDP=40001``."""
+    """Parse ``8080=37741,53/UDP=40001``. Raises FieldError."""
     ports: dict[PodPort, int] = {}
     for item in text.split(",") if text else ():
         port, _, wanted = item.strip().partition("=")

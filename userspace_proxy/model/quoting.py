@@ -13,7 +13,7 @@ import shlex
 from ..secrets import without_secrets
 
 SHOWN_MAX = 100
-"""The maximum length of a quoted string in a message; an annotation may have 256 KiB."""
+"""The maximum length of a quoted string in a message; an annotation may be 256 KiB long."""
 
 
 def quoted(value: object) -> str:

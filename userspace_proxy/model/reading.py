@@ -174,7 +174,7 @@ def _check_namespace(namespace: str) -> None:
 
 
 def _trigger_time(metadata: Metadata) -> float:
-    """Return the Unix time of the change that a slice reflects; 0 if the controller doesn't set it.
+    """Return the Unix time of the change that a slice reflects; 0 if it is missing or invalid.
 
     Source: k8s.io/api/core/v1, EndpointsLastChangeTriggerTime; RFC 3339.
     """
@@ -269,7 +269,7 @@ def valid_addresses(
     *,
     parse: Callable[[str], str] = _read_ip,
 ) -> tuple[str, ...]:
-    """Return a field's valid addresses, canonical and distinct; add a note per invalid address."""
+    """Return valid addresses, canonical and distinct; add a note per invalid one to ``notes``."""
     valid: dict[str, None] = {}
     for text in texts:
         try:

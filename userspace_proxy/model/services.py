@@ -11,7 +11,7 @@ from .notes import Note
 
 
 class ServiceType(enum.StrEnum):
-    """``spec.type``."""
+    """The type of a Service (``spec.type``)."""
 
     CLUSTER_IP = "ClusterIP"
     NODE_PORT = "NodePort"

@@ -541,7 +541,7 @@ def decode(data: bytes | memoryview | msgspec.Raw, type_: type[WireObject]) -> W
 
 
 def value_size(data: memoryview) -> int | None:
-    """Return the size of the leading JSON value; None until a byte after it has arrived.
+    """Return the size of the leading JSON value in bytes; None until a byte after it has arrived.
 
     Raises:
         FieldError: The data isn't the beginning of valid JSON.

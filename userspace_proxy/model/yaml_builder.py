@@ -135,7 +135,7 @@ class Reader:
         """Yield the value and the place of each document that isn't empty.
 
         Raises:
-            TextError: A limit of rule 2 is exceeded, or a key is a container.
+            TextError: A limit is exceeded, a key is a container, or an alias is invalid.
         """
         count = 0
         for event in stream:
