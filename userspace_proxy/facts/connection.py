@@ -123,7 +123,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
     """The dialled endpoints that didn't answer, each with its cause."""
     waited_s: _Seconds = 0.0
-    """Seconds until an endpoint answered, or until now if no endpoint has answered."""
+    """Seconds until an endpoint answered, or until now if none has; for a flow, seconds that it was
+    held."""
     first_byte_s: _Seconds | None = None
     """Seconds until the endpoint's first byte, from its answer or the client's first byte,
     whichever came later; null before that byte."""

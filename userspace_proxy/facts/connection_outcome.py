@@ -31,8 +31,7 @@ from .counters import AbortCounters, EndpointCounters
 from .streak import LateByte
 
 _WAITED_S = 0.9
-"""How long a client with a timeout of one second waits, counted from the endpoint's answer to the
-dial."""
+"""How long a client with a timeout of 1 s waits after the endpoint's answer to the dial."""
 PATIENCE_S = 0.3
 """How long a client that gives up has waited, if the endpoint has answered other clients."""
 _AWAITED_S = 0.1
@@ -123,8 +122,8 @@ class ConnectionOutcome:
         self._abort_counters = abort_counters
         self._client = client
         self.answered_at = self.asked_at = now
-        """When the endpoint answered the dial, and when the client first sent something after
-        that."""
+        """Monotonic seconds of the endpoint's answer to the dial, and of the client's first byte
+        after that; equal before that byte."""
         self.first_byte_s: float | None = None
         """Seconds from ``asked_at`` to the endpoint's first byte; None before that byte."""
         self.code: CauseCode | None = None
@@ -139,7 +138,7 @@ class ConnectionOutcome:
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
     def note_first_byte(self, now: float, left: EndFacts | None) -> float:
-        """Record the endpoint's first byte, and return its delay.
+        """Record the endpoint's first byte, and return its delay in seconds.
 
         Args:
             left: The facts when the client closed its side; None if it hasn't.

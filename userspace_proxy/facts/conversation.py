@@ -41,7 +41,7 @@ class Conversation:
         self._asked = 0
         """How many consecutive checks found datagrams of the client, but none of the endpoint."""
         self._silent_at = self._asked_at = 0.0
-        """The times of the first and the last of these checks."""
+        """Monotonic seconds of the first and the last of these checks."""
 
     def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
         """Update ``is_stalled`` by whether each side has sent datagrams since the last check."""

@@ -137,7 +137,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
         answers others; an answer to one of these clients is a success."""
         self._closed = -1.0, 0
-        """When the endpoint last answered, and the :meth:`ended_after_client` calls since then."""
+        """Monotonic seconds of the last answer, and :meth:`ended_after_client` calls since then."""
         self._open = _NOTHING_OPEN
         """The values of ``GAUGES`` at the last :meth:`take`."""
         self._succeeded_at: tuple[float, ...] = _NO_SUCCESS
@@ -350,7 +350,7 @@ class CounterTable:
 
     @property
     def counters(self) -> GroupCounters:
-        """The counters for all clients together."""
+        """The counters for all clients together, for counting; created if necessary."""
         if self._counters is None:
             self._counters, self.has_news = GroupCounters(), True
         return self._counters

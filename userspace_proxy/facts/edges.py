@@ -133,7 +133,7 @@ class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
     edges: tuple[EdgeFacts, ...] = ()
     """The edges, the busiest first."""
     others: int = 0
-    """Connections and flows of clients that the table doesn't contain, or no longer contains."""
+    """Connections and flows to any Service that the table doesn't count, or no longer counts."""
 
 
 class _Edge:

@@ -126,7 +126,7 @@ def dump_cause(cause: Cause) -> dict[str, Any]:
 
 
 def load_cause(dumped: object) -> Cause:
-    """Convert the plain objects of :func:`dump_cause` back to a cause."""
+    """Convert the plain objects of :func:`dump_cause` to a cause; raise ValueError for others."""
     resolve(CauseFacts)
     return read_cause(msgspec.convert(dumped, CauseFacts))
 

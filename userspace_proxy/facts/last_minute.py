@@ -107,7 +107,7 @@ class LastMinute:
         """The parts, each with its number; the latest part is last."""
         self._failed_at = -math.inf
         self._left_at: tuple[float, ...] = ()
-        """The last two moments at which clients left."""
+        """Monotonic seconds of the last two moments at which clients left."""
 
     def add(self, new: MinuteCounts, now: float) -> None:
         """Add the counts since the last call; ``now`` is in monotonic seconds."""

@@ -128,7 +128,7 @@ def facts_of_frontend(
 
 
 def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
-    """Return the facts about Services and ports that aren't served."""
+    """Return the facts about Services and ports that aren't served on any address."""
     return [
         IgnoredFacts(str(i.service), i.port, i.cause, i.is_conflict) for i in items if not i.is_part
     ]

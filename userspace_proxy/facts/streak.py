@@ -174,7 +174,7 @@ class Exclusions(Streak):
     def __init__(self) -> None:
         super().__init__()
         self.clients: dict[str, float] | None = None
-        """When the endpoint last closed each client's connection, in order; None if never."""
+        """Monotonic seconds when each client was last disconnected, in order; None if none."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Record a connection that the endpoint closed without sending a byte.

@@ -15,7 +15,7 @@ _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def format_bytes(count: float) -> str:
-    """Return a number of bytes in decimal units, like network speeds: 1 kB is 1000 B."""
+    """Return bytes in decimal units, like network speeds: 1 kB is 1000 B; or ``unknown``."""
     if not math.isfinite(count) or count < 0:
         return "unknown"
     if count < 1000:
@@ -44,7 +44,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_count(count: float) -> str:
-    """Return a number with thousands separated by commas."""
+    """Return a number with thousands separated by commas; or ``unknown``."""
     return f"{count:,.0f}" if math.isfinite(count) else "unknown"
 
 
@@ -64,7 +64,7 @@ def format_ejected(seconds: float) -> str:
     """Return how long an endpoint stays ejected; after that, a client or a probe dials it.
 
     Args:
-        seconds: The time until that dial.
+        seconds: The time until that dial; 0 or less once it is due.
     """
     return f"ejected for {format_seconds(seconds)}" if seconds > 0 else "ejected until it answers"
 
@@ -79,14 +79,14 @@ def _bound(times: Times, number: float) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Return a rate per second, with one decimal below ten."""
+    """Return a rate per second, with one decimal from 0.05 to 9.95; or ``unknown``."""
     if not math.isfinite(rate):
         return "unknown"
     return f"{rate:.1f}" if 0.05 <= rate < 9.95 else f"{rate:,.0f}"
 
 
 def count_in_short(count: float) -> str:
-    """Return a number in at most six characters, ``99,999``, ``123k``, ``4.7M``, or ``unknown``."""
+    """Return a count below 10^13 in up to six characters: ``99,999``, ``123k``; or ``unknown``."""
     if not math.isfinite(count):
         return "unknown"
     if count < 99_999.5:
