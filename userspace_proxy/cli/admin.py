@@ -124,13 +124,13 @@ class AdminAddress:
     def asked(
         self, path: str, accept: str, query: Mapping[str, str], bounds: Bounds, timeout_s: float
     ) -> Iterator[tuple[HttpAnswer, Iterator[bytes]]]:
-        """Request a path; return the answer, and its body in pieces, which may be empty.
+        """Request a path; yield the answer, and its body in pieces, which may be empty.
 
         Args:
             timeout_s: The timeout of each step of an answer.
 
         Raises:
-            OSError: The server can't be reached.
+            OSError: The server can't be reached; for pieces, also Unreadable and TooLarge.
         """
         wanted = urlencode({name: text for name, text in query.items() if text})
         path, answer = f"{path}?{wanted}" if wanted else path, HttpAnswer(bounds)

@@ -45,7 +45,7 @@ class Given:
     """The parsed words after a command."""
 
     values: dict[str, str]
-    """The command's own flags by name; a switch has the text ``true``."""
+    """The command's own flags by name; a switch without a value has the text ``true``."""
     arguments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     """The given flags of ``run``, one word each."""

@@ -128,7 +128,7 @@ def _open_standard_streams() -> None:
 
 
 def _is_output_broken() -> bool:
-    """Return whether writing a line feed to stdout fails."""
+    """Write a line feed to stdout; return whether that fails."""
     try:
         os.write(1, b"\n")
     except OSError:

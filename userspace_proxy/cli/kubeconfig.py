@@ -50,7 +50,7 @@ def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
 
 
 def context_namespace(given: Given, settings: Settings) -> str:
-    """Return the namespace of the context; empty without a kubeconfig.
+    """Return the context's namespace, or else ``default``; empty without a kubeconfig.
 
     Raises:
         ConfigError: See :func:`find`.

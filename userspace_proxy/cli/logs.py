@@ -36,7 +36,7 @@ _NEEDS_QUOTES = frozenset(' ="\\')
 
 
 def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> LogWriter:
-    """Send all records to a descriptor; remove all previous handlers.
+    """Log to a descriptor, for libraries only warnings; remove all previous handlers.
 
     Args:
         form: ``text`` or ``json``.
@@ -61,10 +61,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
 
 
 def write_behind_log(line: str) -> bool:
-    """Write a line to stderr after the log; return False if no log is set up.
-
-    The call doesn't wait for the reader.
-    """
+    """Queue a line for stderr, after the log; return False if no log is set up."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
             handler.writer.put(line)

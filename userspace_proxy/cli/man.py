@@ -16,7 +16,7 @@ _SECTION = 8
 
 
 def man_page(summary: str, commands: Sequence[Command]) -> str:
-    """Return the page; it depends only on the version."""
+    """Return the page; besides its arguments, it depends only on the version."""
     return "\n".join([*_lines(summary, commands), ""])
 
 

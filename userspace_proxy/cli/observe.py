@@ -40,7 +40,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
 
     Raises:
         ConfigError: A flag's value isn't valid.
-        UserspaceProxyError: No proxy answers the first request, or it has no such Service.
+        UserspaceProxyError: No proxy answers the first request, or a proxy refuses a request.
     """
     query = query_of(given)
     admin = find_admin(given)
@@ -64,7 +64,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
 
 
 def query_of(given: Given) -> dict[str, str]:
-    """Return the selection of connections as values of the query string."""
+    """Return the selection of connections for the query string. Raises ConfigError."""
     query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
     if slow := given.values.get("slow"):
         parsed("slow", slow, parse_duration)

@@ -14,7 +14,7 @@ _MODULE_FILE = "__main__.py"
 
 
 def is_plugin(argv: Sequence[str]) -> bool:
-    """Return whether kubectl runs this program; its users then expect it to read the cluster."""
+    """Return whether this is kubectl's plugin, by its name; users expect it to read the cluster."""
     return Path(argv[0]).name.startswith(_PLUGIN)
 
 

@@ -93,7 +93,7 @@ class ServiceArguments:
     def selected(self) -> Sequence[str]:
         """Return the possible names for a command that accepts a Service, a namespace, or nothing.
 
-        An empty name means everything.
+        An empty name means everything. Raises the same errors as :meth:`names`.
         """
         words = self._given.arguments
         return self.names(words[0], may_be_namespace=True) if words else (self.namespace,)
@@ -103,6 +103,7 @@ class ServiceArguments:
 
         Raises:
             ConfigError: The word can't name a Service, or the namespace is missing.
+            SourceError: The kubeconfig can't be read.
         """
         word = self._read_written(word)
         name, colon, _ = word.partition(":")

@@ -23,7 +23,7 @@ _OK = "ok"
 
 
 def status(given: Given) -> int:
-    """Print the state of a proxy, a namespace or a Service; return the exit status.
+    """Print the state of a proxy, namespace or Service, or watch it; return the exit status.
 
     Raises:
         UserspaceProxyError: No proxy answers, or the Service doesn't exist.
