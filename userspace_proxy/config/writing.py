@@ -1,6 +1,6 @@
 """Writes settings as a ``--config`` file: kube-proxy's document and this program's document.
 
-Reading the file yields the same settings. Each field has its help as a comment.
+Reading it yields the same settings, except flags without a field. Comments contain fields' help.
 """
 
 from __future__ import annotations
