@@ -60,7 +60,7 @@ def judge_server(
 
 
 def look_at_wake(settings: Settings, node_name: str) -> list[Finding]:
-    """With ``--allow-wake``, read the Leases by which nodes agree that a workload is unused."""
+    """With ``--allow-wake``, report whether the Leases by which nodes agree can be read."""
     if not settings.allow_wake or settings.manifests:
         return []
     try:

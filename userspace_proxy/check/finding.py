@@ -43,9 +43,9 @@ class Finding:
 ok = partial(Finding, Mark.OK)
 """Creates a finding without a problem."""
 warning = partial(Finding, Mark.WARNING)
-"""Creates a finding that may cause problems."""
+"""Creates a finding about a problem with which the proxy may still work."""
 error = partial(Finding, Mark.ERROR)
-"""Creates a finding that prevents clients from being served."""
+"""Creates a finding about a problem that makes ``run`` fail, or leaves clients unserved."""
 
 
 def reason(exc: UserspaceProxyError) -> str:

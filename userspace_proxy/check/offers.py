@@ -49,7 +49,7 @@ class Offers:
     is_in_kernel: bool = False
     """Whether the chosen steering lacks a kernel feature."""
     instead: str = ""
-    """Another steering mode than the chosen mode that works here; empty if none does."""
+    """A steering mode that works here, other than the chosen mode; empty if none does."""
     remedy: str = ""
     """The remedy if the chosen steering can't work, other than an installation."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
