@@ -22,7 +22,7 @@ from typing import NamedTuple
 from ..errors import UserspaceProxyError
 
 QUERY_BYTES_MAX = 512
-"""The maximum size of a query: names have up to 255 bytes, and options such as cookies about 30."""
+"""The maximum size of a query: names are up to 255 bytes, and options such as cookies about 30."""
 RECORDS_MAX = 64
 """The maximum number of records read from one answer."""
 UDP_BYTES_MAX = 1232
