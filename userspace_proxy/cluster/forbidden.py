@@ -80,7 +80,7 @@ class ForbiddenAddresses:
         return True
 
     def change_services(self, old: Iterable[Service], new: Iterable[Service]) -> set[str]:
-        """Replace some Services; return the addresses that changed."""
+        """Replace some Services; return the addresses that they gained or lost."""
         before = Counter(ip for service in old for ip in service.addresses)
         now = Counter(ip for service in new for ip in service.addresses)
         self._services.subtract(before)

@@ -118,7 +118,7 @@ class EndpointsByName:
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record the result of a lookup; return whether the snapshot will change."""
+        """Record a lookup's result, at monotonic ``now``; return whether the snapshot changes."""
         has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._affected.update(self._shares.users.get(host, ()))

@@ -56,7 +56,7 @@ class HostQueue:
         """The slots used by names that are being looked up."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
-        """Schedule a name's next lookup, replacing any earlier schedule.
+        """Schedule a name's next lookup at ``at``, monotonic seconds; replace any earlier schedule.
 
         A name that is being looked up becomes ready once its slot is given back.
         """
@@ -96,7 +96,7 @@ class HostQueue:
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if all names are ready or being looked up."""
+        """Return the monotonic seconds when the next name is due; None if no name is waiting."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None

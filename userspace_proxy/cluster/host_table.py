@@ -94,7 +94,7 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if all names are ready or being looked up."""
+        """Return the monotonic seconds when the next name is due; None if no name is waiting."""
         return self._queue.next_at()
 
     @property

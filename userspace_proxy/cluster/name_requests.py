@@ -47,7 +47,7 @@ class NameRequest(NamedTuple):
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The first requested names and their ports, from the annotation and from slices."""
+        """The first ``NAMES_MAX`` requested names, with ports, of the annotation and slices."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
             # Cost: stop early, as a user's slice may have a thousand names and a hundred ports.

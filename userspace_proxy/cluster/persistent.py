@@ -90,7 +90,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 
 
 def differing_keys(have: Mapping[K, V], want: Mapping[K, V]) -> set[K]:
-    """Return the keys whose values aren't the same object in both mappings.
+    """Return the keys that only one mapping has, or whose values aren't the same object.
 
     This is cheap if :meth:`PersistentMap.changed` made one mapping from the other.
     """

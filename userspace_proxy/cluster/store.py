@@ -37,7 +37,7 @@ class Snapshot:
 
     services: Mapping[ServiceKey, ServiceState]
     node: Node | None = None
-    """This node's object; None if it hasn't been read or doesn't exist."""
+    """This node's object, with ``is_missing`` if the cluster lacks it; None if unknown."""
     node_addresses: frozenset[str] | None = None
     """The addresses of all Nodes; None if unknown."""
     orphans: Mapping[ServiceKey, Slices] = field(default_factory=PersistentMap)
