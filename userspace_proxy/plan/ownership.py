@@ -84,7 +84,7 @@ class OwnershipChange(NamedTuple):
     node_ports: set[int]
     """Port numbers that became node ports, or ceased to be node ports."""
     cluster_ips: set[str]
-    """Cluster IPs whose Service in :attr:`FrontendOwners.cluster_ips` has changed."""
+    """IPs whose Service in :attr:`FrontendOwners.cluster_ips`, or whose ranges, have changed."""
 
     def add(self, later: OwnershipChange) -> None:
         self.addresses.update(later.addresses)
@@ -184,7 +184,7 @@ class FrontendOwners:
         return changed
 
     def served(self, protocol: Protocol) -> Collection[SocketAddress]:
-        """Return all addresses with an owner, as a view that reflects later changes."""
+        """Return a view of all addresses with an owner; call again after :meth:`change`."""
         single = self._claimants[protocol].keys()
         return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
 

@@ -76,7 +76,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The desired state of the node; equal snapshots give equal plans."""
+    """The desired state of the node; equal snapshots and node facts give equal plans."""
 
     ports: Mapping[PortKey, PortPlan]
     """The plans of Service ports, sorted by key."""

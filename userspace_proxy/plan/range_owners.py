@@ -93,9 +93,9 @@ class RangeOwners:
         return affected
 
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
-        """Yield the claims on an address that are new, that now win, or that lose to another claim.
+        """Assign an address's ranges; yield the claims that are new, or whose winner has changed.
 
-        Each claim is yielded with the claim to which it lost, or None. A call takes 5 µs per claim.
+        Each comes with the claim to which it lost, or None. Exhaust the iterator: 5 µs per claim.
         """
         claims = self._claims.get(place)
         if claims is None:
