@@ -31,7 +31,7 @@ _ALL: Hashable = None
 
 
 class Flow(Protocol):
-    """A flow, as far as the table depends on it; the table sets the attributes."""
+    """A flow in the table, which sets the attributes; ``used`` is in monotonic seconds."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool

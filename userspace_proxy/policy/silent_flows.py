@@ -49,9 +49,9 @@ class SilentFlows(Generic[F]):
 
     def __init__(self) -> None:
         self._began: dict[F, float] = {}
-        """When flows were connected to their endpoints, in this order."""
+        """Monotonic seconds at which flows were connected to their endpoints, in this order."""
         self._asked: dict[F, float] = {}
-        """When the kernel was last asked about flows, in this order."""
+        """Monotonic seconds at which the kernel was last asked about flows, in this order."""
 
     def add(self, flow: F, now: float) -> None:
         """Watch a flow that has just been connected to an endpoint."""

@@ -51,7 +51,7 @@ class WaitingClients(Generic[W]):
         return waiter in self._since
 
     def add(self, waiter: W, since: float, *, is_first: bool = False) -> None:
-        """Add a place; ``is_first``: its client has waited longer than all other clients."""
+        """Add a place from ``since``, monotonic seconds; ``is_first``: waited longest."""
         self._since[waiter] = since
         places = self._places.setdefault(waiter.client_ip, OrderedDict())
         places[waiter] = None
@@ -79,11 +79,11 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, -1)
 
     def waits_since(self) -> float | None:
-        """Return when the client that has waited longest began to wait; None without places."""
+        """Return the monotonic seconds when the longest wait began; None without places."""
         return next(iter(self._since.values()), None)
 
     def overdue(self, due: float, most: int) -> list[W]:
-        """Return those of the first ``most`` places whose wait began at ``due`` or earlier."""
+        """Return the places, of the first ``most``, whose wait began at ``due`` or earlier."""
         return [waiter for waiter, since in islice(self._since.items(), most) if since <= due]
 
     def to_end(self, newcomer: str) -> W:
