@@ -165,7 +165,7 @@ class Balancer:
         return endpoint in self._levels[0].members
 
     def has_more(self, client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
-        """Return whether :meth:`pick` would return an endpoint; may drop an expired pin."""
+        """Return whether :meth:`pick` returns an endpoint; may drop a pin or advance the turn."""
         if len(tried) >= TRIED_MAX:
             return False
         pinned = self._pinned(client, now, tried, self._ejections.out(now))
@@ -184,7 +184,7 @@ class Balancer:
     ) -> bool:
         """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
 
-        If no other endpoint is left, ejected endpoints also count: clients are sent to them.
+        Ejected endpoints also count, as clients may be sent to them; this advances their turn.
         """
         self._ejections.out(now)
         is_full = self.is_full

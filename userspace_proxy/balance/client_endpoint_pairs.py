@@ -38,7 +38,7 @@ class Pairs:
 
     def __init__(self) -> None:
         self.until: dict[tuple[str, SocketAddress], float] = {}
-        """When each pair is forgotten; usually empty, which saves look-ups."""
+        """Monotonic seconds when each pair is forgotten; usually empty, which saves look-ups."""
 
     def note(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Remember a pair for a minute."""
@@ -50,7 +50,7 @@ class Pairs:
         until[client, endpoint] = now + PAIR_S
 
     def has(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether a pair was recorded within the last minute."""
+        """Return whether a pair was recorded within the last minute; forget it if not."""
         until = self.until.get((client, endpoint))
         if until is None:
             return False

@@ -65,7 +65,7 @@ class Preferred:
     Args:
         endpoint: The endpoint to pick.
         then: The strategy before and after that pick.
-        end: Called when the endpoint is picked.
+        end: Called when the endpoint is picked; it must replace this strategy.
     """
 
     def __init__(self, endpoint: SocketAddress, then: Strategy, end: Callable[[], object]) -> None:

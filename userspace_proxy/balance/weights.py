@@ -89,7 +89,7 @@ class Weights:
         self._slow_start = SlowStart(slow_start_s)
         self._shares: Mapping[SocketAddress, float] = _NO_SHARES
         self._due = 0.0
-        """When the shares grow next."""
+        """Monotonic seconds at which the shares grow next."""
         self.version = 0
         """Incremented whenever a weight may have changed."""
 
