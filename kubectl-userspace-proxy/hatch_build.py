@@ -56,7 +56,7 @@ class Manual(BuildHookInterface[Any]):
 
 
 def made_page(root: Path) -> str:
-    """Return the page, rendered by the checkout's code, which needs no other packages for it."""
+    """Return the page, rendered by the checkout's code, which this adds to ``sys.path``."""
     sys.path[:0] = [str(root.parent), str(root)]
     from userspace_proxy.cli.man import plugin_page
     from userspace_proxy_kubectl.cli.table import DASHBOARD, FORWARD, NODES, REPORT

@@ -33,7 +33,7 @@ _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME")
 
 
 def dashboard(given: Given) -> int:
-    """Serve the dashboard until Ctrl-C.
+    """Serve the dashboard until Ctrl-C; return the exit status.
 
     Raises:
         UserspaceProxyError: A flag is wrong, no agent can be reached, or the port is taken.

@@ -92,7 +92,14 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return nodes' facts about a Service, or None; ``instead``: why there is no plan."""
+    """Return nodes' facts about a Service; None, after a warning, to explain only the plan.
+
+    Args:
+        instead: Why there is no plan; then None means that the nodes can't be read, either.
+
+    Raises:
+        ConfigError: A flag is wrong, and there is a plan.
+    """
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])

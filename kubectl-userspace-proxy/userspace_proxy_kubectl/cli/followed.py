@@ -203,11 +203,10 @@ _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def open_reader(given: Given, settings: Settings) -> NodesReader:
-    """Return the reader that the flags select, to be opened by ``async with``.
+    """Return the reader that the flags select, to be opened; raise the descriptor limit.
 
     Raises:
         ConfigError: A flag's value isn't valid, or there is no kubeconfig.
-        SourceError: The kubeconfig can't be read.
     """
     from userspace_proxy.linux import raise_descriptor_limit
     from userspace_proxy.sources.kubernetes.client import ApiClient

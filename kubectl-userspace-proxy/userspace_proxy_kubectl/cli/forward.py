@@ -86,7 +86,7 @@ def forward(given: Given) -> int:
 
 
 def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[ServiceKey], str]:
-    """Return the Services named by the arguments, and the namespace to read (empty for all).
+    """Return the named Services (none: all), and the namespace to read (empty: all).
 
     Raises:
         ConfigError: An argument isn't a Service.
@@ -196,7 +196,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
-    """Yield a line for each address and port of a Service that a program or Service uses."""
+    """Yield a line for each Service's address and port that another program or Service holds."""
     from userspace_proxy.kernel.port_holders import holders_at
 
     wanted: set[SocketAddress] = set()
@@ -217,7 +217,7 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
 
 
 def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
-    """Return the forwarded ports, by name."""
+    """Return the Service ports, forwarded or not, by name."""
     ports = {}
     for view in proxy.status().ports:
         key, port = view.plan.key.name.service, view.plan.key.name.port
@@ -257,7 +257,7 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ForwardedPort:
-    """A Service port that this machine serves."""
+    """A Service port that this machine serves, or would serve without a problem."""
 
     name: str
     """``web.shop:80``, with the port's number in the cluster."""

@@ -50,7 +50,7 @@ def status_of_all(given: Given) -> int:
     """Print the state of all nodes, a namespace or a Service; return the exit status.
 
     Raises:
-        UserspaceProxyError: No agent can be found, or there is no such Service.
+        UserspaceProxyError: A flag is wrong, no agent can be found, or there is no such Service.
     """
     settings = settings_of(given)
     names = ServiceArguments(given, settings, reads_cluster=True).selected()
@@ -66,7 +66,7 @@ def top_of_all(given: Given) -> int:
     """Show all nodes' rates every second until Ctrl-C; once if the output isn't a terminal.
 
     Raises:
-        UserspaceProxyError: No agent can be found, or there is no such Service.
+        UserspaceProxyError: A flag is wrong, no agent can be found, or there is no such Service.
     """
     settings = settings_of(given)
     names = ServiceArguments(given, settings, reads_cluster=True).selected()

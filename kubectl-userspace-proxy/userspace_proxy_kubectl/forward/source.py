@@ -35,11 +35,14 @@ class ForwardSource(Source):
     """The source of the Services that this machine serves, with a dialer for their pods.
 
     Args:
-        kubeconfig: The kubeconfig files.
-        master: The server's URL, instead of the kubeconfig's.
+        kubeconfig: A kubeconfig file, or several; empty: none.
+        master: The server's URL, which overrides the kubeconfig's URL.
         wanted: The Services to forward; empty for all.
         namespace: The only namespace to read; empty for all.
         address: The common address of all Services; empty if each has its own.
+
+    Raises:
+        SourceError: The kubeconfig or ``master`` can't be used.
     """
 
     kind = "port-forward"

@@ -71,6 +71,6 @@ class AllNodes:
     """Digests of Services' plans, by ``namespace/name``, which this machine computed from the API
     server's objects; None if not computed yet, or not permitted."""
     planned_at: float = 0.0
-    """This machine's Unix time when the API server's objects were read."""
+    """This machine's Unix time when the API server's objects were read; 0 without digests."""
     excluded: tuple[str, ...] = ()
     """The Nodes that no agents' DaemonSet targets, by name; empty if nodes are selected by name."""

@@ -62,9 +62,9 @@ class Read:
 
     status: StatusFacts
     asked_at: float
-    """Unix time of the request."""
+    """Unix time of the request; for a change, of the arrival of the line before it."""
     answered_at: float
-    """Unix time at which the answer's first byte arrived."""
+    """Unix time at which the answer's first byte, or the change's line, arrived."""
 
 
 class Limits:

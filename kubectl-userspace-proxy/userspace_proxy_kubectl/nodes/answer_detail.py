@@ -51,7 +51,8 @@ class Asking:
     """How the agents of one read are asked.
 
     Args:
-        also: Services, ``namespace/name``, that summaries include even if served.
+        also: Services, ``namespace/name``, that summaries include even if served; only the first
+            ALSO_MAX, by name, count.
         watches: Whether to request streams.
     """
 
@@ -206,7 +207,7 @@ class Answers:
         )
 
     def all_nodes(self, plans: Plans | None) -> AllNodes:
-        """Return the current nodes, with this machine's digests of the API server's objects."""
+        """Return the current nodes; with plans, also digests of the API server's objects."""
         return AllNodes(
             tuple(self._nodes.values()),
             self._found.nodes is not None,

@@ -42,7 +42,7 @@ class _Difference:
 
     ours: str
     since: float
-    """When the difference was first seen, by this machine's clock."""
+    """Monotonic seconds at which the difference was first seen."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):

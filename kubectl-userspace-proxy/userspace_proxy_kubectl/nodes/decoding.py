@@ -119,11 +119,11 @@ def most_of(line: bytes) -> int:
 
 
 def checked_size(value: Any, most: int) -> int:
-    """Return the memory in bytes that a decoded value takes.
+    """Return the cost of a decoded value: its memory in bytes, and its time as bytes.
 
     Raises:
         ValueError: A number or time in it is out of range.
-        TooLarge: The value takes more than ``most``.
+        TooLarge: The value costs more than ``most`` bytes.
     """
     size, left = 0, [("", value)]
     while left:

@@ -156,7 +156,7 @@ class Finder:
         )
 
     async def follow(self) -> AsyncIterator[FoundAgents]:
-        """Yield the agents after each change of the pods; never ends."""
+        """Yield the agents after each change and each new list of the pods; never ends."""
         while True:
             try:
                 async for found in self._watch():

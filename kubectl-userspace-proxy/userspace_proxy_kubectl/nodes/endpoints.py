@@ -64,7 +64,7 @@ class MergedEndpoint:
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
-    """The nodes that have no cause, and got an answer since the endpoint fails on others."""
+    """The nodes without a cause that got an answer after the endpoint began to fail on others."""
     extent: Extent
     failing: NodesByCause
     sums: Sums
@@ -118,7 +118,7 @@ def answers_since(causes: Iterable[Cause], answers: Mapping[str, float]) -> tupl
 
     Args:
         causes: The other nodes' causes.
-        answers: When the endpoint last answered each node, from :func:`last_answer`.
+        answers: The endpoint's last answer to each node in Unix time, from :func:`last_answer`.
     """
     # A cause of the last minute has only the time of the last failure.
     began = (cause.first_at or cause.last_at - LAST_MINUTE_S for cause in causes)
@@ -180,7 +180,7 @@ def by_cause(seen: Iterable[tuple[str, Cause]], places: Collection[str] = ()) ->
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Merge several nodes' reports of one cause: return the latest, with the counts added."""
+    """Merge nodes' reports of one cause: the latest, current before past, with the counts added."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
     firsts = [cause.first_at for cause in causes if cause.first_at]
     return last.replace(

@@ -156,7 +156,7 @@ def _compared(step: PathStep, services: Sequence[str]) -> PathStep:
 def behind_steps(
     service: str, planned: Sequence[PortFacts] | None, all_nodes: AllNodes
 ) -> tuple[PathStep, ...]:
-    """Return which nodes differ from the plan, with the differences.
+    """Return steps: which nodes differ from the plan and how, which match, which aren't compared.
 
     Args:
         service: ``namespace/name``, optionally with ``:port``.
@@ -267,7 +267,7 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the first cause on the nodes with the worst state, or of its endpoint on all nodes."""
+    """Return the worst nodes' first cause, or the first of its endpoint; None without causes."""
     cause = next((cause for group in port.groups for cause in group.causes), None)
     if cause is None:
         return None

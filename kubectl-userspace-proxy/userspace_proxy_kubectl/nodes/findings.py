@@ -203,7 +203,7 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
 
 
 def _problems(answer: AgentAnswer) -> Iterator[_Said]:
-    """Yield the problems that the agent reports for its node."""
+    """Yield the first _PROBLEMS_MAX problems that the agent reports for its node."""
     status = answer.status
     if status is None:
         return

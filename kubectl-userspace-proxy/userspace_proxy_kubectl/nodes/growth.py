@@ -20,7 +20,7 @@ from .sums import NOTHING, of_port, since
 
 
 def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return the rates between two moments, for the Service ports that both contain.
+    """Return the rates per second between two moments, for Service ports that both contain.
 
     A node's figures are divided by the time elapsed on its own clock.
     """

@@ -1,4 +1,4 @@
-"""Incidents across nodes: each is about one object, with the causes that nodes report.
+"""Merges incidents of all nodes: each is about one object, with the causes that nodes report.
 
     Service ports of all nodes ──diagnosis.incidents──▶ one object ──which nodes tried?──▶ extent
     failures of several endpoints that only the same few nodes see ──────────────────────▶ one
@@ -65,7 +65,7 @@ class MergedIncident:
     tried: int
     """The number of nodes that tried the endpoints; 0 if the incident isn't about endpoints."""
     answered: int
-    """The number of these nodes that see no fault, and got an answer since others do."""
+    """The number of these nodes without a fault that got an answer after others' faults began."""
     extent: Extent
     left_out: int
     """The number of nodes whose summaries don't show whether they tried the endpoints."""
@@ -173,9 +173,9 @@ class _Reach:
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
         """The nodes that have a cause for each endpoint, current or past."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
-        """When the endpoints last answered other nodes."""
+        """Unix times of the endpoints' last answers to other nodes."""
         self.failing: Mapping[str, list[EndpointFacts]] = {at: [] for at in addresses}
-        """The facts of each node that has a cause."""
+        """Each endpoint's facts on the nodes that have a cause for it."""
         self.pods: dict[str, str] = {}
         self.places: dict[str, str] = {}
         """The nodes on which endpoints run."""
@@ -246,7 +246,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
 def _failing(
     incident: IncidentFacts, seen: Sequence[tuple[str, Cause]], places: Collection[str]
 ) -> NodesByCause:
-    """Return the causes of an IP's endpoints, or of the worst one if these have several IPs.
+    """Return the causes of the endpoints; if these have several IPs, only of one endpoint.
 
     Empty if the incident isn't about endpoints.
     """

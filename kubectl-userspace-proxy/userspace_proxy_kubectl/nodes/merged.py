@@ -126,7 +126,7 @@ class MergedPort:
 
     @property
     def served_before(self) -> int:
-        """The number of nodes with answered clients only before the last minute, if others fail."""
+        """The number of nodes that served clients only before the last minute; 0 if none fails."""
         is_ok = (one.mark is Level.OK and one.is_quiet for one in self.members.values())
         return sum(is_ok) if self.groups else 0
 
@@ -209,7 +209,7 @@ class Merged:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None for a neutral mark: no answer yet, or :func:`mark_of`."""
+        """The level for all readers; None if a node is silent, or if :func:`mark_of` is None."""
         if self.level is not Level.OK or not (self.ports or self.silent):
             return self.level
         return None if self.silent else mark_of(self.ports, more=self.healthy)

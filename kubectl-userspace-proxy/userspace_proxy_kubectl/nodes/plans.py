@@ -66,7 +66,7 @@ class Plans:
         ]
         self._digests = Digests()
         self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
-        """Former digests of all Services, each with the time until which it was valid."""
+        """Former digests of all Services, each with monotonic seconds until which it was valid."""
         self._merged: Mapping[str, str] | None = None
         self.ready = asyncio.Event()
         """Set once digests exist, or can't be computed."""
@@ -93,7 +93,7 @@ class Plans:
         return frozenset(name for one in rejected for name in one.services)
 
     def had(self, digest: str, within_s: float) -> bool:
-        """Return whether a digest of all Services is current, or was within the last seconds."""
+        """Return whether a digest of all Services is current, or was ``within_s`` seconds ago."""
         since = self._clock() - within_s
         return digest == self.summary[0] or any(
             digest == former and ended >= since for former, ended in reversed(self._former)

@@ -235,7 +235,7 @@ class NodesReader:
         return {**late, **found}
 
     async def lines(self, path: str, nodes: Collection[str] = ()) -> AsyncIterator[NodeLine]:
-        """Yield the lines sent by some nodes' agents; never ends.
+        """Yield lines that some nodes' agents send, and why streams break; never ends.
 
         Args:
             path, nodes: See :meth:`ask`.

@@ -58,8 +58,8 @@ def _judged(port: PortFacts, answered: Mapping[object, float], started: float) -
     """Return the facts; in an unknown state, add causes for endpoints that answer other nodes.
 
     Args:
-        answered: When each endpoint last answered any node.
-        started: When the port's agent began to count; older answers show nothing about its flows.
+        answered: Unix time of each endpoint's last answer to any node; 0 without one.
+        started: Unix time of the agent's start; older answers show nothing about its flows.
     """
     if port.state.word is not PortState.UNKNOWN:
         return port

@@ -40,7 +40,7 @@ class _Counts(NamedTuple):
     tried: int
     answered: int
     unknown: int
-    """The number of nodes without a failure that got no answer since others fail."""
+    """The number of nodes without a failure that got no answer after others began to fail."""
     left_out: int
     """The number of nodes whose answers don't show whether they tried it."""
 

@@ -60,7 +60,10 @@ class Entry:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass a request on if it has the cookie; exchange a valid secret for it; refuse others."""
+        """Pass on a request with the cookie, or exchange a secret for the cookie; refuse others.
+
+        Requests by pages of other origins are refused in any case.
+        """
         if _is_foreign(request):
             return web.Response(status=403, text=_FOREIGN)
         given = request.query.get(_SECRET)

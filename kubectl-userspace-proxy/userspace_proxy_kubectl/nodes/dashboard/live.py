@@ -87,12 +87,12 @@ class Live:
         self._look: ClusterLook | None = None
         self._pacing = Pacing(_SHARE, _LEAST_S)
         self._marks: list[tuple[float, AllNodes]] = []
-        """Earlier answers, the oldest first, each with the time at which it was the latest."""
+        """Earlier answers, oldest first, each with monotonic seconds at which it was the latest."""
         self._asking_all: SingleFlight[object] = SingleFlight()
         self._asking_calls: SingleFlight[object] = SingleFlight()
         self._lately = Lately()
         self._answers: dict[str, tuple[float, object]] = {}
-        """The answers to the requests of pages, by path, with their times of arrival."""
+        """The answers to pages' requests, by path, with monotonic seconds of their arrival."""
 
     async def look(self) -> ClusterLook:
         """Return all nodes, merged from answers that may be a moment old."""

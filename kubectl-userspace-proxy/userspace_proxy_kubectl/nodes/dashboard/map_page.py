@@ -26,7 +26,7 @@ from .pages import head, say_calls
 
 
 def render_map(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
-    """Return the page."""
+    """Return the map of the calls that match the search."""
     drawn = place(calling_of(look.merged.ports, calls, asked.q))
     counts = [sum(one.x == x for one in drawn.items) for x, _ in drawn.heads]
     shown = ", ".join(

@@ -68,7 +68,7 @@ class Fact:
 
 
 def render_overview(look: ClusterLook, asked: Selection) -> Parts:
-    """Return the first page: nodes without an answer, causes, Services, nodes."""
+    """Return the first page: findings about nodes, causes, Services that match the search."""
     merged = look.merged
     search = Search.parse(asked.q)
     lately = look.lately
@@ -187,7 +187,7 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
 
 
 def render_calls(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
-    """Return the page with clients and the Services that they call."""
+    """Return one page of the calls that match the search."""
     return render(
         "calls",
         head(look, asked, "Connections"),

@@ -239,7 +239,7 @@ def _json(value: Any) -> bytes:
 
 
 def listed(missing: Iterable[Missing], most: int = 10) -> Iterator[str]:
-    """Yield a line for each missing part, up to a limit."""
+    """Yield a line for each of the first ``most`` missing parts, and one that counts the others."""
     found = list(missing)
     for one in found[:most]:
         yield f"missing: {one.what}: {one.why}"
