@@ -22,7 +22,6 @@ class SameVersion(MetadataHookInterface):
     PLUGIN_NAME = "custom"
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Fill in the metadata; called by hatchling."""
         root = Path(self.root)
         metadata |= runpy.run_path(str(root.parent / "hatch_build.py"))["of_same_version"](root)
 
@@ -50,7 +49,6 @@ class Manual(BuildHookInterface[Any]):
             build_data["force_include"][str(page)] = PAGE
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove the page."""
         if version != "editable":
             self._folder.cleanup()
 

@@ -74,6 +74,7 @@ class Backend:
         Raises:
             LookupError: The backend's Service was removed.
             TypeError: Another program serves the backend.
+            OSError, BackendError: The address isn't available, or the program doesn't start.
         """
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
@@ -127,7 +128,7 @@ class Backend:
             return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
-        """Bind the TCP port without listening, so that no program outside this test takes it."""
+        """On loopback, bind the TCP port without listening, so that no other program takes it."""
         if self._place.pod is None:
             with contextlib.suppress(OSError):
                 self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)

@@ -217,10 +217,10 @@ class CommandBackend(Backend):
             raise
 
     def start(self) -> None:
-        """Return once the program accepts connections.
+        """Return once the program accepts connections and is ready.
 
         Raises:
-            BackendError: The program can't be started, exits, or doesn't listen in time.
+            BackendError: The program can't be started, exits, or isn't ready in time.
         """
         self._check_open()
         if self._is_running():
@@ -362,8 +362,9 @@ def make_backend(
 
     Raises:
         TypeError: The kind is invalid.
-        ValueError: The text isn't an address.
-        BackendError: A program doesn't start.
+        ValueError: The text isn't an address, or ``ready`` of a program in a pod is a function.
+        OSError: The address isn't available.
+        BackendError: A program doesn't start, or no port is free for it.
     """
     check_backend(like, protocol)
     if isinstance(like, str | tuple):

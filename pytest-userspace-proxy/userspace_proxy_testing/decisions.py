@@ -41,7 +41,7 @@ class Decision:
     outcome: str
     """The ``cause`` in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int
-    """The number of dialled endpoints; if several, all but the last failed."""
+    """The number of dials; all but the last failed, and the last, too, if none answered."""
     duration_s: float
     """Seconds."""
     received_bytes: int
@@ -53,7 +53,7 @@ class Decision:
     ended_by: str = ""
     """``client``, ``endpoint``, ``proxy``."""
     failed_dials: Sequence[FailedDial] = ()
-    """The endpoints that failed before, in dial order."""
+    """The failed dials, in their order."""
 
     def __str__(self) -> str:
         endpoint = self.endpoint or "no endpoint"

@@ -77,7 +77,7 @@ class HttpServer:
         """The last requests, oldest first."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a connection's requests until a request asks to close it."""
+        """Answer requests until EOF, an invalid request, or one that asks to close."""
         while (request := await _read_request(reader, writer)) is not None:
             seen = SeenRequest(request.method, request.path)
             self.seen.append(seen)

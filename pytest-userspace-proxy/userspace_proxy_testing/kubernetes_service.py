@@ -66,7 +66,7 @@ class KubernetesService(ServedService):
 
     @property
     def backends(self) -> Sequence[Backend]:
-        """The backends of this port, by Pod name."""
+        """The backends of this port, sorted by Pod name."""
         runs = [run for _, run in sorted(self._pods.items()) if self._port in run.ports]
         return [run.pod.backends[run.ports[self._port]] for run in runs]
 
@@ -106,7 +106,8 @@ class KubernetesService(ServedService):
                 name; Pods that already run continue.
 
         Raises:
-            LookupError: The Service selects no Pod.
+            LookupError: The Service doesn't exist, or selects no Pod.
+            ValueError: The Service has no selector, or lacks a port that ``like`` names.
         """
         selected = self._runner.select(self.key)
         there = self._runner.find_pods(selected)

@@ -151,8 +151,8 @@ class NetworkClient:
             The exit status and the output as text.
 
         Raises:
-            SandboxError: The command failed (the message contains its last output line), or took
-                too long.
+            SandboxError: The command took too long, or with ``check`` failed (the message contains
+                its last output line).
         """
         return self.pod.run(
             argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files

@@ -69,7 +69,7 @@ class NodeProxy(ProxyWithDecisions):
 
 
 def open_socket(pid: int, family: int, type_: int) -> socket.socket:
-    """Return a socket in a process's network namespace."""
+    """Return a socket in a process's network namespace; raise OSError if that is impossible."""
     with (
         Path("/proc/thread-self/ns/net").open("rb") as own,
         Path(f"/proc/{pid}/ns/net").open("rb") as other,
@@ -94,7 +94,7 @@ class Objects:
         self._objects: dict[Reference, object] = {PROXY: proxy}
 
     def answer(self, call: Call) -> CallResult:
-        """Execute a call; return its result or its exception."""
+        """Execute a call; return its result or expected exception, or raise an unexpected one."""
         try:
             value = getattr(self._objects[call.target], call.name)
             if callable(value):

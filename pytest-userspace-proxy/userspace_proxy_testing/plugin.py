@@ -125,7 +125,7 @@ def _able(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Skip a test that uses one of these fixtures for something that this machine lacks."""
+    """Skip, or fail if required, a test that uses a fixture for what this machine lacks."""
     try:
         return (yield)
     except PlatformError as exc:

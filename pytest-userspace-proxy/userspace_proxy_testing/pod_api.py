@@ -40,7 +40,7 @@ _NOT_FOUND = 404
 
 
 class PodApi:
-    """One cluster's Pods; usable between :meth:`open` and :meth:`close`."""
+    """One cluster's Pods, between :meth:`open` and :meth:`close`; requests raise SourceError."""
 
     def __init__(self, kubeconfig: str | Kubeconfig) -> None:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig))
@@ -118,7 +118,7 @@ class PodApi:
         await self._send("DELETE", _path(key), {"gracePeriodSeconds": 0})
 
     async def restore(self, pod: Object) -> None:
-        """Restore a Pod's status; does nothing if the Pod was replaced or is gone."""
+        """Restore a Pod's status and ports, unless the Pod was replaced or is gone."""
         metadata = pod["metadata"]
         key = PodKey(metadata["namespace"], metadata["name"])
         now = json.loads(await self._send("GET", _path(key)) or b"null")

@@ -62,6 +62,7 @@ class PodRunner:
         """Return a Service with its selector.
 
         Raises:
+            LookupError: The Service doesn't exist.
             ValueError: The Service has no selector.
         """
         selected = SelectingService(*self._thread.call(self._api.service(key)))

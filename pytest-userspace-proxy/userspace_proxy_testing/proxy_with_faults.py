@@ -83,6 +83,7 @@ class ProxyWithFaults(Proxy):
 
         Raises:
             ConfigError: The fault doesn't exist, or an attribute is invalid.
+            TypeError: The type isn't a string.
             LookupError: The Service or endpoint doesn't exist, or the Service has no endpoint.
         """
         endpoints, protocols = self.endpoints_of(service, endpoint), protocols_of(type_)

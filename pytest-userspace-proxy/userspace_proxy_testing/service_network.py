@@ -138,7 +138,7 @@ class ServiceNetwork(Services):
             namespace: The Kubernetes namespace for short names.
 
         Raises:
-            RuntimeError: The network hasn't started, or has ended.
+            RuntimeError: The network hasn't started.
         """
         client = self._clients.get((name, namespace))
         if client is None:

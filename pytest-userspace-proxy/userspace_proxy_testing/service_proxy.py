@@ -63,7 +63,7 @@ class ServiceProxy(Services, RecordingProxy):
         return found
 
     def resolver(self, namespace: str = "default") -> ServiceResolver:
-        """Return a resolver; raises the errors of :meth:`names`."""
+        """Return a resolver; raise LookupError as :meth:`names` does."""
         found = RecordingProxy.resolver(self, namespace)
         self._check_used(namespace)
         return found

@@ -96,7 +96,7 @@ class Services:
             handling: Annotations by name: see ``Proxy.add_service``.
 
         Raises:
-            TypeError, ValueError: An argument is invalid, or has no effect here.
+            TypeError, ValueError, BackendError: An argument is invalid or unused; a backend fails.
         """
         asked: dict[str, object] = {
             "port": port,

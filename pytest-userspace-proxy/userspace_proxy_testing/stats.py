@@ -17,7 +17,7 @@ class ServiceStats:
     connections: int
     """Connections (with UDP, flows) that an endpoint answered."""
     active: int
-    """Open connections; a UDP flow is open until it has been idle for 30 s, or 120 s."""
+    """Open connections; a flow is open until idle for 30 s, or 120 s after several exchanges."""
     saved: int
     """Connections that an endpoint failed to answer but another endpoint answered."""
     failures: int

@@ -52,7 +52,7 @@ def demo(given: Given) -> int:
         The exit status.
 
     Raises:
-        ConfigError: The port isn't a number.
+        ConfigError: The port isn't a number from 0 to 65535.
         UserspaceProxyError: No demo is running, the demo rejects the command, or the proxy fails.
         SandboxError: Namespaces can't be created here; the message contains the remedy.
         ListenError: The page's port is in use.
@@ -130,7 +130,7 @@ class _StopOnSignal:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def close(self) -> None:
-        """Stop listening to signals; idempotent."""
+        """Close the descriptor; the signals' handlers stay installed. Idempotent."""
         signal.set_wakeup_fd(-1)
         self._woken.close()
         self._waker.close()

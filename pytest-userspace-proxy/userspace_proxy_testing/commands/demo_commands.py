@@ -76,7 +76,7 @@ class Tour:
         """Execute one command; return the text to print.
 
         Raises:
-            UserspaceProxyError: The command or pod doesn't exist, or no pod is named.
+            UserspaceProxyError: There is no such command or pod, or not exactly one pod is named.
         """
         name, *arguments = line.split() or ["help"]
         if name not in _COMMANDS:
@@ -177,7 +177,10 @@ class Commands:
         self._listener.settimeout(_TIMEOUT_S)
 
     def wait(self, *others: int) -> None:
-        """Execute the next command, or return when another descriptor is readable or time is up."""
+        """Execute the next command, or return once another descriptor is readable.
+
+        In the background, return after _BACKGROUND_MS at the latest.
+        """
         poll = select.poll()
         for descriptor in (self._listener.fileno(), *others):
             poll.register(descriptor, select.POLLIN)

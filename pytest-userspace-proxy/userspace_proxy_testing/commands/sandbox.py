@@ -60,9 +60,9 @@ def sandbox(given: Given) -> int:
         The command's exit status, or 128 plus the number of the signal that ended it.
 
     Raises:
-        ConfigError: The manifests or the command are missing, or lack a named Service.
+        ConfigError: The manifests or the command is missing, or the manifests lack a named Service.
         InputError: The manifests contain an error.
-        SandboxError: Namespaces can't be created here, or the command can't be started.
+        SandboxError: Namespaces can't be created here, or the proxy can't be started.
     """
     path = given.values.get("manifests", "")
     if not path or not given.rest:
@@ -95,7 +95,7 @@ def sandbox(given: Given) -> int:
 
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a line for each unserved Service port, with cause and remedy."""
+    """Yield a line for each of the first _SHOWN unserved Service ports; count the others."""
     # A sandbox's proxy doesn't resolve endpoints that are names, so assume no look-up yet.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(

@@ -1,4 +1,4 @@
-"""A sandbox's proxy: a process on its node, whose page is on this machine's loopback."""
+"""Runs a sandbox's proxy on its node, with the page on a loopback outside or in a pod."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def page_socket(port: int | None) -> socket.socket:
         port: The port on 127.0.0.1; None for 10249 or, if that is in use, any free port.
 
     Raises:
-        ListenError: The port is in use.
+        ListenError: The given port isn't available.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,7 +173,7 @@ def wait_until_ready(
 
 
 def error_line(log: Path) -> str:
-    """Return a log's last error line, or else its last line."""
+    """Return a log's last error line, or else its last line, or that the log is empty."""
     lines = log.read_text().strip().splitlines()
     is_error = re.compile(r"error: |\S+ ERROR ").match
     return next(filter(is_error, reversed(lines)), None) or last_line(log)

@@ -38,7 +38,7 @@ class AgentRequest:
 
     @classmethod
     def parse(cls, head: bytes) -> AgentRequest:
-        """Parse a request line and headers."""
+        """Parse a request line and headers; raise ValueError if they are malformed."""
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, version = first.split(" ")
         parts = urlsplit(target)
@@ -121,7 +121,7 @@ class FakeAgents:
         """End a node's agents; the Node stays.
 
         Raises:
-            KeyError: The node has no agent.
+            KeyError: The node never had an agent.
         """
         for name in self._pods[node]:
             self._api.delete("Pod", name, self._namespace)

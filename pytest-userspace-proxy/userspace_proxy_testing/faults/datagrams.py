@@ -159,7 +159,7 @@ class _Flow:
 
     def __init__(self, owner: FaultDatagrams, reply: _Send) -> None:
         self.used = 0.0
-        """The time of the last datagram."""
+        """The event loop's time in seconds at the last datagram."""
         self._owner = owner
         self._reply = reply
         self._up, self._down = map(owner.direction, (UPSTREAM, DOWNSTREAM))

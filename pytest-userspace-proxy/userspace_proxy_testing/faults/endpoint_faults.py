@@ -60,6 +60,7 @@ class EndpointFaults:
 
         Raises:
             ConfigError: The fault doesn't exist, or an argument is invalid.
+            TypeError: The type isn't a string.
         """
         is_udp = protocol is Protocol.UDP
         check_type(type_, protocol)

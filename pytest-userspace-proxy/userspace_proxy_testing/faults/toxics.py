@@ -93,7 +93,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class LimitData(Toxic):
-    """Closes the connection after ``bytes``."""
+    """Closes the connection after ``bytes`` bytes."""
 
     TYPE = "limit_data"
     NEEDED = ("bytes",)

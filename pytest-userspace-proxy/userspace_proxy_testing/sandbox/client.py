@@ -21,7 +21,7 @@ MAX_DATAGRAM_BYTES = 65535
 
 
 def get(url: str, count: int, timeout_s: float) -> Iterator[str]:
-    """Yield ``count`` answers of a web server; raises OSError or HTTPException without one."""
+    """Yield a web server's ``count`` answers; raise OSError or HTTPException if one is missing."""
     parts = urlsplit(url)
     for _ in range(count):
         sock = socket.create_connection((parts.hostname or "", parts.port or 80), timeout_s)
@@ -51,7 +51,7 @@ def fetch(
 
 
 def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterator[str]:
-    """Yield a TCP server's answer, or without ``text`` that it was reached; raises OSError."""
+    """Yield a TCP server's answer, or without ``text`` a confirmation; raise OSError on failure."""
     with socket.create_connection(address, timeout_s) as connection:
         if text is None:
             yield f"connected to {join(address)}"
@@ -65,7 +65,7 @@ def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterat
 
 
 def ask(address: tuple[str, int], text: str, count: int, timeout_s: float) -> Iterator[str]:
-    """Yield ``count`` answers of a UDP server; raises OSError if it refuses, or one is lost."""
+    """Yield a UDP server's ``count`` answers; raise OSError if it refuses, or one is missing."""
     family, kind, protocol, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as sock:
         sock.settimeout(timeout_s)
@@ -110,7 +110,7 @@ def url(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """Parse a count; raises ValueError unless it is 1 or more."""
+    """Parse a count; raise ValueError unless it is 1 or more."""
     number = int(text)
     if number < 1:
         raise ValueError(text)

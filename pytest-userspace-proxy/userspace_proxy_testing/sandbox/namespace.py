@@ -86,8 +86,8 @@ class Namespace:
             files: As for :meth:`prefix_with_files`.
 
         Raises:
-            SandboxError: The command failed (the message contains its last output line), or took
-                too long.
+            SandboxError: The command took too long, or with ``check`` failed (the message contains
+                its last output line).
             TypeError: ``argv`` is a string.
         """
         if isinstance(argv, str):

@@ -126,6 +126,9 @@ class Sandbox:
 
         Args:
             name: None for ``node-2`` and so on.
+
+        Raises:
+            SandboxError: A range is exhausted, or the kernel refuses.
         """
         index = len(self.nodes)
         addresses = nth(self._plan.nodes, index + 1)
@@ -163,7 +166,7 @@ class Sandbox:
             via: The node for Services; None for the first.
 
         Raises:
-            SandboxError: The name is taken.
+            SandboxError: The name is taken, the range is exhausted, or the kernel refuses.
         """
         if name in self.outside:
             raise SandboxError(f"cannot add client {name}: that name is in use")

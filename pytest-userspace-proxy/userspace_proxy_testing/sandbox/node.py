@@ -115,7 +115,7 @@ class SandboxNode(Host):
                 as with Calico.
 
         Raises:
-            SandboxError: The name is taken, or the node's pod range is exhausted.
+            SandboxError: The name is taken, the pod range is exhausted, or the kernel refuses.
         """
         if name in self.pods and not self.pods[name].closed:
             raise SandboxError(f"cannot add pod {name}: {self.name} has a pod of that name")

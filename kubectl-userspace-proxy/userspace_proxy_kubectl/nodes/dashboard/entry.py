@@ -60,10 +60,7 @@ class Entry:
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass on a request with the cookie, or exchange a secret for the cookie; refuse others.
-
-        Requests by pages of other origins are refused in any case.
-        """
+        """Pass on own requests with the cookie; exchange a secret for the cookie; refuse others."""
         if _is_foreign(request):
             return web.Response(status=403, text=_FOREIGN)
         given = request.query.get(_SECRET)
