@@ -13,7 +13,7 @@ from .cause import ROWS, Cause, CauseCode, cause
 
 
 def cause_of(note: Note) -> Cause:
-    """Return the cause of a note; raises TypeError if its parameters don't fit the row."""
+    """Return the cause of a note; raise TypeError if its parameters don't fit the row."""
     return ROWS[note.kind](*note.params)
 
 

@@ -420,7 +420,7 @@ def others_untried(count: int) -> str:
 
 @clause()
 def others_answered(count: int) -> str:
-    """State that the other endpoints last answered more than a minute ago."""
+    """State that the others' last answers precede the failures, or are over a minute old."""
     what = "the other one" if count == 1 else f"the other {count:,}"
     return f"{what} answered before"
 
