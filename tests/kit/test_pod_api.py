@@ -59,7 +59,7 @@ def test_a_created_pod_has_the_selected_labels_and_target_ports(cluster, ask):
     ask("create", make_pod(POD, *ask("service", WEB)))
     made = state(cluster)
     assert made.labels == {("app", "web")}
-    # 8080 is the port with the other name.
+    # 8080 is another target port's number, so no named port gets it.
     assert made.ports == {("dns", "UDP"): 8081, ("web", "TCP"): 8082}
 
 

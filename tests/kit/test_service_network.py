@@ -161,7 +161,7 @@ def test_a_killed_proxy_process_is_an_error_at_close():
 
 @pytest.mark.long
 def test_a_process_left_running_at_close_is_an_error(monkeypatch, tmp_path):
-    # A reaper that kills no process.
+    # This reaper kills no process.
     idle = tmp_path / "reaper.py"
     idle.write_text("import sys; sys.stdin.read()")
     monkeypatch.setattr(holder, "REAPER", idle)

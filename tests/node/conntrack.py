@@ -6,7 +6,7 @@ import sys
 
 from tests.node.testbed import Testbed
 
-# Like `conntrack -I`, in one transaction: ASSURED entries, which the kernel doesn't evict.
+# Adds ASSURED entries, which the kernel doesn't evict, as `conntrack -I` does, in one transaction.
 _FILL_FOR_GOOD = """
 import itertools, socket, struct, sys
 from userspace_proxy.kernel.netlink.messages import CREATE, NESTED, attribute, request

@@ -56,7 +56,7 @@ FLAGS = (
     f"--allow-external-ips={LOAD_BALANCER_CIDR}",
 )
 
-# Low, because tests run in parallel: a gap loses connections at any rate.
+# The rate is low, because tests run in parallel; a gap loses connections even at a low rate.
 _LOAD_RATE, _LOAD_TIMEOUT_S = 30.0, 30.0
 _BPFFS = "/sys/fs/bpf"
 _SEEING = f'mount --bind "$1" {_BPFFS}; shift; exec "$@"'

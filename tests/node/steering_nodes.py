@@ -22,7 +22,7 @@ from tests.node.testbed import as_older_nft_prints, with_sorted_elements
 from userspace_proxy.kernel.nf_tables import ruleset as transactions
 from userspace_proxy.kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT
 
-# Python's socket module has it only from 3.14 on.
+# Python's socket module has this constant only from 3.14 on.
 IP_PKTINFO = 8
 NODE_IP, POD_IP = "10.1.0.1", "10.1.0.2"
 NODE_IP6, POD_IP6 = "fd00:1::1", "fd00:1::2"

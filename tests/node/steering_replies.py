@@ -18,8 +18,8 @@ PORT = 8080
 # No interface has these addresses: only the proxy uses them, as client addresses.
 CLIENTS = {4: "10.9.9.9", 6: "fd00:9::9"}
 PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
-# The kernel adds link-local routes only after duplicate address detection, and some time after the
-# fixture a link comes up, so the dump omits both.
+# The kernel adds link-local routes only after duplicate address detection, and clears linkdown only
+# some time after the fixture, so the dump omits both.
 SHOW = (
     "nft list tables; ip rule; ip -6 rule; ip -4 route show table all | sed 's/ linkdown//'; "
     "ip -6 route show table all | grep -v 'proto kernel' | sed 's/ linkdown//'"

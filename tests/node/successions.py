@@ -21,7 +21,7 @@ DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 SERVED = (WEB, STICKY, DNS)
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 RELIEVED = "previous workers are draining"
-# Low, because tests run in parallel: a gap loses connections at any rate.
+# The rate is low, because tests run in parallel; a gap loses connections even at a low rate.
 RATE = 30.0
 # The timeout of a dial, long enough for a busy machine.
 TIMEOUT_S = 30.0
@@ -107,7 +107,7 @@ def assert_unnoticed(testbed: Testbed, succeed: Succession) -> None:
         with open_before:
             open_before.sendall(REQUEST)
             assert b"200" in open_before.recv(99)
-        # In the reverse order, so that round robin would give each client the other endpoint.
+        # Dial in the reverse order, so that round robin would give each client the other endpoint.
         assert {name: testbed[name].get(STICKY.address) for name in reversed(sticky)} == sticky
         outcomes = [load.stop() for load in loads]
     for outcome in outcomes:

@@ -48,7 +48,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
     assert f"sysctl -w {SYSCTLS[4]}=1" in page
     checked = bridge.testbed.agent.run(command=CHECK).stdout
     assert f"IPv6 clients on the same bridge: {SYSCTLS[6]} is 0" in checked
-    # Switched on and off at run time: no event announces that a sysctl has changed.
+    # The sysctl is switched on and off at run time, which no event announces.
     bridge.testbed.shell(f"sysctl -qw {SYSCTLS[4]}=1")
     bridge.wait_for_obstacles(("cni0", "IPv6"))
     wait_for("the client's address", lambda: bridge.seen(4) == "client")

@@ -41,7 +41,7 @@ NONE = Service("none", "10.96.0.30", more={"clusterIPs": ["10.96.0.30", "fd00:96
 TCP_FRONTENDS = [(ip, 80) for s in (WEB, NONE) for ip in s.more["clusterIPs"]]
 UDP_FRONTENDS = [(ip, 53) for ip in DNS.more["clusterIPs"]]
 REFUSE_PORT = 29999
-# Requires IPv6 listeners; no client dials these endpoints.
+# These slices require IPv6 listeners; no client dials their endpoints.
 IPV6_SLICES = "---".join(
     f"""
 apiVersion: discovery.k8s.io/v1
@@ -102,7 +102,7 @@ def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
 def rules_without_ports(testbed: Testbed) -> Counter[str]:
     """Return the rules, and the routes of ``local``, without proxy ports."""
     text = testbed.rules() + testbed.shell("ip route show table all proto 117")
-    # Also matches lists and ranges of ports.
+    # The pattern also matches lists and ranges of ports.
     return Counter(re.sub(r"\b[12]\d{4}\b([,:-]\s*[12]\d{4}\b)*", "PORTS", text).splitlines())
 
 

@@ -9,7 +9,7 @@ from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
-# The timeout of a client that gives up soon: each of its SYNs counts.
+# The timeout of clients that give up soon, because each SYN counts.
 GIVES_UP_S = 0.5
 BOTH = "for t in iptables-nft ip6tables-nft; do {}; done"
 FLUSH = BOTH.format("$t -P FORWARD ACCEPT; $t -F FORWARD")
@@ -78,7 +78,7 @@ class Web:
         wait_for(what, is_so, deadline_s=400, hint=self.agent.log)
 
 
-# An agent of its own for each test: scans of earlier tests would delay the next one's by minutes.
+# Each test has its own agent: scans of earlier tests would delay the next test's scan by minutes.
 @pytest.fixture
 def kernel(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1") as testbed:

@@ -66,7 +66,7 @@ async def test_an_ipv6_address_is_reported_after_duplicate_address_detection(nod
 
 
 async def test_overflowing_the_event_queue_loses_no_address(node):
-    # Added while the event loop is blocked, so that the queue of events overflows.
+    # Add the addresses while the event loop is blocked, so that the queue of events overflows.
     lines = "\n".join(f"address add 10.{i // 250}.{i % 250}.1/32 dev lo" for i in range(MANY))
     node.net.run(f"ip -batch - <<END\n{lines}\nEND")
     expected = sorted([f"10.{i // 250}.{i % 250}.1" for i in range(MANY)] + [*LOOPBACK])

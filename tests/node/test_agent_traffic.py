@@ -56,7 +56,7 @@ def assert_fair(testbed, answers, count, name):
     counts = Counter(answers)
     workers = len(testbed.agent.status()["workers"])
     assert len(counts) == count, (name, counts)
-    # One more, because an unanswered client may ask again between other clients' turns.
+    # Allow one more, because an unanswered client may ask again between other clients' turns.
     assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 

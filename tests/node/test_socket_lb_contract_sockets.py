@@ -58,7 +58,7 @@ class Site:
         one, two, three = self.backends = node.add_backends("one", "two", "three")
         self.web, self.other = Web("web", 10, (one, two)), Web("other", 11, (three,))
         self.empty = Web("empty", 12)
-        # Created before the agent's start, but connected later.
+        # These sockets are created before the agent's start, but connected later.
         self.early = {v: stack.enter_context(self.new(v)) for v in VERSIONS}
         self.direct = stack.enter_context(Dial(self.client, one.at(4)).connect())
         node.start(self.web, self.other, self.empty)

@@ -461,7 +461,7 @@ def test_failed_dial_reports_are_rate_limited_per_network_namespace(
     began, own = time.monotonic(), netns_cookie(hooks, node)
     for _ in range(2000):
         assert dial(node, WEB) == "ECONNREFUSED"
-        # Ends the ejection, as an answered dial does.
+        # End the ejection, as an answered dial does.
         hooks.readmit(number, own)
     seconds = int(time.monotonic() - began) + 1
     assert 32 <= len(hooks.events()) <= 64 * (seconds + 1)

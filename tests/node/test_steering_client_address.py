@@ -10,7 +10,7 @@ from steering_replies import CLIENTS, PODS, PORT, TCP, UDP, Catching, bound, dia
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 pytestmark = pytest.mark.netns
-# linux/in.h, linux/in6.h.
+# Source: linux/in.h, linux/in6.h.
 TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 
 

@@ -32,7 +32,7 @@ async def test_a_cause_shared_by_many_services_is_one_line_with_a_page(screen):
     box = await line.bounding_box()
     assert box["y"] + box["height"] < 300
     assert box["height"] < 30
-    assert await page.get_by_text(SHORT).count() == 1 + 1  # The timeline contains the second.
+    assert await page.get_by_text(SHORT).count() == 1 + 1  # The timeline contains the second one.
     rows = page.locator("tbody.port").filter(has_text="broken")
     assert await rows.get_by_role("link", name="partly answering", exact=True).count() == 35
     assert await violations_on(page) == []

@@ -29,7 +29,7 @@ Ask = tuple[str, Address, str]
 """A client, the address that it dials, and the protocol."""
 
 CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
-# Includes addresses that must never become external IPs: the node's addresses and cluster IPs.
+# These networks include addresses that must never be external IPs: the node's, and cluster IPs.
 EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
 FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
 ASKS = 12

@@ -41,7 +41,7 @@ _QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
 _NODELAY = (_socket.IPPROTO_TCP, _socket.TCP_NODELAY)
 # From linux/socket.h, because the module socket lacks it.
 _MSG_MORE = 0x8000
-# linux/tcp_states.h.
+# Source: linux/tcp_states.h.
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
 
 

@@ -164,7 +164,7 @@ def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> To
 
 def _outage(run: Sequence[Attempt], since: float, until: float) -> float:
     answered = sorted(attempt.end for attempt in run if attempt.outcome == "ok")
-    # An attempt within the period may be answered after its end.
+    # An attempt within the period may be answered after the period's end.
     moments = [since, *answered, max(until, answered[-1] if answered else until)]
     return max(later - earlier for earlier, later in itertools.pairwise(moments))
 

@@ -171,7 +171,7 @@ def add_route(holder: Holder, pods: IPNetwork, node: IPAddress) -> None:
     _configure(holder, f"route add {pods} via {node}")
 
 
-# Mounts over all folders outside the node's folder to which its programs write.
+# The script mounts over all folders outside the node's folder to which the node's programs write.
 _MOUNTS = """\
 set -e
 mkdir -p "$1/lib" "$1/log"

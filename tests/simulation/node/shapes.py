@@ -39,7 +39,7 @@ class Shape:
 
     @property
     def health_port(self) -> int:
-        # Another Service, with a longer name, may have its address next, but never its port.
+        # Another Service, with a longer name, may get this one's address next, but never its port.
         return 31600 + 16 * self.number + len(self.name) % 16
 
     def gap(self) -> float:

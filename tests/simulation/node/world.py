@@ -117,8 +117,8 @@ class World(ProcessWorld[AgentMachine]):
         self.machine.queue = plan.queue
         self.invariants = Invariants(self)
         answering = {(ip, port) for ip in (*OWN_PODS, *OTHER_PODS) for port in _TARGETS}
-        # Includes endpoints that mustn't be dialled: if one is, it serves the client, which reveals
-        # that.
+        # Endpoints that mustn't be dialled are included: if one is dialled, it serves the client,
+        # which reveals the dial.
         every = sorted(answering | plan.endpoints, key=str)
         self.endpoints = {at: Endpoint(self, at) for at in every}
         self.machine.hosts.update(self.endpoints)

@@ -52,8 +52,8 @@ def offers(taken="nftables", wanted="nftables", **found):
     return judge_offers(known, wanted, taken, own_namespace=False)
 
 
-# By sentence of an "ok" finding, as in the source: the question that it answers, and a check which
-# can't answer that question. None if the sentence only repeats a setting or names a missing part.
+# Maps the sentence of each "ok" finding, as in the source, to the question that it answers and a
+# check that can't answer it; or to None if it only repeats a setting or names a missing part.
 QUESTIONS = {
     "{kinds} can be read{known}": (
         "sources.kubernetes.permissions.ask_server",

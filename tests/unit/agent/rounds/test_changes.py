@@ -175,7 +175,7 @@ def test_a_changes_duration_is_reported_once_it_is_applied():
 async def test_a_change_triggered_in_the_future_has_a_delay_of_0():
     cluster, progress = Cluster(), Progress(SyncCounters())
     cluster.serve("web", "10.96.0.1", POD)
-    # Triggered by a clock that is ahead.
+    # The clock by which the slices were changed is ahead.
     progress.add(with_slices(cluster, time.time() + 60))
     assert progress.end(progress.begin()) == [0.0]
 

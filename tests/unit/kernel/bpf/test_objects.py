@@ -72,7 +72,7 @@ def test_an_invalid_bpf_object_file_raises_an_error(data: bytes, message: str) -
 
 
 def test_a_reference_to_global_data_instead_of_a_map_is_an_error() -> None:
-    # A section with another name makes them global data.
+    # In a section with another name, the maps are global data.
     data = changed(b"\0maps\0", b"\0data\0")
     with pytest.raises(ObjectError, match=r"cgroup/connect4, instruction \d+: it refers to 'endpo"):
         read_object(data)

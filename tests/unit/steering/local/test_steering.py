@@ -33,7 +33,7 @@ OPEN = {
 def open_connection(frontend):
     """Open a client's connection to a frontend; the server's side closes it first."""
     with socket.socket() as server:
-        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # 19 is IP_TRANSPARENT.
         server.bind(frontend.address)
         server.listen()
         with socket.create_connection(frontend.address):
@@ -198,7 +198,7 @@ async def test_a_flow_translated_by_another_programs_rules_reaches_the_listener(
         elif step == "change":
             await steering.change({DNS: 53}, ())
             await steering.forget_stale()
-        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # 19 is IP_TRANSPARENT.
         server.bind(DNS.address)
         server.settimeout(5.0)
         client.sendto(b"to the listener", DNS.address)
