@@ -137,12 +137,12 @@ def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(
         (answers_late(POD, 1.5), answers_late(POD, 2.5), True),
     ],
 )
-def test_causes_with_other_texts_are_other_causes_of_an_endpoint(one, other, is_same):
+def test_nodes_are_grouped_by_cause_regardless_of_durations(one, other, is_same):
     found = by_cause([("a", one), ("b", other)])
     assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
 
 
-def test_the_cause_that_an_endpoints_own_node_sees_now_is_listed_first():
+def test_the_current_cause_on_the_endpoints_own_node_is_listed_first():
     near = no_host(POD, "cni0")
     members = {node: web(failing(unreachable(POD), node="c")) for node in "ab"}
     (one,) = endpoints_of({**members, "c": web(failing(near, node="c"))})
@@ -169,7 +169,7 @@ def test_a_remedy_assumes_that_other_nodes_reach_an_endpoint_only_if_they_do(
     assert with_extent(cause, extent).answers_nodes is is_reached
 
 
-def test_a_cause_is_the_same_on_nodes_that_know_more_about_it():
+def test_a_cause_with_additional_facts_is_the_same_cause():
     assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
     assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
     assert same_cause(refuses(POD)) != same_cause(silent(POD))

@@ -94,7 +94,7 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
 
-def test_the_next_command_about_unready_endpoints_examines_the_pods_unless_it_has():
+def test_the_next_command_about_unready_endpoints_reads_the_pods_unless_already_read():
     pods = ("pods", "-n", "shop", "-l", "app=web")
     unready = untried(A, state="not ready", is_usable=False)
     port = make_port("web", endpoints=(unready,), cause=none_ready(1, 0, pods))
@@ -121,14 +121,14 @@ def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
     assert [text for _, text in clients.details] == texts
 
 
-def test_the_remedy_for_clients_is_that_of_the_endpoint_on_all_nodes():
+def test_the_remedy_considers_that_the_endpoint_answers_other_nodes():
     sick = answer("node-2", make_port("web", endpoints=(failing(silent(A)),)))
     well = answer("node-1", make_port("web", endpoints=(answering(A),)))
     (clients,) = [step for step in last_part(explained(nodes(well, sick))) if step.hint]
     assert clients.hint == remedy(silent(A).replace(answers_nodes=True))
 
 
-def test_the_remedy_for_clients_is_that_of_the_cause_on_the_endpoints_own_node():
+def test_the_remedy_is_for_the_cause_that_the_endpoints_own_node_reports():
     causes = {"node-1": unreachable(A), "node-2": unreachable(A), "node-3": no_host(A, "cni0")}
     answers = [
         answer(node, make_port("web", endpoints=(failing(cause, node="node-3"),)))
@@ -138,7 +138,7 @@ def test_the_remedy_for_clients_is_that_of_the_cause_on_the_endpoints_own_node()
     assert clients.hint == remedy(no_host(A, "cni0"))
 
 
-def test_a_cause_of_several_services_is_named_with_them():
+def test_a_cause_of_several_services_is_listed_with_their_names():
     dead = [
         make_port(name, endpoints=(make_endpoint(A, cause=refuses(A)),)) for name in ("api", "web")
     ]

@@ -162,7 +162,7 @@ def test_a_slow_response_explains_a_larger_clock_difference():
     assert clock_of(answer_of("a", asked_at=0.0)) is None
 
 
-def test_several_clocks_are_off_by_at_most_the_reported_difference():
+def test_several_wrong_clocks_are_one_finding_with_the_largest_difference():
     off = answer_of("a", now=NOW + 3), answer_of("b", now=NOW + 9)
     assert said(*off, *(answer_of(node) for node in "cde")) == [
         (clock_off(9, is_ahead=True, are_several=True), ("a", "b"))

@@ -29,7 +29,7 @@ EXPLAIN = f"kubectl userspace-proxy explain {WEB}"
 PODS = [f"10.244.3.{number}:8080" for number in range(1, 6)]
 
 
-def test_the_cause_at_an_ip_is_the_one_that_the_endpoints_own_node_sees():
+def test_an_incident_has_the_current_cause_on_the_endpoints_own_node():
     """A pod's interface was down: other nodes hid that its own node found no host."""
     away = {"first_at": NOW - 60, "last_at": NOW - 1}
     seen = {
@@ -67,7 +67,7 @@ def test_an_endpoint_failing_in_several_ways_is_one_incident_with_the_nodes_of_e
     assert [one.cause_on(node) for node in "ab"] == [resets(POD), sends_nothing(POD)]
 
 
-def test_the_causes_of_a_service_whose_endpoints_fail_alike_are_those_of_one_endpoint():
+def test_an_incident_of_endpoints_failing_alike_lists_the_causes_of_one_endpoint():
     ways = {
         "a": web(failing(resets(PODS[0])), failing(resets(PODS[1]))),
         "b": web(failing(sends_nothing(PODS[0])), failing(resets(PODS[1]))),
@@ -78,7 +78,7 @@ def test_the_causes_of_a_service_whose_endpoints_fail_alike_are_those_of_one_end
     assert (one.incident.endpoints, one.nodes) == ((PODS[0], PODS[1]), ("a", "b", "c"))
 
 
-def test_endpoints_of_an_ip_failing_in_several_ways_are_named_with_their_cause():
+def test_an_incident_of_an_ip_lists_the_endpoints_with_each_cause():
     causes = [unreachable(PODS[0]), silent(f"{PODS[0]}1"), silent(f"{PODS[0]}2")]
     ways = [
         {node: web(failing(one), name=f"s{n}") for node in "ab"} for n, one in enumerate(causes)
@@ -91,7 +91,7 @@ def test_endpoints_of_an_ip_failing_in_several_ways_are_named_with_their_cause()
     ]
 
 
-def test_a_cause_of_a_service_includes_nodes_with_a_cause_of_its_endpoint():
+def test_an_incident_of_a_service_includes_nodes_whose_endpoint_has_another_cause():
     unready = {"state": "not ready", "is_usable": False}
     cause = none_ready(1, 0, ("pods",))
     past = failing(refuses(POD).replace(when=When.PAST), is_past=True, **unready)

@@ -230,7 +230,7 @@ def test_a_service_counts_as_ok_only_on_nodes_where_a_client_was_answered():
     assert " – " in overview(look_at(AllNodes((answer_of("a", quiet), answer_of("b", quiet)))))
 
 
-def test_a_neutral_mark_has_no_success_colour_and_room_for_its_cause():
+def test_a_neutral_mark_has_no_success_colour_and_leaves_room_for_its_cause():
     quiet = answer_of("a", flows("syslog", unanswered=9), web(untried(), **QUIET, active=0))
     page = shown(render_overview(look_at(AllNodes((quiet,))), Selection(path="/")))
     assert 'class="state "' in page
