@@ -355,7 +355,7 @@ def test_connections_saved_late_are_reported_if_many(counts, changes, row):
     assert port.state.word is state
 
 
-def test_connections_saved_late_are_attributed_to_removed_endpoints_if_no_present_one_is_late():
+def test_connections_saved_late_without_a_late_endpoint_are_attributed_to_removed_endpoints():
     facts = found(MinuteCounts(28, late=4))
     clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
     assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])
@@ -464,7 +464,7 @@ def test_unanswered_requests_are_unusual_if_another_endpoint_answers_all_request
 @pytest.mark.parametrize(
     ("owed", "left_open", "is_unusual"), [(20, 11, True), (20, 10, False), (60, 60, False)]
 )
-def test_unanswered_requests_left_open_are_unusual_unless_a_habit(owed, left_open, is_unusual):
+def test_unanswered_requests_left_open_are_unusual_if_in_the_minority(owed, left_open, is_unusual):
     endpoint = ended_so(owed)
     endpoint[1].left_open = left_open
     facts = found(MinuteCounts(12, unanswered_requests=4), endpoint)

@@ -117,7 +117,7 @@ def test_an_unanswered_request_of_a_connection_left_open_is_counted_at_most_once
 
 
 @pytest.mark.parametrize(("closed", "has_answers"), [(19, True), (20, False), (20, True)])
-def test_the_20th_close_after_half_closes_is_a_failure_if_a_protocol_answers(closed, has_answers):
+def test_the_20th_close_after_a_fin_is_a_failure_if_the_protocol_has_answers(closed, has_answers):
     counters = EndpointCounters()
     for _ in range(closed):
         talk = exchange(counters)

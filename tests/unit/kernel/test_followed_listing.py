@@ -126,7 +126,7 @@ def test_the_first_change_is_read_after_20_ms_in_the_reader_thread(watched):
     assert watched.loop.timers == []
 
 
-def test_one_relevant_event_of_several_or_a_loss_of_events_causes_a_listing(watched):
+def test_a_relevant_event_or_a_loss_of_events_causes_a_listing(watched):
     relevant = iter((False, False, False, True))
     watched.followed._matters = lambda _event: next(relevant, False)
     watched.change()

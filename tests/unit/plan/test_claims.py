@@ -355,7 +355,7 @@ def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
     ]
 
 
-def test_claims_whose_frontends_differ_in_kind_are_not_the_same():
+def test_equal_claims_whose_frontends_differ_in_kind_are_not_the_same():
     both, balanced = service(cluster_ips=(CART_IP, LB_IP)), service(load_balancer_ips=(LB_IP,))
     facts = NodeFacts(allow_loopback_endpoints=True)
     one, again, other = (claims_of(each, facts) for each in (both, both, balanced))

@@ -284,7 +284,7 @@ def test_clients_denied_by_an_endpoint_are_reported_to_the_control_process(group
     )
 
 
-def test_rejected_clients_are_reported_to_the_control_process_by_all_workers(group, differences):
+def test_client_mistakes_of_all_workers_are_added_up_in_the_control_process(group, differences):
     header = ClientMistake.NO_PROXY_HEADER
     control = Group(1, port_key("shop/web"))
     for number, now in enumerate((2.0, 4.0)):

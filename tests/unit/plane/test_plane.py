@@ -49,7 +49,7 @@ async def test_a_service_too_large_for_a_worker_is_rejected_and_other_services_a
 
 
 @BOTH
-async def test_rejected_clients_are_dropped_from_the_start_and_counted(rig, protocol):
+async def test_packets_of_denied_clients_are_dropped_from_the_start_and_counted(rig, protocol):
     pods = pods_of(rig, protocol, 1)
     web = rig.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
     assert web.listener.is_serving

@@ -122,7 +122,7 @@ def test_a_nonexistent_service_named_like_a_namespace_suggests_the_namespace():
         (range_at_node("unreadable", "192.0.2.9", "this node"), "85", False),
     ],
 )
-def test_a_missing_port_is_reported_with_the_mistake_of_its_possible_range(note, wanted, is_said):
+def test_a_missing_port_is_reported_with_a_mistake_in_its_possible_range(note, wanted, is_said):
     view = make_view(make_port(notes=(note,)))
     why = f": {say(note)}" if is_said else ""
     said = say_missing(view, f"shop/web:{wanted}")

@@ -241,7 +241,7 @@ def test_kernel_path_connections_of_local_programs_are_shown():
         pytest.param({"path": PathView(DataPath.KERNEL)}, "on the kernel path", id="kernel"),
     ],
 )
-def test_rejected_clients_are_shown_in_the_line_of_a_served_port(changes, words):
+def test_denied_clients_are_shown_in_the_line_of_a_served_port(changes, words):
     denied = source_denied(("198.51.100.0/24",)).replace(count=213, last_at=NOW - 2)
     port = replace(make_port(turned_away=(denied,)), **changes)
     assert lines_of(make_view(port))[1].endswith(

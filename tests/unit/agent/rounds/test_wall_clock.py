@@ -9,7 +9,7 @@ class Clocks:
         return WallClock(lambda: self.monotonic, lambda: self.unix)
 
 
-def test_a_moments_unix_time_stays_the_same_unless_the_clock_is_set():
+def test_a_moments_unix_time_stays_the_same_despite_a_small_clock_deviation():
     clocks = Clocks()
     clock = clocks.make()
     before = clock.unix(90.0)

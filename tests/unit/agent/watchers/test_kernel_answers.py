@@ -385,7 +385,7 @@ async def test_auto_leaves_the_kernel_path_and_returns_once_no_chain_drops_packe
 
 
 @of(path=DataPath.AUTO)
-async def test_auto_retries_after_increasing_pauses_without_a_known_chain(node):
+async def test_auto_retries_the_kernel_path_after_increasing_pauses_without_a_known_chain(node):
     for pause_s in (RETRY_S, 2 * RETRY_S):
         await node.fail()
         assert node.chosen is DataPath.USERSPACE

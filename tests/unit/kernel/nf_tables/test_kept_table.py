@@ -130,7 +130,7 @@ def test_a_change_also_repairs_another_programs_edit(node, table, contents, prin
     assert handle in printed()
 
 
-def test_a_rejected_change_is_written_as_differences_and_if_rejected_again_completely(
+def test_a_rejected_change_is_retried_as_differences_and_then_as_a_whole_table(
     table, contents, printed, refused
 ):
     table.write_all()
