@@ -122,7 +122,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def keys_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """Return an argparse type that parses a list of known words."""
+    """Return an argparse type that splits known words at commas."""
 
     def split(text: str) -> list[str]:
         keys = text.split(",")

@@ -71,7 +71,7 @@ class HeldClient:
         self._process = process
 
     def read(self, timeout_s: float) -> dict[str, Any]:
-        """Return the next report."""
+        """Return the next report; a line that isn't one, or none in time, is a SandboxError."""
         assert self._process.stdout is not None
         line = read_line(self._process.stdout.fileno(), timeout_s)
         try:
@@ -90,7 +90,7 @@ class HeldClient:
 
 @contextlib.contextmanager
 def hold(way: Way, port: str, connections: int, seconds: float) -> Iterator[HeldClient]:
-    """Open connections and hold them.
+    """Open connections, and hold them until the block ends.
 
     Raises:
         SandboxError: Some connections couldn't be opened.

@@ -93,7 +93,7 @@ class Goal:
 
 
 def why(goal: Goal) -> str:
-    """Return why a goal isn't met, as profiles have shown."""
+    """Return why a goal isn't met, as profiles have shown, or that it isn't explained yet."""
     return (
         _WHY_OF_PEER.get(goal.to or "")
         or _WHY_OF_WAY.get(goal.way)

@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def measure_scale() -> None:
-    """Map many frontends to endpoints, in a bpffs and a cgroup of this process's own."""
+    """Print how long many frontends take to map, in a bpffs and a cgroup of this process's own."""
     targets = {
         Frontend(f"10.96.{n >> 8}.{n & 255}", 80, Protocol.TCP): target(n, ENDPOINTS)
         for n in range(SERVICES)
@@ -134,7 +134,7 @@ def target(service: int, endpoints: int) -> KernelTarget:
 
 @contextlib.contextmanager
 def timed(what: str = "") -> Iterator[list[float]]:
-    """Yield a list that gets the duration of the block in seconds; print it under a name."""
+    """Yield a list that gets the duration of the block in seconds; print it if it has a name."""
     seconds: list[float] = []
     began = time.monotonic()
     yield seconds

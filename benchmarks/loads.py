@@ -52,7 +52,7 @@ class Meter:
     ) -> Values:
         """Return the CPU time per unit of work, in ``unit`` seconds.
 
-        It is empty if no work was done, and lacks the proxy's time if the kernel does all the work.
+        It is empty if no work was done, and lacks the first metric if the way has no process.
         """
         if not count:
             return {}
@@ -385,7 +385,7 @@ def with_needed(keys: Collection[str]) -> list[Load]:
 
 
 def _wait_until_idle(way: Way) -> None:
-    """Wait until a way's memory is stable, because its start continues after the first answer."""
+    """Wait up to 10 s until a way's memory is stable, as it still starts after its first answer."""
     before = memory_bytes(way.pids())
     for _ in range(IDLE_CHECKS):
         threading.Event().wait(IDLE_EVERY_S)

@@ -92,11 +92,11 @@ class FakeCluster:
 
     @property
     def passed_bytes(self) -> float:
-        """The bytes of all port-forwards, per node."""
+        """The bytes that a node's port-forwards have carried so far, on average."""
         return sum(map(self._agents.passed_bytes, self.nodes)) / len(self.nodes)
 
     async def live(self) -> None:
-        """Make each agent report its CPU time at the requested pace."""
+        """Make each agent report its CPU time at the requested pace, until cancelled."""
         second = 0
         while True:
             await asyncio.sleep(1)  # noqa: TID251 - what is measured is a time
@@ -154,7 +154,7 @@ async def measure_first(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, 
 
 
 async def measure_idle(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, float]:
-    """Measure how many bytes are read while nothing changes."""
+    """Measure bytes per second, memory and cores of a watch while nothing changes."""
     async with (
         asyncio.timeout(2 * WITHIN_S),
         command(kubeconfig, "--watch", f"--timeout={WITHIN_S:.0f}s") as process,

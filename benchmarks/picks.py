@@ -65,7 +65,7 @@ def timed(
     skip: Container[SocketAddress] | None,
     batch: int,
 ) -> float:
-    """Return the nanoseconds per pick."""
+    """Return the nanoseconds of CPU time per pick."""
     pick: Callable[..., SocketAddress | None] = form.pick
     began = time.thread_time_ns()
     for _ in range(batch):

@@ -294,7 +294,7 @@ def _picture(
     *,
     are_ratios: bool = True,
 ) -> str:
-    """Return bars, in groups by load or metric with their titles.
+    """Return an SVG of bars, whose groups are loads or metrics with their titles.
 
     Args:
         are_ratios: Whether the figures are ratios, so that 1 is marked.
@@ -429,7 +429,7 @@ def _whose(goal: Goal) -> str:
 
 
 def _spread(samples: Samples) -> str:
-    """Return a sentence about the spread between rounds."""
+    """Return the spread between rounds as a part of a sentence."""
     keys = [key for key in MAIN if _has(samples, key)]
     spreads = sorted(
         spread

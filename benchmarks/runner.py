@@ -81,7 +81,7 @@ def run_rounds(
 
 
 def _measure(load: Load, way: Way, number: int, seconds: float) -> Sample:
-    """Measure once; record a failure, and restart a way that has died."""
+    """Return one sample, whose note is the failure, if any; restart a way that has died."""
     values: Values = {}
     note = ""
     try:

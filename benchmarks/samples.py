@@ -78,12 +78,12 @@ class Samples:
         return median(differences) if differences else None
 
     def spread(self, load: str, way: str, metric: str) -> float | None:
-        """Return the range of the values as a fraction of the median."""
+        """Return the range of the values as a fraction of the median; None if there is no value."""
         values = self.values(load, way, metric).values()
         return (max(values) - min(values)) / median(values) if values else None
 
     def note(self, load: str, way: str) -> str:
-        """Return why a way has no values under a load; empty if it has values."""
+        """Return why the first round without values has none; empty if all rounds have values."""
         return next((s.note for s in self.all if (s.load, s.way) == (load, way) and s.note), "")
 
     def save(self, path: Path) -> None:

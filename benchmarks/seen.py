@@ -16,7 +16,7 @@ def check_client_address(way: Way) -> None:
 
     Raises:
         SandboxError: It is the client's address although the way doesn't preserve it, or vice
-            versa.
+            versa; or no pod has a connection.
     """
     with hold(way, "echo", connections=1, seconds=HELD_S):
         seen = _peers(way.site)

@@ -23,7 +23,7 @@ PACKAGES = {
     "nft": "nftables",
     "mmdebstrap": "mmdebstrap",
 }
-"""Programs by their Debian package."""
+"""Debian's package of each program."""
 
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 """The module's path in Debian's package libnginx-mod-stream."""

@@ -34,7 +34,7 @@ class Way:
     label: str
     serves = ALL
     descriptors_each = 0
-    """The number of descriptors for an idle connection; 0 if the way has no process."""
+    """The number of descriptors for an idle connection; 0 if no process holds connections."""
     preserves_client_address = True
     """Whether backends see the client's own address; see ``seen``."""
     is_optional = False
@@ -158,7 +158,7 @@ class Way:
         return lines[-1] if lines else "the log is empty"
 
     def pids(self) -> list[int]:
-        """Return the way's processes; empty if the kernel does all the work."""
+        """Return the PIDs of the command and its descendants; empty if it isn't running."""
         return family(self._process.pid) if self._process else []
 
     def _log(self) -> Path:

@@ -163,7 +163,7 @@ class OursSockets(OursKernelPath):
 
 
 class OursAsNode(Ours):
-    """The agent as above, except that endpoints see the node's address."""
+    """The agent as in ``ours``, except that endpoints see the node's address."""
 
     key, label = "ours-node", "**userspace-proxy**, REDIRECT, the node's address"
     preserve = "never"

@@ -121,7 +121,7 @@ class _Run:
         self._stack.close()
 
     def measure(self, way: Way) -> None:
-        """Measure all rows of one agent; record a failed row, and continue with the next."""
+        """Measure the selected rows of one agent; record failed rows; end if the start fails."""
         rows = [row for row in way.rows if row in self._options.only]
         if not rows:
             return

@@ -38,11 +38,11 @@ class Agent:
 
     @property
     def log(self) -> Path:
-        """The output of the agent."""
+        """The file with the agent's output."""
         return self._folder / "agent.log"
 
     def start(self) -> float:
-        """Start the agent; return the CLOCK_MONOTONIC time before the start."""
+        """Start the agent; return the CLOCK_MONOTONIC time before the start, in seconds."""
         command = [
             *(sys.executable, "-m", "userspace_proxy", "run", "--hostname-override=node-1"),
             "--state-dir=",
@@ -79,7 +79,7 @@ class Agent:
 
     @property
     def pid(self) -> int:
-        """The PID of the control process; 0 if it isn't running."""
+        """The PID of the control process, even if it has exited; 0 before start and after stop."""
         return self._process.pid if self._process else 0
 
     @property

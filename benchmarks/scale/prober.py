@@ -27,7 +27,7 @@ def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]
     """Dial repeatedly until there is one of the wanted outcomes.
 
     Returns:
-        ``at``: the time of the wanted outcome; ``last_other``: the time of the last other outcome.
+        ``at``: the time of the wanted outcome; ``last_other``: that of the last other one, or 0.
     """
     deadline = time.monotonic() + seconds
     last_other, tries = 0.0, 0
@@ -88,7 +88,7 @@ def count_unanswered(ips: Sequence[str], seconds: float) -> dict[str, int]:
 
 
 def keep_asking(ip: str, seconds: float, every_s: float) -> dict[str, float]:
-    """Send periodic requests on one connection; return their response times in seconds."""
+    """Send periodic requests on one connection; return quantiles of their durations in seconds."""
     took: list[float] = []
     end = time.monotonic() + seconds
     with socket.create_connection((ip, FRONT), 5) as sock:

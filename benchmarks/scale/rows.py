@@ -40,7 +40,7 @@ SAMPLES_AT_START = 100
 SETTLE_S = 5.0
 CHURN_RATE = 100
 LATE_S = 0.02
-"""The maximum duration of a worker's turn."""
+"""A worker's turn that takes more seconds is late."""
 KEPT_S = 0.5
 """The maximum time until the last change has taken effect, if the agent has kept up."""
 CPU_ROUNDS, CPU_S = 5, 2.0
@@ -92,7 +92,7 @@ def start(scene: Scene) -> Iterator[Values]:
 
 
 def memory(scene: Scene) -> Iterator[Values]:
-    """Measure the user memory of all processes while the agent is idle."""
+    """Measure the user memory and the CPU time of all processes while the agent is idle."""
     _settle(scene.agent)
     began = cpu_seconds(scene.agent.pids()), time.monotonic()
     _wait(SETTLE_S)
@@ -250,7 +250,7 @@ def _added_service(scene: Scene) -> Iterator[Spec]:
 
 
 def _remove(scene: Scene, specs: Sequence[Spec]) -> None:
-    """Remove Services, because the agent's descriptors are limited."""
+    """Remove Services from the API server, if any, because the agent's descriptors are limited."""
     if scene.writer is not None:
         for spec in specs:
             for path in (f"{spec.service_path}/{spec.name}", spec.slice_path):
@@ -362,7 +362,7 @@ def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], fl
 
 
 def _settle(agent: Agent) -> None:
-    """Wait until an agent is idle: its first rounds and reports are over.
+    """Wait, for a minute at most, until an agent is idle: its first rounds and reports are over.
 
     Workers report their counts every REPORT_S. The report after 10,000 first connections takes half
     a second, which belongs to them.

@@ -87,7 +87,7 @@ def parse_save(text: str) -> dict[str, Chains]:
 
 
 def walk_tables(tables: dict[str, Chains], packet: Packet) -> int:
-    """Count the rules that a packet passes in the two hooks."""
+    """Count the rules that a packet passes in the two hooks; set whether it is redirected."""
     total = 0
     packet.is_redirected = False
     for hook, names in _HOOKS:
@@ -231,7 +231,7 @@ def parse_local_routes(text: str) -> dict[str, list[str]]:
 
 
 def walk_ip_rules(rules: Sequence[IpRule], routes: dict[str, list[str]], packet: Packet) -> int:
-    """Count the routing rules up to the first with a local route; all rules if none has one."""
+    """Count routing rules up to the first whose table delivers locally; all if there is none."""
     for count, (conditions, action) in enumerate(rules, 1):
         if _ip_rule_matches(conditions, packet) and action.startswith("lookup "):
             ranges = routes.get(action.split()[1], [])

@@ -60,7 +60,7 @@ class Api:
     def open(
         self, method: str, path: str, body: Any = None, kind: str = JSON
     ) -> tuple[http.client.HTTPResponse, int]:
-        """Send a request and return the unread response."""
+        """Send a request; return the response, whose body is unread, and its status."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
         text = body if isinstance(body, str | None) else json.dumps(body)
         self._connection.request(method, path, text, headers)
@@ -151,7 +151,7 @@ class Writer:
         return {"sent": sent, "answered": answered, "event": event}
 
     def churn(self, seconds: float, rate: int, count: int, seed: int) -> dict[str, Any]:
-        """Make changes at a steady rate, and restore the Services at the end."""
+        """Make changes at a steady rate, then restore the Services; return rates and durations."""
         specs = make_specs(count)[: count * 9 // 10]
         plan = Churn(specs, 2 * count, random.Random(seed))
         jobs: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
