@@ -33,7 +33,7 @@ MAY_BE_SKIPPED = {
 
 
 ENDS_WITHIN_S = 90.0
-"""How long a test may run past its timeout, and a teardown in total."""
+"""Seconds for which a test may run past its timeout, and a teardown in total."""
 
 _STDERR = pytest.StashKey[int]()
 

@@ -40,7 +40,7 @@ BY_STEERING = {
 
 
 def need(part: str) -> None:
-    """Skip the test if the kernel lacks a feature."""
+    """Skip the test if the kernel lacks a feature; an unknown feature is a ValueError."""
     if part not in NEEDS:
         raise ValueError(f"{part!r} is no part of the kernel that is tried out")
     if part in _lacks():

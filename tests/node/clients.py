@@ -73,7 +73,7 @@ class Client:
         self._open: list[socket.socket] = []
 
     def dial(self, address: tuple[str, int], *, port: int = 0) -> socket.socket:
-        """Return a TCP connection, which is closed with the client; raises if it is refused.
+        """Return a TCP connection, which is closed with the client; OSError if the dial fails.
 
         Args:
             port: The source port; 0 for any.

@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def p99_ms(self) -> float:
-        """The 99th percentile of the durations of all connections, including failed ones."""
+        """The 99th percentile of all connections' durations; 0 if there are fewer than two."""
         if len(self.attempts) < 2:
             return 0.0
         return 1e3 * statistics.quantiles([a.seconds for a in self.attempts], n=100)[98]

@@ -22,7 +22,7 @@ class Query(NamedTuple):
 
     metrics: frozenset[str]
     labels: frozenset[str]
-    """Labels that any of the metrics may have."""
+    """Labels that at least one of the metrics must have."""
 
 
 def queries_of(dashboard: Path) -> list[str]:

@@ -86,7 +86,7 @@ def service(name, ips, ports, annotations, *, pods=(), created="2026-01-01T00:00
 
 
 def asks(client, address, protocol, *, is_served=True):
-    """Return the answer at an address, or an empty one if nothing serves there."""
+    """Return the answer at an address, or ``none`` if nothing serves there."""
     if protocol == "UDP":
         with client.new_udp(address[0]) as sock:
             # If nothing serves the address, a packet may leave the node and get no answer.

@@ -142,7 +142,7 @@ class SocketNode(Testbed):
     """A testbed for one mode of ``--socket-lb``.
 
     Args:
-        mode: One of ``MODES``.
+        mode: ``RULES`` or ``HOOKS``.
         pins: A bpffs mount; None without hooks.
         cgroup: The cgroup of the hooks; None without hooks.
         base: The agent's flags in all modes.
@@ -178,7 +178,7 @@ class SocketNode(Testbed):
         return Backend(host)
 
     def add_clients(self, name: str, count: int) -> Iterator[Client]:
-        """Start pods that dial."""
+        """Start pods that dial, each when it is requested."""
         for number in range(count):
             client = Client(self.sandbox.add_pod(f"{name}-{number}"))
             self.clients[client.name] = client

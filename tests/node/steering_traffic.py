@@ -37,7 +37,7 @@ def net_of(cluster: nodes.Cluster, name: str) -> nodes.Net:
 
 
 def dial_in_vain(net: nodes.Net, frontend: Frontend) -> None:
-    """Send a SYN from a certain port to an address that doesn't answer."""
+    """Send a SYN from CLIENT_PORT to an address that doesn't answer."""
     with dialler(net, frontend) as client:
         client.setblocking(False)
         assert client.connect_ex((frontend.ip, frontend.port)) == errno.EINPROGRESS

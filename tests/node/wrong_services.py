@@ -147,7 +147,7 @@ def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
 
 
 def dial(client: Client, case: Mistake) -> None:
-    """Dial from clients one after another, each with its own source port."""
+    """Dial a case's Service several times in succession, each time from a new source port."""
     address = service_ip(case), case.port["port"]
     for _ in range(case.dials):
         is_udp = case.port.get("protocol") == "UDP"

@@ -130,7 +130,7 @@ class TestPolicies:
 
 
 def outside(world: World) -> list[tuple[str, Address]]:
-    """Return the outcomes of clients outside that dial EXTERNAL."""
+    """Return the protocols and addresses at which clients outside dial EXTERNAL."""
     ats = ((world.ip("node-1"), 30120), (LB_IP, 80))
     return [(protocol, at) for protocol in ("TCP", "UDP") for at in ats]
 

@@ -126,7 +126,7 @@ class World(abc.ABC):
         *,
         leaves_nothing: bool = False,
     ) -> str:
-        """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``.
+        """Return the pod that answers, or ``refused``, ``silence``, ``unreachable``, or an error.
 
         With ``leaves_nothing``, the client closes with a RST, so that the pod keeps no socket in
         TIME_WAIT, which may drop a later SYN from the same port to another Service address.
@@ -154,20 +154,20 @@ class World(abc.ABC):
         return self.who(client, address, protocol) in (*PODS, "pod")
 
     def all_of(self, client: str, address: Address, protocol: str = "TCP") -> set[str]:
-        """Return the pods that answer a client that connects repeatedly."""
+        """Return the results of :meth:`who` for a client that connects repeatedly."""
         return set(self.counts(client, address, protocol))
 
     def counts(self, client: str, address: Address, protocol: str = "TCP") -> Counter[str]:
-        """Return how often each pod answers a client that connects repeatedly."""
+        """Return how often a client that connects repeatedly gets each result of :meth:`who`."""
         return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
     def by_client(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
-        """Return the pod that answers each client; all connect at the same time."""
+        """Return the result of :meth:`who` for each client; all connect at the same time."""
         said = self.answers((name, address, protocol) for name in self.testbed.clients)
         return {name: who for (name, _, _), who in said.items()}
 
     def answers(self, asked: Iterable[Ask]) -> dict[Ask, str]:
-        """Return the pod that answers each request; all requests are sent at the same time."""
+        """Return the result of :meth:`who` for each request; all are sent at the same time."""
         asks = tuple(asked)
         with ThreadPoolExecutor(len(asks)) as pool:
             return dict(zip(asks, pool.map(lambda one: self.who(*one), asks), strict=True))

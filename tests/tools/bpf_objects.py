@@ -45,7 +45,7 @@ def compiled(source: Path) -> bytes:
 
 
 def problems(files: Sequence[Path], make: Compile) -> Iterator[str]:
-    """Yield a line for each object that differs from the result of compiling its source."""
+    """Yield a line for each object that is missing, or differs from its compiled source."""
     for source in files:
         tracked = source.with_suffix(".o")
         if not tracked.exists():

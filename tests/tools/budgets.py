@@ -52,7 +52,7 @@ def report(areas: Iterable[Area], lines: Mapping[str, int]) -> Iterator[str]:
 
 
 def find_problems(areas: Iterable[Area], lines: Mapping[str, int]) -> Iterator[str]:
-    """Yield a problem for each area that is more than 3 % above its budget."""
+    """Yield a problem for each area more than 3 % above its budget, and for lines in no area."""
     for area in areas:
         if (count := lines.get(area.name, 0)) > (1 + MAY_EXCEED) * area.budget:
             yield (

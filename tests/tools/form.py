@@ -11,9 +11,9 @@ Rule 2: the modules and subfolders of a folder don't import each other in a cycl
 a subfolder count as the subfolder, and a folder's ``__init__`` counts as one of its modules, so no
 two modules import each other. Imports for types and inside functions count. The node package's own
 ``__init__`` is exempt, because it imports on first use.
-Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
-status/accepting.py, whose tasks only pass a socket to the event loop, in the test kit's
-connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which raises them.
+Rule 3: background tasks are started by a TaskGroup, which raises failures, in rounds/tasks.py,
+which reports them, in status/accepting.py, whose tasks only pass a socket to the event loop, in
+plugin.py, whose callers await the task, or in connections.py, whose tasks end with a connection.
 Rule 4: every exception class of the packages derives from UserspaceProxyError.
 Rule 5: a class name occurs once in all packages.
 Rule 6: an object has at most 25 attributes, counted as set on ``self`` by the methods of its class

@@ -27,5 +27,5 @@ class Problem:
 
     @property
     def without_line(self) -> str:
-        """Return the problem without its line number, in the form of NOT_YET."""
+        """The problem without its line number, in the form of NOT_YET."""
         return f"{self.path}: {self.what}"

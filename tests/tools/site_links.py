@@ -86,7 +86,7 @@ def _is_remote(address: str) -> bool:
 def _problem_of(
     page: str, address: str, files: set[str], pages: Mapping[str, SitePage]
 ) -> str | None:
-    """Return the problem with a URL on a page; empty if there is none."""
+    """Return the problem with a URL on a page; None if there is none."""
     parts = urlsplit(address)
     if parts.scheme == "data":
         return None

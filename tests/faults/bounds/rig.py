@@ -51,7 +51,7 @@ class Costs(NamedTuple):
     """The idle memory of the control process."""
 
     def beyond(self, quiet: Costs) -> Costs:
-        """Return these costs minus the costs of a node without the tenant."""
+        """Return these costs minus those of a node without the tenant, except for failures."""
         return Costs(
             self.delay_s - quiet.delay_s,
             self.silence_s - quiet.silence_s,

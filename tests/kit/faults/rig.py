@@ -40,7 +40,7 @@ async def connect(faults):
 
 
 async def ask(faults, sent=b"hello", count=None):
-    """Send bytes; read an answer of the same length."""
+    """Send bytes; read an answer of ``count`` bytes, or of the same length."""
     reader, writer = await connect(faults)
     writer.write(sent)
     try:
