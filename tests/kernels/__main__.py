@@ -114,7 +114,7 @@ def results_of(kernel: Kernel, way: Way, folder: Path) -> dict[str, Any]:
 
 
 def problems(results: Mapping[str, Any]) -> list[str]:
-    """Yield a line for each failure."""
+    """Return a line for each failure."""
     rows = [row for row in results["smoke"] if row["outcome"] == "failed"]
     return [*(f"{row['what']}: {row['words']}" for row in rows), *results["tests"]["failed"]]
 

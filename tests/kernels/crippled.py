@@ -97,7 +97,7 @@ def check(flags: Sequence[str]) -> tuple[str, str]:
 
 
 def run(steering: str, flags: Sequence[str], log: Path) -> tuple[str, str, float]:
-    """Return the outcome of ``run`` with these flags, its last lines, and its CPU time."""
+    """Return the outcome of ``run``, its last log line unless it serves, and its CPU seconds."""
     is_none = steering == "none"
     command = [*PROGRAM, "run", *flags, *(["--print-addresses=json"] if is_none else [])]
     ends, used = time.monotonic() + _LIMIT_S, _cpu_s()

@@ -100,7 +100,7 @@ class Recorder:
 
 
 def error_line(text: str) -> str:
-    """Return the line of a failure that contains the error, or its last line."""
+    """Return the first line of a failure that contains an error, or else its first line."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
     return (errors or lines or ["no reason given"])[0]

@@ -48,7 +48,7 @@ _TURNS: Mapping[str, AbstractContextManager[object]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rows that the arguments select; return 1 if a limit was exceeded."""
+    """Run the rows that the arguments select; return 0 if all were measured within limits."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--rows", default="*", metavar="PATTERN", help="names, as a shell pattern")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time")

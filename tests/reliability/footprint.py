@@ -31,7 +31,7 @@ class Footprint:
     """The lines of the node's rules, routes and listening sockets."""
 
     def leaks(self, before: Footprint, memory_mib: float, *, same_processes: bool) -> Iterator[str]:
-        """Yield the resources that have grown.
+        """Yield the resources that have grown, and processes and rules that differ.
 
         Args:
             before: The footprint before the fault.

@@ -124,7 +124,7 @@ def read_only_root(rig: OwnDiskRig) -> Iterator[None]:
 
 
 class PipedAgent(Agent):
-    """An agent whose log goes to a 4 KiB pipe that a test may leave unread."""
+    """An agent whose log goes to a pipe that a test may leave unread."""
 
     def start(self, stderr: int | None = None) -> None:
         assert stderr is None

@@ -114,7 +114,7 @@ class Rig:
         return Load(self.other_client, self._folder / "direct.log", address, CART_RATE)
 
     def is_well(self) -> bool:
-        """Return whether the proxy reports the same state as before the fault."""
+        """Return whether the proxy reports no ejected endpoint and no problem of the fault."""
         with contextlib.suppress(OSError):
             status = self.agent.status()
             ejected = [e for port in status["ports"] for e in port["endpoints"] if is_ejected(e)]

@@ -68,7 +68,7 @@ class Row:
     """The fault, as text; the first cell of the table."""
     limits: Limits
     evidence: Sequence[Evidence]
-    """Where an operator sees the fault while it lasts: at least a metric and a cause."""
+    """Where an operator sees the fault while it lasts; empty if it needn't show anywhere."""
     fault: Callable[..., AbstractContextManager[None]]
     rig: type[Rig]
     not_promised: str = ""

@@ -69,7 +69,7 @@ async def aborted(at: Address) -> None:
 
 
 async def datagram(at: Address) -> None:
-    """Send a query, and repeat it each second, like a resolver."""
+    """Send a query, and repeat it until it is answered, like a resolver."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         await loop.sock_connect(sock, at)
@@ -123,7 +123,7 @@ async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | No
 
     Args:
         request: The coroutine, not started yet.
-        opened: When the request's connection was opened; 0 if the request opens one.
+        opened: The Unix time at which the request's connection was opened; 0 if it opens one.
     """
     start, began, result = time.time(), time.monotonic(), None
     try:

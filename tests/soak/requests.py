@@ -18,7 +18,7 @@ class Request:
     outcome: str
     """``ok`` or the error."""
     opened: float
-    """When the request's connection was opened."""
+    """The Unix time at which the request's connection was opened."""
 
     @property
     def end(self) -> float:

@@ -74,7 +74,7 @@ def check_objects(data: bytes) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn.OBJECTS)
 def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
-    """Check that the sources accept valid objects with unusual values that manifests accept."""
+    """Check that the API server's reader accepts all drawn objects that manifests accept."""
     cluster = Cluster()
     for number, item in objects:
         written = json.dumps(item)

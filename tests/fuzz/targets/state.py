@@ -11,7 +11,7 @@ OWNER = StateOwner("manifests", "/etc/services", "node-1", "")
 
 
 def check_last_state(data: bytes) -> None:
-    """Check that a valid state is encoded identically, or that the problem is one line."""
+    """Check that a valid state is equal after encoding, or that the problem is one line."""
     content = data[1:] if data[:1] == b"\0" else gzip.compress(data[1:])
     try:
         snapshot = decode_state(content, OWNER)
