@@ -22,8 +22,8 @@ LOG_TAIL_LINES = 20
 class Child:
     """A started process; it runs until `kill`, or until it exits by itself.
 
-    It dies with the test run, even if that is killed: the kernel sends it SIGKILL when the main
-    thread of this process has exited.
+    If the main thread creates it, it dies with the test run, even if that is killed: the kernel
+    sends it SIGKILL when the main thread has exited.
 
     Args:
         command: The command to run; its output and standard error are written to ``log``.

@@ -101,7 +101,7 @@ def start_container(
         volumes: The contents of its volumes.
         where: The node's network namespace, because the pod must have ``hostNetwork``.
         folder: An empty folder, which the caller removes afterwards.
-        log: The file for standard error.
+        log: The file for standard output and standard error.
         environment: Additional variables of the program.
     """
     if not pod.get("hostNetwork"):
@@ -154,7 +154,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def privileges(context: Manifest) -> list[str]:
-    """Return the options of `limited` for a security context."""
+    """Return the options of `limited` for a security context; a ValueError if it isn't known."""
     if unknown := context.keys() - _KNOWN_SECURITY:
         raise ValueError(f"securityContext: {', '.join(unknown)} isn't known here")
     if context.get("privileged") or not context["readOnlyRootFilesystem"]:

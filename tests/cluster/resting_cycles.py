@@ -95,7 +95,7 @@ async def _measure(control_plane: ControlPlane, cycles: int, seed: int) -> Cycle
 
 
 def main() -> int:
-    """Print the measurements; fail if a connection was lost."""
+    """Print the measurements; return 1 if a connection was lost."""
     parser = argparse.ArgumentParser(description="Sleep and wake under random load.")
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)

@@ -22,7 +22,7 @@ async def plane():
 
 @pytest.fixture
 async def start(plane, monkeypatch):
-    """Start a sync loop over a fake kernel, which retries failures immediately."""
+    """Yield a function that starts a sync loop over a fake kernel; it retries failures at once."""
     monkeypatch.setattr(sync, "REPAIR_S", 0.01)
     monkeypatch.setattr(sync, "RETRY_S", 0.01)
     async with contextlib.AsyncExitStack() as stack:
@@ -66,7 +66,7 @@ def retry(served_ports):
 
 @pytest.fixture
 def make(plane):
-    """Return Service ports that follow snapshots: ``follow(snapshot)`` acts like a sync round."""
+    """Yield a function that makes Service ports, whose ``follow(snapshot)`` acts like a round."""
 
     def make(bind, pool=None, facts=None):
         served_ports = ServedPorts(plane, bind, pool or PortPool(27000, 27999))

@@ -15,7 +15,7 @@ from userspace_proxy.status.server import StatusServer
 
 @pytest.fixture
 def substitutes(monkeypatch):
-    """Replace the functions that commands call; return the list of recorded calls."""
+    """Return a function that replaces what commands call, and returns a list of the calls."""
     calls = []
 
     def substitute(module, function, outcome):

@@ -24,7 +24,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest.fixture
 async def build() -> AsyncIterator[Callable[..., Rig]]:
-    """Build rigs for tests that set the tuning or the clock."""
+    """Yield a function that builds rigs, for tests that set the tuning or the clock."""
     rigs: list[Rig] = []
     before = open_sockets()
 

@@ -519,7 +519,7 @@ def parts() -> dict[str, str]:
 
 
 def is_on_the_page(title: str) -> bool:
-    """Check a part of the page; to record changes: ``python -m tests.unit.explain.words``."""
+    """Return whether a part is as recorded; ``python -m tests.unit.explain.words`` records."""
     return f"{parts()[title]}\n" in WORDS.read_text(encoding="utf-8")
 
 

@@ -43,7 +43,7 @@ class Balancer:
 
     @property
     def idle_s(self) -> float:
-        """The idle time of the connection that has been idle the longest."""
+        """The idle time of the connection that has been idle the longest; 0 if there is none."""
         return max((self._now_s - moved_s for moved_s in self._moved_s.values()), default=0.0)
 
     def pass_time(self, seconds: float) -> None:

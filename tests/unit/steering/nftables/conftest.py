@@ -19,7 +19,7 @@ def path(node):
 
 @pytest.fixture
 def dial(node):
-    """Start a flow from this node."""
+    """Return a function that starts flows from this node, which gets routes for them."""
     node.run(
         "ip link set lo up; ip route add 10.96.0.0/16 dev lo; ip route add 10.244.0.0/16 dev lo; "
         "ip route add fd00:96::/32 dev lo"
