@@ -69,7 +69,7 @@ def test_a_full_share_stays_full_when_slow_start_is_lengthened():
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_a_weight_stays_full_after_slow_start_with_or_without_picks(is_asked):
+def test_a_full_weight_stays_full_when_slow_start_is_lengthened(is_asked):
     configured = {POD_A: 2, POD_B: 3}
     weights = Weights(configured, 4.0)
     weights.begin([POD_A], 0.0)

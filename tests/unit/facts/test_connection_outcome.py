@@ -153,7 +153,7 @@ def test_a_byte_just_after_the_clients_fin_is_marked_as_triggered_by_the_fin():
         assert (ends.is_on, talk.code, counters.client_aborts) == (False, None, 0)
 
 
-def test_the_mark_of_the_first_slow_byte_applies_to_its_whole_streak():
+def test_a_streak_is_marked_as_triggered_by_fins_only_while_all_its_slow_bytes_are():
     counters = EndpointCounters()
     ends = counters.ends
     for waited_s, left_s, is_at_end in [(2.0, 0.0, True), (2.5, 0.5, False), (3.0, 0.0, False)]:

@@ -149,7 +149,7 @@ def test_a_standby_endpoint_counts_as_serving_once_all_other_endpoints_fail():
     assert PortFacts(endpoints=[failing, standby]).serving == 1
 
 
-def test_has_default_path_is_false_with_a_reason_or_kernel_connections():
+def test_has_default_path_is_false_on_another_path_or_with_a_reason_or_kernel_connections():
     assert PortFacts(kernel_connections=0).has_default_path
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
     assert not PortFacts(path_reason="its annotation").has_default_path

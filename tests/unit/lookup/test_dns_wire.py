@@ -122,7 +122,7 @@ def test_a_response_with_an_error_code_has_no_addresses(code):
     assert read_answer(answered(f"{DB}. 5 A 203.0.113.1", code=code), QUERY) == AddressAnswer(code)
 
 
-def test_a_known_dns_response_code_is_formatted_as_its_name():
+def test_a_dns_response_code_is_formatted_as_its_name_or_number():
     assert (name_of_code(2), name_of_code(9)) == ("SERVFAIL", "code 9")
 
 
