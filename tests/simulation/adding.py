@@ -52,7 +52,7 @@ class Adding:
     def with_events(
         self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
     ) -> Plan:
-        """Return the plan with more events, and with its calm end that many seconds later."""
+        """Return the plan with more events, whose calm end begins no earlier than ``lasts_s``."""
         plan = self.plan
         return replace(
             plan,

@@ -318,5 +318,5 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_equality(test: ast.Compare) -> bool:
-    """Whether a comparison's operator has an opposite."""
+    """Whether a comparison's operator isn't one of order, and is mutated into its opposite."""
     return _COMPARED[type(test.ops[0])][2] == "condition"

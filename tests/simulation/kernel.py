@@ -149,14 +149,14 @@ class Kernel:
         return 0
 
     def close(self, fd: int) -> None:
-        """Only pipes are closed by this call."""
+        """Close one end of a pipe; closing another file is a violation."""
         self.enter("close")
         if not isinstance(self.file_of(fd), _Pipe):
             self.violate(f"descriptor {fd} of a socket was closed as a pipe's")
         self.release(fd)
 
     def read(self, fd: int, most: int) -> bytes:
-        """Only pipes are read by this call."""
+        """Return bytes of a pipe; BlockingIOError if it is empty."""
         self.enter("read")
         data = self.file_of(fd).data
         if not data:

@@ -71,7 +71,7 @@ def _nothing() -> None:
 
 
 def _has_host(_ip: str) -> None:
-    """Return whether the neighbour table has an entry for a host."""
+    """Return None: the neighbour table has an entry for each host."""
 
 
 def _find_no_caller(*_args: object) -> tuple[str, int, str, None]:

@@ -1,7 +1,7 @@
 """Situations of TCP clients, drawn separately from the rest of a plan.
 
-shared   endpoints of one Service are endpoints of another one, too moved    a listener of one
-Service accepts for another one while both have clients
+shared   endpoints of one Service are endpoints of another one, too
+moved    a listener of one Service accepts for another one while both have clients
 
 A plan may have several of these; if it has none, it may have one of the others:
 

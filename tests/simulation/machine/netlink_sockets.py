@@ -45,8 +45,8 @@ class Listing:
     """A dump that is being read.
 
     Args:
-        items: Returns the current kinds and bodies of all messages. sequence: Returns a number that
-        changes whenever the listed objects do; None: the kernel doesn't detect changes.
+        items: Returns the current kinds and bodies of all messages.
+        sequence: Returns a number that changes with the listed objects; None: not detected.
     """
 
     def __init__(

@@ -267,7 +267,7 @@ class Ruleset:
         return [one for one in self.tables.values() if family in (0, one.family)]
 
     def text(self, *, without: Callable[[str], bool]) -> list[str]:
-        """Return tables whose names aren't ``without``, as lines; omits pins and counters."""
+        """Return tables as lines, except those ``without`` accepts; omit pins and counters."""
         lines = []
         for (family, name), table in sorted(self.tables.items()):
             if without(name):

@@ -74,7 +74,7 @@ class Disk:
         self._opened.clear()
 
     def tear(self) -> None:
-        """Truncate a file, as a crash does on a file system without barriers."""
+        """Truncate all files at random, as a crash does on a file system without barriers."""
         for file in self.files.values():
             file.data = file.data[: self._rng.randrange(len(file.data) + 1)]
             file.is_torn = True

@@ -45,9 +45,9 @@ STATE = "state.json.gz"
 """The file for an agent's saved state."""
 NODE_PORTS = range(30000, 32768)
 OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
-"""The network of this node's endpoints."""
+"""The addresses of this node's endpoints."""
 OTHER_PODS = tuple(f"10.2.1.{n}" for n in range(1, 7))
-"""The network of other nodes' endpoints."""
+"""The addresses of other nodes' endpoints."""
 
 
 class Settings(NamedTuple):
