@@ -40,7 +40,7 @@ def test_a_missing_kernel_feature_is_reported_as_preventing_client_addresses(nod
     )
 
 
-def test_without_bridge_tables_bridged_clients_are_not_preserved(node):
+def test_without_bridge_tables_addresses_of_bridged_clients_are_not_preserved(node):
     node.run(
         "ip link add cni0 type bridge; ip addr add 10.244.1.1/24 dev cni0; ip link set cni0 up; "
         "sysctl -qw net.bridge.bridge-nf-call-iptables=1"

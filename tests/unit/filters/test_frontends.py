@@ -387,7 +387,7 @@ def test_a_chain_that_takes_only_other_hosts_packets_is_reported_for_node_ports(
 
 
 @pytest.mark.parametrize("frontend", [NODE_PORT, WEB])
-def test_a_port_names_only_a_node_port(node, frontend):
+def test_a_rule_naming_only_a_port_is_reported_only_for_node_ports(node, frontend):
     rule = f"tcp dport {frontend.port} limit rate over 1/second drop"
     node.run(f"nft 'table ip evil {{ chain pre {{ {FILTER_FIRST} {rule}; }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
