@@ -18,7 +18,7 @@ def test_the_node_name_defaults_to_the_host_name_in_lower_case(monkeypatch):
     assert Settings().node_name == "node-1"
 
 
-def test_proxy_ports_stay_below_node_ports_and_ephemeral_ports():
+def test_the_default_proxy_ports_are_below_node_ports_and_ephemeral_ports():
     ports = Settings().proxy_port_range
     assert ports == PortRange(17000, 29999)
     assert ports.last < 30000 < 32768

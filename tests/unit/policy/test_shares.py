@@ -122,7 +122,7 @@ def test_the_largest_client_loses_connections_even_within_its_share(idle):
     assert (eviction.client, eviction.held) == (ALICE, 5)
 
 
-def test_a_new_connection_to_a_flooded_service_replaces_a_connection_of_the_same_client():
+def test_a_new_connection_to_a_flooded_service_resets_connections_of_its_largest_client():
     mine = held(3, ALICE, WEB)
     eviction = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
     assert eviction.victims == mine[:2]
@@ -229,6 +229,6 @@ def test_to_free_leaves_the_permitted_memory_to_connections():
     assert to_free(connections, {}, 10 * MIB, spared=3 * MIB) == []
 
 
-def test_no_connection_is_reset_if_none_is_open():
+def test_no_connection_is_reset_to_free_memory_if_none_is_open_or_all_are_in_use():
     assert to_free([], {}, MIB) == []
     assert to_free(in_use(10, WEB), {}, MIB) == []
