@@ -41,7 +41,7 @@ def get(service: KubernetesService) -> str:
 def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a cluster without nodes; examples/envtest-pytest creates, drains and deletes Pods."""
+    """The cluster has no nodes; examples/envtest-pytest creates, drains and deletes Pods."""
     monkeypatch.setenv("NO_PROXY", "*")
     ports = [{"name": "http", "port": 80, "targetPort": "web"}]
     service = made("Service", "web", {"selector": {"app": "web"}, "ports": ports})

@@ -56,7 +56,7 @@ class TestEndpoints:
                 )
         assert time.monotonic() - began < REFUSAL_S
 
-    def test_clients_are_refused_until_endpoints_exist(self, world: World) -> None:
+    def test_clients_are_refused_while_the_only_endpoint_is_unready(self, world: World) -> None:
         """Source: e2e "should be rejected for evicted pods (no endpoints exist)"."""
         for name in ("one", "two"):
             world.put(EMPTY.at(*world.pods(name)))

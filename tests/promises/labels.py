@@ -33,7 +33,7 @@ class TestLabels:
             pytest.param({HEADLESS: ""}, "service.kubernetes.io/headless", id="headless"),
         ],
     )
-    def test_the_proxy_name_label_moves_a_service_to_another_proxy_and_back(
+    def test_a_service_with_a_proxy_name_or_headless_label_is_not_served_until_unlabelled(
         self, world: World, label: dict[str, str], reason: str
     ) -> None:
         """Source: e2e "should implement service.kubernetes.io/service-proxy-name", "headless"."""

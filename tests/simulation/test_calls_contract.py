@@ -142,7 +142,7 @@ def test_pipes_are_filled_and_emptied(system: System, calls: SystemCalls) -> Non
     calls.close(write_end)
 
 
-def test_a_pipe_without_descriptors_raises_emfile(system: System, calls: SystemCalls) -> None:
+def test_open_pipe_without_descriptors_returns_emfile(system: System, calls: SystemCalls) -> None:
     with system.no_descriptors():
         assert calls.open_pipe(4096) == (-errno.EMFILE, -1)
 

@@ -68,7 +68,7 @@ def fill(system: System, sock: Any) -> int:
                 return total
 
 
-def test_reading_an_empty_socket_returns_eagain(system: System) -> None:
+def test_reading_an_empty_socket_fails_with_eagain(system: System) -> None:
     left, _ = system.pair()
     assert error_of(read, left) == errno.EAGAIN
     assert state_of(system, left) == OUT
@@ -375,7 +375,7 @@ def pipe(system: System) -> Any:
         system.os.close(end)
 
 
-def test_splice_moves_available_bytes_then_returns_eagain_then_eof(
+def test_splice_fails_with_eagain_on_an_empty_socket_and_returns_0_after_a_fin(
     system: System, pipe: Any
 ) -> None:
     left, right = system.pair()
