@@ -142,7 +142,7 @@ async def test_a_chain_translating_a_frontend_first_is_reported(cluster, steerin
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["added-before", "added-after"])
-async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unknown(
+async def test_a_chain_of_equal_priority_is_reported_as_uncertain_as_the_order_is_unknown(
     cluster, steering, web, is_first
 ):
     """Among chains of equal priority, the kernel evaluates first the one that was added last."""
@@ -165,7 +165,7 @@ async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unkn
         pytest.param(-112, [True], id="before"),
     ],
 )
-async def test_on_the_kernel_path_only_a_chain_that_runs_before_dnat_is_reported(
+async def test_on_the_kernel_path_only_a_chain_that_may_run_before_dnat_is_reported(
     cluster, steering, priority, certain
 ):
     endpoints = (SocketAddress(nodes.POD_IP, 8080),)
