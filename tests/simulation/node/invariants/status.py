@@ -63,7 +63,8 @@ class Status(Invariant):
             return
         with run.process:
             facts = run.agent.status()
-        for port in facts.ports:
+        # While rules can't be applied, the page reports that instead.
+        for port in () if facts.steering.problem else facts.ports:
             if port.protocol == "TCP" and not any("[" in each.address for each in port.frontends):
                 what = f"another program takes clients of {port.name}, which is {port.state.word}"
                 self.check(not port.state.word.serves, what)
