@@ -13,14 +13,12 @@ from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.locality import PodLink
 from .chains import Chain, Tables
 from .following import WAY_IN, find_drop, follow
-from .frontends import Followed
+from .frontends import SOURCE_NAT, Followed
 from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, judged
 from .packets import FirstPacket
 
 _ANSWERS = ", for the endpoint's answers"
 _BUT_SOME = ", but not all of them"
-# The priority of postrouting chains that translate sources, or undo translations.
-_SOURCE_NAT = 100
 
 
 def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
@@ -63,7 +61,7 @@ def find_forward_firewalls(
     clients = [one for one in links if one != own and has_clients(one)]
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
-        is_late = base.hook == "postrouting" and base.priority >= _SOURCE_NAT
+        is_late = base.hook == "postrouting" and base.priority >= SOURCE_NAT
         if family is not endpoint.family or is_late:
             return None
         first = FirstPacket(to, is_forwarded=True, way_out=own)

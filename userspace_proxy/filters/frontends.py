@@ -17,6 +17,8 @@ that names the frontend, for all pods of this node: a firewall may legitimately 
 Rule 2: rules that may drop or translate packets are listed as not followed. If such a rule names a
 frontend, it is unknown whether its clients are answered. If a chain takes all packets of other
 hosts to a frontend, or those of some pods, that is unknown for these: perhaps on purpose.
+Rule 3: answers to clients have the frontend's address as their source again after the translation
+of sources; later chains are followed for the frontends that their rules name as a source.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -50,6 +52,8 @@ from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
 _NAT_HOOKS = ("prerouting", "output")
+SOURCE_NAT = 100
+"""The kernel's priority NF_IP_PRI_NAT_SRC, at which sources are translated, and translated back."""
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after all chains."""
 _WAY_OUT_HOOKS = ("output", "postrouting")
@@ -185,7 +189,9 @@ class EarlierChains:
                     found[frontend] = cause
                 elif doubt := doubt_of(chain, chains, frontend, to, of, FOLLOWED_MAX // len(named)):
                     perhaps.setdefault(frontend, doubt)
-        return perhaps | found
+        answers = dict(_taken_answers(self.filters, translations, pods))
+        certain = {f: cause for f, cause in answers.items() if cause.is_certain}
+        return answers | perhaps | certain | found
 
 
 Places = Sequence[tuple[Frontend, Translation]]
@@ -271,17 +277,20 @@ def places_outside(base: Chain, chains: Mapping[str, Chain], places: Places) -> 
     return outside if (len(steps) + _RULES_PER_CALL) * len(outside) < FOLLOWED_MAX else ()
 
 
-def named_places(chains: Mapping[str, Chain], places: Places) -> Places:
+def named_places(chains: Mapping[str, Chain], places: Places, *, is_answer: bool = False) -> Places:
     """Return the frontends that rules name by their address, or by their node port.
 
     The result is empty if following the frontends would take too long.
+
+    Args:
+        is_answer: Whether the frontends are the sources of the packets.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     matches = [one for step in steps for one in step.matches if isinstance(one, Match)]
-    to_ip = [m for m in matches if m.field in (MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)]
-    ports = [
-        m for m in matches if m.field in (MatchField.DESTINATION_PORT, MatchField.DIALLED_PORT)
-    ]
+    ip = MatchField.SOURCE if is_answer else MatchField.DESTINATION
+    port = MatchField.SOURCE_PORT if is_answer else MatchField.DESTINATION_PORT
+    to_ip = [m for m in matches if m.field in (ip, MatchField.DIALLED_ADDRESS)]
+    ports = [m for m in matches if m.field in (port, MatchField.DIALLED_PORT)]
     networks = [network for match in to_ip for network in match.networks]
     # Cost: comparing thousands of frontends as text takes a hundredth of parsing their addresses.
     ips = {str(one.network_address) for one in networks if one.num_addresses == 1}
@@ -376,6 +385,60 @@ def doubt_of(
         return None
     does = "translate" if is_nat else "drop"
     what = f"{chain.described} may {does} packets to it: {Drop(chain, *outcome.by)}"
+    hint = f"delete that rule if it takes clients' packets, {outcome.by[0].listing}"
+    return Taken(what, hint, str(chain), is_certain=False)
+
+
+def _taken_answers(
+    filters: Sequence[Followed],
+    translations: Mapping[Frontend, Translation],
+    pods: Callable[[], Sequence[PodLink]],
+) -> Iterator[tuple[Frontend, Taken]]:
+    """Yield the frontends that rules name as the source of answers, and how these are dropped."""
+    for chain, chains in filters:
+        families = chain.table.families
+        places = [
+            (f, to)
+            for f, to in translations.items()
+            if f.family in families and sees_answers(chain, to)
+        ]
+        for frontend, _ in named_places(chains, places, is_answer=True) if places else ():
+            of = [one for one in pods() if _has_family(one, frontend.family)]
+            if cause := explain_answers(chain, chains, frontend, of):
+                yield frontend, cause
+
+
+def sees_answers(chain: Chain, translation: Translation) -> bool:
+    """Return whether a chain sees answers to clients with a frontend's address as their source.
+
+    The kernel translates their source back at the priority at which it translates sources.
+    """
+    is_late = chain.hook == "postrouting" and chain.priority > SOURCE_NAT
+    return chain.kind == "filter" and (
+        is_late or (translation.priority == NEVER and chain.hook in _WAY_OUT_HOOKS)
+    )
+
+
+def explain_answers(
+    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, links: Sequence[PodLink]
+) -> Taken | None:
+    """Return how a chain drops, or may drop, a frontend's answers to clients; None if it doesn't.
+
+    Args:
+        chain: A chain of which :func:`sees_answers` is true, with its rules.
+        chains: See :func:`follow`.
+        links: The links of this node's pods.
+    """
+    answer = FirstPacket(frontend, is_answer=True, is_forwarded=True)
+    to_pods = [answer._replace(way_out=link) for link in links]
+    of = " to this node's pods" if to_pods else ""
+    for packets, whose in (([answer], ""), (to_pods, of)):
+        if packets and all(find_drop(chain, chains, one) for one in packets):
+            return Taken(f"{chain.described} drops its answers{whose}", _WAY_OUT, str(chain))
+    outcome = follow(chain, chains, answer, "filter")
+    if outcome.by is None:
+        return None
+    what = f"{chain.described} may drop its answers: {Drop(chain, *outcome.by)}"
     hint = f"delete that rule if it takes clients' packets, {outcome.by[0].listing}"
     return Taken(what, hint, str(chain), is_certain=False)
 

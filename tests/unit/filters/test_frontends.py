@@ -358,6 +358,31 @@ def test_a_rule_naming_a_frontend_is_reported_with_its_clients(node, hook, rule,
         assert taken.is_certain or taken.hint.endswith(LIST)
 
 
+LATE = "type filter hook postrouting priority 200;"
+
+
+@pytest.mark.parametrize(
+    ("hook", "rule", "expected"),
+    [
+        (LATE, "ip saddr 10.96.7.1 drop", "drops its answers"),
+        (LATE, "oifname != eth0 ip saddr 10.96.7.1 tcp sport 80 drop", " to this node's pods"),
+        (LATE, "oifname cni0 ip saddr 10.96.7.1 drop", "may drop its answers"),
+        (LATE, "ip saddr 10.96.7.1 ip length > 1000 drop", "may drop its answers: rule ip saddr"),
+        (LATE, "ip saddr 10.96.7.1 tcp sport 81 drop", ""),
+        (LATE, "ip saddr 10.96.7.1 ct state new drop", ""),
+        (LATE.replace("200", "100"), "ip saddr 10.96.7.1 drop", ""),
+    ],
+)
+def test_a_rule_that_drops_a_frontends_answers_is_reported(node, hook, rule, expected):
+    node.run(PODS)
+    node.run(f"nft 'table ip evil {{ chain post {{ {hook} {rule}; }}; }}'")
+    with closing(EarlierChains(translation_of, is_own_table, read_client_links)) as earlier:
+        taken = earlier.look([WEB]).get(WEB)
+    assert expected in (taken.what if taken else "")
+    assert bool(taken) is bool(expected)
+    assert taken is None or taken.is_certain is not ("may drop" in taken.what)
+
+
 FOR_OTHERS = "iif lo accept; iifname cni0 accept; tcp dport { 22, 30000-32767 } accept"
 
 
