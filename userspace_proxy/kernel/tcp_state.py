@@ -86,7 +86,8 @@ def since_sent_s(sock: _socket.socket) -> float:
 
 def _queued_bytes(sock: _socket.socket, request: int) -> int:
     queued = bytearray(4)
-    with contextlib.suppress(OSError):
+    # A closed socket's number is negative, which is a ValueError.
+    with contextlib.suppress(OSError, ValueError):
         fcntl.ioctl(sock.fileno(), request, queued)
     return int(struct.unpack("i", queued)[0])
 

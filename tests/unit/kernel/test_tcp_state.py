@@ -96,6 +96,7 @@ def test_unread_bytes_exclude_a_fin():
             while tcp_info(receiver).state != CLOSE_WAIT:
                 pass
             assert unread_bytes(receiver) == 0
+        assert unread_bytes(receiver) == 0, "closed"
 
 
 def test_unacknowledged_bytes_and_retransmissions_are_counted():
