@@ -41,8 +41,6 @@ SETTLE_S = 5.0
 CHURN_RATE = 100
 LATE_S = 0.02
 """A worker's turn that takes more seconds is late."""
-KEPT_S = 0.5
-"""The maximum time until the last change has taken effect, if the agent has kept up."""
 CPU_ROUNDS, CPU_S = 5, 2.0
 WALKS = 300
 _FILE = "probes.yaml"

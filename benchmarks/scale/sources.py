@@ -59,8 +59,6 @@ class Cluster:
     def __init__(
         self, binaries: Binaries, node: SandboxNode, specs: Sequence[Spec], folder: Path
     ) -> None:
-        self.said = ""
-        """How the Services were written, for the report."""
         self._binaries, self._node, self._folder = binaries, node, folder
         kept = _kept_folder(specs)
         if not kept.is_dir():
