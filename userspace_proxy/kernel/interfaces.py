@@ -117,8 +117,12 @@ class PreroutingAddress:
         """Read netlink events; return whether interfaces may have changed since :meth:`choose`.
 
         The families of removed addresses are recorded for :meth:`take_lost`.
+
+        Raises:
+            SteeringError: Events can't be read.
         """
-        batch = self._events.read()
+        with explained("watch interfaces"):
+            batch = self._events.read()
         if batch:
             self._is_current = False
             # Clients may have used an address that was added and removed since the last read, so

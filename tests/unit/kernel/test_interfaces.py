@@ -144,3 +144,5 @@ def test_a_lack_of_descriptors_does_not_make_the_chosen_address_count_as_removed
     assert address.choose("10.1.0.1") == "10.1.0.1"
     assert not address.has_changed()
     address.close()
+    with pytest.raises(SteeringError, match="cannot watch interfaces"):
+        address.choose("10.1.0.1")
