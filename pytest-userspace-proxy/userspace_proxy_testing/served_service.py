@@ -259,7 +259,11 @@ class ServedService(abc.ABC):
             except (AssertionError, OSError) as exc:
                 failed = exc
             if Clocks.monotonic() >= deadline:
-                what = f"not so after {timeout_s:g} s: {self.stats!r}{_blocked_loop()}"
+                try:
+                    shown = repr(self.stats)
+                except LookupError as exc:
+                    shown = str(exc)
+                what = f"not so after {timeout_s:g} s: {shown}{_blocked_loop()}"
                 raise AssertionError(what) from failed
             pause.wait(_POLL_S)
 

@@ -30,6 +30,8 @@ def test_eventually_fails_with_the_counters(proxy):
     web = proxy.service("web")
     with pytest.raises(AssertionError, match=r"not so after 0\.02 s: <default/web: 0 connections"):
         web.eventually(lambda web: web.stats.connections, timeout_s=0.02)
+    with pytest.raises(AssertionError, match=r"not so after 0 s: .*default/web"):
+        web.eventually(lambda web: web.remove(), timeout_s=0)
 
 
 def test_eventually_requires_a_function(proxy):
