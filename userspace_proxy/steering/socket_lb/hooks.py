@@ -155,6 +155,7 @@ class Hooks:
         try:
             programs.load()
             self._begin(programs)
+            self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
             programs.attach()
         except OSError as exc:
             self.close()
@@ -163,7 +164,6 @@ class Hooks:
                 remove_hooks(self._proxy_name, self._names)
             raise SteeringError(f"cannot translate connect() in {cgroup}: {_words(exc)}") from exc
         self._is_attached = True
-        self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> None:
         """Translate exactly these frontends, as far as they can be offloaded."""
