@@ -130,7 +130,7 @@ class Incidents:
         services = sorted({f"{port.namespace}/{port.service}" for port in ports})
         levels = {port.state.level for port in ports}
         endpoints = {str(at): None for one in causes if (at := one.get("at"))}
-        cause = _together(causes)
+        cause = seen_together(causes)
         if key[0] is _IP:
             cause = at_ports(cause, list(endpoints))
         elif key[0] is _NODE:
@@ -237,17 +237,22 @@ def _id(key: _Key) -> str:
     return hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
-def _together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as last seen, with counts summed over all Service ports."""
-    if len(causes) == 1:
-        return causes[0]
+def seen_together(causes: Sequence[Cause]) -> Cause:
+    """Return the cause that was last seen, present causes first, with its count and times."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
-    return _with_times(last, causes)
+    # The times beside the sentence are those of what it states; a host that is gone fails dials in
+    # several ways.
+    return _with_times(last, [one for one in causes if _are_alike(one, last)])
+
+
+def _are_alike(one: Cause, last: Cause) -> bool:
+    is_same = one.code is last.code or (one.row.is_of_host and last.row.is_of_host)
+    return is_same and (one.when is When.PAST) is (last.when is When.PAST)
 
 
 def _with_times(cause: Cause, causes: Sequence[Cause]) -> Cause:
     return cause.replace(
-        count=sum(one.count for one in causes),
+        count=sum(max(0, one.count) for one in causes),
         first_at=min((one.first_at for one in causes if one.first_at), default=0.0),
         last_at=max(one.last_at for one in causes),
     )

@@ -15,12 +15,13 @@ Rule 3: an answer that is older than the failures on other nodes doesn't show th
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
 from userspace_proxy.causes.endpoints import owes_answers
+from userspace_proxy.diagnosis.incidents import seen_together
 from userspace_proxy.facts import LAST_MINUTE_S, WORST_FIRST, EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
@@ -176,17 +177,6 @@ def by_cause(seen: Iterable[tuple[str, Cause]], places: Collection[str] = ()) ->
                 -len(one[1]),
             ),
         )
-    )
-
-
-def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Merge nodes' reports of one cause: the latest, current before past, with the counts added."""
-    last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
-    firsts = [cause.first_at for cause in causes if cause.first_at]
-    return last.replace(
-        count=sum(max(0, cause.count) for cause in causes),
-        first_at=min(firsts, default=0.0),
-        last_at=max(cause.last_at for cause in causes),
     )
 
 

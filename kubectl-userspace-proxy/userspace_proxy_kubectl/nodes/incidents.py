@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
-from userspace_proxy.diagnosis.incidents import Incidents, at_ports
+from userspace_proxy.diagnosis.incidents import Incidents, at_ports, seen_together
 from userspace_proxy.facts import (
     WORST_FIRST,
     EndpointFacts,
@@ -44,7 +44,6 @@ from .endpoints import (
     has_tried,
     last_answer,
     same_cause,
-    seen_together,
     with_extent,
 )
 

@@ -22,7 +22,6 @@ from userspace_proxy_kubectl.nodes.endpoints import (
     extent_of,
     has_tried,
     same_cause,
-    seen_together,
     with_extent,
 )
 from userspace_proxy_kubectl.nodes.text import render_status
@@ -173,17 +172,3 @@ def test_a_cause_with_additional_facts_is_the_same_cause():
     assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
     assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
     assert same_cause(refuses(POD)) != same_cause(silent(POD))
-
-
-def test_observations_of_several_nodes_are_merged_into_the_latest():
-    seen = [
-        silent(POD).replace(count=2, first_at=100.0, last_at=110.0),
-        refuses(POD).replace(count=3, first_at=90.0, last_at=120.0),
-        silent(POD).replace(count=1, last_at=130.0, when=When.PAST),
-    ]
-    together = seen_together(seen)
-    assert together == refuses(POD).replace(count=6, first_at=90.0, last_at=130.0)
-
-
-def test_a_negative_count_is_ignored():
-    assert seen_together([silent(POD).replace(count=-5)]) == silent(POD)
