@@ -41,11 +41,6 @@ def test_a_target_port_need_not_be_listed_by_a_container(numbers):
     assert step.level is Level.OK
 
 
-def test_only_unready_pods_are_listed_among_many():
-    (step,) = judge(*(pod(f"web-{number}") for number in range(10)), pod("web-10", "it crashes"))
-    assert step.details == ((Level.ATTENTION, "web-10: it crashes"),)
-
-
 def test_the_recorded_page_contains_the_texts_of_pods():
     assert is_on_the_page("pods")
 

@@ -65,14 +65,6 @@ def test_a_service_port_is_incomplete_only_while_it_has_a_problem_of_its_own(lin
     assert ("shop/web:http: Service port is served now" in lines()) is is_served
 
 
-def test_a_removed_service_port_logs_no_recovery(lines, caplog):
-    shortages = Shortages()
-    shortages.note(CART, ERROR, now=0.0)
-    caplog.clear()
-    shortages.end(CART, served_at=None)
-    assert lines() == []
-
-
 def test_a_removed_service_port_does_not_suppress_other_recovery_lines(lines, caplog):
     shortages = Shortages()
     for key in (CART, WEB):
