@@ -3,7 +3,12 @@ import json
 import pytest
 
 from userspace_proxy.model.pods import last_end_of, read_pods
-from userspace_proxy.model.wire import FieldError, WireContainerStatus
+from userspace_proxy.model.wire import (
+    FieldError,
+    WireContainerState,
+    WireContainerStatus,
+    WireReason,
+)
 
 READY = [{"type": "Ready", "status": "True"}]
 UNREADY = [{"type": "Ready", "status": "False", "message": "containers with unready status: [web]"}]
@@ -98,8 +103,11 @@ def test_a_pod_being_deleted_is_not_ready():
     assert (pod.is_ready, pod.reason) == (False, "it is being deleted")
 
 
-def test_a_container_that_has_not_ended_yet_has_no_last_end():
+def test_the_last_end_of_a_container_is_returned():
     assert last_end_of(WireContainerStatus()) == ("", False)
+    killed = WireContainerState(terminated=WireReason(reason="OOMKilled", exit_code=137))
+    ended = "ended with status 137 (OOMKilled)"
+    assert last_end_of(WireContainerStatus(last_state=killed)) == (ended, True)
 
 
 def test_pods_are_sorted_by_name():
