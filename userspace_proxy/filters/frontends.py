@@ -435,11 +435,13 @@ def explain_answers(
     for packets, whose in (([answer], ""), (to_pods, of)):
         if packets and all(find_drop(chain, chains, one) for one in packets):
             return Taken(f"{chain.described} drops its answers{whose}", _WAY_OUT, str(chain))
-    outcome = follow(chain, chains, answer, "filter")
-    if outcome.by is None:
+    # Rules for an uplink may keep ClusterIPs from leaving the node: their clients are pods.
+    packets = to_pods if to_pods and frontend.kind is FrontendKind.CLUSTER_IP else [answer]
+    by = next(filter(None, (follow(chain, chains, one, "filter").by for one in packets)), None)
+    if by is None:
         return None
-    what = f"{chain.described} may drop its answers: {Drop(chain, *outcome.by)}"
-    hint = f"delete that rule if it takes clients' packets, {outcome.by[0].listing}"
+    what = f"{chain.described} may drop its answers: {Drop(chain, *by)}"
+    hint = f"delete that rule if it takes clients' packets, {by[0].listing}"
     return Taken(what, hint, str(chain), is_certain=False)
 
 

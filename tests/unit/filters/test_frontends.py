@@ -370,6 +370,7 @@ LATE = "type filter hook postrouting priority 200;"
         (LATE, "ip saddr 10.96.7.1 ip length > 1000 drop", "may drop its answers: rule ip saddr"),
         (LATE, "ip saddr 10.96.7.1 tcp sport 81 drop", ""),
         (LATE, "ip saddr 10.96.7.1 ct state new drop", ""),
+        (LATE, "oifname eth0 ip saddr 10.96.0.0/12 drop", ""),
         (LATE.replace("200", "100"), "ip saddr 10.96.7.1 drop", ""),
     ],
 )
