@@ -43,6 +43,8 @@ from .unanswered import with_unanswered
 # The maximum number of Services to ask for: each adds about a kilobyte to the answer of every asked
 # node.
 ASKED_MAX = 50
+# If one node in this many or more is silent, it is unknown whether Services are served.
+_SILENT_PART = 10
 # The longest name that Kubernetes allows.
 _NAME_MAX = 253
 
@@ -100,6 +102,8 @@ class MergedPort:
     left_out: int
     """The number of nodes that serve the port, but whose summaries omit it."""
     missing: tuple[str, ...]
+    is_partly_known: bool
+    """Whether a tenth of the cluster's nodes or more don't answer."""
 
     @property
     def first(self) -> PortFacts:
@@ -135,11 +139,12 @@ class MergedPort:
         """The level for all readers, or None for a neutral mark.
 
         It is neutral if no clients are known to be answered, or some are known not to be, or a
-        node lacks the port.
+        node lacks the port, or many nodes don't answer: in a large cluster, one never does.
         """
         if self.level is not Level.OK:
             return self.level
-        return Level.OK if self.proven and not (self.unserved or self.missing) else None
+        is_unknown = self.unserved or self.missing or self.is_partly_known
+        return Level.OK if self.proven and not is_unknown else None
 
     @cached_property
     def unserved(self) -> Mapping[str, PortFacts]:
@@ -278,7 +283,9 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     all_nodes = replace(all_nodes, answers=tuple(with_unanswered(all_nodes.answers)))
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
     by_port = _by_port(all_nodes, known)
-    ports = [_merged(key, members, known) for key, members in by_port.items()]
+    total = len(all_nodes.answers)
+    is_partly_known = len(known) < total <= _SILENT_PART * (total - len(known))
+    ports = [_merged(key, members, known, is_partly_known) for key, members in by_port.items()]
     ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.unhealthy, one.key))
     settings = other_settings_of(known)
     findings = findings_of(all_nodes, settings)
@@ -347,7 +354,10 @@ def _by_port(
 
 
 def _merged(
-    key: MergedKey, members: Mapping[str, PortFacts], known: Sequence[AgentAnswer]
+    key: MergedKey,
+    members: Mapping[str, PortFacts],
+    known: Sequence[AgentAnswer],
+    is_partly_known: bool,
 ) -> MergedPort:
     found: dict[object, list[_UnhealthyNode]] = {}
     served, left_out, neutral = 0, 0, Counter[str]()
@@ -384,6 +394,7 @@ def _merged(
         tuple(neutral.most_common()),
         left_out,
         tuple(missing),
+        is_partly_known,
     )
 
 
