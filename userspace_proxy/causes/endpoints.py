@@ -301,7 +301,8 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     past=_no_host_words("answered"),
     hint="No pod has this address any more (then see whether kube-controller-manager, which writes "
     "EndpointSlices, runs), its interface is down, or it is on another link: compare it with those "
-    "of the pods, and look at the pod's node (`ip link`)",
+    "of the pods, and look at the pod's node (`ip link`); with IPv6, a firewall that drops ICMPv6 "
+    "looks the same",
     outside="The host of {host} is down, or has another address now: correct the EndpointSlice; a "
     "DNS name may lead to a former address",
     to_some_nodes=_WRONG_LINK,
@@ -433,9 +434,10 @@ no_datagram = _endpoint(
     past="sent nothing in time",
     hint=NO_DATAGRAM_HINT,
     outside=_NOTHING_OUTSIDE,
-    to_some_nodes="Other nodes are answered: look for a NetworkPolicy or firewall on the way, also "
-    "on the pod's node (`nft list ruleset`). If only large answers fail, a firewall drops their "
-    "fragments, or the MTU is smaller there (`ping -M do -s 1472 {ip}`)",
+    to_some_nodes="Other nodes are answered: look for a NetworkPolicy or firewall on the way, on "
+    "this node and the pod's (`nft list ruleset`), and at routes between the nodes and in the pod "
+    "(`ip route`). If only large answers fail, a firewall drops their fragments, or the MTU is "
+    "smaller there (`ping -M do -s 1472 {ip}`)",
 )
 """The endpoint doesn't answer UDP flows."""
 

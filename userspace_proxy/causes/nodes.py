@@ -117,11 +117,11 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
 
 @cause(
     CauseCode.NODES_DIFFER,
-    hint="Something between these nodes and the endpoints drops or rejects packets: a firewall, a "
-    "NetworkPolicy, a route, the overlay network, or a node that doesn't forward (`sysctl "
-    "net.ipv4.ip_forward`, or that of IPv6)",
+    hint="See whether these nodes have routes to the endpoints (`ip route`). If so, something in "
+    "between drops or rejects packets: a firewall, a NetworkPolicy, the overlay network, or a node "
+    "that doesn't forward (`sysctl net.ipv4.ip_forward`, or that of IPv6)",
 )
 def path_fails(endpoints: int, places: tuple[str, ...], count: int) -> str:
     """Endpoints answer other nodes but not these nodes; ``places`` are the endpoints' nodes."""
     where = f" on {listed(places, 2, count)}" if places else ""
-    return f"{endpoints:,} endpoints{where} can't be reached from there; they answer other nodes"
+    return f"{endpoints:,} endpoints{where} answer other nodes, but can't be reached"

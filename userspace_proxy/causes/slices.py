@@ -355,7 +355,7 @@ def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: Servic
 @cause(
     CauseCode.ENDPOINT_NOT_ALLOWED,
     hint="Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
-    "ports: correct the EndpointSlice, or the Service that has the address of a pod",
+    "ports: correct the EndpointSlice, or the Service or node (`ip addr`) that has a pod's address",
 )
 def none_allowed(total: int, reasons: tuple[str, ...]) -> str:
     """No endpoint is usable; some have addresses that must not be dialled."""
