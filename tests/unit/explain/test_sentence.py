@@ -7,15 +7,9 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import answers_flows_late, denies
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import balanced_elsewhere
-from userspace_proxy.diagnosis.judge import cause_of
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
-from userspace_proxy.facts import (
-    PortState,
-    RejectedFacts,
-    SourceFacts,
-    SteeringState,
-)
+from userspace_proxy.facts import PortState
 from userspace_proxy.model import DataPath, Protocol
 from userspace_proxy.policy import PathDecision
 
@@ -68,31 +62,6 @@ def test_failing_clients_take_precedence_over_a_note_on_another_port(changes, st
     assert failing.state.word is state
 
 
-FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:1: not YAML",))
-
-
-@pytest.mark.parametrize(
-    ("changes", "node", "sentence"),
-    [
-        pytest.param(
-            {"endpoints": (), "reason": "no pod is ready"},
-            {"source": FAILING},
-            "Clients are refused: no pod is ready",
-            id="refused",
-        ),
-        pytest.param({}, {"source": FAILING}, "m/other.yaml:1: not YAML", id="served"),
-        pytest.param(
-            {"notes": ("its mode isn't followed",)},
-            {"steering": SteeringState("nftables", problem="table vanished")},
-            ": table vanished; also: its mode isn't followed",
-            id="its-clients-need-the-rules",
-        ),
-    ],
-)
-def test_node_problems_are_stated_only_if_they_may_concern_the_service(changes, node, sentence):
-    assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
-
-
 def test_ports_with_equal_numbers_have_titles_with_their_protocols():
     udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
     tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
@@ -108,33 +77,6 @@ def test_session_affinity_to_one_of_several_endpoints_is_reported_with_its_timeo
         assert explain(subject).sentence.endswith(" for 3 h (sessionAffinity)")
     alone = make_port(endpoints=(make_endpoint(POD),), affinity_timeout_s=10800)
     assert "sessionAffinity" not in explain(make_subject(alone)).sentence
-
-
-UNLABELLED = "m/shop.yaml:21: metadata.labels: kubernetes.io/service-name is missing"
-
-
-def made_of(*rejected, port=None, service="shop/web"):
-    """Return a Service whose source has rejected objects."""
-    lines = [item.line for item in rejected]
-    source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=rejected)
-    return make_subject(port or make_port(), service=service, source=source)
-
-
-@pytest.mark.parametrize(
-    ("port", "sentence"),
-    [
-        (make_port(), "Served by 2 endpoints; "),
-        (
-            make_port(endpoints=(), reason="no pod is ready"),
-            "Clients are refused: no pod is ready; also: ",
-        ),
-    ],
-)
-def test_an_objects_mistake_is_appended_to_the_sentence_of_its_port(port, sentence):
-    rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
-    subject = made_of(rejected, port=port)
-    said = explain(subject).sentence
-    assert said == f"{sentence}{say(cause_of(rejected))}"
 
 
 def test_only_the_clients_address_family_is_explained():
