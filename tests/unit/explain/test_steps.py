@@ -17,18 +17,12 @@ from tests.unit.status.views import (
 )
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
-    answers_late,
     dial_failed,
     dropped_here,
-    fault_on_purpose,
-    loses,
     owes_answers,
     refuses,
-    resets,
-    sends_nothing,
 )
 from userspace_proxy.causes.say import command, say
-from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
@@ -61,11 +55,6 @@ def failing(cause, **figures):
     [
         pytest.param(failing(REFUSES, sent_bytes=0), "UDP", []),
         pytest.param(failing(REFUSES, sent_at=1.0, sent_bytes=0), "UDP", ["answered"]),
-        pytest.param(failing(resets(AT), sent_bytes=1), "TCP", []),
-        pytest.param(failing(sends_nothing(AT), sent_bytes=1), "TCP", []),
-        pytest.param(failing(answers_late(AT, 2.5), sent_bytes=1), "TCP", []),
-        pytest.param(failing(fault_on_purpose(AT, ["silent"]), sent_bytes=1), "TCP", []),
-        pytest.param(failing(loses(AT, Failure.FROM_ENDPOINT), sent_bytes=1), "TCP", []),
         pytest.param(failing(None, sent_bytes=1), "TCP", []),
     ],
 )
@@ -217,24 +206,6 @@ def dials(**results):
         )
         for address, answers in results.items()
     }
-
-
-def unrouted(*addresses):
-    """Return the results of dials on a machine without a route."""
-    failure, error = Failure.NO_ROUTE, "Network is unreachable"
-    return {
-        at: DialResult(0.0001, dial_failed(make_address(at), failure, error), error, True)
-        for at in addresses
-    }
-
-
-def test_a_dial_without_a_local_route_does_not_hide_the_cause():
-    denied = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
-    subject = make_subject(make_port(connections=0, turned_away=(denied,)))
-    explanation = explain(subject, dials=unrouted("10.96.7.118:80"))
-    step, _ = steps_of(explanation, "dial")
-    assert step.level is None
-    assert f"; {say(denied)}" in explanation.sentence
 
 
 def dialled(*endpoints, **changes):
