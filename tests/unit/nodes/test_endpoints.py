@@ -30,7 +30,6 @@ from ..status.views import NOW
 from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
 
 SINCE = NOW - 60
-SILENT = silent(POD).replace(first_at=SINCE)
 
 
 def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently():
@@ -53,22 +52,6 @@ def test_an_answer_before_the_failures_of_others_is_no_evidence(cause, since):
     answers = {"b": since, "c": since - CLOCKS_DIFFER_S - 1}
     assert answers_since([cause, silent(POD)], answers) == ("b",)
     assert answers_since([silent(POD)], answers) == ("b", "c"), "it is unknown when it failed"
-
-
-def test_an_endpoint_without_a_recent_answer_counts_as_answering_for_no_node():
-    old = answering(answered_at=SINCE - 9, sent_at=SINCE - 9)
-    (one,) = endpoints_of({"a": web(failing(SILENT)), "b": web(old)})
-    assert (one.tried, one.answered, one.extent) == (("a", "b"), (), Extent.ONE)
-    assert one.level is Level.TROUBLE
-
-
-def test_without_a_received_byte_no_endpoint_counts_as_answering():
-    """A UDP Service was green on all nodes, although 476 of 479 flows failed."""
-    tried = untried(connections=479, failures=0)
-    (one,) = endpoints_of({"a": web(tried), "b": web(tried)})
-    assert (one.tried, one.answered, one.level) == (("a", "b"), (), None)
-    (mixed,) = endpoints_of({"a": web(tried), "b": web(answering())})
-    assert (mixed.answered, mixed.level) == (("b",), Level.OK)
 
 
 @pytest.mark.parametrize(
@@ -139,16 +122,6 @@ def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(
 def test_nodes_are_grouped_by_cause_regardless_of_durations(one, other, is_same):
     found = by_cause([("a", one), ("b", other)])
     assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
-
-
-def test_the_current_cause_on_the_endpoints_own_node_is_listed_first():
-    near = no_host(POD, "cni0")
-    members = {node: web(failing(unreachable(POD), node="c")) for node in "ab"}
-    (one,) = endpoints_of({**members, "c": web(failing(near, node="c"))})
-    assert one.failing == ((near, ("c",)), (unreachable(POD), ("a", "b")))
-    past = failing(near.replace(when=When.PAST), node="c", is_past=True)
-    (one,) = endpoints_of({**members, "c": web(past)})
-    assert [nodes for _, nodes in one.failing] == [("a", "b"), ("c",)]
 
 
 @pytest.mark.parametrize(

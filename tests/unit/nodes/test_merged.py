@@ -134,17 +134,6 @@ def test_the_text_of_a_merged_key_contains_ipv6_and_the_external_side():
     assert str(other) == "shop/web (IPv6, external)"
 
 
-def test_ports_are_sorted_by_severity_then_by_number_of_affected_nodes():
-    partly = web(failing(refuses(POD)), answering(OTHER), name="a")
-    sick = web(failing(refuses(POD)), name="y")
-    merged = merged_of(
-        answer_of("n", FINE, partly, sick, web(name="x", problem="in use")),
-        answer_of("m", FINE, partly, sick, web(answering(), name="x")),
-    )
-    assert [port.key.service for port in merged.ports] == ["y", "x", "a", "web"]
-    assert (merged.level, merged.unhealthy) == (Level.TROUBLE, 3)
-
-
 def test_a_service_known_to_one_agent_but_not_the_api_server_is_not_listed():
     made_up = web(failing(refuses(OTHER)), name="zzz")
     answers = answer_of("a", FINE, made_up), answer_of("b", FINE)
