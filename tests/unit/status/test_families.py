@@ -50,25 +50,6 @@ def names(view, detail):
     return {name for name, labels in samples(view, detail) if "service" in dict(labels)}
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        pytest.param({"problem": "port 80 is in use"}, "not-listening", id="not-served"),
-        pytest.param({"endpoints": (), "reason": "it has no endpoints"}, "not-ready", id="refused"),
-        pytest.param({"admits": (), "reason": "1 not on this node"}, "not-ready", id="dropped"),
-        pytest.param({"is_out_of_ports": True}, "out-of-ports", id="out-of-ports"),
-    ],
-)
-@pytest.mark.parametrize("detail", ["node", "service", "endpoint"])
-def test_a_service_port_not_serving_its_clients_has_a_problem_series(changes, reason, detail):
-    view = make_view(make_port(**changes), make_port("cart"))
-    problem = "userspace_proxy_service_port_problem"
-    found = {
-        labels: one for (name, labels), one in samples(view, detail).items() if name == problem
-    }
-    assert found == {tuple(sorted({**WEB, "reason": reason}.items())): 1}
-
-
 def test_a_service_port_out_of_client_ports_has_no_problem_series():
     view = make_view(make_port(is_out_of_client_ports=True))
     assert "userspace_proxy_service_port_problem" not in names(view, "node")
