@@ -71,10 +71,7 @@ def test_ports_with_equal_numbers_have_titles_with_their_protocols():
     assert explanation.sentence.startswith("Port dns-tcp, 53/TCP: ")
 
 
-def test_session_affinity_to_one_of_several_endpoints_is_reported_with_its_timeout():
-    for is_live in (True, False):
-        subject = make_subject(make_port(affinity_timeout_s=10800), is_live=is_live)
-        assert explain(subject).sentence.endswith(" for 3 h (sessionAffinity)")
+def test_session_affinity_to_a_single_endpoint_is_not_reported():
     alone = make_port(endpoints=(make_endpoint(POD),), affinity_timeout_s=10800)
     assert "sessionAffinity" not in explain(make_subject(alone)).sentence
 
@@ -100,13 +97,10 @@ def test_a_note_about_a_load_balancer_serving_by_design_is_shown_once(figures):
     assert sentence.count(say(balancer)) == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "shown"), [({}, "this machine"), ({"is_probed": True}, "probes")]
-)
-def test_dials_on_the_kernel_path_prove_only_that_connections_are_accepted(changes, shown):
-    port = make_port(path=PathDecision(DataPath.KERNEL), **changes)
+def test_probes_on_the_kernel_path_prove_only_that_connections_are_accepted():
+    port = make_port(path=PathDecision(DataPath.KERNEL), is_probed=True)
     dials = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
-    assert f"{shown} show only" in explain(make_subject(port), dials=dials).sentence
+    assert "probes show only" in explain(make_subject(port), dials=dials).sentence
 
 
 def test_the_sentence_about_one_failing_port_does_not_mention_firewalls():
