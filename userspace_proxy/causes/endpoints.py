@@ -240,7 +240,6 @@ prohibited = _endpoint(
 @_of_endpoint(
     CauseCode.ENDPOINT_UNREACHABLE,
     past="was unreachable",
-    short="is unreachable",
     hint=f"Compare the address with that of the pod; if they agree, {_LACKS_ROUTE}",
     outside=_UNREACHABLE_OUTSIDE,
     to_some_nodes=f"Other nodes reach it: {_LACKS_ROUTE}",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from userspace_proxy.causes.cause import Cause
-from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.facts import PortFacts
 
 from .agent_answer import AgentAnswer, AllNodes
@@ -52,6 +52,12 @@ def _reached(port: MergedPort, own: PortFacts) -> PortFacts:
     causes = [known(cause) for cause in own.state.causes]
     hint = remedy(causes[0]) if causes else own.state.hint
     state = structs.replace(own.state, causes=causes, hint=hint)
+    for old, new in zip(own.state.causes, causes, strict=True):
+        clauses = [
+            structs.replace(clause, text=clause.text.replace(say(old), say(new)))
+            for clause in state.clauses
+        ]
+        state = structs.replace(state, clauses=clauses)
     endpoints = [
         structs.replace(one, cause=one.cause and known(one.cause)) for one in own.endpoints
     ]
