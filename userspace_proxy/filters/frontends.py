@@ -35,7 +35,7 @@ from ..errors import SteeringError
 from ..model import Frontend, FrontendKind, IPFamily, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
-from .chains import DROPS, Chain, RuleVerdict, Tables
+from .chains import DROPS, Chain, RuleVerdict, Step, Tables
 from .following import (
     ALL_NAT,
     FOLLOWED_MAX,
@@ -384,9 +384,7 @@ def doubt_of(
     if outcome is None or outcome.by is None or is_late or (outcome.is_certain and not is_tie):
         return None
     does = "translate" if is_nat else "drop"
-    what = f"{chain.described} may {does} packets to it: {Drop(chain, *outcome.by)}"
-    hint = f"delete that rule if it takes clients' packets, {outcome.by[0].listing}"
-    return Taken(what, hint, str(chain), is_certain=False)
+    return _perhaps(chain, f"{does} packets to it", outcome.by)
 
 
 def _taken_answers(
@@ -396,13 +394,15 @@ def _taken_answers(
 ) -> Iterator[tuple[Frontend, Taken]]:
     """Yield the frontends that rules name as the source of answers, and how these are dropped."""
     for chain, chains in filters:
+        if chain.kind != "filter" or chain.hook not in _WAY_OUT_HOOKS:
+            continue
         families = chain.table.families
         places = [
             (f, to)
             for f, to in translations.items()
             if f.family in families and sees_answers(chain, to)
         ]
-        for frontend, _ in named_places(chains, places, is_answer=True) if places else ():
+        for frontend, _ in named_places(chains, places, is_answer=True):
             of = [one for one in pods() if _has_family(one, frontend.family)]
             if cause := explain_answers(chain, chains, frontend, of):
                 yield frontend, cause
@@ -412,11 +412,12 @@ def sees_answers(chain: Chain, translation: Translation) -> bool:
     """Return whether a chain sees answers to clients with a frontend's address as their source.
 
     The kernel translates their source back at the priority at which it translates sources.
+
+    Args:
+        chain: A filter chain on the way out.
     """
     is_late = chain.hook == "postrouting" and chain.priority > SOURCE_NAT
-    return chain.kind == "filter" and (
-        is_late or (translation.priority == NEVER and chain.hook in _WAY_OUT_HOOKS)
-    )
+    return is_late or translation.priority == NEVER
 
 
 def explain_answers(
@@ -431,16 +432,18 @@ def explain_answers(
     """
     answer = FirstPacket(frontend, is_answer=True, is_forwarded=True)
     to_pods = [answer._replace(way_out=link) for link in links]
-    of = " to this node's pods" if to_pods else ""
-    for packets, whose in (([answer], ""), (to_pods, of)):
+    for packets, whose in (([answer], ""), (to_pods, " to this node's pods")):
         if packets and all(find_drop(chain, chains, one) for one in packets):
             return Taken(f"{chain.described} drops its answers{whose}", _WAY_OUT, str(chain))
     # Rules for an uplink may keep ClusterIPs from leaving the node: their clients are pods.
     packets = to_pods if to_pods and frontend.kind is FrontendKind.CLUSTER_IP else [answer]
     by = next(filter(None, (follow(chain, chains, one, "filter").by for one in packets)), None)
-    if by is None:
-        return None
-    what = f"{chain.described} may drop its answers: {Drop(chain, *by)}"
+    return None if by is None else _perhaps(chain, "drop its answers", by)
+
+
+def _perhaps(chain: Chain, does: str, by: tuple[Chain, Step]) -> Taken:
+    """Return that a chain may do something, by the rule ``by``, with the remedy."""
+    what = f"{chain.described} may {does}: {Drop(chain, *by)}"
     hint = f"delete that rule if it takes clients' packets, {by[0].listing}"
     return Taken(what, hint, str(chain), is_certain=False)
 
