@@ -213,5 +213,5 @@ class Answers:
             self._found.nodes is not None,
             plans.digests if plans is not None else None,
             plans.planned_at if plans is not None else 0.0,
-            () if self._where.nodes else self._found.excluded(),
+            () if self._where.nodes else self._found.excluded(self._nodes),
         )

@@ -11,7 +11,7 @@ have the flag with which the chart starts them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from userspace_proxy.errors import SourceError, UserspaceProxyError
@@ -83,11 +83,14 @@ class FoundAgents:
         without = lacking((self.nodes or {}).values(), placements, self.agents)
         return tuple(sorted({*self.agents, *without}, key=in_order))
 
-    def excluded(self) -> tuple[str, ...]:
-        """Return the Nodes that no DaemonSet targets, by name; empty if Nodes are unknown."""
-        known = self.names(frozenset())
-        others = (one for one in (self.nodes or {}).values() if not one.is_virtual)
-        return tuple(sorted({one.name for one in others}.difference(known), key=in_order))
+    def excluded(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return the Nodes that no DaemonSet targets, by name; empty if Nodes are unknown.
+
+        Args:
+            names: The result of :meth:`names` for all nodes.
+        """
+        others = (one for one in (self.nodes or {}).values() if one.name not in names)
+        return tuple(sorted((one.name for one in others if not one.is_virtual), key=in_order))
 
     def _placements_of_pods(self) -> list[Placement]:
         placements: list[Placement] = []

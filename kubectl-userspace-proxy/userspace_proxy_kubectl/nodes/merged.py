@@ -284,7 +284,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
     by_port = _by_port(all_nodes, known)
     total = len(all_nodes.answers)
-    is_partly_known = len(known) < total <= _SILENT_PART * (total - len(known))
+    is_partly_known = total <= _SILENT_PART * (total - len(known))
     ports = [_merged(key, members, known, is_partly_known) for key, members in by_port.items()]
     ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.unhealthy, one.key))
     settings = other_settings_of(known)
