@@ -57,8 +57,8 @@ class Api:
         self.etcd = Etcd()
         self._went_back = False
         """Whether history went back, and a reader hasn't noticed yet."""
-        self._failed_at = 0.0
-        """When the last fault occurred."""
+        self._failed_at = self._started_at = 0.0
+        """When the last fault occurred, and when the server was last started."""
         self.disturbed: Callable[[], object] = lambda: None
         """Called while an older state may be applied."""
         self._written: dict[Key, Object] = {}
@@ -167,6 +167,7 @@ class Api:
         if self.server.is_up:
             # Another fault's restart has started it already.
             return
+        self._started_at = self._timeline.now
         self.server.start(behind=behind, behind_s=_BEHIND_S if behind else 0.0)
         if self._went_back:
             self._await_questions(self._timeline.now)
@@ -189,6 +190,9 @@ class Api:
         """
         self.disturbed()
         server, now = self.server, self._timeline.now
+        if since < self._started_at:
+            # The server has stopped since, so answers may have been lost.
+            return
         asked = {target_of(path).resource: at for at, _, path, _ in server.requests if at >= since}
         failed = [self._failed_at, server.silent_until, *(each.until for each in server.refusals)]
         if server.cuts or not server.is_up:
