@@ -17,6 +17,8 @@ from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
+_MEASURED = pytest.StashKey[str]()
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -24,9 +26,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     from coverage import Coverage
 
-    measured = Coverage.current()
-    if measured is not None:
-        measured.switch_context(item.path.relative_to(item.config.rootpath).as_posix())
+    measured, module = Coverage.current(), item.path.relative_to(item.config.rootpath).as_posix()
+    # Each switch writes what was measured to a database.
+    if measured is not None and module != item.config.stash.get(_MEASURED, ""):
+        item.config.stash[_MEASURED] = module
+        measured.switch_context(module)
 
 
 @pytest.fixture
