@@ -22,7 +22,7 @@ COMPILED_TESTS := $(addprefix tests/unit/,dataplane balance facts policy) tests/
   $(addprefix tests/node/test_,agent_traffic.py agent_client_addresses.py agent_waiting.py proxy_protocol.py)
 REMOVE_COMPILED := find userspace_proxy -name "*.cpython-*.so" -delete
 SEED_TESTS := tests/simulation/test_simulation.py
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml kubectl-userspace-proxy/pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -68,10 +68,9 @@ fresh: packages-long $(VENV)/installed-dev ## the README's two commands as the f
 	@echo "make fresh: the demo, then make test, in a new root of each Debian; 15 to 30 minutes each on two cores"
 	@$(FRESH) $(addprefix --suite=,$(SUITES)) $(TOUR) 'make test'
 
-fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo and unit tests on Debian 13, and on testing the tests that differ by Python (root)
-	@echo "make fresh-short: the demo and unit tests in a new root of Debian 13, then some in one of testing; 5 to 10 minutes on two cores"
-	@# The seeds are those that make test has run.
-	@$(FRESH) --suite=trixie $(TOUR) 'make unit NO_SEEDS=1'
+fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo on Debian 13, and the unit tests that differ by Python there and on testing (root)
+	@echo "make fresh-short: the demo in a new root of Debian 13, and unit tests that differ by Python there and on testing; 4 to 7 minutes on two cores"
+	@$(FRESH) --suite=trixie $(TOUR) 'make unit-by-python'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
 KERNELS_RUN := $(BIN)/python -m tests.kernels
@@ -134,7 +133,7 @@ unit: packages-node $(VENV)/installed-dev build-actionlint ## unit tests, in a n
 unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a new Python breaks first
 	$(PYTEST) unit-by-python $(BY_PYTHON) -m "not long" --timeout=300 $(IN_PARALLEL)
 
-# Half as much CPU time again as unit, so test runs unit and test-all runs this.
+# Two to three times the CPU time of unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 # Their processes aren't measured.
 coverage: UNIT_TESTS += --ignore=$(SEED_TESTS)
