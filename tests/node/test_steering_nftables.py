@@ -72,6 +72,21 @@ TABLE_OF_A_NODE = dedent("""\
                 flags interval
             }
 
+            set cluster_ips4 {
+                type ipv4_addr
+                elements = {
+                    10.96.0.10
+                    10.96.7.1
+                    10.96.7.2
+                }
+            }
+
+            set other_ports4 {
+                type ipv4_addr . inet_proto . inet_service
+                size 1024
+                flags dynamic,timeout
+            }
+
             map frontends6 {
                 type ipv6_addr . inet_proto . inet_service : inet_service
                 elements = {
@@ -82,6 +97,19 @@ TABLE_OF_A_NODE = dedent("""\
             map ranges6 {
                 type ipv6_addr . inet_proto . inet_service : inet_service
                 flags interval
+            }
+
+            set cluster_ips6 {
+                type ipv6_addr
+                elements = {
+                    fd00:96::1
+                }
+            }
+
+            set other_ports6 {
+                type ipv6_addr . inet_proto . inet_service
+                size 1024
+                flags dynamic,timeout
             }
 
             set guarded {
@@ -110,10 +138,26 @@ TABLE_OF_A_NODE = dedent("""\
                 meta l4proto { tcp, udp } meta nfproto ipv6 redirect to :ip6 daddr . meta l4proto . th dport map @ranges6
             }
 
+            chain prerouting_others {
+                type nat hook prerouting priority dstnat + 10; policy accept;
+                meta l4proto { tcp, udp } ip daddr @cluster_ips4 update @other_ports4 { ip daddr . meta l4proto . th dport timeout 1m counter }
+                meta l4proto { tcp, udp } ip daddr @cluster_ips4 redirect to :35999
+                meta l4proto { tcp, udp } ip6 daddr @cluster_ips6 update @other_ports6 { ip6 daddr . meta l4proto . th dport timeout 1m counter }
+                meta l4proto { tcp, udp } ip6 daddr @cluster_ips6 redirect to :35999
+            }
+
             chain output_ranges {
                 type nat hook output priority -108; policy accept;
                 meta l4proto { tcp, udp } meta nfproto ipv4 redirect to :ip daddr . meta l4proto . th dport map @ranges4
                 meta l4proto { tcp, udp } meta nfproto ipv6 redirect to :ip6 daddr . meta l4proto . th dport map @ranges6
+            }
+
+            chain output_others {
+                type nat hook output priority -90; policy accept;
+                meta l4proto { tcp, udp } ip daddr @cluster_ips4 update @other_ports4 { ip daddr . meta l4proto . th dport timeout 1m counter }
+                meta l4proto { tcp, udp } ip daddr @cluster_ips4 redirect to :35999
+                meta l4proto { tcp, udp } ip6 daddr @cluster_ips6 update @other_ports6 { ip6 daddr . meta l4proto . th dport timeout 1m counter }
+                meta l4proto { tcp, udp } ip6 daddr @cluster_ips6 redirect to :35999
             }
 
             chain input {

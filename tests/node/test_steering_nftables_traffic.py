@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import DNS, WEB
-from steering_traffic import ACK, FACTS, FIN, SYN, TARGETS, net_of, send_segment
+from steering_contract import DNS, WEB, WEB_6
+from steering_traffic import ACK, FACTS, FIN, SYN, TARGETS, connected, net_of, send_segment
 
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Frontend, FrontendKind, Protocol, SocketAddress
 from userspace_proxy.steering import EndpointChoice, KernelTarget, make_steering
 
 pytestmark = pytest.mark.netns
@@ -42,6 +42,34 @@ async def test_leftover_kube_proxy_rules_have_no_effect(cluster, steering, web, 
         done""")
     await steering.apply(TARGETS)
     assert nodes.can_dial(client, WEB.ip, 80)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
+async def test_ports_that_a_cluster_ip_lacks_are_refused_and_counted_until_it_is_removed(
+    cluster, steering, web, where
+):
+    client = net_of(cluster, where)
+    balancer = Frontend("10.96.8.1", 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
+    await steering.apply({**TARGETS, WEB_6: 36001, balancer: 36001})
+    # The bare pod has no IPv6 address.
+    ips = (WEB.ip,) if where == "bare-pod" else (WEB.ip, WEB_6.ip)
+    others = {Frontend(ip, 81, protocol): 2 for ip in ips for protocol in Protocol}
+    for other in others:
+        if other.protocol is Protocol.TCP:
+            assert [nodes.can_dial(client, other.ip, 81) for _ in range(2)] == [False, False]
+        else:
+            for _ in range(2):
+                with connected(client, other) as asker:
+                    assert nodes.is_refused(asker)
+    assert nodes.can_dial(client, WEB.ip, 80)
+    assert await steering.other_ports() == others
+    addresses = "nft list set inet userspace-proxy cluster_ips4"
+    assert "10.96.7.1" in cluster.node.run(addresses)
+    assert "10.96.8.1" not in cluster.node.run(addresses)
+    await steering.change({}, [WEB])
+    assert [await steering.repair(), await steering.repair()] == [0, 0]
+    assert "10.96.7.1" not in cluster.node.run(addresses)
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,17 @@ class Steering(abc.ABC):
         """
         return None
 
+    async def other_ports(self) -> Mapping[Frontend, int]:
+        """Return the ports that clients dialled in the last minute and that their ClusterIPs lack.
+
+        Returns: The number of refused connections (flows) since the last minute without any, by
+            address, port and protocol; empty if this mechanism doesn't count them.
+
+        Raises:
+            SteeringError: The kernel failed to list the counters.
+        """
+        return {}
+
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
         """Return the chain of another program that drops or translates an endpoint's packets.
 

@@ -283,14 +283,17 @@ def put_slot(value: bytes, slot: int) -> bytes:
     return put(value, _register(slot))
 
 
-def remember(name: str, key: int, timeout_s: int) -> bytes:
+def remember(name: str, key: int, timeout_s: int, *, counts: bool = False) -> bytes:
     """Add the key in a slot to a dynamic set, or restart the timeout of the existing key.
 
     If the set is full, the rule ends.
+
+    Args:
+        counts: Whether the element counts packets, as in :meth:`.TableWriter.add_set`.
     """
     place = text(1, name) + number(3, _UPDATE) + _slot(4, key)
     timeout = attribute(6, (timeout_s * 1000).to_bytes(8, "big"))
-    return expression("dynset", place + timeout)
+    return expression("dynset", place + timeout + (counter(7) if counts else b""))
 
 
 def dnat_to(ip: int, port: int, family: int) -> bytes:

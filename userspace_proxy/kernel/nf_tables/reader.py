@@ -213,8 +213,9 @@ def list_elements(message: Message) -> list[ListedElement]:
 def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
     """Return the keys in a message, each with its packet count, or None if it has no counter.
 
-    Only for sets, not maps: an element of a set begins with its key and ends with its counter.
-    Reading these takes 0.5 µs per element, a tenth of reading all attributes.
+    Only for sets, not maps: an element of a set begins with its key, and at most its timeout and
+    expiry follow its counter. Reading these takes 0.5 µs per element, a tenth of reading all
+    attributes.
     """
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     found: list[tuple[bytes, int | None]] = []
@@ -225,9 +226,11 @@ def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
         key, end = at + 3 * ATTRIBUTE.size, at + size
         if not key <= end <= len(listed):
             raise ValueError(size)
-        has_counter = listed[end - len(_PACKETS) - 8 : end - 8] == _PACKETS
-        packets = int.from_bytes(listed[end - 8 : end], "big") if has_counter else None
-        found.append((listed[key : key + width - ATTRIBUTE.size], packets))
+        after_key = key + width - ATTRIBUTE.size
+        counter = listed.rfind(_PACKETS, after_key, end)
+        first = counter + len(_PACKETS)
+        packets = int.from_bytes(listed[first : first + 8], "big") if counter >= 0 else None
+        found.append((listed[key:after_key], packets))
         at = end + -end % 4
     return found
 

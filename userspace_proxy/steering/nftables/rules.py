@@ -4,6 +4,8 @@
     frontends6  fd00:96::1 . tcp . 80 : 36001
     ranges4     10.96.7.1 . tcp . 30000-30100 : 36002    where no rule for a single port applies
     guarded     tcp . 36001                       proxy ports in use, or just released
+    cluster_ips4  10.96.7.1                       refuses clients at all other ports
+    other_ports4  10.96.7.1 . tcp . 81            counts these clients; rules write it
 
 Rule 1: this module doesn't access the kernel; it converts values.
 """
@@ -31,7 +33,7 @@ from ...kernel.nf_tables.expressions import (
 from ...kernel.nf_tables.nft_table import Listing
 from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
-from ...model import Frontend, IPFamily, Protocol, pack_ip
+from ...model import Frontend, FrontendKind, IPFamily, Protocol, pack_ip
 
 # The priority precedes other programs' filters, which might drop packets that should be refused.
 FILTER_PRIORITY = -10
@@ -63,9 +65,11 @@ MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
 ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
+CLUSTER_IPS = {IPFamily.IPV4: "cluster_ips4", IPFamily.IPV6: "cluster_ips6"}
+OTHER_PORTS = {IPFamily.IPV4: "other_ports4", IPFamily.IPV6: "other_ports6"}
 # The sets' elements are removed in this order and added in the reverse order, so that a port is
-# guarded before the first frontend is steered to it.
-SETS = (*ALL_MAPS, GUARDED)
+# guarded before the first frontend is steered to it, and steered before its address refuses others.
+SETS = (*CLUSTER_IPS.values(), *ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 # The priority of the nat chains; other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The
@@ -74,7 +78,14 @@ RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 NAT_PRIORITY = -110
 # This priority follows the kernel path's ranges, which follow all rules for single ports.
 RANGE_PRIORITY = -108
+REFUSAL_CHAINS = ("prerouting_others", "output_others")
+# Other programs may translate ports of ClusterIPs that no Service has, so they take precedence.
+REFUSAL_PRIORITY = -90
+# How long a port stays in OTHER_PORTS after a client's last packet, and how many ports do.
+_OTHERS_S, _OTHERS_MAX = 60, 1024
 
+# The sets whose elements several frontends use, by the width of their keys.
+_USED_SETS = {_PORT.size: GUARDED, **{ADDRESS[f].width: name for f, name in CLUSTER_IPS.items()}}
 # When nft loads a saved ruleset, it requires this match in a rule that translates ports.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
@@ -169,21 +180,28 @@ def guard_key(frontend: Frontend, port: int) -> bytes:
     return port_key(frontend.protocol, port)
 
 
-def guard_elements(keys: Iterable[bytes]) -> set[SetElement]:
-    """Return the elements that guard ports, given by their keys."""
-    return {(GUARDED, key, b"") for key in keys}
+def used_elements(keys: Iterable[bytes]) -> set[SetElement]:
+    """Return the elements for guarded ports and for ClusterIPs, given by their keys."""
+    return {(_USED_SETS[len(key)], key, b"") for key in keys}
 
 
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElement]:
     """Return the elements of all sets; a rule, not an element, guards the refuse port."""
     steered = {frontend_element(frontend, port) for frontend, port in ports.items()}
-    return steered | guard_elements(count_uses(ports, refuse_port))
+    return steered | used_elements(count_uses(ports, refuse_port))
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
-    """Return how many frontends use each port, except the refuse port, by its key in the guard."""
-    used = (guard_key(f, port) for f, port in ports.items() if port != refuse_port)
+    """Return how many frontends use each port, except the refuse port, and each ClusterIP."""
+    used = (key for f, port in ports.items() for key in _used_keys(f, port, refuse_port))
     return dict(Counter(used))
+
+
+def _used_keys(frontend: Frontend, port: int, refuse_port: int) -> Iterator[bytes]:
+    if port != refuse_port:
+        yield guard_key(frontend, port)
+    if frontend.kind is FrontendKind.CLUSTER_IP:
+        yield pack_ip(frontend.ip)
 
 
 def differing_frontends(
@@ -194,21 +212,20 @@ def differing_frontends(
 ) -> tuple[ElementChanges, dict[bytes, int]]:
     """Return the changes to all sets that steer these frontends to new ports.
 
-    Ports that no frontend uses any longer stay guarded.
+    Ports that no frontend uses any longer stay guarded, and ClusterIPs refuse clients.
 
     Args:
         before: The old ports; None or missing for a frontend that wasn't steered.
         affected: The new ports; None for a frontend that is no longer steered.
-        uses: The number of frontends that used each port before, by its key in the guard.
+        uses: The number of frontends that used each port and ClusterIP before, by its key.
 
-    Returns: The changes, and the new number of uses of the affected ports.
+    Returns: The changes, and the new number of uses of the affected ports and ClusterIPs.
     """
     changes = ElementChanges(set(), set())
     uses_now: dict[bytes, int] = {}
 
     def use(frontend: Frontend, port: int, by: int) -> None:
-        if port != refuse_port:
-            key = guard_key(frontend, port)
+        for key in _used_keys(frontend, port, refuse_port):
             uses_now[key] = uses_now.get(key, uses.get(key, 0)) + by
 
     for frontend, port in affected.items():
@@ -219,7 +236,7 @@ def differing_frontends(
         if port is not None:
             changes.added.add(frontend_element(frontend, port))
             use(frontend, port, 1)
-    changes.added.update(guard_elements(k for k, n in uses_now.items() if n and not uses.get(k)))
+    changes.added.update(used_elements(k for k, n in uses_now.items() if n and not uses.get(k)))
     return changes, uses_now
 
 
@@ -230,16 +247,22 @@ def write_table(shape: Shape) -> list[bytes]:
     for family, name in MAPS.items():
         table.add_map(name, FRONTEND[family], x.INET_SERVICE)
         table.add_interval_set(RANGE_MAPS[family], PARTS[family], x.INET_SERVICE)
+        table.add_set(CLUSTER_IPS[family], ADDRESS[family])
+        table.add_dynamic_set(OTHER_PORTS[family], FRONTEND[family], _OTHERS_MAX)
     table.add_set(GUARDED, PORT)
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
     table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
-    for chain, hook in zip(RANGE_CHAINS, (PREROUTING, OUTPUT), strict=True):
-        table.add_base_chain(chain, "nat", hook, RANGE_PRIORITY)
+    for hook, ranges, refusals in zip(
+        (PREROUTING, OUTPUT), RANGE_CHAINS, REFUSAL_CHAINS, strict=True
+    ):
+        table.add_base_chain(ranges, "nat", hook, RANGE_PRIORITY)
+        table.add_base_chain(refusals, "nat", hook, REFUSAL_PRIORITY)
     table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
     _add_prerouting(table, shape)
     for family in IPFamily:
         table.add_rule("output", _HAS_PORTS, _redirect(family, MAPS))
         table.add_rule("output_ranges", _HAS_PORTS, _redirect(family, RANGE_MAPS))
+        _add_refusals(table, "output_others", family, shape)
     _add_guard(table, shape)
     return table.messages
 
@@ -247,8 +270,8 @@ def write_table(shape: Shape) -> list[bytes]:
 def write_prerouting(shape: Shape) -> list[bytes]:
     """Return the messages that rewrite the rules which depend on the node's address."""
     table = TableWriter(shape.table)
-    table.flush_chain("prerouting")
-    table.flush_chain("prerouting_ranges")
+    for chain in ("prerouting", "prerouting_ranges", "prerouting_others"):
+        table.flush_chain(chain)
     _add_prerouting(table, shape)
     return table.messages
 
@@ -285,6 +308,28 @@ def _add_prerouting(table: TableWriter, shape: Shape) -> None:
         else:
             table.add_rule(chain, _HAS_PORTS, _redirect(IPFamily.IPV4, maps))
         table.add_rule(chain, _HAS_PORTS, _redirect(IPFamily.IPV6, maps))
+    _add_refusals(table, "prerouting_others", IPFamily.IPV4, shape, shape.to_ip)
+    _add_refusals(table, "prerouting_others", IPFamily.IPV6, shape)
+
+
+def _add_refusals(
+    table: TableWriter, chain: str, family: IPFamily, shape: Shape, to_ip: str = ""
+) -> None:
+    """Add the rules that refuse clients of a ClusterIP at ports that no frontend has.
+
+    Without them, the packets would leave the node by its default route, and clients would time out.
+    A separate rule counts the clients, because a rule ends if the set is full.
+    """
+    if not shape.refuse_port:
+        return
+    refused = IS_FAMILY[family] + x.in_set(DIALLED[family][:1], CLUSTER_IPS[family])
+    if shape.checks_sockets:
+        counted = x.load_slots(DIALLED[family], 0)
+        counted += x.remember(OTHER_PORTS[family], 0, _OTHERS_S, counts=True)
+        table.add_rule(chain, _HAS_PORTS, refused + counted)
+    port = shape.refuse_port.to_bytes(2, "big")
+    to_port = x.put(pack_ip(to_ip)) + x.put(port, 2) + x.dnat(1, 2) if to_ip else b""
+    table.add_rule(chain, _HAS_PORTS, refused + (to_port or x.put(port) + x.redirect()))
 
 
 def _redirect(family: IPFamily, maps: Mapping[IPFamily, str]) -> bytes:

@@ -39,18 +39,20 @@ from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
     ALL_MAPS,
     NAT_PRIORITY,
+    OTHER_PORTS,
     SETS,
     Shape,
     all_elements,
     count_uses,
     differing_frontends,
     each_port,
-    guard_elements,
     guard_key,
     is_looked_up,
+    read_frontend,
     read_ports,
     refuse_port_of,
     to_ip_of,
+    used_elements,
     write_prerouting,
     write_table,
 )
@@ -122,6 +124,9 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
         return await self._do(lambda programmer: programmer.kernel_connections())
 
+    async def other_ports(self) -> Mapping[Frontend, int]:
+        return await self._do(lambda programmer: programmer.other_ports())
+
     async def _look_at_forwarding(self) -> None:
         """Read the forwarding sysctls, which CNI plugins, for example, change without an event."""
         kernel = self._kernel
@@ -145,7 +150,7 @@ class NftablesProgrammer(NatProgrammer):
         self._refuse_port = self._earlier_refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
-        """The number of frontends that use each port, by its key in the guard."""
+        """The number of frontends that use each port and ClusterIP, by its key."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are, or were, on the kernel path."""
@@ -208,6 +213,11 @@ class NftablesProgrammer(NatProgrammer):
     def kernel_connections(self) -> Mapping[Frontend, int] | None:
         return self._kernel_path.connections()
 
+    def other_ports(self) -> dict[Frontend, int]:
+        counts = ((family, self._table.counts(name)) for family, name in OTHER_PORTS.items())
+        found = {read_frontend(key, f): n for f, some in counts for key, n in some.items() if n}
+        return {frontend: packets for frontend, packets in found.items() if frontend is not None}
+
     def endpoints_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         return self._kernel_path.in_force()
 
@@ -259,7 +269,7 @@ class NftablesProgrammer(NatProgrammer):
         self._note_repair(repair)
         with self._released.end_round() as ended:
             if unguarded := {key for key in ended if not self._uses.get(key)}:
-                self._note_repair(self._table.change(guard_elements(unguarded), ()))
+                self._note_repair(self._table.change(used_elements(unguarded), ()))
         count = repair.count + self._kernel_path.repair()
         self._follow_address()
         self._forget_stale()
@@ -349,7 +359,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def _elements(self) -> set[SetElement]:
         used = all_elements(self._applied or {}, self._refuse_port)
-        return used | guard_elements(self._released)
+        return used | used_elements(self._released)
 
     def _shape(self, checks_sockets: bool) -> Shape:
         return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)

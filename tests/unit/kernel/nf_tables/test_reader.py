@@ -94,7 +94,8 @@ def with_counter(packets):
 
 def test_element_counters_are_read_with_their_keys():
     key = b"\x0a\x60\x07\x01"
-    assert reader.read_counts(counted(with_counter(7), b"", with_counter(1 << 40))) == [
+    timeout = attribute(4, bytes(8))
+    assert reader.read_counts(counted(with_counter(7) + timeout, b"", with_counter(1 << 40))) == [
         (key, 7),
         (key, None),
         (key, 1 << 40),

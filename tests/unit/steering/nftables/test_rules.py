@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from userspace_proxy.kernel.netlink.messages import read_all, read_messages, tex
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.kernel.nf_tables.nft_table import Listing
 from userspace_proxy.kernel.nf_tables.writer import TableWriter
-from userspace_proxy.model import Frontend, IPFamily, Protocol
+from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol, pack_ip
 from userspace_proxy.steering.nftables.rules import (
     FRONTEND,
     SETS,
@@ -81,15 +82,18 @@ TCP, UDP = Protocol.TCP, Protocol.UDP
 
 def test_without_a_refuse_port_the_guard_has_no_rule_for_refusals():
     assert len(listed(write_table(SHAPE)).rules("input")) == 6
-    assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
+    without = listed(write_table(SHAPE._replace(refuse_port=0)))
+    assert (len(without.rules("input")), without.rules("output_others")) == (4, [])
 
 
 def test_with_an_unnumbered_interface_ipv4_is_translated_to_the_nodes_address():
     flush, *added = write_prerouting(SHAPE._replace(to_ip="10.1.0.1"))
     (message,) = read_messages(flush)
     assert message.kind == writer.DELETE_RULE
-    rules = listed(added).rules("prerouting")
-    assert [rule[-1].name for rule in rules] == ["nat", "redir"]
+    rules = listed(added)
+    assert [rule[-1].name for rule in rules.rules("prerouting")] == ["nat", "redir"]
+    refusals = [rule[-1].name for rule in rules.rules("prerouting_others")]
+    assert refusals == ["dynset", "nat", "dynset", "redir"]
 
 
 def test_all_elements_are_added_with_the_guard_first():
@@ -97,6 +101,8 @@ def test_all_elements_are_added_with_the_guard_first():
         ("add", "guarded", guards((TCP, 36001), (UDP, 36002))),
         ("add", "frontends6", maps_to({WEB_6: 36001})),
         ("add", "frontends4", maps_to({WEB: 36001, CART: REFUSE_PORT, DNS: 36002})),
+        ("add", "cluster_ips6", {pack_ip(WEB_6.ip): b""}),
+        ("add", "cluster_ips4", {pack_ip(one.ip): b"" for one in (WEB, CART, DNS)}),
     ]
 
 
@@ -200,7 +206,9 @@ RANGE_6 = Frontend("fd00:96::1", 30000, Protocol.UDP, last=30100)
 
 
 def test_a_range_is_an_element_of_a_separate_map():
-    changes, uses = differing_frontends({}, {RANGE: 36003, RANGE_6: 36004}, {}, REFUSE_PORT)
+    external = [replace(one, kind=FrontendKind.EXTERNAL_IP) for one in (RANGE, RANGE_6)]
+    affected = dict(zip(external, (36003, 36004), strict=True))
+    changes, uses = differing_frontends({}, affected, {}, REFUSE_PORT)
     assert {name for name, _, _ in changes.added} == {"ranges4", "ranges6", "guarded"}
     assert read_ports(changes.added) == {RANGE: 36003, RANGE_6: 36004}
     assert len(uses) == 2
