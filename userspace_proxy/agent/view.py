@@ -151,7 +151,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         [now - one.part.last_at < LAST_MINUTE_S for one in group.client_mistakes.values()],
         group.last_minute.failing(now),
         (served.not_listening, served.unsteered, served.perhaps_taken),
-        served.wake_problem,
+        (served.wake_problem, served.other_ports),
         (served.path, served.steered),
         served.held_by_others,
         [(each.address, each.is_serving) for each in served.listeners.values()],
@@ -187,6 +187,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.cause = facts.cause and _dated(facts.cause, clock)
     facts.notes = tuple(_dated(note, clock) for note in facts.notes)
     facts.turned_away = turned_away(plan, group, clock)
+    facts.other_ports = served.other_ports
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S

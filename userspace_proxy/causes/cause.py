@@ -172,6 +172,8 @@ class CauseCode(enum.StrEnum):
     NOT_FOR_THIS_NODE = "not-for-this-node", Traits(kubectl=_SLICES)
     """Topology hints send this node's clients to other endpoints."""
     SOURCE_DENIED = "source-denied"
+    OTHER_PORT = "other-port"
+    """Clients dial a port of a ClusterIP that its Service doesn't have."""
     NO_PROXY_HEADER = "no-proxy-header"
     """A client within ``--accept-proxy-protocol`` sends no PROXY header."""
     HOP_LIMIT = "hop-limit"

@@ -298,6 +298,16 @@ def none_was_local() -> str:
     return "clients were dropped while only other nodes had endpoints, and the policy was Local"
 
 
+def _port_hint(dialled: tuple[str, ...], served: tuple[str, ...]) -> str:
+    return f"Let clients dial a port that it has ({_shown(served)}), or add theirs to spec.ports"
+
+
+@cause(CauseCode.OTHER_PORT, hint=_port_hint)
+def dials_other_port(dialled: tuple[str, ...], served: tuple[str, ...]) -> str:
+    """Clients were refused in the last minute at ports that no frontend of the ClusterIP has."""
+    return f"clients dial {_shown(dialled)}, which the Service does not have, and are refused"
+
+
 @cause(
     CauseCode.NO_PROXY_HEADER,
     about="{client}",

@@ -572,6 +572,15 @@ def has_notes(case: Case) -> PortVerdict | None:
     return PortVerdict(Level.ATTENTION, _state_of(port), clauses, (notes[0],))
 
 
+def others_dialled(case: Case) -> PortVerdict | None:
+    """Report clients of ports that the Service doesn't have if no client of its ports is served."""
+    port = case.port
+    if port.other_ports is None or not (port.is_without_answer or port.is_quiet):
+        return None
+    clauses = (*served_clauses(port), stated(port.other_ports))
+    return PortVerdict(Level.ATTENTION, _state_of(port), clauses, (port.other_ports,))
+
+
 def about_to_lose_all(case: Case) -> PortVerdict | None:
     """Report that all usable endpoints terminate."""
     port = case.port
@@ -602,9 +611,10 @@ def served(case: Case) -> PortVerdict | None:
 
 
 def denied(port: PortFacts) -> Sequence[Cause]:
-    """Return why clients were dropped, except for ``port.cause``, which is shown separately."""
+    """Return why clients were dropped, or refused at other ports; without ``port.cause``."""
     policy = port.cause.code if port.cause is not None else None
-    return [cause for cause in port.turned_away if cause.code is not policy]
+    causes = [cause for cause in port.turned_away if cause.code is not policy]
+    return causes if port.other_ports is None else [*causes, port.other_ports]
 
 
 def _state_of(port: PortFacts) -> PortState:
@@ -755,6 +765,7 @@ _SERVED: Sequence[Rule] = (
     lacks_addresses,
     others_fail_inside,
     has_notes,
+    others_dialled,
     about_to_lose_all,
     may_be_taken,
     served,

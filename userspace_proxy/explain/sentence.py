@@ -235,6 +235,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     ):
         served.append(no_client_yet().text)
     dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
+    dropped |= {port.other_ports: False for port in ports if port.other_ports}
     dropped |= {cause: True for port in ports if (cause := port.policy_drops)}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():

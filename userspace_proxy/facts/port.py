@@ -286,6 +286,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """``53/UDP`` if its Service also has the number for another protocol; otherwise empty."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; the counts are packets."""
+    other_ports: Cause | None = None
+    """What clients dialled in the last minute at its ClusterIP, and its Service doesn't have; of a
+    Service's ports only the first states it. Null with steerings other than ``nftables``."""
     client_mistakes: Sequence[Cause] = ()
     """Clients rejected because of their requests, by cause: in the last minute, or since startup if
     no client has been served."""
@@ -366,7 +369,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def is_unserved(self) -> bool:
         """Whether clients got, or may get, no answer although its mark is neutral, not worse."""
-        has_failed = self.failed or self.turned_away or self.last_minute.cause is not None
+        has_failed = self.failed or self.turned_away or self.last_minute.cause or self.other_ports
         return bool(self.neutral_reason and (has_failed or self.doubt))
 
     @property

@@ -191,7 +191,7 @@ def _denials(port: MergedPort, total: int) -> Iterator[str]:
 def _doubt(port: PortFacts) -> Cause | None:
     """Return why clients may get no answer: now, in the last minute, or as an endpoint was last."""
     past = next((one.cause for one in port.endpoints if one.cause is not None), None)
-    return port.doubt or port.last_minute.cause or past
+    return port.doubt or port.last_minute.cause or past or port.other_ports
 
 
 def _unless_all(nodes: Collection[str], total: int) -> str:

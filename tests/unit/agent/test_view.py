@@ -180,9 +180,11 @@ async def test_denied_packets_are_reported_with_their_count_and_times(plane):
 
     def turned_away():
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+        assert view.other_ports == port.other_ports
         return view.denied, view.turned_away
 
     assert turned_away() == (0, ())
+    port.other_ports = source_denied(())
     for now, count in ((5.0, 1), (7.0, 2)):
         counted = GroupCounters()
         counted.denied = count

@@ -233,6 +233,7 @@ SAMPLES = (
     services.health_check_fails("cannot serve the health check"),
     services.forwarding_dropped("ip filter FORWARD", "its policy is drop", "Let it accept them"),
     services.forwarding_unanswered(),
+    services.dials_other_port(("10.96.7.1:81/TCP",), ("10.96.7.1:80/TCP", "10.96.7.1:443/TCP")),
     services.source_denied(()),
     services.source_denied(_OF_CLIENTS),
     services.source_denied((*_OF_CLIENTS, "10.5.0.0/16")),

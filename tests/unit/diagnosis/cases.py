@@ -22,6 +22,7 @@ from userspace_proxy.causes.endpoints import (
     silent,
 )
 from userspace_proxy.causes.services import (
+    dials_other_port,
     external_ip_of,
     external_ip_off,
     forwarding_unanswered,
@@ -60,6 +61,7 @@ NOTE, NOT_LOCAL = a_note("annotation x: y is used"), "1 endpoint: 1 not on this 
 NO_NAME = as_read(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
 NO_READY = as_read(CauseCode.NOT_READY, "1 endpoint: not ready")
 ELSEWHERE = as_read(CauseCode.NOT_READY, NOT_LOCAL)
+OTHERS = dials_other_port(("10.96.7.1:81/TCP",), ("10.96.7.1:80/TCP",)).replace(count=44)
 DENYING = source_denied(("198.51.100.0/24",)).replace(count=2)
 
 EJECTED, ALSO_EJECTED = failing(REFUSES, ejected_for_s=12.0), failing(SILENT, ejected_for_s=3.0)
@@ -134,6 +136,7 @@ USUAL = {
     rules.lacks_addresses: (ATTENTION, PortState.PARTLY_SERVED),
     rules.others_fail_inside: AT_TIMES,
     rules.has_notes: (ATTENTION, PortState.SERVED),
+    rules.others_dialled: (ATTENTION, PortState.UNKNOWN),
     rules.about_to_lose_all: (ATTENTION, PortState.SERVED),
     rules.may_be_taken: (OK, PortState.UNKNOWN),
     rules.served: (OK, PortState.SERVED),
@@ -308,6 +311,8 @@ CASES = [
     case("one-of-another-node", rules.others_fail_inside, said.served_by(1, 0), stated(REFUSES),
          endpoints=(READY, replace(EJECTED, is_usable=False, code=CauseCode.NOT_LOCAL))),
     case("a-note", rules.has_notes, SERVED_BY_1, stated(NOTE), notes=(NOTE,)),
+    case("other-ports", rules.others_dialled, said.ready(1, 0), said.no_client_yet(),
+         stated(OTHERS), other_ports=OTHERS, **MUTE_PORT),
     case("terminating", rules.about_to_lose_all, SERVED_BY_1, stated(about_to_vanish("shop", 1)),
          endpoints=(ENDING,)),
     case("all-terminating", rules.about_to_lose_all, said.served_by(2, 0),
@@ -319,6 +324,7 @@ CASES = [
          stated(not_listening("x may drop it", "", "ip x")),
          perhaps_taken=Taken("x may drop it", "", "ip x", is_certain=False)),
     case("served", rules.served, SERVED_BY_1),
+    case("other-ports-dialled", rules.served, SERVED_BY_1, stated(OTHERS), other_ports=OTHERS),
     case("standby", rules.served, said.served_by(1, 1), endpoints=(READY, make_standby(B))),
     case("waiting-for-a-moment", rules.served, SERVED_BY_1, waits=Waits(1, 0.9), **LIMITED),
     case("quiet", rules.served, said.ready(1, 0), said.none_answered_lately(), is_quiet=True),

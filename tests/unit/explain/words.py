@@ -38,6 +38,7 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.services import (
     balanced_elsewhere,
+    dials_other_port,
     external_ip_off,
     no_proxy_header,
     not_listening,
@@ -84,6 +85,7 @@ from .subjects import make_dead_endpoint, make_subject
 WORDS = Path(__file__).parent / "words.txt"
 POD, OTHER, ADDRESS = "10.244.1.8:80", "10.244.1.7:80", "10.96.7.118:80"
 AT = make_address(POD)
+OTHERS = dials_other_port(("10.96.7.1:81/TCP",), ("10.96.7.1:80/TCP",)).replace(count=44)
 DENIED = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
 LOCAL = none_local(1, 0, "node-b", "externalTrafficPolicy")
 EMPTY: dict[str, Any] = {"endpoints": (), "reason": "it has no endpoints"}
@@ -277,6 +279,10 @@ _SUBJECTS: Mapping[str, Subject] = {
     "refused, with further notes": make_subject(make_port(**EMPTY, notes=("a", "b"))),
     "clients from outside are dropped": two_sides(DENIED, replace(LOCAL, count=3)),
     "clients are dropped by source ranges": make_subject(make_port(turned_away=(DENIED,))),
+    "clients dial another port": make_subject(
+        make_port(connections=0, sent_bytes=0, other_ports=OTHERS)
+    ),
+    "some clients dial another port": make_subject(make_port(other_ports=OTHERS)),
     "clients without a PROXY header": make_subject(
         make_port(
             client_mistakes=(no_proxy_header("203.0.113.11").replace(count=20),), connections=0

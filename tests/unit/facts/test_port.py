@@ -206,6 +206,7 @@ def test_an_endpoint_is_marked_as_good_only_if_it_answers_all_clients(port, mark
         ({}, False),
         ({"refused": 1}, True),
         ({"turned_away": [REFUSES]}, True),
+        ({"other_ports": REFUSES}, True),
         ({"last_minute": LastMinuteFacts(cause=REFUSES)}, True),
         ({"refused": 1, "state": StateFacts()}, False),
     ],

@@ -21,6 +21,7 @@ from userspace_proxy.causes.endpoints import (
     unreachable,
 )
 from userspace_proxy.causes.services import (
+    dials_other_port,
     has_headless_label,
     is_external_name,
     is_headless,
@@ -54,6 +55,7 @@ from .views import (
 
 WORDS = Path(__file__).parent / "words.txt"
 COLUMNS = 120
+OTHERS = dials_other_port(("10.96.7.1:81/TCP",), ("10.96.7.1:80/TCP",)).replace(count=44)
 OUTSIDE = source_denied(("10.0.0.0/8",)).replace(count=7)
 
 _SILENT, _REFUSES = failing(silent(POD)), failing(refuses(POD))
@@ -135,6 +137,7 @@ def make_ports() -> AllNodes:
             web(answering(), name="old", is_quiet=True, sent_at=NOW - 200 - number),
             web(answering(), name="busy", is_quiet=number > 1, sent_at=NOW - 200),
             web(answering(), name="ranges", turned_away=[OUTSIDE] * (number == 1)),
+            web(answering(), name="other", other_ports=OTHERS if number == 1 else None),
             web(answering(), name="taken", problem="10.96.0.7:80 is in use" * (number == 1)),
         ]
         if number < 5:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ...causes.cause import Cause
 from ...clocks import Clocks
 from ...diagnosis import paths
 from ...diagnosis.paths import PathView
@@ -53,6 +54,8 @@ class ServedPort:
     """The targets to which the rules steer the port's frontends."""
     shown: tuple[PortFacts, object] | None = None
     """The last view of this port, and the values other than the plan from which it was made."""
+    other_ports: Cause | None = None
+    """That clients dial ports of its ClusterIP that no Service port has."""
     wake_problem: str = ""
     """Why the workload for which clients wait wasn't scaled; empty without such a failure."""
     path: PathView = paths.DEFAULT

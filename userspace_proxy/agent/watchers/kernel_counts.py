@@ -1,4 +1,4 @@
-"""Counts the connections that the kernel forwards straight to endpoints, per Service port.
+"""Counts the connections that the kernel forwards to endpoints, or refuses, per Service port.
 
     metrics, page, JSON ──refresh──▶ steering reads the kernel's counters ──▶ ServedPort.path
 
@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from ...causes.services import dials_other_port
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import StatusFacts
-from ...model import Frontend
+from ...model import Frontend, FrontendKind
 from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
@@ -40,6 +41,7 @@ class KernelCounts(Component):
         self._steering = steering
         self._served_ports = served_ports
         self._before: Mapping[Frontend, int] = {}
+        self._has_others = False
         self._reading = SharedReading(self._read, clock)
 
     def show(self, facts: StatusFacts) -> None:
@@ -52,12 +54,15 @@ class KernelCounts(Component):
         try:
             async with asyncio.timeout(_WAIT_S):
                 counts = await self._steering.kernel_connections()
+                others = await self._steering.other_ports()
         except SteeringError:
             # The next repair will also fail and report the error, so don't report it twice.
             return
         except TimeoutError:
             # Show the last counts, because the steering thread is busy with rules.
             return
+        if others or self._has_others:
+            self._note_others(others)
         if counts is None:
             self._forget()
         else:
@@ -78,6 +83,22 @@ class KernelCounts(Component):
                 had = served.path.kernel_connections
                 if more or had is None:
                     served.path = served.path._replace(kernel_connections=(had or 0) + more)
+
+    def _note_others(self, others: Mapping[Frontend, int]) -> None:
+        """Attribute clients of ports that a ClusterIP lacks to the first port of its Service."""
+        self._has_others = bool(others)
+        by_ip: dict[str, list[Frontend]] = {}
+        for frontend in sorted(others):
+            by_ip.setdefault(frontend.ip, []).append(frontend)
+        for served in sorted(self._served_ports, key=lambda one: one.plan.key):
+            of_ip = (f.ip for f in served.plan.frontends if f.kind is FrontendKind.CLUSTER_IP)
+            ip = next(of_ip, "")
+            served.other_ports = None
+            if dialled := by_ip.pop(ip, None):
+                ports = self._served_ports.of_service(served.plan.key.name.service)
+                has = sorted(f for one in ports for f in one.plan.frontends if f.ip == ip)
+                cause = dials_other_port(tuple(map(str, dialled)), tuple(map(str, has)))
+                served.other_ports = cause.replace(count=sum(others[one] for one in dialled))
 
     def _forget(self) -> None:
         self.total = None

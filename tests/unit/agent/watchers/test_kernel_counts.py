@@ -1,12 +1,14 @@
 """Connections on the kernel path, by Service port; tests/node has real ones."""
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
 from userspace_proxy.agent.rounds.tasks import READING_S
 from userspace_proxy.agent.watchers import kernel_counts
 from userspace_proxy.agent.watchers.kernel_counts import KernelCounts
+from userspace_proxy.causes.services import dials_other_port
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import DataPath, Frontend, Handling, Protocol
 from userspace_proxy.steering import Bind
@@ -76,6 +78,31 @@ async def test_the_total_of_connections_includes_removed_services(counting):
     counting.steering.counted = {}
     await counting.counts.refresh()
     assert counting.counts.total == 9
+
+
+async def test_dials_of_ports_that_a_cluster_ip_lacks_are_shown_by_its_services_first_port(
+    counting,
+):
+    class Refusing(FakeSteering):
+        others: ClassVar = {Frontend("10.96.0.9", n, Protocol.TCP): n for n in (81, 9)}
+
+        async def other_ports(self):
+            return self.others
+
+    steering = Refusing()
+    counts = KernelCounts(steering, counting.served_ports, lambda: counting.now)
+    counting.served_ports.follow(counting.cluster.serve_large(2))
+
+    async def shown():
+        counting.now += READING_S
+        await counts.refresh()
+        ports = ((one.plan.key.name.port, one.other_ports) for one in counting.served_ports)
+        return {name: cause for name, cause in ports if cause is not None}
+
+    ports = ("10.96.0.9:9/TCP", "10.96.0.9:81/TCP"), ("10.96.0.9:1/TCP", "10.96.0.9:2/TCP")
+    assert await shown() == {"p00001": dials_other_port(*ports).replace(count=90)}
+    steering.others = {}
+    assert await shown() == {}
 
 
 async def test_connection_counts_are_none_without_accounting(counting):
