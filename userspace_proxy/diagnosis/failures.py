@@ -184,10 +184,13 @@ def _dials_in_a_row(
         return seen(dropped_here(address, obstacle.what), dials, clock)
     if obstacle:
         return seen(absent(address, obstacle), dials, clock)
+    cause = dial_cause(address, dials)
     if dials.part.failure is Failure.REFUSED and dials.succeeded_at >= 0:
         # A successful dial proves that the port was open, however the connection ended.
-        return seen(refuses(address, was_open=True), dials, clock)
-    return seen(dial_cause(address, dials), dials, clock)
+        cause = refuses(address, was_open=True)
+    if _fails_again(dials, clock):
+        cause = cause.replace(when=When.LAST_MINUTE, answers_others=True)
+    return seen(cause, dials, clock)
 
 
 def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
@@ -247,8 +250,12 @@ def _left_at_once(ends: Streak) -> bool:
 def _many(ends: Streak, clock: Clock) -> int:
     """Return after how many consecutive failed connections an endpoint counts as not answering."""
     is_counted_lately = end_code(ends.part.failure) is CauseCode.ENDPOINT_RESETS
-    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
-    return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
+    return _ENDS_AT_TIMES if is_counted_lately and _fails_again(ends, clock) else MANY_ENDS
+
+
+def _fails_again(streak: Streak, clock: Clock) -> bool:
+    """Return whether an endpoint has answered between two failures of the last minute."""
+    return streak.before_at >= 0 and clock.now - streak.before_at < LAST_MINUTE_S
 
 
 def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:

@@ -251,8 +251,12 @@ def some_are_denied(case: Case) -> PortVerdict | None:
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
-    """Report that silent endpoints answered some clients between the last minute's failures."""
-    if not (case.all_fail and case.are_silent):
+    """Report that failing endpoints answered some clients between the last minute's failures."""
+    if not case.all_fail:
+        return None
+    if case.causes and all(cause.when is When.LAST_MINUTE for cause in case.causes):
+        return _failed_lately(case.port, *case.what_fails, *_some(many_failed(case.port)))
+    if not case.are_silent:
         return None
     if case.is_flows:
         many = many_unanswered(case.port, case.ended)

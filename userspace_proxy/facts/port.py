@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..causes.cause import Cause, CauseCode
+from ..causes.cause import Cause, CauseCode, When
 from ..model import DataPath, Taken, port_of
 from ..model.addresses import at_port
 from ..plan import PortPlan
@@ -137,7 +137,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
             is_well = self.state in _READY and self.cause is None
             # Clients that leave unanswered are an observation, not a failure.
             is_seen = self.cause is not None and self.cause.code.traits.is_unanswered
-            fails = not (self.serves or self.is_past or is_seen)
+            is_now = self.cause is None or self.cause.when is When.NOW
+            fails = is_now and not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
         return None if self.is_left_out or self.state in _READY else Level.ATTENTION
 

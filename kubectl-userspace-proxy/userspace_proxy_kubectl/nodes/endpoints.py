@@ -4,6 +4,8 @@
     some receive nothing,
     while it answers others        ──▶ the path from these nodes
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
+    some failed only at times, or
+    others failed lately           ──▶ the endpoint, at times
     only one has tried             ──▶ unknown
 
 Rule 1: a node has tried an endpoint if it dialled the endpoint, got an answer from it, or has a
@@ -21,6 +23,7 @@ from typing import TypeAlias
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
 from userspace_proxy.causes.endpoints import owes_answers
+from userspace_proxy.diagnosis.failures import DENIALS, DENIALS_S
 from userspace_proxy.diagnosis.incidents import seen_together
 from userspace_proxy.facts import LAST_MINUTE_S, WORST_FIRST, EndpointFacts, Level, PortFacts
 
@@ -48,6 +51,8 @@ class Extent(enum.StrEnum):
     SOME = "some nodes"
     """The endpoint answers some nodes, but refuses others or closes their connections, perhaps
     earlier."""
+    TIMES = "at times"
+    """The endpoint answers some nodes while others fail, which may be chance."""
     ONE = "one node"
 
 
@@ -87,24 +92,53 @@ class MergedEndpoint:
         return Level.OK if self.answered else None
 
 
-def extent_of(causes: Collection[Cause | None], unhealthy: int, answers: Collection[str]) -> Extent:
+def extent_of(
+    causes: Collection[Cause | None],
+    unhealthy: int,
+    answers: Collection[str],
+    *,
+    fails_others: bool = False,
+) -> Extent:
     """Return where the fault lies.
 
     Args:
         causes: The result of :func:`current_cause` for each node that reports a cause.
         unhealthy: The number of nodes with a cause.
         answers: The nodes that the endpoint answers, from :func:`answers_since`.
+        fails_others: Whether the endpoint failed other nodes' clients in the last minute.
     """
     if not unhealthy:
         return Extent.NONE
     if not answers:
         return Extent.ENDPOINT if unhealthy > 1 else Extent.ONE
-    is_path = causes and all(cause is not None and _is_of_path(cause) for cause in causes)
+    known = [cause for cause in causes if cause is not None]
+    if known and (fails_others or any(map(_may_be_chance, known))):
+        return Extent.TIMES
+    is_path = known and len(known) == len(causes) and all(map(_is_of_path, known))
     return Extent.PATH if is_path else Extent.SOME
+
+
+def has_failed_lately(port: PortFacts, address: str) -> bool:
+    """Return whether most clients that failed on a node in the last minute had this endpoint."""
+    cause = port.last_minute.cause
+    return cause is not None and cause.get("at") == address
+
+
+def _may_be_chance(cause: Cause) -> bool:
+    """Return whether the endpoint may fail a node's clients at random, like those of other nodes.
+
+    As for a denial, few failures prove nothing, and neither do failures with answers in between.
+    """
+    if cause.when is When.LAST_MINUTE:
+        return cause.code.traits.is_dial
+    are_few = cause.count < DENIALS or cause.last_at - cause.first_at < DENIALS_S
+    return bool(cause.first_at and cause.row.at_times and are_few)
 
 
 def with_extent(cause: Cause, extent: Extent) -> Cause:
     """Return a cause whose remedy takes into account whether the endpoint answers other nodes."""
+    if extent is Extent.TIMES and cause.row.at_times:
+        return cause.replace(answers_others=True)
     # An endpoint that comes and goes may have failed for a node just while it was away.
     is_reached = extent is Extent.PATH or (extent is Extent.SOME and not _is_of_path(cause))
     return cause.replace(answers_nodes=is_reached)
@@ -191,11 +225,14 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
         left_out: The number of nodes whose summaries omit the Service port.
     """
     found: dict[str, list[tuple[str, EndpointFacts]]] = {}
+    lately: dict[str, set[str]] = {}
     doubts: dict[str, list[Level | None]] = {}
     unseen: set[str] = set()
     for node, port in members.items():
         for endpoint in port.endpoints:
             found.setdefault(endpoint.address, []).append((node, endpoint))
+            if has_failed_lately(port, endpoint.address):
+                lately.setdefault(endpoint.address, set()).add(node)
             if port.is_unseen and endpoint.is_usable:
                 unseen.add(endpoint.address)
             mark = port.mark_of(endpoint)
@@ -203,8 +240,8 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
             if is_known and mark is not endpoint.level:
                 doubts.setdefault(endpoint.address, []).append(mark)
     merged = [
-        _merged(address, seen, left_out, tuple(doubts.get(address, ())), address in unseen)
-        for address, seen in found.items()
+        _merged(at, seen, left_out, tuple(doubts.get(at, ())), lately.get(at, set()), at in unseen)
+        for at, seen in found.items()
     ]
     merged.sort(
         key=lambda one: (
@@ -222,6 +259,7 @@ def _merged(
     seen: Collection[tuple[str, EndpointFacts]],
     left_out: int,
     doubts: tuple[Level | None, ...],
+    lately: set[str],
     is_unseen: bool,
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
@@ -240,7 +278,7 @@ def _merged(
             failed.append((node, one.cause))
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
-    extent = extent_of(causes, len(causes), answers)
+    extent = extent_of(causes, len(causes), answers, fails_others=not lately.isdisjoint(answers))
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),

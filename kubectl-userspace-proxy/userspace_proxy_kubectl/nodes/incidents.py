@@ -41,6 +41,7 @@ from .endpoints import (
     by_cause,
     current_cause,
     extent_of,
+    has_failed_lately,
     has_tried,
     last_answer,
     same_cause,
@@ -175,6 +176,8 @@ class _Reach:
         """Unix times of the endpoints' last answers to other nodes."""
         self.failing: Mapping[str, list[EndpointFacts]] = {at: [] for at in addresses}
         """Each endpoint's facts on the nodes that have a cause for it."""
+        self.lately: Mapping[str, set[str]] = {at: set() for at in addresses}
+        """The nodes with recent failures of each endpoint, from ``has_failed_lately``."""
         self.pods: dict[str, str] = {}
         self.places: dict[str, str] = {}
         """The nodes on which endpoints run."""
@@ -187,6 +190,8 @@ class _Reach:
                     self._listed[endpoint.address].add(node)
                     if has_tried(endpoint):
                         tried.add(node)
+                    if has_failed_lately(port, endpoint.address):
+                        self.lately[endpoint.address].add(node)
                     if endpoint.cause is not None:
                         self.failed[endpoint.address].add(node)
                         self.failing[endpoint.address].append(endpoint)
@@ -224,9 +229,14 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     named = str(reported[0][0].get("at"))
     total = seen_together([incident.cause])
     counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
-    # An endpoint that has answered since has no cause, but its lost packets show the path.
-    causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
-    extent = extent_of(causes, len(tried & failed), answered)
+    ways = ((reach.lately[at], reach.failed[at] or failed) for at in incident.endpoints)
+    extent = extent_of(
+        # An endpoint that has answered since has no cause, but its lost packets show the path.
+        causes or [incident.cause],
+        len(tried & failed),
+        answered,
+        fails_others=any(not lately <= now for lately, now in ways),
+    )
     reported = tuple((with_extent(cause, extent), of) for cause, of in reported)
     facts = replace(incident, cause=reported[0][0].replace(**counts), ports=len(seen.ports))
     return MergedIncident(

@@ -271,7 +271,7 @@ def _causes(
 
 def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
     """Return whether the text must state which nodes tried an endpoint."""
-    if endpoint.extent in (Extent.PATH, Extent.SOME):
+    if endpoint.extent in (Extent.PATH, Extent.SOME, Extent.TIMES):
         return True
     is_known = bool(endpoint.failing) and not endpoint.left_out
     return is_known and len(endpoint.tried) < port.served + port.unhealthy
@@ -286,9 +286,11 @@ def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> st
     count = answered or unknown
     those = "the other " if are_all else ""
     those += "one that tried" if count == 1 else f"{count:,} that tried"
-    only = "only " if len(nodes) <= answered else ""
+    is_steady = extent is not Extent.TIMES
+    only = "only " if len(nodes) <= answered and is_steady else ""
     by = listed(first)
     lone = ", no other node tries it" if are_all and tried == 1 else ""
+    lone = lone if is_steady else ", perhaps at random"
     parts = [f"{_say(cause)} (seen {only}by {_or_all(first, counts)}{lone})"]
     if not others and answered and extent is Extent.PATH and cause.code.traits.is_dial:
         it = "it " if cause.row.is_predicate else ""

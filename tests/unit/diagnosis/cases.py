@@ -88,6 +88,7 @@ OF_KERNEL = said.led_by_kernel(1, 0, "shop/web", "TCP", "")
 TOO_SLOW = failing(answers_late(POD, 4.0).replace(count=43))
 PARTS = ((21, "not connected"), (7, "ended without an answer"))
 WAS_REFUSED, WAS_RESET = lately_of(refuses(B)), lately_of(resets(B))
+FLAPS = {"endpoints": (failing(WAS_REFUSED),), "last_minute": LastMinuteFacts(30, 12)}
 LOST, NOT_ALWAYS = lately_of(resets(READY.address)), said.others_serve(1, always=False)
 FAILED = LastMinuteFacts(12, unanswered=4, cause=LOST)
 
@@ -403,6 +404,8 @@ BESIDE_ONE = [
 LEFT = [
     case("last", rules.clients_failed, said.served_by(1, 0, is_now=True), said.clients_left(4, 30),
          last_minute=LastMinuteFacts(30, client_aborts=4)),
+    case("flaps", rules.silent_to_some, stated(WAS_REFUSED),
+         said.connections_failed(12, 42, (), None), **FLAPS),
     case("not-last", rules.silent_to_some, said.clients_left(4, 30), endpoints=(HANGING,),
          last_minute=LastMinuteFacts(30, client_aborts=4)),
     case("none-since", rules.unanswered, said.get_no_answer(), said.no_byte_in_time(3, 3),

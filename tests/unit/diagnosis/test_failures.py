@@ -75,6 +75,17 @@ def test_a_recently_failed_dial_is_in_the_present_tense(counters):
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
+def test_dials_that_fail_again_within_a_minute_fail_at_times(counters):
+    """An endpoint behind a firewall that limits connections was reported as not answering."""
+    fail(counters)
+    counters.dials.succeeded_at = 6.0
+    fail(counters, now=7.0)
+    cause = seen(refuses(POD, was_open=True), 1, 7.0, 7.0)
+    at_times = cause.replace(when=When.LAST_MINUTE, answers_others=True)
+    assert failure_of(POD, counters, at(8.0)) == (at_times, False)
+    assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == (cause, False)
+
+
 def test_a_failure_began_when_the_endpoint_last_began_or_ceased_to_refuse(counters):
     """An incident of a lost gateway had the age of refusals before it."""
     fail(counters)

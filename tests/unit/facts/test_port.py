@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import fault_on_purpose, refuses, resets
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.facts import (
@@ -96,6 +96,7 @@ def test_usable_counts_the_usable_endpoints_of_a_port():
 
 AT = "10.0.0.1:80"
 RESETS, REFUSES = resets(AT), refuses(AT)
+LATELY = REFUSES.replace(when=When.LAST_MINUTE)
 ON_PURPOSE = fault_on_purpose("10.0.0.1:80", ("a delay of 1 s",))
 
 
@@ -114,6 +115,7 @@ def test_a_sentence_states_the_known_causes_of_its_clauses():
         pytest.param({"state": "ready", "ejected_for_s": 0.0}, False, Level.TROUBLE, id="ejected"),
         pytest.param({"state": "ready", "cause": RESETS}, False, Level.TROUBLE, id="resets"),
         pytest.param({"state": "ready", "cause": ON_PURPOSE}, True, Level.ATTENTION, id="fault"),
+        pytest.param({"state": "ready", "cause": LATELY}, False, Level.ATTENTION, id="at-times"),
         pytest.param({"is_usable": False, "state": "ready"}, False, None, id="policy"),
         pytest.param(
             {"is_usable": False, "state": "not on this node", "code": CauseCode.NOT_LOCAL},

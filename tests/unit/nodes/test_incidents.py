@@ -19,9 +19,10 @@ from userspace_proxy.facts import LastMinuteFacts
 from userspace_proxy.model.quoting import shell_word
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.incidents import incidents_of
+from userspace_proxy_kubectl.nodes.words import format_endpoint, format_incident
 
 from ..status.views import make_view
-from .views import NOW, OTHER, POD, answering, failing, untried, web
+from .views import NOW, OTHER, POD, answer_of, answering, failing, merged_of, untried, web
 
 SEEN = {"first_at": NOW - 60, "last_at": NOW - 2, "count": 4}
 WEB = "shop/web"
@@ -149,13 +150,28 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
 
 @pytest.mark.parametrize("cause", [owes_answers, not_all_to_endpoint, silent])
 def test_answers_lost_on_only_one_node_are_attributed_to_the_path_unless_dials_timed_out(cause):
-    minute = LastMinuteFacts(
-        20, refused=9, unanswered_requests=9, cause=cause(POD), is_unusual=True
-    )
+    lately = cause(POD).replace(when=When.LAST_MINUTE)
+    minute = LastMinuteFacts(20, 9, unanswered_requests=9, cause=lately, is_unusual=True)
     sick = web(answering(), last_minute=minute)
     (one,) = incidents_of([{"a": sick, "b": web(answering()), "c": web(answering())}])
-    extent = Extent.SOME if cause is silent else Extent.PATH
+    extent = Extent.TIMES if cause is silent else Extent.PATH
     assert (one.nodes, one.answered, one.extent) == (("a",), 2, extent)
+
+
+def test_a_node_is_not_blamed_for_failures_that_other_nodes_also_see():
+    """A firewall that limits connections hit one node most, and only that node was named."""
+    silence = silent(POD).replace(**SEEN)
+    minute = LastMinuteFacts(20, 1, cause=silent(POD).replace(when=When.LAST_MINUTE))
+    few, lately = silence.replace(count=2), {"last_minute": minute}
+    ways = [(silence, {}, "only node-1"), (silence, lately, "random"), (few, {}, "random")]
+    for cause, changes, words in ways:
+        answers = (
+            answer_of("node-1", web(failing(cause))),
+            answer_of("b", web(answering(), **changes)),
+        )
+        merged = merged_of(*answers)
+        assert words in format_incident(merged.incidents[0], NOW, 2)
+        assert words in format_endpoint(merged.ports[0].endpoints[0])
 
 
 @pytest.mark.parametrize(
