@@ -288,6 +288,7 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
             Level.TROUBLE,
             f"Chain {firewall.chain} may drop packets to Services on their way in: {firewall.why}",
             firewall.hint,
+            family=firewall.family,
             code=CauseCode.FIREWALL_DROPS,
             kind=f"chain {firewall.chain}",
         )
@@ -306,6 +307,7 @@ def problems_of_routes(
                 f"Programs on this node, except pods, can't dial Services ({address}): {why}",
                 "The kernel looks for a route before any rule applies: add a default route, or "
                 f"`ip {option}route add RANGE dev lo` with the range of cluster IPs",
+                family=family,
                 code=CauseCode.NOT_LISTENING,
                 kind=f"no route {address}",
             )

@@ -29,6 +29,7 @@ from .steps import (
     SOURCE,
     UNREACHED,
     clients_show,
+    firewalls_of,
     mistakes,
     node_steps,
     port_steps,
@@ -101,8 +102,7 @@ def explain(
 
 def _may_lose(ports: Sequence[PortFacts], subject: Subject) -> bool:
     """Return whether another program's chain may drop or translate packets of clients."""
-    firewalls = subject.node.firewalls if subject.node is not None else ()
-    return bool(firewalls) or any(port.doubt for port in ports)
+    return bool(firewalls_of(subject.node, ports)) or any(port.doubt for port in ports)
 
 
 def title_of(port: PortFacts) -> str:

@@ -34,6 +34,7 @@ from ..diagnosis.rules import is_silent, other_cause
 from ..facts import (
     LAST_MINUTE_S,
     EndpointFacts,
+    FirewallFacts,
     Level,
     PortFacts,
     PortState,
@@ -136,7 +137,8 @@ def _firewalls(
     Args:
         client: The address of the client that the user asked about; empty for any client.
     """
-    for one in node.firewalls:
+    firewalls = firewalls_of(node, ports)
+    for one in firewalls:
         is_passed = not client and _has_answers(ports, one.family, now)
         whom = "of other clients" if is_passed else "to Services"
         what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
@@ -144,11 +146,11 @@ def _firewalls(
     # Look at the causes, too: a port's cause may blame a chain that isn't in the node's list.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
-    known = {one.chain for one in node.firewalls}
+    known = {one.chain for one in firewalls}
     for doubt in {port.doubt.fact: port.doubt for port in ports if port.doubt}.values():
         if doubt.get("chain") not in known:
             yield PathStep(None, FIREWALL, say(doubt), remedy(doubt))
-    if not node.firewalls and not is_blamed and node.steering.name != "none":
+    if not firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
         if any(port.is_unseen for port in ports):
             unknown = "on its way in; those at forward are read once its clients get no answer"
@@ -158,6 +160,12 @@ def _firewalls(
             is_passed = all(port.state.level is Level.OK for port in ports)
             is_passed = is_passed and _has_answers(ports, "", now)
             yield PathStep(Level.OK if is_passed else None, FIREWALL, what)
+
+
+def firewalls_of(node: StatusFacts | None, ports: Sequence[PortFacts]) -> Sequence[FirewallFacts]:
+    """Return the chains that may drop packets to Service ports of these families."""
+    families = {"", *(port.family for port in ports)}
+    return [] if node is None else [one for one in node.firewalls if one.family in families]
 
 
 def _has_answers(ports: Sequence[PortFacts], family: str, now: float) -> bool:
@@ -194,7 +202,7 @@ def port_steps(
         yield _path(port, subject)
     if client:
         level, said = say_client(port, client)
-        may_drop = port.doubt or (subject.node is not None and subject.node.firewalls)
+        may_drop = port.doubt or firewalls_of(subject.node, [port])
         yield PathStep(None if may_drop and level is Level.OK else level, "client", said)
     yield _endpoints(port, subject.now)
     if port.waits.waiting and not port.state.word.waits:

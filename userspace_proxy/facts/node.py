@@ -35,6 +35,7 @@ class Problem(msgspec.Struct, frozen=True):
     port: str = ""
     """The Service port's name; empty for a problem of the node."""
     family: str = ""
+    """The family that it affects; empty for both."""
     side: str = ""
     code: CauseCode | None = None
     """The code of its cause; None without a cause."""

@@ -60,6 +60,8 @@ class NodeFinding:
     """The affected nodes, by name; empty for this tool's machine."""
     services: tuple[str, ...] = ()
     """The affected Services, by name; empty if none."""
+    family: str = ""
+    """The family of the affected Services; empty for both."""
 
 
 class OtherSetting(NamedTuple):
@@ -170,6 +172,7 @@ class _Said(NamedTuple):
     """A key by which equal findings about several nodes are merged."""
     level: Level
     cause: Cause
+    family: str = ""
 
 
 def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
@@ -179,7 +182,8 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
         found.setdefault((one.same, one.level), []).append((node, one))
     for same in found.values():
         first = same[0][1]
-        yield NodeFinding(first.level, first.cause, tuple(node for node, _ in same))
+        nodes = tuple(node for node, _ in same)
+        yield NodeFinding(first.level, first.cause, nodes, family=first.family)
 
 
 def _alone(answer: AgentAnswer) -> Iterator[_Said]:
@@ -209,7 +213,8 @@ def _problems(answer: AgentAnswer) -> Iterator[_Said]:
         return
     for problem in islice(problems_of_node(_without_source(status), status.now), _PROBLEMS_MAX):
         cause = as_read(problem.code or CauseCode(""), problem.what, "", problem.hint)
-        yield _Said(problem.kind, problem.level, cause)
+        same = problem.kind, problem.family
+        yield _Said(same, problem.level, cause, problem.family)
 
 
 def _of_source(status: StatusFacts) -> Sequence[str]:

@@ -235,14 +235,20 @@ class Merged:
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
 
     def of_service(self, service: str) -> Merged:
-        """Return the part about a Service, one of its ports (by name or number), or a namespace."""
+        """Return the part about a Service, one of its ports (by name or number), or a namespace.
+
+        Findings that affect only the other family aren't part of a Service.
+        """
+        findings = self.findings
         if "/" in service:
             ports = [port for port in self.ports if service in port.first.names]
+            families = {"", *(port.key.family for port in ports)}
+            findings = tuple(one for one in findings if one.family in families)
         else:
             ports = [port for port in self.ports if port.key.namespace == service]
         name = service.partition(":")[0]
         own = (item for item in self.ignored if name in (item.service, item.key.namespace))
-        return self.part(ports, own)
+        return replace(self.part(ports, own), findings=findings)
 
     def part(self, ports: Collection[MergedPort], ignored: Iterable[IgnoredFacts]) -> Merged:
         """Return the part with these Service ports and ignored Services."""

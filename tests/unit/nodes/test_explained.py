@@ -253,9 +253,10 @@ def test_a_node_that_shuts_down_is_named_and_not_compared_with_the_plan():
 
 def test_a_node_without_a_route_to_services_is_named_although_clients_are_served():
     late = answer("node-2", web(A, B))
-    status = msgspec.structs.replace(late.status, unrouted={"10.96.0.10": "unreachable"})
-    one = explained(nodes(answer("node-1", web(A, B)), replace(late, status=status)))
-    assert (one.level, last_part(one)[0].level) == (Level.ATTENTION, Level.ATTENTION)
+    for address, level in (("fd00::a", Level.OK), ("10.96.0.10", Level.ATTENTION)):
+        status = msgspec.structs.replace(late.status, unrouted={address: "unreachable"})
+        one = explained(nodes(answer("node-1", web(A, B)), replace(late, status=status)))
+        assert (one.level, last_part(one)[0].level) == (level, level), "of the Service's family"
     (detail,) = last_part(one)[0].details
     assert one.sentence.endswith(detail[1])
 
