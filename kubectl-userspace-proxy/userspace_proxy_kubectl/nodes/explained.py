@@ -33,6 +33,7 @@ from .endpoints import Extent, same_cause
 from .findings import NodeFinding
 from .merged import Merged, MergedPort
 from .words import (
+    format_all,
     format_endpoint,
     format_excluded,
     format_finding,
@@ -219,7 +220,7 @@ def _answers(merged: Merged) -> PathStep:
     ]
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
-        what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
+        what = f"{format_all(total)} answered" if total > 1 else "the node answered"
     level, excluded = worst(one.level for one in missing), format_excluded(merged)
     return PathStep(
         None if excluded and level is Level.OK else level,

@@ -58,7 +58,7 @@ def on_nodes(nodes: Sequence[str], total: int) -> str:
         total: The number of nodes with an answer.
     """
     if len(nodes) >= total > 1:
-        return f"on {_all(total)}"
+        return f"on {format_all(total)}"
     return f"on {listed(nodes)}{f' ({len(nodes):,} of {total:,})' if total > 1 else ''}"
 
 
@@ -77,7 +77,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     parts = list(_by_state(port, total, above))
     before = port.served_before
     served = port.proven - before
-    those = _all(total)
+    those = format_all(total)
     if total < len(merged.nodes):
         those = f"{'the one node' if total == 1 else those} that answered"
     if served:
@@ -316,10 +316,11 @@ def _or_all(nodes: Sequence[str], counts: _Counts) -> str:
 def _that_tried(counts: _Counts) -> str:
     if counts.left_out:
         return f"{plural(counts.tried, 'node')} that tried it"
-    return f"{'the one node' if counts.tried == 1 else _all(counts.tried)} that tried it"
+    return f"{'the one node' if counts.tried == 1 else format_all(counts.tried)} that tried it"
 
 
-def _all(total: int) -> str:
+def format_all(total: int) -> str:
+    """Return ``both nodes`` or ``all 120 nodes``."""
     return f"{'both' if total == 2 else f'all {total:,}'} nodes"
 
 

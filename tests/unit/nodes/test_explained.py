@@ -76,6 +76,7 @@ def test_nodes_serving_as_planned_are_confirmed():
     assert one.level is Level.OK
     assert one.sentence.endswith("served on both nodes")
     assert [step.topic for step in last_part(one)] == ["nodes", "clients", "plan"]
+    assert last_part(one)[0].what == "both nodes answered"
 
 
 def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command():
