@@ -16,13 +16,16 @@ from ..balance import SlowStart
 from ..dataplane import Waiting
 from ..facts import (
     GAUGES,
+    LAST_MINUTE_S,
     TIMES_BOUNDS_S,
     CounterTable,
     Durations,
     EndpointCounters,
     GroupCounters,
     LastMinute,
+    StreakPart,
 )
+from ..facts.counters import STREAKS
 from ..facts.last_minute import MINUTE_NAMES, MinuteCounts
 from ..model import PortKey, SocketAddress
 from ..model.node_network import Obstacle
@@ -56,6 +59,18 @@ _NONE = cast("dict[Any, Any]", MappingProxyType({}))
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class _Former(NamedTuple):
+    """A former endpoint."""
+
+    at: float
+    """When its counters were folded, in monotonic seconds; negative if it had none."""
+    streaks: Mapping[str, StreakPart]
+    """Its streaks at that time, by name; empty after a minute."""
+
+
+_UNTRIED = _Former(-LAST_MINUTE_S, {})
 
 
 @dataclass(slots=True)
@@ -121,7 +136,7 @@ class Group(CounterTable):
         self.sent_at = -1.0
         """When an endpoint was last reported to have sent bytes to a client, in monotonic seconds;
         negative if no endpoint has."""
-        self._former: tuple[SocketAddress, ...] = ()
+        self._former: dict[SocketAddress, _Former] = _NONE
         """Former endpoints, the latest one last: connections to an endpoint may outlive it."""
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
         """The ``GAUGES`` of endpoints by worker; subtracted when the worker dies."""
@@ -177,14 +192,24 @@ class Group(CounterTable):
         self._slow_start.keep(current)
         if self._slow_start.seconds:
             self._slow_start.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
-        known = dict.fromkeys((*self._former, *old.all_endpoints))
-        former = [endpoint for endpoint in known if endpoint not in current]
+        known = self._former.items()
+        former = {e: one if now - one.at < LAST_MINUTE_S else _UNTRIED for e, one in known}
+        former |= dict.fromkeys(old.all_endpoints, _UNTRIED)
+        returned = {endpoint: former.pop(endpoint) for endpoint in current.intersection(former)}
         excess = max(0, len(former) - KNOWN_MAX)
-        self._forget(former[:excess])
-        self._former = tuple(former[excess:])
+        self._forget([*former][:excess])
+        counted = dict(self.each_counters())
+        self.fold(current)
+        for endpoint in former.keys() & counted.keys():
+            if self.find_counters(endpoint) is None:
+                former[endpoint] = _Former(now, _streaks_of(counted[endpoint]))
+        self._former = dict([*former.items()][excess:])
+        for endpoint, before in returned.items():
+            # As when a Node isn't ready for a moment: they may fail as before.
+            for name, part in before.streaks.items():
+                getattr(self.counters_of(endpoint), name).add(part)
         failed_at = {each: at for each, at in self._failed_at.items() if each in current}
         self._failed_at = failed_at or _NONE
-        self.fold(current)
         return GroupUpdate(self.number, self.key, old, serving)
 
     def _forget(self, endpoints: Sequence[SocketAddress]) -> None:
@@ -355,6 +380,12 @@ class Group(CounterTable):
     def _has_answered_since(self, endpoint: SocketAddress) -> bool:
         dials = self.read_counters(endpoint).dials
         return dials.succeeded_at >= 0 and not dials.is_on
+
+
+def _streaks_of(counters: EndpointCounters) -> Mapping[str, StreakPart]:
+    """Return the streaks, by name, that had an attempt."""
+    parts = ((name, getattr(counters, name).whole()) for name in STREAKS)
+    return {name: part for name, part in parts if part != StreakPart()}
 
 
 class Totals:

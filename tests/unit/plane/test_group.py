@@ -55,6 +55,16 @@ def group():
     return group
 
 
+@pytest.mark.parametrize(("away_s", "failures"), [(59, 1), (60, 0)])
+def test_an_endpoint_that_returns_soon_is_still_known_to_fail(group, away_s, failures):
+    """A Node that wasn't ready for a second hid that its endpoints failed all clients."""
+    group.counters_of(POD_A).dials.failed(5.0)
+    group.change(Serving(()), 6.0)
+    group.change(Serving((POD_B,)), 7.0)
+    group.change(SERVING, 6.0 + away_s)
+    assert group.read_counters(POD_A).dials.part.failures == failures
+
+
 @pytest.mark.parametrize(
     ("without", "flaps"),
     [
