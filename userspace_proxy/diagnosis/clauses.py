@@ -404,10 +404,12 @@ def more_faults(count: int) -> str:
 
 
 @clause()
-def others_serve(count: int, always: bool = True) -> str:
-    """State that all other endpoints serve clients, perhaps not always."""
+def others_serve(count: int, always: bool = True, is_pinned: bool = False) -> str:
+    """State that all other endpoints serve clients, perhaps not always, or only their own."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
+    if is_pinned:
+        what += f" clients that keep to {'it' if one else 'them'} (sessionAffinity)"
     return what if always else f"{what}, but not always"
 
 

@@ -26,6 +26,7 @@ from ..facts import (
     EndpointFacts,
     HealthCheckFacts,
     PortFacts,
+    PortState,
     RejectedFacts,
     SourceFacts,
     StateFacts,
@@ -57,12 +58,13 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
             for text, clause in zip(texts, verdict.clauses, strict=True)
         ]
     )
+    # Search backwards, because the deciding clause comes last.
+    hints = (clause.hint for clause in reversed(verdict.clauses))
+    hint, code = next(filter(None, hints), ""), None
     if causes:
-        hint, code = remedy(causes[0]), causes[0].code
-    else:
-        # Search backwards, because the deciding clause comes last.
-        hints = [clause.hint for clause in reversed(verdict.clauses)]
-        hint, code = next(filter(None, hints), ""), None
+        # A limit and a slow endpoint have a remedy each.
+        more = f"{hint}. " if hint and verdict.state is PortState.AT_LIMIT else ""
+        hint, code = f"{more}{remedy(causes[0])}", causes[0].code
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
 
 

@@ -409,7 +409,10 @@ def some_fail(case: Case) -> PortVerdict | None:
         do = said.others_answered(len(others))
     else:
         lost = _others_fail(port, failing)
-        do = said.others_serve(len(others), always=not lost)
+        # Affinity doesn't keep a client at an endpoint that can't be dialled.
+        is_accepted = all(cause.code.traits.accepts for cause in case.causes)
+        is_pinned = port.affinity_timeout_s is not None and is_accepted
+        do = said.others_serve(len(others), not lost, is_pinned)
     if len(failing) > 1:
         clauses = [_how_many_fail(failing, len(case.usable)), do, *_why(failing)]
     else:

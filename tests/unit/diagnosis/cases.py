@@ -268,6 +268,8 @@ CASES = [
          said.others_serve(1), stated(REFUSED), endpoints=(READY, PAST, PAST)),
     case("one-sends-nothing", rules.some_fail, stated(NOTHING), said.others_serve(1),
          endpoints=(READY, HANGING)),
+    case("one-keeps-its-clients", rules.some_fail, stated(NOTHING),
+         said.others_serve(1, is_pinned=True), endpoints=(READY, HANGING), affinity_timeout_s=9),
     case("at-their-limit", rules.at_limit,
          said.at_limit(1, 1.0, "TCP", 100, is_pinned=False, is_silent=False), waits=Waits(1, 1.0),
          **LIMITED),

@@ -32,9 +32,10 @@ from userspace_proxy.facts import (
     RejectedFacts,
     SourceFacts,
     StateFacts,
+    Waits,
 )
 from userspace_proxy.facts.port import ClauseFacts
-from userspace_proxy.model import DataPath, Side, Taken
+from userspace_proxy.model import DataPath, Handling, Side, Taken
 
 from ..status.views import (
     NOW,
@@ -53,6 +54,7 @@ from .cases import (
     IN_KERNEL,
     OTHER_NODE,
     PAST,
+    TOO_SLOW,
     UNHEARD,
     WAITING,
 )
@@ -110,6 +112,9 @@ def test_the_deciding_clause_provides_the_remedy():
     _, verdict = decide(port)
     assert [bool(clause.hint) for clause in verdict.clauses] == [True, True]
     assert judge(port).hint == said.flaps(3, "shop", "web").hint
+    limited = {"waits": Waits(5, 4.0), "handling": Handling(max_connections=1)}
+    hint = judge(make_port(endpoints=(TOO_SLOW,), **limited)).hint
+    assert hint == f"{said.at_limit(5, 4.0, 'TCP', 1, False, False).hint}. {remedy(TOO_SLOW.cause)}"
 
 
 def test_clients_outside_the_source_ranges_are_reported_but_not_as_a_problem():

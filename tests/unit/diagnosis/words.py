@@ -92,6 +92,7 @@ SAMPLES = [
       for row in (said.no_byte_in_time, said.no_datagram_in, said.were_reset)),
     said.no_byte_in_time(3, 900, "UDP"),
     *(said.others_serve(count, always=always) for count in (1, 1234) for always in (True, False)),
+    *(said.others_serve(count, is_pinned=True) for count in (1, 2)),
     *(row(count) for count in (1, 1234)
       for row in (said.waited_in_vain, said.closed, said.further_causes, said.more_faults,
                   said.others_untried, said.others_answered)),
