@@ -42,9 +42,10 @@ _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
 )
 NO_DATAGRAM_HINT = (
-    "The endpoint may drop what it gets, answer from another address than it was asked at, or be "
-    "kept by a network policy or firewall from answering (if only large answers fail, their "
-    "fragments are dropped); endpoints that only receive (statsd, syslog) send nothing, too"
+    "The program may hang (`ss -lun` in the pod: Recv-Q grows), drop what it gets, or answer from "
+    "another address than it was asked at; a network policy, a firewall or a missing route in the "
+    "pod (`ip route`) may keep it from answering (if only large answers fail, their fragments are "
+    "dropped); endpoints that only receive (statsd, syslog) send nothing, too"
 )
 """The remedy for missing UDP answers."""
 _OTHER_PROTOCOL = f"TLS, a PROXY header (annotation {DOMAIN}proxy-protocol) or another protocol"
@@ -144,7 +145,7 @@ silent = _endpoint(
     hint="See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
     f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; if answers come by another "
     f"interface, rp_filter drops them ({_RP_FILTER}); a wrong neighbour (`ip neigh` on the pod's "
-    "node) and a lossy link (`ping {ip}`) look the same",
+    "node), a missing route in the pod (`ip route`) and a lossy link (`ping {ip}`) look the same",
     outside=_SILENT_OUTSIDE,
     to_some_nodes=_way_hint,
     at_times=f"{_SILENT_AT_TIMES}in the pod {_FULL_QUEUE}",
@@ -280,9 +281,10 @@ route_unreachable = _endpoint(
 """A route of type ``unreachable`` rejects dials."""
 
 
+_OR_ICMPV6 = "; with IPv6, a firewall that drops ICMPv6 looks the same"
 _WRONG_LINK = (
     "Other nodes reach it: see whether `ip route get {ip}` on this node shows the right link, and "
-    "whether that link works (`ip link`, `ip neigh`)"
+    f"whether that link works (`ip link`, `ip neigh`){_OR_ICMPV6}"
 )
 
 
@@ -300,8 +302,7 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     past=_no_host_words("answered"),
     hint="No pod has this address any more (then see whether kube-controller-manager, which writes "
     "EndpointSlices, runs), its interface is down, or it is on another link: compare it with those "
-    "of the pods, and look at the pod's node (`ip link`); with IPv6, a firewall that drops ICMPv6 "
-    "looks the same",
+    f"of the pods, and look at the pod's node (`ip link`){_OR_ICMPV6}",
     outside="The host of {host} is down, or has another address now: correct the EndpointSlice; a "
     "DNS name may lead to a former address",
     to_some_nodes=_WRONG_LINK,
@@ -317,7 +318,7 @@ def no_host(at: At, interface: str = "") -> str:
     about="{at}",
     past="no host answered for {gateway}, the gateway to {ip}, on {interface}",
     hint="The host with that address, often a node, is down or has left, or the route is an old "
-    "one: `ip route get {ip}` shows it",
+    f"one: `ip route get {{ip}}` shows it{_OR_ICMPV6}",
     to_some_nodes=_WRONG_LINK,
     shared=("gateway",),
 )
