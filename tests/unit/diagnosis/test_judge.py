@@ -100,12 +100,6 @@ def test_a_clause_with_a_reason_states_the_reasons_cause():
     assert state.stated == [minute.cause]
 
 
-def test_a_verdict_without_a_cause_has_the_remedy_of_its_clause():
-    minute = replace(make_port().last_minute, connections=8, flaps=3)
-    state = judge(make_port(endpoints=(READY,), last_minute=minute))
-    assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
-
-
 def test_the_deciding_clause_provides_the_remedy():
     minute = replace(make_port().last_minute, connections=8, flaps=3)
     port = make_port(endpoints=(READY,), last_minute=minute, path=IN_KERNEL)

@@ -149,7 +149,6 @@ def test_dropping_all_clients_is_reported_as_a_further_cause():
         ([0.0, 0.0], said.others_untried(2)),
         ([0.0, 1.0], said.others_serve(2)),
     ],
-    ids=["others0", "others1", "others2"],
 )
 def test_other_endpoints_count_as_serving_only_after_an_answer(answered, clause):
     others = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(answered, 2)]

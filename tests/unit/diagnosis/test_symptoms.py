@@ -1,6 +1,5 @@
 import pytest
 
-from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
     answers_flows_late,
     cuts_off,
@@ -171,10 +170,6 @@ def test_failures_that_no_present_endpoint_explains_are_attributed_to_removed_en
     assert not found(MinuteCounts(20, queued=12), *others).have_left
     port = served(LastMinuteFacts(20, unanswered=12, have_left=True))
     assert many_failed(port) == said.connections_failed(12, 20, (), said.at_former_endpoints("at"))
-
-
-def test_a_service_that_never_had_an_endpoint_has_no_removed_endpoints():
-    assert not found(MinuteCounts(0, refused=9)).have_left
 
 
 @pytest.mark.parametrize(
@@ -378,12 +373,6 @@ def test_stalled_open_flows_take_precedence_over_flows_of_the_last_minute():
     endpoint = replace(READY, stalled=2)
     port = served(LastMinuteFacts(12, unanswered=9), endpoint, stalled=2, active=4, **UDP)
     assert many_unanswered(port) == said.stalled(2, 4, "UDP", READY.address, 1, has_former=False)
-
-
-def test_clients_that_leave_early_are_not_reported_as_failed():
-    port = served(LastMinuteFacts(30, client_aborts=4), READY)
-    assert many_failed(port) == said.clients_left(4, 30)
-    assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
 
 
 def test_an_endpoint_with_late_flows_a_minute_ago_does_not_count_as_removed():

@@ -22,7 +22,6 @@ from userspace_proxy_kubectl.nodes.endpoints import (
     extent_of,
     has_tried,
     same_cause,
-    with_extent,
 )
 from userspace_proxy_kubectl.nodes.text import render_status
 
@@ -122,23 +121,6 @@ def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(
 def test_nodes_are_grouped_by_cause_regardless_of_durations(one, other, is_same):
     found = by_cause([("a", one), ("b", other)])
     assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
-
-
-@pytest.mark.parametrize(
-    ("cause", "extent", "is_reached"),
-    [
-        (silent(POD), Extent.PATH, True),
-        (refuses(POD), Extent.SOME, True),
-        (silent(POD), Extent.SOME, False),
-        (refuses(POD), Extent.ENDPOINT, False),
-        (silent(POD), Extent.ONE, False),
-    ],
-)
-def test_a_remedy_assumes_that_other_nodes_reach_an_endpoint_only_if_they_do(
-    cause, extent, is_reached
-):
-    """An endpoint that comes and goes may have been silent only while it was away."""
-    assert with_extent(cause, extent).answers_nodes is is_reached
 
 
 def test_a_cause_with_additional_facts_is_the_same_cause():

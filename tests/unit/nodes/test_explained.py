@@ -122,13 +122,6 @@ def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
     assert [text for _, text in clients.details] == texts
 
 
-def test_the_remedy_considers_that_the_endpoint_answers_other_nodes():
-    sick = answer("node-2", make_port("web", endpoints=(failing(silent(A)),)))
-    well = answer("node-1", make_port("web", endpoints=(answering(A),)))
-    (clients,) = [step for step in last_part(explained(nodes(well, sick))) if step.hint]
-    assert clients.hint == remedy(silent(A).replace(answers_nodes=True))
-
-
 def test_the_remedy_is_for_the_cause_that_the_endpoints_own_node_reports():
     causes = {"node-1": unreachable(A), "node-2": unreachable(A), "node-3": no_host(A, "cni0")}
     answers = [

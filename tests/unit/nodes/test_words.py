@@ -6,12 +6,7 @@ from userspace_proxy.facts import Level
 from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.model import DataPath, Taken
 from userspace_proxy_kubectl.nodes.findings import NodeFinding
-from userspace_proxy_kubectl.nodes.words import (
-    format_endpoint,
-    format_finding,
-    format_port,
-    on_nodes,
-)
+from userspace_proxy_kubectl.nodes.words import format_endpoint, format_finding, format_port
 
 from ..status.views import replace
 from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
@@ -26,12 +21,6 @@ def test_the_texts_about_all_nodes_match_the_recorded_page():
 def test_an_agents_text_is_truncated():
     cause = as_read(CauseCode(""), "x" * 10_000)
     assert len(format_finding(NodeFinding(Level.TROUBLE, cause))) < 500
-
-
-def test_nodes_in_a_text_are_named_or_counted():
-    many = [str(number) for number in range(2_000)]
-    assert on_nodes(many, 3_000) == "on 0, 1 and 1,998 others (2,000 of 3,000)"
-    assert on_nodes(["a"], 1) == "on a"
 
 
 def test_the_text_of_a_port_names_the_cause_of_its_neutral_mark():
