@@ -84,6 +84,8 @@ class Chain:
     steps: tuple[Step, ...] = ()
     is_read: bool = True
     """Whether the chain's rules have been read."""
+    is_newer: bool = False
+    """Whether its table was created after this proxy's nftables chains that translate."""
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"

@@ -6,11 +6,12 @@
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
 nftables steering have priority -110, before chains of docker, firewalld, iptables and kube-proxy
 (-100 and above); iptables steering uses the legacy tables' own chains, at -100. Of chains with the
-same priority, the one that was added last comes first (Linux 6.18), and the kernel doesn't show
-their order. So only a nat chain at or before this priority matters, and ordinary nodes have none
-before -100. All nat chains are evaluated at -100, so earlier filter chains see a frontend's
-address, and later filter chains the proxy port. With local steering, packets keep the frontend's
-address up to the socket: all nat chains come first, and all filter chains on the way in see it.
+same priority, the one that was added last comes first (Linux 6.18), and the kernel shows only the
+order of their tables. So only a nat chain at or before this priority matters, and ordinary nodes
+have none before -100. All nat chains are evaluated at -100, so earlier filter chains see a
+frontend's address, and later filter chains the proxy port. With local steering, packets keep the
+frontend's address up to the socket: all nat chains come first, and all filter chains on the way in
+see it.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
 that names the frontend, for all pods of this node: a firewall may legitimately deny some clients.
@@ -348,15 +349,23 @@ def explain_chain(
             return found(*_UNTRACKED)
         return None
     of = whose(lambda packet: follow(chain, chains, packet, "nat").is_certain, first)
-    # Only a chain before this proxy's chain certainly translates first: the order of chains with
-    # the same priority is unknown.
-    if of is None or chain.priority >= priority:
+    # Only a chain before this proxy's chain certainly translates first.
+    if of is None or not translates_first(chain, priority):
         return None
     does = f"translates packets to it{of}" if of else "translates it"
     if priority == NEVER:
         return found(f"{does} before packets reach this proxy", "delete that rule")
     hint = f"delete that rule, or give the chain a priority above {priority}"
     return found(f"{does} before this proxy does", hint)
+
+
+def translates_first(chain: Chain, priority: int) -> bool:
+    """Return whether a nat chain certainly comes before this proxy's chain with a priority.
+
+    The order of this proxy's legacy chains, at :data:`ALL_NAT`, among others is unknown.
+    """
+    is_first = chain.is_newer and chain.priority != ALL_NAT
+    return chain.priority < priority or (chain.priority == priority and is_first)
 
 
 def doubt_of(
@@ -379,7 +388,7 @@ def doubt_of(
         return Taken(what, hint_of_part(drop), str(chain), is_certain=False)
     outcome = _outcome(chain, chains, frontend, translation)
     is_nat = chain.kind == "nat"
-    is_tie = is_nat and chain.priority == translation.priority
+    is_tie = is_nat and not translates_first(chain, translation.priority)
     is_late = is_nat and chain.priority > translation.priority
     if outcome is None or outcome.by is None or is_late or (outcome.is_certain and not is_tie):
         return None

@@ -75,15 +75,18 @@ class NftReader:
         Chains of dormant tables are omitted, because the kernel doesn't call them.
         """
         self._sets = {}
-        dormant = {one[:2] for one in self._ruleset.tables() if one.flags & TABLE_DORMANT}
+        awake = (one for one in self._ruleset.tables() if not one.flags & TABLE_DORMANT)
+        handles = {_table(one.family, one.name): one.handle for one in awake}
+        listed = [(_table(one.family, one.table), one) for one in self._ruleset.chains()]
+        own = [handles.get(at, 0) for at, one in listed if one.kind == "nat" and self._is_own(at)]
         tables: Tables = {}
-        for found in (one for one in self._ruleset.chains() if one[:2] not in dormant):
-            family = FAMILIES.get(found.family, str(found.family))
-            table = ChainTable(family, found.table)
-            if self._is_own(table):
+        for table, found in listed:
+            if table not in handles or self._is_own(table):
                 continue
+            is_newer = bool(own) and handles[table] > max(own)
             place = found.name, found.kind, found.hook, found.priority, found.policy
-            tables.setdefault(table, {})[found.name] = Chain(table, *place, is_read=False)
+            chain = Chain(table, *place, is_read=False, is_newer=is_newer)
+            tables.setdefault(table, {})[found.name] = chain
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
@@ -153,6 +156,10 @@ class NftReader:
 
     def close(self) -> None:
         self._ruleset.close()
+
+
+def _table(family: int, name: str) -> ChainTable:
+    return ChainTable(FAMILIES.get(family, str(family)), name)
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:

@@ -323,7 +323,6 @@ ALL_PODS = "ip saddr 10.244.0.0/16"
         pytest.param(FILTER_FIRST, "ip daddr 10.96.7.1 meta mark 5 drop", PERHAPS, id="mark"),
         pytest.param(NAT, f"{ALL_PODS} {NFT_WEB} redirect to 9", OF_PODS, id="nat-of-sources"),
         pytest.param(NAT, f"{NFT_WEB} meta mark 5 redirect to 9", PERHAPS, id="nat-mark"),
-        pytest.param(NAT.replace("150", "110"), f"{NFT_WEB} redirect to 9", PERHAPS, id="tie"),
         pytest.param(NAT.replace("150", "109"), f"{NFT_WEB} redirect to 9", None, id="after"),
         pytest.param(
             NAT,
@@ -356,6 +355,18 @@ def test_a_rule_naming_a_frontend_is_reported_with_its_clients(node, hook, rule,
         assert taken.is_certain != is_doubt
         assert (expected if is_doubt else f" it{expected}") in taken.what
         assert taken.is_certain or taken.hint.endswith(LIST)
+
+
+@pytest.mark.parametrize("priority", [-110, ALL_NAT])
+@pytest.mark.parametrize("tables", [("userspace-proxy", "evil"), ("evil", "userspace-proxy")])
+def test_of_nat_chains_with_equal_priority_that_of_a_newer_table_is_first(node, tables, priority):
+    rules = f"type nat hook prerouting priority {priority}; {NFT_WEB} redirect to 9;"
+    for table in tables:
+        node.run(f"nft 'table inet {table} {{ chain pre {{ {rules} }}; }}'")
+    with closing(EarlierChains(lambda _one: Translation(priority, 36001), is_own_table)) as earlier:
+        taken = earlier.look([WEB])[WEB]
+    # The proxy's chain of priority -100 is in a legacy table.
+    assert taken.is_certain is (tables[-1] == "evil" and priority != ALL_NAT)
 
 
 LATE = "type filter hook postrouting priority 200;"

@@ -1,8 +1,8 @@
 """Parses the kernel's listings of tables, chains, sets, elements and rules.
 
 Rule 1: an expression is a name and its attributes; callers interpret them.
-Rule 2: values that the kernel itself changes (handles, counters, use counts) aren't read, so equal
-results mean an unchanged table.
+Rule 2: of chains, rules and sets, values that the kernel itself changes (handles, counters, use
+counts) aren't read, so equal results mean an unchanged table.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class ListedTable(NamedTuple):
     family: int
     name: str
     flags: int
+    handle: int
+    """The table's number; tables that are created later have greater numbers."""
 
 
 class ListedChain(NamedTuple):
@@ -148,7 +150,8 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
 def read_table(message: Message) -> ListedTable:
     """Parse a message about a table."""
     found = read_all(message.body, _HEADER_BYTES)
-    return ListedTable(message.body[0], text_in(found, TABLE), number_in(found, 2))
+    name = text_in(found, TABLE)
+    return ListedTable(message.body[0], name, number_in(found, 2), number_in(found, 4))
 
 
 @checked

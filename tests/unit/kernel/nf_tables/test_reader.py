@@ -32,9 +32,9 @@ def chain(family, *, hook=None, priority=0, policy=None):
     return reader.read_chain(Message(0xA03, 0, 1, body))
 
 
-def test_the_family_name_and_flags_of_a_table_are_parsed():
+def test_the_family_name_flags_and_handle_of_a_table_are_parsed():
     (message,) = read_messages(TABLE)
-    assert reader.read_table(message) == (1, "userspace-proxy", 0)
+    assert reader.read_table(message) == (1, "userspace-proxy", 0, 1)
 
 
 def test_the_hook_and_policy_of_a_base_chain_are_parsed():
