@@ -79,7 +79,7 @@ def explain(
     sentence = (
         _which(at if worst else _without_answer(ports, subject), ports),
         _sentence(worst, at, ports, subject, dials or {}),
-        _first(steps, FIREWALL) if is_well and _may_lose(ports, subject) else "",
+        _first(steps, FIREWALL, "but ") if is_well and _may_lose(ports, subject) else "",
         _first(steps, NOTE),
         _mistakes(steps, ports, worst, at),
         "; nothing was dialled" if UNREACHED in steps else "",
@@ -210,11 +210,11 @@ def _mistakes(
     return also(list(found.values()), stated)
 
 
-def _first(steps: Sequence[PathStep], topic: str) -> str:
+def _first(steps: Sequence[PathStep], topic: str, word: str = "") -> str:
     """Return the first neutral step of a topic as the end of the sentence, or empty."""
     found = (step.what for step in steps if step.topic == topic and step.level is None)
     what = next(found, "")
-    return f"; {what[0].lower()}{what[1:]}" if what else ""
+    return f"; {word}{what[0].lower()}{what[1:]}" if what else ""
 
 
 def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:

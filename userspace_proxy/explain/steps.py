@@ -151,7 +151,7 @@ def _firewalls(
         if doubt.get("chain") not in known:
             yield PathStep(None, FIREWALL, say(doubt), remedy(doubt))
     if not firewalls and not is_blamed and node.steering.name != "none":
-        what = "No chain of another program is known to drop packets to it"
+        what = "No chain of another program on this node is known to drop packets to it"
         if any(port.is_unseen for port in ports):
             unknown = "on its way in; those at forward are read once its clients get no answer"
             yield PathStep(None, FIREWALL, f"{what} {unknown}")

@@ -187,7 +187,7 @@ def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence
     (step,) = steps_of(explanation, "firewall")
     assert (step.level, step.what, step.hint) == (None, doubt.what, doubt.hint)
     assert steps_of(explanation, "note") == steps_of(explanation, "cause") == []
-    assert explanation.sentence.endswith(f"; {doubt.what}")
+    assert explanation.sentence.endswith(f"; but {doubt.what}")
     assert explanation.next == "nft list chain ip x pre"
     known = [FirewallFacts("ip x pre", "its policy is drop", "insert a rule")]
     again = explain(make_subject(answered(1, perhaps_taken=doubt), firewalls=known))
