@@ -39,7 +39,7 @@ from ..facts.units import plural
 from ..secrets import without_secrets
 from .chart import Chart, Sparkline, draw, make_chart
 from .history import Figures
-from .incident_words import headline, time_of_day
+from .incident_words import MAY_LOSE, headline, time_of_day
 from .markup import Affected, Parts, make_environment
 from .overview import Overview, make_overview
 from .port_rows import make_row
@@ -188,6 +188,8 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         )
     checks, minute = chosen.health_checks, history.minute()
     overview, verdict = make_overview(view.ports, history), summary.verdict
+    if doubted := sum(one.doubt is not None for one in view.ports):
+        verdict = f"{verdict} {plural(doubted, 'Service port')} {MAY_LOSE}."
     mark: Level | None = summary.level
     # Cost: ports are looked at again only if some have this state.
     is_unknown = mark is Level.OK and any(word == _UNKNOWN for word, _, _ in overview.counts)

@@ -38,7 +38,7 @@ def _by_figure(column: FigureColumn) -> _Order:
 
 
 SORTS: dict[str, _Order] = {
-    "state": lambda one, _: WORST_FIRST.index(one.state.level),
+    "state": lambda one, _: (WORST_FIRST.index(one.state.level), one.doubt is None),
     "name": lambda one, _: one.plan.key,
     "address": lambda one, _: address_in_order(one.frontends[0].address if one.frontends else ""),
     "nodes": lambda _one, _: 0,

@@ -51,7 +51,7 @@ from ..facts.units import (
 from ..model import DataPath
 from ..model.quoting import printable
 from .history import IDLE, Figures, History
-from .incident_words import cause_of, client_effects, headline, names_in_line
+from .incident_words import MAY_LOSE, cause_of, client_effects, headline, names_in_line
 from .selection import Selection, select
 from .wrapping import placed, placed_remedy
 
@@ -276,7 +276,8 @@ def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
 def _header(
     view: StatusFacts, ports: Sequence[PortFacts], facts: Sequence[str], history: History
 ) -> str:
-    words = counted_ports(len(ports), sum(one.state.level is not Level.OK for one in ports))
+    unhealthy = sum(one.state.level is not Level.OK for one in ports)
+    words = counted_ports(len(ports), unhealthy, sum(one.doubt is not None for one in ports))
     open_ = sum(one.active for one in ports)
     workers = [plural(len(view.workers), "worker")] if view.workers else []
     parts = [*facts, *workers, f"{format_count(open_)} open"]
@@ -290,10 +291,11 @@ def _header(
     return "  ".join([view.node or "this node", view.steering.name, words, ", ".join(parts)])
 
 
-def counted_ports(total: int, unhealthy: int) -> str:
-    """Return the number of Service ports, and how many of them aren't ok."""
+def counted_ports(total: int, unhealthy: int, doubted: int) -> str:
+    """Return the number of Service ports, and how many aren't ok, or have a chain in doubt."""
     count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
-    return f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
+    words = f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
+    return f"{words}, {doubted:,} {MAY_LOSE}" if doubted else words
 
 
 def _age(then: float, now: float) -> str:

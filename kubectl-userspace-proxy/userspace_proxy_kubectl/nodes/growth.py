@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from userspace_proxy.facts import WORST_FIRST
 from userspace_proxy.status.history import Figures, added
 from userspace_proxy.status.rows import FIGURES, FigureColumn
 from userspace_proxy.status.selection import address_in_order
@@ -70,7 +69,7 @@ def _by_figure(column: FigureColumn) -> Callable[[MergedPort, Rates], Any]:
 
 
 ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
-    "state": lambda one, _: (WORST_FIRST.index(one.level), -one.unhealthy),
+    "state": lambda one, _: one.rank,
     "name": lambda one, _: one.key,
     "address": lambda one, _: address_in_order(one.address),
     "nodes": lambda one, _: one.unhealthy,

@@ -159,6 +159,17 @@ class MergedPort:
         }
 
     @property
+    def is_doubted(self) -> bool:
+        """Whether it is ok, but on a node other programs' chains may take packets of clients."""
+        is_ok = self.level is Level.OK
+        return is_ok and any(one.doubt is not None for one in self.unserved.values())
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """The sort key by state, the worst first."""
+        return WORST_FIRST.index(self.level), not self.is_doubted, -self.unhealthy
+
+    @property
     def hint(self) -> str:
         """The remedy if clients fail without a cause; empty if none fail, or there is no remedy."""
         nodes = self.groups[0].nodes if self.groups else self.unserved
@@ -194,8 +205,8 @@ class Merged:
     excluded: tuple[str, ...]
     """See :class:`AllNodes`."""
     ports: tuple[MergedPort, ...]
-    """The ports: the worst first, then by number of unhealthy nodes, then by name. Summaries
-    contribute only ports that aren't ok somewhere."""
+    """The ports: the worst first, then those in doubt, then by number of unhealthy nodes, then by
+    name. Summaries contribute only ports that aren't ok somewhere."""
     healthy: int
     """The number of other Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
@@ -292,7 +303,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     total = len(all_nodes.answers)
     is_partly_known = total <= _SILENT_PART * (total - len(known))
     ports = [_merged(key, members, known, is_partly_known) for key, members in by_port.items()]
-    ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.unhealthy, one.key))
+    ports.sort(key=lambda one: (*one.rank, one.key))
     settings = other_settings_of(known)
     findings = findings_of(all_nodes, settings)
     firewalls = [fw for one in known if one.status is not None for fw in one.status.firewalls]

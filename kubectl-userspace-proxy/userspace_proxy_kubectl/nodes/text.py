@@ -174,7 +174,8 @@ def _answered(merged: Merged) -> str:
 
 
 def _header(merged: Merged) -> str:
-    words = counted_ports(len(merged.ports) + merged.healthy, merged.unhealthy)
+    doubted = sum(port.is_doubted for port in merged.ports)
+    words = counted_ports(len(merged.ports) + merged.healthy, merged.unhealthy, doubted)
     answered = [row for row in merged.rows if row.has_answer]
     counts = [f"{format_count(sum(row.sums.active for row in answered))} open"]
     if saved := sum(row.sums.saved for row in answered):

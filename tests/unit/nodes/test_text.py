@@ -11,6 +11,7 @@ from userspace_proxy.facts import (
     Waits,
 )
 from userspace_proxy.facts.processes import ProcessFacts
+from userspace_proxy.model import Taken
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
@@ -91,6 +92,18 @@ def test_the_status_text_counts_ports_omitted_by_summaries():
         lines_of(render_status(merged))[-1] == "  ✓ 9 Service ports served wherever that is known"
     )
     assert render_status(merged).level is Level.OK
+
+
+def test_ports_that_a_chain_may_take_are_counted_and_precede_other_served_ports():
+    doubt = Taken("x may drop it", "", "ip x", is_certain=False)
+    ports = web(answering()), web(answering(), name="zoo", perhaps_taken=doubt)
+    merged = merged_of(answer_of("a", *ports, web(failing(refuses(POD)), name="sick")))
+    header, *_, first, second = lines_of(render_status(merged))
+    assert (
+        "3 Service ports, 1 needs attention, 1 may lose packets to other programs' rules  "
+        in header
+    )
+    assert ("shop/zoo" in first, "shop/web" in second) == (True, True)
 
 
 def test_columns_are_omitted_on_a_narrow_terminal():

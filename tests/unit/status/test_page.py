@@ -9,7 +9,7 @@ from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, SourceFacts
-from userspace_proxy.model import DataPath, Handling
+from userspace_proxy.model import DataPath, Handling, Taken
 from userspace_proxy.status.page import (
     ENDPOINTS_SHOWN,
     HEALTH_CHECKS_SHOWN,
@@ -69,6 +69,9 @@ def test_the_heading_is_neutral_while_clients_may_be_unanswered(unanswered, mark
     assert (page.level, page.mark) == (Level.OK, mark)
     assert page.title.startswith("OK: ") is (mark is Level.OK)
     assert ("clients of 1 Service port" in page.verdict) is (mark is None)
+    doubt = Taken("x may drop it", "", "ip x", is_certain=False)
+    doubted = build(make_view(make_port(perhaps_taken=doubt, refused=unanswered)))
+    assert " 1 Service port may lose packets to other programs' rules." in doubted.verdict
     kernel = replace(make_port(refused=unanswered), path=PathView(DataPath.KERNEL))
     assert build(make_view(kernel)).mark is Level.OK
 

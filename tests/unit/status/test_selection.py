@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.causes.services import unsupported_protocol
 from userspace_proxy.facts import RejectedFacts, SourceFacts
-from userspace_proxy.model import PortKey
+from userspace_proxy.model import PortKey, Taken
 from userspace_proxy.status.history import History
 from userspace_proxy.status.selection import SORTS, Selection, part_of, row_id, select
 
@@ -47,8 +47,11 @@ def test_invalid_objects_are_shown_only_in_a_search():
     assert select(view, Selection()).rejected == ()
 
 
-def test_rows_are_sorted_by_problem_first_and_by_name_second():
+def test_rows_are_sorted_by_problem_first_then_by_doubts_about_chains_then_by_name():
     assert names() == ["cart", "kube-dns", "web"]
+    doubt = Taken("x may drop it", "", "ip x", is_certain=False)
+    view = make_view(*VIEW.ports, make_port("zoo", perhaps_taken=doubt))
+    assert [one.service for one in select(view, Selection()).ports][:2] == ["cart", "zoo"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from userspace_proxy.facts import (
     SourceFacts,
     SteeringState,
 )
-from userspace_proxy.model import DataPath, Handling, Hold
+from userspace_proxy.model import DataPath, Handling, Hold, Taken
 from userspace_proxy.status.history import History
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top
@@ -112,6 +112,14 @@ def test_before_the_first_plan_the_header_states_that_no_plan_is_applied_yet():
     view = make_view()
     view = replace(view, sync=replace(view.sync, last_done=0.0), node="")
     assert lines_of(view)[0] == "this node  nftables  0 Service ports  plan not applied yet, 0 open"
+
+
+def test_the_header_counts_ports_that_another_programs_chain_may_take():
+    doubt = Taken("x may drop it", "", "ip x", is_certain=False)
+    sick = make_port("cart", endpoints=(), reason="it has no endpoints")
+    for ports, words in (((), ""), ((sick,), ", 1 needs attention")):
+        header, *_ = lines_of(make_view(make_port(perhaps_taken=doubt), *ports))
+        assert f"{words}, 1 may lose packets to other programs' rules  " in header
 
 
 COUNTS = re.compile(r", [\d.,]+ (connections?|flows?|[kMGT]?B)\b")

@@ -21,6 +21,7 @@ from userspace_proxy.facts.units import (
     format_seconds,
     plural,
 )
+from userspace_proxy.status.incident_words import MAY_LOSE
 from userspace_proxy.status.markup import Affected, Parts
 from userspace_proxy.status.page import PORTS_A_PAGE
 from userspace_proxy.status.rows import DOTS_SHOWN, FIGURES, Row, columns_of, figures_of
@@ -240,14 +241,16 @@ def verdict(merged: Merged) -> str:
         answers = f"{answers} {excluded[0].upper()}{excluded[1:]}."
     where = " on the others" if silent else ""
     none_fails = f"{answers} No Service is known to fail{where}."
+    doubted = {port.key.of_service for port in merged.ports if port.is_doubted}
+    may_lose = f" {plural(len(doubted), 'Service')} {MAY_LOSE}." if doubted else ""
     unhealthy = merged.unhealthy_services
     if unhealthy:
         needs = "needs" if len(unhealthy) == 1 else "need"
-        return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention."
+        return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention.{may_lose}"
     unknown = {port.key.of_service for port in merged.ports if port.mark is None}
     if unknown:
         named = plural(len(unknown), "Service")
-        return f"{none_fails} Nothing shows whether all clients of {named} are answered."
+        return f"{none_fails} Nothing shows whether all clients of {named} are answered.{may_lose}"
     found = (one.nodes for one in merged.findings if one.level is Level.TROUBLE)
     if any(not silent.issuperset(nodes) for nodes in found):
         return none_fails

@@ -8,6 +8,7 @@ from tests.unit.status.views import NOW, make_ignored, make_port
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import has_headless_label
+from userspace_proxy.model import Taken
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.markup import page_of
@@ -68,6 +69,11 @@ def test_a_healthy_cluster_is_reported_without_problems():
     assert " No agent on windows-1, which the DaemonSet excludes. All" in verdict(with_others)
     some = AllNodes((*calm_cluster(20).answers[4:], sick_cluster().answers[-1]))
     assert verdict(look_at(some).merged).endswith(" are served as planned on the others.")
+    doubt = Taken("x may drop it", "", "ip x", is_certain=False)
+    for more in (), (web(failing(silent(POD)), name="a"),):
+        doubted = answer_of("a", web(answering(), perhaps_taken=doubt), *more)
+        said = verdict(look_at(AllNodes((doubted,))).merged)
+        assert said.endswith(". 1 Service may lose packets to other programs' rules.")
     behind = AllNodes((answer_of("a", web(answering()), behind=("shop/web",)),))
     assert verdict(look_at(behind).merged).endswith("No Service is known to fail.")
 
