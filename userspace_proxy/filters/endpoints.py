@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from ..kernel.interfaces import is_local
 from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.locality import PodLink
 from .chains import Chain, Tables
@@ -21,12 +22,21 @@ _ANSWERS = ", for the endpoint's answers"
 _BUT_SOME = ", but not all of them"
 
 
-def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
+def dropping_chain(
+    filters: Sequence[Followed],
+    endpoint: SocketAddress,
+    protocol: Protocol,
+    link: PodLink | None = None,
+) -> str:
     """Describe the chain that drops or translates an endpoint's packets; empty if none does.
 
     The text is a clause in which "it" is the endpoint.
+
+    Args:
+        link: The link to the endpoint, by which answers arrive, too; None if unknown.
     """
-    dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
+    to = Frontend(endpoint.ip, endpoint.port, protocol)
+    dial = FirstPacket(to, is_own=is_local(endpoint.ip), link=link, way_out=link)
     for is_drawn, besides in ((None, ""), (True, _BUT_SOME), (False, _BUT_SOME)):
         for base, chains in filters:
             if endpoint.family not in base.table.families:

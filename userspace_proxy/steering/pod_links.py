@@ -6,8 +6,12 @@ Rule 2: an object works in the network namespace of the thread that creates it.
 
 from __future__ import annotations
 
+import contextlib
+import socket
+
 from ..clocks import Clocks
 from ..errors import SteeringError
+from ..kernel.neighbours import next_hop
 from ..kernel.netlink import Events, explained, rtnetlink
 from ..kernel.netlink.sockets import NETLINK_ROUTE
 from ..kernel.node_listings import NodeListings
@@ -30,6 +34,14 @@ def read_client_links() -> tuple[PodLink, ...]:
     except SteeringError:
         return ()
     return (*find_pod_links(links, routes), *find_uplinks(links, routes))
+
+
+def read_link_to(ip: str) -> PodLink | None:
+    """Return the link to an address; None if the kernel reports no route."""
+    with contextlib.suppress(OSError):
+        if hop := next_hop(ip):
+            return PodLink(socket.if_nametoindex(hop.interface), hop.interface)
+    return None
 
 
 class PodLinks:

@@ -36,7 +36,7 @@ from .base import (
     render_targets,
 )
 from .names import is_own_table
-from .pod_links import read_client_links
+from .pod_links import read_client_links, read_link_to
 
 Ports = dict[Frontend, int]
 Affected = Mapping[Frontend, int | None]
@@ -390,7 +390,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         return await self._do(repair_and_look)
 
     def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol) -> str:
-        return dropping_chain(self._filters, endpoint, protocol)
+        return dropping_chain(self._filters, endpoint, protocol, read_link_to(endpoint.ip))
 
     async def clean_up(self) -> None:
         await self._do(lambda programmer: programmer.clean_up())

@@ -6,9 +6,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.usual import FILTER, LINKS, UPLINK, chains
+from tests.unit.filters.usual import FILTER, LINKS, POD, UPLINK, chains
 from userspace_proxy.filters.endpoints import dropping_chain, find_forward_firewalls
-from userspace_proxy.filters.frontends import EarlierChains, Translation
+from userspace_proxy.filters.frontends import EarlierChains, Followed, Translation
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.steering.names import is_own_table
 
@@ -63,6 +63,21 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
         assert "inet evil post" in dropping_chain(earlier.filters, pod_6, Protocol.TCP)
         earlier.forget()
         assert dropping_chain(earlier.filters, pod, Protocol.TCP), "as of the last look"
+
+
+@pytest.mark.parametrize(
+    ("hook", "rules", "endpoint", "expected"),
+    [
+        ("output", ["oifname cali1: drop"], WEB, " drops packets to it"),
+        ("postrouting", ["oifname eth0 tcp dport 8080: drop"], WEB, ""),
+        ("input", ["iifname cali1 tcp sport 8080: drop"], WEB, " drops its answers"),
+        ("input", ["iifname lo: accept", "drop"], SocketAddress("127.0.0.1", 80), ""),
+    ],
+)
+def test_rules_for_the_link_to_an_endpoint_are_followed(hook, rules, endpoint, expected):
+    tables = chains(hook, rules, {})[FILTER]
+    found = dropping_chain([Followed(tables[hook.upper()], tables)], endpoint, Protocol.TCP, POD)
+    assert found.partition(")")[2] == expected
 
 
 DOCKER = [

@@ -41,9 +41,10 @@ async def test_other_programs_chains_are_named_that_drop_packets_at_a_proxy_port
 ):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     node.run(
+        "ip link add cni0 type bridge; ip link set cni0 up; ip route add 10.244.0.7 dev cni0; "
         "nft 'table ip evil { "
         "chain in { type filter hook input priority 0; tcp dport 36001 drop; }; "
-        "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; }'"
+        "chain out { type filter hook output priority 0; oif cni0 drop; }; }'"
     )
     await steering.repair()
     assert steering.unsteered.keys() == {WEB}
