@@ -102,6 +102,8 @@ _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 # struct xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
 _CONNTRACK = struct.Struct("=32x16s16s76xH4x3H4xH4x")
 _STATE, _DIALLED_ADDRESS, _DIALLED_PORT = 1, 1 << 3, 1 << 9
+# XT_CONNTRACK_STATE_ALIAS, of ``-m state``, which has no effect.
+_ALIAS = 1 << 13
 # XT_CONNTRACK_STATE_INVALID, XT_CONNTRACK_STATE_BIT() and XT_CONNTRACK_STATE_DNAT.
 _XT_STATES = {
     1: "invalid",
@@ -110,6 +112,9 @@ _XT_STATES = {
     1 << 3: "new",
     1 << 7: "dnat",
 }
+# struct xt_addrtype_info_v1; a mask of route types, and XT_ADDRTYPE_INVERT_DEST.
+_ADDRTYPE = struct.Struct("=HHI")
+_INVERT_DEST = 2
 _MULTIPORT = struct.Struct("=BB15H15BB")
 # The fields of XT_MULTIPORT_SOURCE and XT_MULTIPORT_DESTINATION.
 _MULTIPORT_FIELDS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
@@ -207,6 +212,7 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
     """Yield the conditions of an xtables match."""
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
         address, mask, port, flags, inverted, bits, last_port = _CONNTRACK.unpack_from(data)
+        flags &= ~_ALIAS
         names = [name for bit, name in _XT_STATES.items() if bits & bit]
         if flags == _STATE and names:
             yield replace(states(names), is_inverted=bool(inverted & _STATE))
@@ -218,7 +224,9 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
                 is_one = last_port in (0, port)
                 yield Match(MatchField.DIALLED_PORT, (Ports(port, port),)) if is_one else Unknown()
             return
-    if name == "statistic":
+    if name == "addrtype" and len(data) == _ADDRTYPE.size:
+        yield _route_type(*_ADDRTYPE.unpack(data))
+    elif name == "statistic":
         yield Match(MatchField.DRAWN)
     elif name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         yield Match(MatchField.TRANSPARENT_SOCKET)
@@ -226,6 +234,12 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
         yield _multiport(*_MULTIPORT.unpack_from(data))
     else:
         yield Unknown()
+
+
+def _route_type(source: int, to: int, flags: int) -> Condition:
+    if source or to != 1 << x.LOCAL or flags & ~_INVERT_DEST:
+        return Unknown()
+    return Match(MatchField.TO_THIS_NODE, ("local",), bool(flags))
 
 
 def _multiport(kind: int, count: int, *fields: int) -> Condition:

@@ -54,9 +54,9 @@ def multiport(*ports, spans):
     return struct.pack("=BB15H15BB", 1, len(ports), *fields, 0)
 
 
-def conntrack(states, *, is_inverted=False):
+def conntrack(states, *, is_inverted=False, flags=1):
     """Return the match ``conntrack --ctstate`` of iptables; see xt_conntrack_mtinfo3."""
-    data = bytes(146) + struct.pack("=3H", 1, int(is_inverted), states) + bytes(10)
+    data = bytes(146) + struct.pack("=3H", flags, int(is_inverted), states) + bytes(10)
     return x.expression("match", text(1, "conntrack") + attribute(3, data))
 
 
@@ -161,6 +161,15 @@ def read_rule(*parts):
         ("…: accept", x.load(x.CT_STATE) + RANGE + ACCEPT),
         ("ct state established,related: accept", conntrack(0b110) + ACCEPT),
         ("ct state established,dnat: accept", conntrack(0b10000010) + ACCEPT),
+        ("ct state new: accept", conntrack(1 << 3, flags=0x2001) + ACCEPT),
+        *(
+            (rule, xtables("match", "addrtype", struct.pack("=HHI", *fields)) + DROP)
+            for rule, fields in (
+                ("fib daddr type local: drop", (0, 4, 0)),
+                ("fib daddr type != local: drop", (0, 4, 2)),
+                ("…: drop", (4, 4, 0)),
+            )
+        ),
         ("ct status dnat: accept", conntrack(1 << 7) + ACCEPT),
         ("ct state != established,related: accept", conntrack(0b110, is_inverted=True) + ACCEPT),
         ("ct original ip daddr 10.96.7.1/32: accept", dialled("10.96.7.1", b"\xff") + ACCEPT),

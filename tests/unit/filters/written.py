@@ -102,7 +102,10 @@ _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]
         lambda field, sign, text: [Match(MatchField(field), tuple(text.split(",")), bool(sign))],
     ),
     (r"ct status (! )?dnat", lambda sign: [Match(MatchField.TRANSLATED, ("dnat",), bool(sign))]),
-    (r"fib daddr type local()", lambda _: [Match(MatchField.TO_THIS_NODE, ("local",))]),
+    (
+        r"fib daddr type (!= )?local",
+        lambda sign: [Match(MatchField.TO_THIS_NODE, ("local",), bool(sign))],
+    ),
     (r"numgen/hash()", lambda _: [Match(MatchField.DRAWN)]),
     (r"socket transparent()", lambda _: [Match(MatchField.TRANSPARENT_SOCKET)]),
     (
