@@ -150,6 +150,9 @@ def _firewalls(
     for doubt in {port.doubt.fact: port.doubt for port in ports if port.doubt}.values():
         if doubt.get("chain") not in known:
             yield PathStep(None, FIREWALL, say(doubt), remedy(doubt))
+    for rule in node.pod_rules_of(ports):
+        yield PathStep(None, FIREWALL, rule.what, rule.hint)
+        is_blamed = True
     if not firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program on this node is known to drop packets to it"
         if any(port.is_unseen for port in ports):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from ..causes.cause import Cause, CauseCode
-from ..model import ServiceKey, Taken
+from ..model import ServiceKey, Taken, ip_of
 from ..version import format_version
 from .figures import counter, gauge
 from .port import BesideJson, Level, PortFacts, TotalsFacts
@@ -456,6 +456,16 @@ class FirewallFacts(msgspec.Struct, frozen=True):
     """The packets' family, ``IPv4`` or ``IPv6``; empty for both."""
 
 
+class PodRuleFacts(msgspec.Struct, frozen=True):
+    """A rule of another program that may drop packets to or from a pod of this node."""
+
+    ip: str = ""
+    what: str = ""
+    """The chain and the rule, as a clause."""
+    hint: str = ""
+    """The remedy."""
+
+
 class UnservedFacts(msgspec.Struct, frozen=True):
     """A status address that can't be served."""
 
@@ -581,6 +591,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """The probes for all Services with the path ``auto``; all 0 without such Services."""
     firewalls: Sequence[FirewallFacts] = ()
     """Chains of other programs that drop packets to Services."""
+    pod_rules: Sequence[PodRuleFacts] = ()
+    """The rules that name pods of this node, one for each; of a selection, for its endpoints."""
     unserved: Annotated[
         Sequence[UnservedFacts], gauge("unserved", "", "Status addresses that can't be served")
     ] = ()
@@ -711,6 +723,13 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         ]
         return part
 
+    def pod_rules_of(self, ports: Sequence[PortFacts]) -> Sequence[PodRuleFacts]:
+        """Return the rules that name endpoints of some Service ports."""
+        # Cost: nearly all nodes have no such rules.
+        known = ports if self.pod_rules else ()
+        ips = {ip_of(one.address) for port in known for one in port.endpoints}
+        return tuple(one for one in self.pod_rules if one.ip in ips)
+
     def part(
         self,
         ports: Sequence[PortFacts],
@@ -721,6 +740,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         part = msgspec.structs.replace(
             self, ports=ports, ignored=ignored, health_checks=health_checks
         )
+        part.pod_rules = self.pod_rules_of(ports)
         for name in Unencoded.__annotations__:
             setattr(part, name, getattr(self, name))
         return part

@@ -6,17 +6,18 @@ the kernel forwards ──▶ forward, postrouting ──▶ endpoint ─▶ for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from ..kernel.interfaces import is_local
-from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..policy.locality import PodLink
-from .chains import Chain, Tables
-from .following import WAY_IN, find_drop, follow
+from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step, Tables, base_chains
+from .following import FOLLOWED_MAX, WAY_IN, Drop, find_drop, follow
 from .frontends import SOURCE_NAT, Followed
-from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, judged
-from .packets import FirstPacket
+from .matches import Match, MatchField
+from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, hint_of_part, judged
+from .packets import FirstPacket, meets
 
 _ANSWERS = ", for the endpoint's answers"
 _BUT_SOME = ", but not all of them"
@@ -86,6 +87,81 @@ def find_forward_firewalls(
         return Firewall(str(base), f"{drop}{whose}", hint_of(base, ""), family)
 
     return list(judged((nft, legacy), "forward", judge))
+
+
+def find_pod_rules(nft: Tables, legacy: Tables, links: Sequence[PodLink]) -> dict[str, Taken]:
+    """Return the rules that may drop packets to or from this node's pods, by the pod's address.
+
+    These are the first rules for forwarded packets that name the address and drop, or that such a
+    rule leads to. Other nodes' dials to the pod pass them.
+
+    Args:
+        nft, legacy: See :func:`.node.find_firewalls`.
+        links: The links of the clients, and of the pods.
+    """
+    found: dict[str, Taken] = {}
+    for hook in ("prerouting", "forward"):
+        for tables in (nft, legacy):
+            for base in base_chains(tables, kind="filter", hook=hook):
+                for ip, rule in _pod_rules(base, tables[base.table], links):
+                    found.setdefault(ip, rule)
+    return found
+
+
+def _pod_rules(
+    base: Chain, chains: Chains, links: Sequence[PodLink]
+) -> Iterator[tuple[str, Taken]]:
+    pods = _named_pods(chains, links)
+    rules = sum(len(chain.steps) for chain in chains.values())
+    for ip, link in pods if len(pods) * rules * _PACKETS < FOLLOWED_MAX else ():
+        for protocol in Protocol:
+            to = FirstPacket(Frontend(ip, 0, protocol), way_out=link)
+            answer = FirstPacket(to.frontend, is_answer=True, link=link)
+            for packet, way in ((to, "to"), (answer, "from")):
+                if by := _naming_drop(base, chains, packet):
+                    drop = Drop(base, *by)
+                    what = f"chain {base} of another program may drop packets {way} {ip}: {drop}"
+                    yield ip, Taken(what, hint_of_part(drop), str(base), is_certain=False)
+
+
+def _named_pods(chains: Chains, links: Sequence[PodLink]) -> Sequence[tuple[str, PodLink]]:
+    """Return the single addresses of this node's pods that rules name, with the pods' links."""
+    steps = [step for chain in chains.values() for step in chain.steps]
+    ips = {ip for step in steps for field in _ENDS for ip in _named_ips(step, field)}
+    pods = [one for one in links if has_clients(one) and not one.is_uplink]
+    return [(ip, link) for ip in sorted(ips) for link in pods if _has(link, ip)]
+
+
+def _named_ips(step: Step, field: MatchField) -> Iterator[str]:
+    for one in step.matches:
+        if isinstance(one, Match) and one.field is field and not one.is_inverted:
+            yield from (str(n.network_address) for n in one.networks if n.num_addresses == 1)
+
+
+def _naming_drop(
+    chain: Chain, chains: Chains, packet: FirstPacket, depth: int = 0, *, is_named: bool = False
+) -> tuple[Chain, Step] | None:
+    """Return the first rule that may drop a packet and names its pod, or is led to by its name."""
+    field = MatchField.SOURCE if packet.is_answer else MatchField.DESTINATION
+    for step in chain.steps:
+        if (met := meets(step.matches, packet)) is False:
+            continue
+        names = is_named or packet.frontend.ip in _named_ips(step, field)
+        if step.verdict in DROPS and names:
+            return chain, step
+        if step.verdict in LEADS and depth < DEPTH_MAX and step.target in chains:
+            to = chains[step.target]
+            if by := _naming_drop(to, chains, packet, depth + 1, is_named=names):
+                return by
+        elif met and step.verdict in _LAST:
+            return None
+    return None
+
+
+_LAST = (RuleVerdict.ACCEPT, RuleVerdict.RETURN, *DROPS)
+_ENDS = (MatchField.SOURCE, MatchField.DESTINATION)
+# The number of packets that are followed for each pod.
+_PACKETS = 4
 
 
 def _has(link: PodLink, ip: str) -> bool:

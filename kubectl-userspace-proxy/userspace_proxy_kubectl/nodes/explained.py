@@ -20,9 +20,10 @@ from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
 from userspace_proxy.explain.sentence import title_of
-from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, NAMES_LENGTH, SOURCE
+from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, FIREWALL, NAMES_LENGTH, SOURCE
 from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, PortState, worst
 from userspace_proxy.facts.units import plural
+from userspace_proxy.model import ip_of
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.plan.digest import FORM
 from userspace_proxy.status.incident_words import names_in_line
@@ -69,7 +70,8 @@ def with_nodes(
     served = [_served(port, merged, invocation) for port in merged.ports]
     if late or merged.silent:
         served = [replace(one, level=None) if one.level is Level.OK else one for one in served]
-    steps = (_answers(merged), *served, *_of_several(merged), *behind)
+    rules = tuple(_pod_rules(merged))
+    steps = (_answers(merged), *served, *_of_several(merged), *rules, *behind)
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
@@ -82,9 +84,8 @@ def with_nodes(
         sentence = _sentence(merged, explanation, port)
         if port is not None:
             next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
-    sentence = "; ".join(
-        (sentence, *late, *_silence(merged), *map(format_finding, _of_all(merged)))
-    )
+    found = (*_silence(merged), *map(format_finding, _of_all(merged)))
+    sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
     ports = {title_of(port.first): port for port in merged.ports}
     planned = (_proved(part, ports.get(part.title)) for part in explanation.parts)
     return replace(
@@ -265,6 +266,13 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
             yield PathStep(None, "cause", f"{what}: {names}")
         elif one.cause.row in (node_silent, path_fails):
             yield PathStep(None, "cause", what, remedy(one.cause))
+
+
+def _pod_rules(merged: Merged) -> Iterator[PathStep]:
+    """Yield a step for each rule on a pod's node that may drop packets of its failing endpoint."""
+    failing = {ip_of(e.address): None for p in merged.ports for e in p.endpoints if e.failing}
+    for node, rule in filter(None, map(merged.pod_rules.get, failing)):
+        yield PathStep(None, FIREWALL, f"on {node}, {rule.what}", rule.hint)
 
 
 def _cause(port: MergedPort) -> Cause | None:

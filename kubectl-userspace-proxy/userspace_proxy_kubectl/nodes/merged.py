@@ -26,6 +26,7 @@ from userspace_proxy.facts import (
     FrontendFacts,
     IgnoredFacts,
     Level,
+    PodRuleFacts,
     PortFacts,
     PortState,
     StateFacts,
@@ -216,6 +217,8 @@ class Merged:
     level: Level
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
+    pod_rules: Mapping[str, tuple[str, PodRuleFacts]]
+    """By address of a pod, its node and the rule there that may drop its packets."""
     ignored: tuple[IgnoredFacts, ...] = ()
     """The Services and ports that nodes ignore by design, sorted by name; summaries omit them."""
     namespace: str = ""
@@ -329,6 +332,12 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         rows=rows_of(all_nodes, findings, incidents, settings, before),
         level=worst(levels),
         runs={one.node: AgentRun(s.started, s.now) for one in known if (s := one.status)},
+        pod_rules={
+            rule.ip: (one.node, rule)
+            for one in known
+            if one.status is not None
+            for rule in one.status.pod_rules
+        },
         ignored=tuple(ignored[key] for key in sorted(ignored)),
     )
 

@@ -29,7 +29,14 @@ from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
-from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, RejectedFacts, SteeringState
+from userspace_proxy.facts import (
+    LAST_MINUTE_S,
+    FirewallFacts,
+    Level,
+    PodRuleFacts,
+    RejectedFacts,
+    SteeringState,
+)
 from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.model import DataPath, Failure, IPFamily, Protocol, Side, Taken
 
@@ -178,6 +185,12 @@ def test_no_firewall_step_exists_if_a_chain_is_blamed_or_steering_is_none(steeri
     subject = make_subject(make(), steering=SteeringState(steering))
     steps = steps_of(explain(subject), "firewall")
     assert [step.level for step in steps] == [None] * shown
+
+
+def test_a_rule_that_names_an_endpoint_of_the_service_has_a_neutral_step():
+    rules = [PodRuleFacts(ip, f"x may drop {ip}", "look") for ip in ("10.244.1.7", "10.244.1.9")]
+    (step,) = steps_of(explain(make_subject(answered(1), pod_rules=rules)), "firewall")
+    assert (step.level, step.what, step.hint) == (None, "x may drop 10.244.1.7", "look")
 
 
 def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence():

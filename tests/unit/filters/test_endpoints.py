@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from tests.unit.filters.usual import FILTER, LINKS, POD, UPLINK, chains
-from userspace_proxy.filters.endpoints import dropping_chain, find_forward_firewalls
+from userspace_proxy.filters.endpoints import dropping_chain, find_forward_firewalls, find_pod_rules
 from userspace_proxy.filters.frontends import EarlierChains, Followed, Translation
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.steering.names import is_own_table
@@ -176,3 +176,25 @@ def test_forwarded_packets_skip_chains_of_another_family():
     six = SocketAddress("fd00::1", 8080)
     tables = chains("forward", [], {}, "drop")
     assert find_forward_firewalls(tables, {}, six, Protocol.TCP, [UPLINK]) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "others", "expected"),
+    [
+        pytest.param(["ip daddr 10.244.1.1 ip saddr 192.0.2.7: reject"], {}, "to", id="client"),
+        pytest.param(["ip saddr 10.244.1.1 udp sport 53: drop"], {}, "from", id="answers"),
+        pytest.param(["ip daddr 10.244.1.1: jump x"], {"x": ["…: drop"]}, "to", id="policy"),
+        pytest.param(["…: jump x"], {"x": ["ip daddr 10.244.1.1: drop"]}, "to", id="jump"),
+        pytest.param(["ip daddr 10.244.1.1: accept", "drop"], {}, None, id="accepted"),
+        pytest.param(["accept", "ip daddr 10.244.1.1: drop"], {}, None, id="accepted-before"),
+        pytest.param(["ip daddr 10.244.0.0/16 …: drop"], {}, None, id="network"),
+        pytest.param(["ip daddr != 10.244.1.1: drop"], {}, None, id="others"),
+        pytest.param(["ip daddr 172.17.0.2: drop"], {}, None, id="docker"),
+        pytest.param(["ip daddr 10.244.9.1: drop"], {}, None, id="another-nodes-pod"),
+    ],
+)
+def test_rules_that_name_a_pod_and_may_drop_its_packets_are_found(rules, others, expected):
+    for tables in (({}, chains("forward", rules, others)), (chains("forward", rules, others), {})):
+        found = find_pod_rules(*tables, LINKS)
+        assert [*found] == (["10.244.1.1"] if expected else [])
+        assert all(f"packets {expected} 10.244.1.1: " in one.what for one in found.values())

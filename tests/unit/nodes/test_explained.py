@@ -16,8 +16,9 @@ from userspace_proxy.causes.say import command, kubectl_words, remedy
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.explain.steps import SOURCE
-from userspace_proxy.facts import Level
+from userspace_proxy.facts import Level, PodRuleFacts
 from userspace_proxy.facts.node import PlanFacts
+from userspace_proxy.model import ip_of
 from userspace_proxy.plan.digest import FORM
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.agent_causes import no_agent
@@ -120,6 +121,18 @@ def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
     (clients,) = [step for step in last_part(explained(all_nodes)) if step.topic == "clients"]
     texts = [f"{format_endpoint(merged.endpoints[0])}{end}", format_endpoint(merged.endpoints[1])]
     assert [text for _, text in clients.details] == texts
+
+
+def test_a_rule_on_its_node_that_may_drop_a_failing_endpoints_packets_is_named():
+    rule = PodRuleFacts(ip_of(A), "chain inet policy f may drop packets to it", "change it")
+    well, sick = answer("node-1", web(A)), answer("node-2", web(A, refusing=(A,)))
+    status = msgspec.structs.replace(well.status, pod_rules=[rule])
+    ruled = replace(well, status=status)
+    one = explained(nodes(ruled, sick))
+    (step,) = [step for step in last_part(one) if step.topic == "firewall"]
+    assert (step.level, step.what, step.hint) == (None, f"on node-1, {rule.what}", rule.hint)
+    assert one.sentence.endswith(f"; {step.what}")
+    assert "policy f" not in str(explained(nodes(ruled, well)))
 
 
 def test_the_remedy_is_for_the_cause_that_the_endpoints_own_node_reports():

@@ -13,8 +13,8 @@ from functools import partial
 
 from ...clocks import Clocks
 from ...errors import SteeringError
-from ...facts import FirewallFacts, StatusFacts
-from ...filters.endpoints import find_forward_firewalls
+from ...facts import FirewallFacts, PodRuleFacts, StatusFacts
+from ...filters.endpoints import find_forward_firewalls, find_pod_rules
 from ...filters.following import WAY_IN
 from ...filters.kube_proxy import find_kube_proxy
 from ...filters.node import Firewall, find_firewalls
@@ -68,6 +68,7 @@ class FirewallWatch(Component):
         self._latest_s = self._nat_s = 0.0
         self._pacing = Pacing(_SHARE, longest_s=LOOK_EVERY_S)
         self._kube_proxy: tuple[str, ...] = ()
+        self._pod_rules: Mapping[str, Taken] = {}
         self._thread = OneThread("firewalls")
         self._condition = LoggedCondition[Firewall](
             _log,
@@ -87,6 +88,9 @@ class FirewallWatch(Component):
         ]
         facts.dropped = _by_family(self._condition.now)
         facts.kube_proxy = self._kube_proxy
+        facts.pod_rules = [
+            PodRuleFacts(ip, one.what, one.hint) for ip, one in self._pod_rules.items()
+        ]
 
     async def run(self) -> None:
         """Read the rules now, after each change of nftables and every minute, until cancelled."""
@@ -117,11 +121,12 @@ class FirewallWatch(Component):
     def _find(self) -> list[Firewall]:
         now = Clocks.monotonic()
         has_nat = self._is_sole and now >= self._nat_s
-        kernel = _read(partial(self._read, *WAY_IN, has_nat=has_nat))
+        kernel = _read(partial(self._read, *WAY_IN, "forward", has_nat=has_nat))
         if has_nat:
             self._nat_s = now + _NAT_EVERY_S
             self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
         tables = kernel.nft, kernel.legacy_filter
+        self._pod_rules = find_pod_rules(*tables, kernel.clients)
         return find_firewalls(*tables, *self._steering, kernel.clients)
 
     async def close(self) -> None:

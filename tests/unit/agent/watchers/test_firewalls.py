@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.unit.filters.usual import POD
 from tests.unit.filters.written import nft
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch, read_forward_rules
 from userspace_proxy.facts import StatusFacts
@@ -80,6 +81,14 @@ async def test_what_drops_packets_to_all_services_is_shown_by_family(watch, kern
         "chain inet evil in of another program drops packets to Services: rule numgen/hash drop, "
         "for some packets"
     )
+
+
+async def test_rules_that_name_pods_are_shown(watch, kernel):
+    forward = Chain(EVIL, "f", "filter", "forward", steps=(nft("drop", "ip daddr 10.244.1.1"),))
+    kernel.view = KernelView({EVIL: {"f": forward}}, clients=(POD,))
+    await watch.look()
+    (rule,) = shown(watch).pod_rules
+    assert (rule.ip, "inet evil f" in rule.what, bool(rule.hint)) == ("10.244.1.1", True, True)
 
 
 async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
