@@ -18,11 +18,8 @@ ALL = nft("translate")
 @pytest.mark.parametrize(
     ("steps", "others", "expected"),
     [
-        pytest.param([TO_WEB], {}, True, id="named"),
         pytest.param([nft("translate", f"{NAMED} …")], {}, False, id="not-followed"),
-        pytest.param([nft("vmap", "…")], {}, False, id="verdict-not-followed"),
         pytest.param([nft("accept", NAMED), ALL], {}, False, id="accepted-before"),
-        pytest.param([nft("accept"), TO_WEB], {}, False, id="everything-is-accepted-before"),
         pytest.param([nft("accept", "…"), TO_WEB], {}, False, id="some-are-accepted-before"),
         pytest.param([nft("accept", "udp dport 80"), ALL], {}, True, id="others-are-accepted"),
         pytest.param([nft("return", NAMED), ALL], {}, False, id="left-before"),
@@ -45,20 +42,6 @@ def test_a_rule_for_local_addresses_certainly_matches_only_node_ports():
     base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
     assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_certain
     assert follow(base, {}, FirstPacket(WEB), "nat").is_certain is False
-
-
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        pytest.param([nft("notrack", NAMED)], True, id="named"),
-        pytest.param([nft("drop", NAMED), nft("notrack")], False, id="dropped-before"),
-        pytest.param([nft("vmap", "…"), nft("notrack")], False, id="looked-up-before"),
-        pytest.param([TO_WEB], False, id="does-something-else"),
-    ],
-)
-def test_a_notrack_rule_is_certain_only_if_all_packets_reach_it(rules, expected):
-    base = Chain(EVIL, "raw", "filter", "prerouting", -300, steps=tuple(rules))
-    assert follow(base, {}, FirstPacket(WEB), "untracked").is_certain is expected
 
 
 HALF = ["…: return", "drop"]

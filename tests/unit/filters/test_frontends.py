@@ -51,13 +51,8 @@ FILTER_FIRST = "type filter hook prerouting priority -150;"
         pytest.param(EVIL, ("nat", "prerouting", -150), True, id="before"),
         pytest.param(EVIL, ("nat", "prerouting", -109), False, id="after"),
         pytest.param(EVIL, ("nat", "output", -110), True, id="beside"),
-        pytest.param(ChainTable("ip", "nat"), ("nat", "prerouting", -100), False, id="docker"),
-        pytest.param(
-            ChainTable("inet", "firewalld"), ("nat", "prerouting", -90), False, id="firewalld"
-        ),
         pytest.param(EVIL, ("nat", "postrouting", -150), False, id="masquerades"),
         pytest.param(EVIL, ("filter", "prerouting", -300), True, id="raw"),
-        pytest.param(EVIL, ("filter", "prerouting", -101), True, id="filters-just-before"),
         pytest.param(EVIL, ("filter", "input", -300), True, id="input"),
         pytest.param(EVIL, ("filter", "forward", -300), False, id="forward"),
         pytest.param(EVIL, ("filter", "output", -300), False, id="output"),
@@ -83,7 +78,6 @@ UNDER_POLICY = replace(RAW, policy="drop")
         pytest.param(UNDER_POLICY, [], True, id="policy"),
         pytest.param(RAW, [nft("drop", "ct state new")], False, id="state-before-tracking"),
         pytest.param(replace(RAW, priority=-150), [nft("drop", "ct state new")], True, id="state"),
-        pytest.param(replace(RAW, hook="input"), [nft("drop", "ct state new")], True, id="input"),
     ],
 )
 def test_packets_are_reported_as_dropped_only_if_certain(chain, steps, expected):
@@ -113,7 +107,6 @@ def test_a_chain_affects_only_the_family_of_its_table(node, family, expected):
     [
         pytest.param(RAW, [DROPS_WEB], 1000, True, id="drops"),
         pytest.param(RAW, [nft("drop", "…"), nft("accept")], 1, False, id="drops-for-some"),
-        pytest.param(RAW, [nft("drop", "ct state invalid")], 1, False, id="drops-no-first-one"),
         pytest.param(RAW, [nft("notrack", NAMED)], 1, True, id="does-not-track"),
         pytest.param(UNDER_POLICY, [], 1000, True, id="policy"),
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
@@ -133,11 +126,9 @@ OTHERS_ONLY = ", except those of this node's own programs"
     ("hook", "rules", "besides"),
     [
         pytest.param("input", ["drop: tcp dport 36001"], OWN_TOO, id="proxy-port"),
-        pytest.param("input", ["drop: tcp dport 22,36001"], OWN_TOO, id="among-others"),
         pytest.param("input", ["drop: ct original ip daddr 10.96.7.1/32"], OWN_TOO, id="dialled"),
         pytest.param("input", ["drop: tcp dport 80"], None, id="port-that-is-translated"),
         pytest.param("input", ["drop: ip daddr 10.96.7.1/32"], None, id="address-that-is"),
-        pytest.param("input", ["drop: ct state invalid", "drop: …"], None, id="some"),
         pytest.param("input", ["accept: ct status dnat", "drop"], None, id="as-firewalld"),
         pytest.param("input", ["accept: tcp dport 22,80", "drop"], OWN_TOO, id="other-ports"),
         pytest.param("input", ["accept: iif lo", "drop"], OTHERS_ONLY, id="open-for-own"),
@@ -209,24 +200,6 @@ def test_a_chains_hook_determines_the_port_of_first_packets(translation, hook, p
 
 
 LIST = "as `nft list chain ip evil pre` shows"
-
-
-@pytest.mark.parametrize(
-    ("priority", "condition", "is_taken"),
-    [
-        pytest.param(-111, NAMED, True, id="before"),
-        pytest.param(-110, NAMED, False, id="equal"),
-        pytest.param(-111, "udp dport 80", False, id="not-translated"),
-    ],
-)
-def test_only_a_certain_translation_before_the_proxys_chain_intercepts_packets(
-    priority, condition, is_taken
-):
-    step = nft("translate", condition)
-    chain = Chain(EVIL, "pre", "nat", "prerouting", priority, steps=(step,))
-    cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
-    assert (cause is not None) == is_taken
-    assert " translates it before this proxy does" in str(cause) or not is_taken
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from userspace_proxy.policy.locality import PodLink
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
-HERE = "fib daddr type local tcp dport 30080"
 
 
 def meets(text, packet):
@@ -25,23 +24,15 @@ def meets(text, packet):
         pytest.param("ip daddr 10.96.7.1/32 tcp dport 80", WEB, True, id="its-address"),
         pytest.param("ip daddr 10.96.0.0/12", WEB, True, id="its-range"),
         pytest.param("ip6 daddr fd00:96::/108", WEB_6, True, id="its-range-6"),
-        pytest.param("ip daddr 10.96.7.1/32 …", WEB, None, id="its-address-for-some"),
         pytest.param("tcp dport 80-90", WEB, True, id="its-port"),
         pytest.param("th dport 80", WEB, True, id="its-port-of-any-protocol"),
-        pytest.param("ct state new", WEB, True, id="new-connections"),
-        pytest.param("… tcp dport 80", WEB, None, id="its-port-for-some"),
         pytest.param("…", WEB, None, id="not-understood"),
         pytest.param("… udp dport 80", WEB, False, id="looked-up-for-another-protocol"),
-        pytest.param("ct state established", WEB, False, id="open-connections"),
         pytest.param("ip daddr 10.96.7.2/32", WEB, False, id="another-address"),
         pytest.param("ip daddr 10.96.0.0/12 ip daddr 10.97.0.0/16", WEB, False, id="not-both"),
         pytest.param("ip daddr 0.0.0.0/0", WEB_6, False, id="another-family"),
         pytest.param("meta nfproto ipv4", WEB_6, False, id="another-family-in-words"),
-        pytest.param(HERE, NODE_PORT, True, id="this-node"),
-        pytest.param("fib daddr type local tcp dport 80", WEB, False, id="not-this-node"),
         pytest.param("udp dport 80", WEB, False, id="another-protocol"),
-        pytest.param("meta l4proto udp", WEB, False, id="another-protocol-without-port"),
-        pytest.param("tcp dport 81", WEB, False, id="another-port"),
     ],
 )
 def test_a_condition_matches_all_or_some_or_no_clients(condition, frontend, expected):
@@ -53,23 +44,16 @@ def test_a_condition_matches_all_or_some_or_no_clients(condition, frontend, expe
     [
         pytest.param("tcp dport 80", True, False, id="its-port"),
         pytest.param("tcp dport 36001", False, True, id="the-proxy-port"),
-        pytest.param("tcp dport 22,80", True, False, id="its-port-of-several"),
-        pytest.param("tcp dport 22,36001", False, True, id="the-proxy-port-of-several"),
         pytest.param("tcp dport 22,36000-36999", False, True, id="the-proxy-ports-range"),
         pytest.param("meta l4proto 1,58", False, False, id="other-protocols"),
         pytest.param("meta l4proto tcp,udp th dport 80", True, False, id="both-protocols"),
-        pytest.param("udp dport 22,80", False, False, id="ports-of-another-protocol"),
         pytest.param("ip daddr 10.96.7.1/32", True, None, id="its-address"),
         pytest.param("ip daddr 192.0.2.7/32", False, None, id="maybe-the-nodes-address"),
-        pytest.param("ip daddr 192.0.2.7/32,10.96.7.1/32", True, None, id="its-address-of-several"),
-        pytest.param("ip daddr 192.0.2.7/32,10.96.0.0/16", True, None, id="a-range-of-several"),
         pytest.param("ip daddr 192.0.2.7/32,0.0.0.0/0", True, True, id="all-of-several"),
         pytest.param(
             "ct original ip daddr 10.96.7.2/32,10.96.7.1/32", True, True, id="dialled-of-several"
         ),
-        pytest.param("ip daddr 0.0.0.0/0", True, True, id="all-addresses"),
         pytest.param("ip6 daddr ::1/128", False, False, id="address-of-another-family"),
-        pytest.param("ct original ip daddr 10.96.7.1/32", True, True, id="what-was-dialled"),
         pytest.param("ct original ip daddr 10.96.7.2/32", False, False, id="what-others-dial"),
         pytest.param("ct original proto-dst 80", True, True, id="the-port-that-was-dialled"),
         pytest.param("ct original proto-dst 36001", False, False, id="a-port-that-others-dial"),
@@ -79,7 +63,6 @@ def test_a_condition_matches_all_or_some_or_no_clients(condition, frontend, expe
         pytest.param("ct state established,dnat", False, True, id="open-or-translated"),
         pytest.param("ct state new,established", True, True, id="new-or-open"),
         pytest.param("iif lo", False, False, id="from-this-node"),
-        pytest.param("ct original ip daddr 10.96.7.1/32 …", None, None, id="for-some"),
     ],
 )
 def test_a_translated_packet_has_the_proxy_port_and_a_node_address(condition, before, after):
@@ -92,7 +75,6 @@ def test_a_translated_packet_has_the_proxy_port_and_a_node_address(condition, be
     [
         pytest.param("tcp flags 2 != 0", True, True, id="syn-among-others"),
         pytest.param("tcp flags 23 == 2", True, False, id="syn-alone"),
-        pytest.param("tcp flags 3 == 3", False, False, id="syn-and-fin"),
         pytest.param("tcp flags 16 != 0", False, True, id="ack"),
     ],
 )
@@ -107,14 +89,11 @@ def test_the_first_packet_of_tcp_matches_only_conditions_on_a_syn(condition, fir
     [
         pytest.param("ip saddr 10.96.7.1/32", True, id="from-it"),
         pytest.param("ip saddr 10.96.7.2/32", False, id="from-another"),
-        pytest.param("ip saddr != 10.96.7.2/32", True, id="not-from-another"),
         pytest.param("ip daddr 192.0.2.7/32", None, id="to-some-address"),
         pytest.param("tcp dport 22,80", False, id="to-a-server"),
         pytest.param("tcp dport 22,30000-40000", None, id="maybe-to-it"),
         pytest.param("udp dport 40000", False, id="of-another-protocol"),
         pytest.param("tcp sport 22,80", True, id="from-its-port"),
-        pytest.param("th sport 8000-9000", False, id="from-another-port"),
-        pytest.param("udp sport 80", False, id="from-a-port-of-another-protocol"),
         pytest.param("ct state established,related", True, id="of-open-connections"),
         pytest.param("ct state new", False, id="of-new-ones"),
         pytest.param("ct original ip daddr 10.96.7.1/32", True, id="of-those-to-it"),
@@ -128,11 +107,6 @@ def test_a_reply_goes_from_the_dialled_address_to_an_unprivileged_port(condition
 def test_a_drawn_packet_meets_conditions_on_random_numbers():
     for drawn in (None, True, False):
         assert meets("numgen/hash tcp dport 80", FirstPacket(WEB, is_drawn=drawn)) is drawn
-
-
-def test_a_condition_on_the_client_port_may_match():
-    assert meets("tcp sport 80", FirstPacket(WEB)) is None
-    assert meets("udp sport 80", FirstPacket(WEB)) is False
 
 
 def test_a_condition_on_the_state_may_match_before_connection_tracking():
@@ -155,16 +129,12 @@ BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/6
         pytest.param("iifname cni", False, id="another-link"),
         pytest.param("iifname != cni*", False, id="other-links"),
         pytest.param("iif 4", True, id="number"),
-        pytest.param("iif != 5", True, id="other-numbers"),
         pytest.param("iif lo", False, id="loopback"),
         pytest.param("ip saddr 10.244.0.0/16", True, id="all-sources"),
         pytest.param("ip saddr 10.1.0.0/16,10.244.2.0/23", True, id="all-sources-of-a-list"),
         pytest.param("ip saddr 10.244.2.7/32", None, id="one-source"),
-        pytest.param("ip saddr != 10.244.2.7/32", None, id="other-sources"),
-        pytest.param("ip saddr 10.9.0.0/16", False, id="no-source"),
         pytest.param("ip saddr != 10.9.0.0/16", True, id="not-among-others"),
         pytest.param("ip6 saddr fd00:2::/64", False, id="of-another-family"),
-        pytest.param("iifname cni0 …", None, id="and-something-else"),
     ],
 )
 def test_a_pods_source_address_follows_from_its_link(condition, expected):
@@ -196,8 +166,6 @@ def test_packets_of_local_programs_arrive_through_loopback():
         pytest.param("ct state invalid", False, id="invalid"),
         pytest.param("ct state established,related", False, id="open-connections"),
         pytest.param("ct state established,new", True, id="new-ones"),
-        pytest.param("ct state established,dnat", True, id="translated"),
-        pytest.param("tcp dport 80", True, id="a-port"),
         pytest.param("ip saddr 192.0.2.1/32", False, id="some-clients"),
         pytest.param("iifname eth1 tcp dport 80", False, id="by-an-interface"),
         pytest.param("iif lo", True, id="own-programs"),
@@ -246,7 +214,6 @@ def test_a_forwarded_packet_has_the_endpoints_address_and_both_interfaces(condit
         pytest.param("tcp dport 80", None, id="a-port"),
         pytest.param("ip saddr 10.0.0.0/8", False, id="some-clients"),
         pytest.param("ip saddr 0.0.0.0/0", True, id="all-clients"),
-        pytest.param("iifname eth0", None, id="a-link"),
     ],
 )
 def test_a_packet_of_any_frontend_certainly_matches_only_general_conditions(condition, expected):

@@ -52,11 +52,6 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
     )
 
 
-def test_chains_of_the_proxys_own_tables_are_skipped(node, reader):
-    node.run("nft 'table inet userspace-proxy-canary { chain input { drop; }; }'")
-    assert reader.chains() == {}
-
-
 def test_chains_of_a_dormant_table_are_skipped(node, reader):
     node.run(f"{FIREWALL}; nft 'add table inet firewall {{ flags dormant; }}'")
     assert list(reader.chains()) == [ChainTable("ip", "other")]
@@ -68,27 +63,6 @@ def test_a_removed_chain_has_no_rules(node, reader):
     assert reader.with_steps(chain).steps == (nft("drop"),)
     node.run("nft delete chain inet firewall unused")
     assert reader.with_steps(chain).steps == ()
-
-
-def test_the_elements_of_anonymous_sets_are_read(node, reader):
-    node.run(
-        "nft 'table inet firewall { set ports { type inet_service; elements = { 22 }; }; "
-        "chain zone { }; chain input { "
-        "tcp dport { 22, 80-90 } ct state vmap { established : accept, new : jump zone }; "
-        "meta l4proto { tcp, udp } th dport 53 accept; "
-        "tcp dport @ports accept; tcp dport != { 22, 80 } drop; }; }'"
-    )
-    chain = reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
-    assert sorted(chain.steps[:2]) == [
-        nft("accept", "tcp dport 22,80-90 ct state established"),
-        nft("jump zone", "tcp dport 22,80-90 ct state new"),
-    ]
-    assert chain.steps[2] in (
-        nft("accept", "meta l4proto tcp,udp th dport 53"),
-        nft("accept", "meta l4proto udp,tcp th dport 53"),
-    )
-    assert chain.steps[3] == nft("accept", "tcp dport 22")
-    assert chain.steps[4] in (nft("drop", "tcp dport != 22,80"), nft("drop", "tcp dport != 80,22"))
 
 
 NAMED = """nft '
@@ -278,10 +252,8 @@ def test_addresses_of_a_set_become_networks_with_or_without_ports():
     ("condition", "expected"),
     [
         ("ip daddr . th dport @__set0", "…"),
-        ("ct state . meta l4proto @__set0", "…"),
         ("tcp dport @__set0", "meta l4proto tcp …"),
         ("ct state @__set0", "…"),
-        ("meta l4proto @__set0", "…"),
         ("ip saddr @__set0", "…"),
         ("ip saddr != @__set0", "…"),
     ],

@@ -165,7 +165,6 @@ def read_rule(*parts):
         *(
             (rule, xtables("match", "addrtype", struct.pack("=HHI", *fields)) + DROP)
             for rule, fields in (
-                ("fib daddr type local: drop", (0, 4, 0)),
                 ("fib daddr type != local: drop", (0, 4, 2)),
                 ("…: drop", (4, 4, 0)),
             )
@@ -191,11 +190,8 @@ def read_rule(*parts):
         ("numgen/hash: drop", HASH_OF_SOURCE + x._compare(bytes(4), x.AT_LEAST) + DROP),
         ("numgen/hash: drop", HASH_OF_SOURCE + x.expression("byteorder") + RANGE + DROP),
         ("numgen/hash: drop", xtables("match", "statistic", bytes(24)) + DROP),
-        ("…: accept", x.within(x.CT_STATE, 1, 2) + ACCEPT),
         ("udp dport 53: accept", x.UDP + x.match(x.DPORT, 53) + ACCEPT),
-        ("th dport 1-2: accept", x.within(x.DPORT, 1, 2) + ACCEPT),
         ("tcp sport 80: accept", x.TCP + x.match(x.SPORT, 80) + ACCEPT),
-        ("th sport 1-2: accept", x.within(x.SPORT, 1, 2) + ACCEPT),
         (
             "meta nfproto ipv4 ip daddr 10.96.0.0/12: translate",
             x.IPV4 + x.match_network("10.96.0.0/12") + x.redirect(),
@@ -206,7 +202,6 @@ def read_rule(*parts):
             x.in_set((x.L4PROTO, x.DPORT), "ports") + NEW + ACCEPT,
         ),
         ("…: accept", LIMIT + ACCEPT),
-        ("…: accept", x.expression("connlimit") + ACCEPT),
         ("tcp flags 2 != 0: accept", x.match(TCP_FLAGS, 0, mask=2, op=x.NOT_EQUAL) + ACCEPT),
         ("tcp flags 255 == 2: accept", x.match(TCP_FLAGS, 2) + ACCEPT),
         ("translate", x.expression("nat", number(1, 1) + number(2, 2))),
