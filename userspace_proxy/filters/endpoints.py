@@ -29,7 +29,7 @@ def dropping_chain(
     protocol: Protocol,
     link: PodLink | None = None,
 ) -> str:
-    """Describe the chain that drops or translates an endpoint's packets; empty if none does.
+    """Describe the chain that takes an endpoint's packets; empty if none certainly does.
 
     The text is a clause in which "it" is the endpoint.
 
@@ -47,8 +47,9 @@ def dropping_chain(
             packets = f"{'its answers' if is_in else 'packets to it'}{besides}"
             if base.kind == "nat" and follow(base, chains, packet, "nat").is_certain:
                 return f"{base.described} translates {packets}"
-            if base.kind != "nat" and find_drop(base, chains, packet):
-                return f"{base.described} drops {packets}"
+            if base.kind != "nat" and (drop := find_drop(base, chains, packet)):
+                is_reject = drop.rule is not None and drop.rule.verdict is RuleVerdict.REJECT
+                return f"{base.described} {'rejects' if is_reject else 'drops'} {packets}"
     return ""
 
 

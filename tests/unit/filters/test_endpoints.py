@@ -68,7 +68,7 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
 @pytest.mark.parametrize(
     ("hook", "rules", "endpoint", "expected"),
     [
-        ("output", ["oifname cali1: drop"], WEB, " drops packets to it"),
+        ("output", ["oifname cali1: reject"], WEB, " rejects packets to it"),
         ("postrouting", ["oifname eth0 tcp dport 8080: drop"], WEB, ""),
         ("input", ["iifname cali1 tcp sport 8080: drop"], WEB, " drops its answers"),
         ("input", ["iifname lo: accept", "drop"], SocketAddress("127.0.0.1", 80), ""),
