@@ -136,7 +136,6 @@ class LegacyProgrammer(NatProgrammer):
         self._filter = LegacyTable(FILTER, self._tables, small_edits, names)
         self._layout = NatChains(version)
         self._released: ReleasedPorts[tuple[Protocol, int]] = ReleasedPorts()
-        self._infos: tuple[bytes, ...] = ()
         self._repairs = 0
 
     @cached_property
@@ -195,7 +194,8 @@ class LegacyProgrammer(NatProgrammer):
         if (
             self._repairs % FULL_COMPARISON_EVERY == 0
             or self._address.has_changed()
-            or self._read_infos() != self._infos
+            or self._nat.has_changed()
+            or self._filter.has_changed()
         ):
             self._nat.forget()
             self._filter.forget()
@@ -207,7 +207,6 @@ class LegacyProgrammer(NatProgrammer):
         with self._released.end_round() as ended:
             if ended:
                 self._put_guard()
-                self._infos = (*self._infos[:1], self._filter.info())
         return drifted
 
     def _lay_out(self) -> None:
@@ -235,7 +234,6 @@ class LegacyProgrammer(NatProgrammer):
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
         # From here on, the new rules are applied, even if a later step fails.
         self._note_affected(difference)
-        self._infos = self._read_infos()
         self._forget_stale()
         return drifted + difference.count
 
@@ -271,9 +269,6 @@ class LegacyProgrammer(NatProgrammer):
             is_ipv6=self._version == 6,
             checks_sockets=self.checks_sockets,
         )
-
-    def _read_infos(self) -> tuple[bytes, ...]:
-        return self._nat.info(), self._filter.info()
 
 
 def _rules(ports: Affected) -> list[NatRule]:

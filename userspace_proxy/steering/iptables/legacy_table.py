@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -76,6 +77,10 @@ class LegacyTable:
     def info(self) -> bytes:
         return self._tables.info(self.name)
 
+    def has_changed(self) -> bool:
+        """Return whether the last write failed, or another program may have written since."""
+        return self._in_force is None or self.info() != self._info
+
     def read(self) -> dict[str, Lines]:
         """Return all chains; names of other proxies' chains are put in brackets."""
         return parse_table(self._tables.save(self.name), self._names.known)
@@ -98,13 +103,13 @@ class LegacyTable:
             SteeringError: The kernel refused the edits, or the xtables lock is held; the old state
                 is unchanged.
         """
-        try:
-            difference = self._put(chains, jumps)
+        edits = self._edits_since(chains, jumps)
+        self.forget()
+        difference = self._put(edits, chains, jumps)
+        # The change is applied, even if the table can't be read now.
+        with suppress(SteeringError):
             self._info = self.info()
-        except SteeringError:
-            self.forget()
-            raise
-        self._in_force, self._jumps = chains, jumps
+            self._in_force, self._jumps = chains, jumps
         return difference
 
     def remove_all(self) -> None:
@@ -118,11 +123,12 @@ class LegacyTable:
             with xtables_lock() as lock:
                 self._write_compared(_removal, lock)
 
-    def _put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
+    def _put(
+        self, edits: list[str] | None, chains: Chains, jumps: Sequence[BuiltInJump]
+    ) -> TableDifference:
         def compare_all(contents: Chains) -> TableDifference:
             return compare(contents, chains, jumps, self._overtaken)
 
-        edits = self._edits_since(chains, jumps)
         if edits is None and not (difference := compare_all(self.read())):
             return difference
         if edits is not None and not edits:

@@ -36,9 +36,12 @@ class Memory:
         self.number = 0
         self.writers: list[str] = []
         self.refusal = ""
+        self.unreadable_after = 0
         self.before_write = lambda: None
 
     def info(self, _table):
+        if 0 < self.unreadable_after <= self.number:
+            raise SteeringError("out of memory")
         return str(self.number).encode()
 
     def save(self, _table):
@@ -176,6 +179,15 @@ def test_a_change_from_a_known_state_does_not_read_the_table(kernel, nat):
     assert nat.put({PRE: (WEB,), OUT: ()}, NAT_JUMPS) == TableDifference()
     assert kernel.writers == ["restore", "python-iptables"]
     assert lines(kernel) == IN_FORCE | {OUT: ()}
+
+
+def test_a_change_is_applied_even_if_the_table_cannot_be_read_after_it(kernel, nat):
+    kernel.unreadable_after = 1
+    assert nat.put(CHAINS, NAT_JUMPS).count == 4
+    kernel.unreadable_after = 0
+    assert nat.has_changed()
+    assert not nat.put(CHAINS, NAT_JUMPS)
+    assert not nat.has_changed()
 
 
 def test_many_edits_use_iptables_restore(kernel, nat):
