@@ -18,7 +18,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..errors import ListenError
+from ..errors import ListenError, ShortageError
 from ..kernel.listening_sockets import (
     cannot_listen,
     family_of,
@@ -78,6 +78,7 @@ class ListeningSockets:
         workers: Iterable[int],
         transparent: bool = False,
         admits: Sequence[str] | None = None,
+        by_client: bool = False,
         inherited: Iterable[socket.socket | None] = (),
     ) -> None:
         self._protocol = protocol
@@ -86,7 +87,7 @@ class ListeningSockets:
         self._inherited = tuple(inherited)
         self.workers = tuple(workers)
         """Indexes of the serving workers, even while the listener refuses."""
-        self._by_client = False
+        self._by_client = by_client
         self._admits = admits
         self.socks: tuple[socket.socket, ...] = ()
         """One socket per worker; empty from :meth:`leave` to :meth:`serve`, and once closed."""
@@ -106,7 +107,7 @@ class ListeningSockets:
         """Make the kernel choose a client's socket by the client's address, or at random.
 
         Raises:
-            OSError: The kernel lacks the option to choose by the address.
+            ShortageError: The kernel can't choose by the address.
         """
         if by_client != self._by_client:
             self._by_client = by_client
@@ -159,11 +160,11 @@ class ListeningSockets:
         if self._protocol is Protocol.TCP:
             try:
                 listen_again(self.socks, self.at)
+                self._choose()
             except ListenError:
                 # Clients would wait on a socket that listens, but from which no worker accepts.
                 self.refuse()
                 raise
-            self._choose()
             return
         if not self.socks:
             self._open()
@@ -213,6 +214,9 @@ class ListeningSockets:
                 socks[place] = sock
                 self.socks += (sock,)
             self.socks = tuple(filter(None, socks))
+            # Replace port 0 by the port that the kernel chose.
+            self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
+            self._choose()
         except BaseException:
             # The socket that reserves a refusing UDP port stays open.
             self._stop_listening(keeps_port=False)
@@ -223,9 +227,6 @@ class ListeningSockets:
                 if inherited is not None and inherited not in self.socks:
                     inherited.close()
             self._inherited = ()
-        # Replace port 0 by the port that the kernel chose.
-        self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
-        self._choose()
 
     def _open_one(self, at: SocketAddress, *, is_shared: bool) -> socket.socket:
         return wrapped(
@@ -277,10 +278,18 @@ class ListeningSockets:
         if len(self.socks) < 2:
             return
         sock = self.socks[0]
-        if self._by_client:
-            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.socks))
-        else:
+        if not self._by_client:
             reuseport.choose_by_chance(sock)
+            return
+        try:
+            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.socks))
+        except OSError as exc:
+            self._by_client = False
+            raise ShortageError(
+                f"cannot apply session affinity at {self.at}/{self._protocol}",
+                cause=exc.strerror or str(exc),
+                hint="run with --workers=1",
+            ) from exc
 
 
 def _gets_nothing(sock: socket.socket) -> bool:

@@ -235,15 +235,16 @@ class Listeners:
                 transparent=wanted.transparent,
                 workers=workers,
                 admits=group.serving.admits,
+                by_client=group.serving.affinity_timeout_s is not None,
                 inherited=self._inherit(wanted.protocol, at, group.serving),
             )
         else:
             sockets = old.sockets
+            sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
             sockets.admit(group.serving.admits)
             if not group.serving.is_refusing:
                 # The old listener may have refused clients, so let its sockets serve again.
                 sockets.serve()
-        sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
         self._numbers += 1
         listener = Listener(key, self._numbers, group, wanted.protocol, sockets)
         if old is not None:

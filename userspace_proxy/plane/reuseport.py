@@ -34,7 +34,7 @@ def choose_by_chance(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
     except OSError as exc:
-        if exc.errno not in (errno.ENOENT, errno.EINVAL):
+        if exc.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOPROTOOPT):
             raise
 
 

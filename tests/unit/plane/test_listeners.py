@@ -12,9 +12,10 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
+from userspace_proxy.kernel import classic_bpf
 from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane import Wanted
+from userspace_proxy.plane import Wanted, reuseport
 from userspace_proxy.plane.group import Group
 from userspace_proxy.plane.listener import RESERVE, ListeningSockets
 from userspace_proxy.plane.listeners import Listeners
@@ -347,6 +348,21 @@ def test_only_stricter_source_ranges_apply_before_workers_receive_a_change(
     monkeypatch.setattr(ListeningSockets, "admit", lambda _socks, ranges: admitted.append(ranges))
     workers.listeners.prepare(group, after, wanted)
     assert admitted == applied
+
+
+@BOTH
+def test_without_the_kernels_choice_of_sockets_no_client_is_served_with_affinity(
+    workers, protocol, monkeypatch
+):
+    group, wanted, listener = workers.open(protocol, POD_A)
+    monkeypatch.setattr(classic_bpf, "SO_ATTACH_REUSEPORT_CBPF", 999)
+    monkeypatch.setattr(reuseport, "SO_DETACH_REUSEPORT_BPF", 999)
+    wanted["new"] = Wanted(protocol, (ANY,))
+    for _ in range(2):
+        answer = workers.serve(group, wanted, POD_A, affinity_timeout_s=60)
+        assert {error.cause for error in answer.errors.values()} == {"Protocol not available"}
+        assert (answer.errors.keys(), listener.is_serving) == (wanted.keys(), False)
+    assert workers.serve(group, wanted, POD_A).errors == {}
 
 
 def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
