@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
@@ -12,7 +13,12 @@ from pathlib import Path
 
 from userspace_proxy.cli.admin import AdminAddress
 from userspace_proxy.clocks import Clocks
-from userspace_proxy.errors import ListenError, SandboxError, UserspaceProxyError
+from userspace_proxy.errors import (
+    ListenError,
+    SandboxError,
+    UserspaceProxyError,
+    shortage_hint,
+)
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from ..sandbox import Pod, Sandbox
@@ -41,24 +47,18 @@ def page_socket(port: int | None) -> socket.socket:
         port: The port on 127.0.0.1; None for 10249 or, if that is in use, any free port.
 
     Raises:
-        ListenError: The given port isn't available.
+        ListenError: The port isn't available.
     """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for candidate in (PAGE_PORT, 0) if port is None else (port,):
-        try:
-            sock.bind(("127.0.0.1", candidate))
-            sock.listen(128)
-        except OSError as exc:
-            if port is not None:
-                sock.close()
-                raise ListenError(
-                    f"cannot listen on 127.0.0.1:{port}: {exc.strerror}",
-                    hint="choose another with --port=N, or --port=0 for any free one",
-                ) from exc
-            continue
-        break
-    return sock
+    try:
+        return socket.create_server(("127.0.0.1", PAGE_PORT if port is None else port), backlog=128)
+    except OSError as exc:
+        if port is None:
+            return page_socket(0)
+        raise ListenError(
+            f"cannot listen on 127.0.0.1:{port}: {os.strerror(exc.errno or 0)}",
+            hint=shortage_hint(exc.errno)
+            or "choose another with --port=N, or --port=0 for any free one",
+        ) from exc
 
 
 def page_socket_in(pod: Pod) -> socket.socket:

@@ -168,15 +168,13 @@ class Namespace:
             sysctls: Settings, such as ``net/ipv4/ip_forward=1``.
 
         Raises:
-            SandboxError: The kernel refused a change; the remaining changes weren't applied.
+            SandboxError: The kernel refused a change; the remaining changes weren't applied. Or
+                they took too long.
         """
         text = list(lines)
-        done = subprocess.run(
-            [*self.prefix, "sh", "-c", CONFIGURE, "sh", *sysctls],
+        done = self.run(
+            ["sh", "-c", CONFIGURE, "sh", *sysctls],
             input="".join(f"{line}\n" for line in text),
-            capture_output=True,
-            timeout=RUN_TIMEOUT_S,
-            encoding="utf-8",
             env=os.environ | {"PATH": tool_path()},
             check=False,
         )

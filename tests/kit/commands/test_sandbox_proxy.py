@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.processes import started
 from userspace_proxy.errors import ListenError, SandboxError
 from userspace_proxy_testing.commands.sandbox_proxy import (
@@ -28,6 +29,11 @@ def test_a_port_in_use_is_an_error():
 def test_the_default_port_falls_back_to_any_free_port():
     with page_socket(None) as first, page_socket(None) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
+    with (
+        descriptors_left(0),
+        pytest.raises(ListenError, match=r"127\.0\.0\.1:0: Too many open files"),
+    ):
+        page_socket(None)
 
 
 def test_last_line_returns_the_last_log_line_or_reports_an_empty_log(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,7 +23,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from userspace_proxy import status
-from userspace_proxy.errors import ListenError
+from userspace_proxy.errors import ListenError, shortage_hint
 from userspace_proxy.facts.units import capitalised
 from userspace_proxy.loops import close_server
 from userspace_proxy.status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
@@ -102,7 +103,7 @@ class Dashboard:
         Raises:
             ListenError: The port isn't available.
         """
-        sock = _open_socket(port)
+        sock = _open_socket(*((port,) if port else (USUAL_PORT, 0)))
         entry = Entry(sock.getsockname()[1], is_named=_IS_NAMED)
         middleware = Middleware(loopback_only=True, one_request=False, own_host=entry.host)
         self._runner = make_runner(middleware, self._routes())
@@ -219,14 +220,14 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
 
 
-def _open_socket(port: int) -> socket.socket:
+def _open_socket(port: int, *others: int) -> socket.socket:
     try:
-        return socket.create_server((HOST, port or USUAL_PORT), backlog=MAX_CONNECTIONS)
+        return socket.create_server((HOST, port), backlog=MAX_CONNECTIONS)
     except OSError as exc:
-        if not port and exc.errno in (errno.EADDRINUSE, errno.EACCES):
-            return socket.create_server((HOST, 0), backlog=MAX_CONNECTIONS)
-        why = exc.strerror or str(exc)
+        if others and exc.errno in (errno.EADDRINUSE, errno.EACCES):
+            return _open_socket(*others)
         raise ListenError(
-            f"cannot serve the dashboard on {HOST}:{port or USUAL_PORT}: {why}",
-            hint="choose another port with --port, or none for any free one",
+            f"cannot serve the dashboard on {HOST}:{port}: {os.strerror(exc.errno or 0)}",
+            hint=shortage_hint(exc.errno)
+            or "choose another port with --port, or none for any free one",
         ) from exc

@@ -5,6 +5,7 @@ import socket
 import pytest
 from aiohttp import ClientPayloadError
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.errors import ListenError
 from userspace_proxy_kubectl.nodes.dashboard.look import incident_link, node_link, service_link
 from userspace_proxy_kubectl.nodes.dashboard.server import USUAL_PORT, Dashboard
@@ -133,8 +134,10 @@ async def test_the_default_port_is_used_if_free():
         with socket.create_server(("127.0.0.1", 0)) as sock:
             port = sock.getsockname()[1]
             third = Dashboard(live_of(sick_cluster()))
-            with pytest.raises(ListenError, match=f"127.0.0.1:{port}: Address already in use"):
+            with pytest.raises(ListenError, match=f"1:{port}: Address already in use .choose"):
                 await third.serve(port)
+        with descriptors_left(0), pytest.raises(ListenError, match="out of descriptors"):
+            await third.serve()
     finally:
         await first.close()
         await second.close()
