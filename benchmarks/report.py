@@ -176,15 +176,11 @@ def _has(samples: Samples, key: str) -> bool:
 def _rates(samples: Samples) -> str:
     def cell(load: str, way: str) -> str:
         metric = LOADS[load].rate
-        if note := samples.note(load, way):
-            return note
-        rate, ratio = (
-            samples.median(load, way, metric),
-            samples.ratio(load, metric, way, base_of(load)),
-        )
+        ratio = samples.ratio(load, metric, way, base_of(load))
         errors = sum(samples.values(load, way, "errors").values())
         beside = f" ({ratio:.2f})" if ratio else ""
-        return f"{_figure(rate, metric)}{beside}{f', {errors:,.0f} errors' if errors else ''}"
+        beside += f", {errors:,.0f} errors" if errors else ""
+        return f"{_cell(samples, load, way, metric)}{beside}"
 
     return _by_way(samples, MAIN, HEADS, cell)
 
@@ -232,13 +228,8 @@ def _memory(samples: Samples) -> str:
     ]
     rows = []
     for way in (way for way in WAYS if way in samples.ways(many)):
-        note = samples.note(many, way)
-        cells = [
-            "" if note and load == many else _figure(samples.median(load, way, metric), metric)
-            for _, load, metric in columns
-        ]
-        if note:
-            cells[1] = note
+        cells = [_figure(samples.median(load, way, metric), metric) for _, load, metric in columns]
+        cells[1] = _cell(samples, many, way, "bytes_each")
         rows.append([WAYS[way].label, *cells])
     return table(("", *(head for head, _, _ in columns)), rows, others=RIGHT)
 
@@ -327,10 +318,8 @@ def _load_table(load: Load, samples: Samples) -> str:
     head = ["", unit, f"to Go's {unit}", *(METRICS[m].head for m in load.metrics[1:])]
     rows = []
     for key in (key for key in WAYS if key in samples.ways(load.key)):
-        if note := samples.note(load.key, key):
-            rows.append([WAYS[key].label, note, *[""] * (len(head) - 2)])
-            continue
-        rate, *others = (_figure(samples.median(load.key, key, m), m) for m in load.metrics)
+        rate = _cell(samples, load.key, key, load.rate)
+        others = [_figure(samples.median(load.key, key, m), m) for m in load.metrics[1:]]
         ratio = samples.ratio(load.key, load.rate, key, "go")
         rows.append([WAYS[key].label, rate, f"{ratio:,.2f}" if ratio else "–", *others])
     title = f"{load.short[:1].upper()}{load.short[1:]}"
@@ -383,7 +372,11 @@ def _tables_by_figure(samples: Samples, loads: Sequence[str], figures: Mapping[s
 
 
 def _cell(samples: Samples, load: str, way: str, metric: str) -> str:
-    return samples.note(load, way) or _figure(samples.median(load, way, metric), metric)
+    """Return a median, and why rounds lack a value, if any does."""
+    value, note = samples.median(load, way, metric), samples.note(load, way)
+    if value is None:
+        return note or _figure(value, metric)
+    return f"{_figure(value, metric)}{f' ({note})' if note else ''}"
 
 
 def _figure(value: float | None, metric: str) -> str:

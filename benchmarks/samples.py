@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from userspace_proxy.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -93,6 +95,14 @@ class Samples:
 
 
 def load_samples(path: Path) -> Samples:
-    """Read a file that :meth:`Samples.save` wrote."""
-    document = json.loads(path.read_text())
-    return Samples((Sample(**sample) for sample in document["samples"]), document["machine"])
+    """Read a file that :meth:`Samples.save` wrote.
+
+    Raises:
+        InputError: There is no such file, or another program wrote it.
+    """
+    try:
+        document = json.loads(path.read_text())
+        return Samples((Sample(**sample) for sample in document["samples"]), document["machine"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it contains no samples"
+        raise InputError(f"cannot render {path}: {why}", hint="give a file of --raw") from exc
