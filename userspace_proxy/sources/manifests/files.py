@@ -30,6 +30,7 @@ UNSETTLED_LOOKS_MAX = 200
 """After this many checks, over ten seconds, a file that keeps changing is read anyway."""
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
+_NO_TARGET = "it is a link to a file that doesn't exist (restore that file, or remove the link)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 # The flag for opening a file without blocking. Windows, where `explain` also reads manifests, has
 # neither this flag nor pipes in folders.
@@ -196,7 +197,8 @@ class FileWatch:
                 except OSError as exc:
                     # A file that was just removed isn't a problem, but a dangling link is.
                     if entry.path in links:
-                        problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
+                        why = _NO_TARGET if exc.errno == errno.ENOENT else exc.strerror
+                        problems[entry.path] = f"{entry.path}: cannot read: {why}"
                     continue
                 if stat.S_ISREG(status.st_mode):
                     found[entry.path] = _fingerprint(status)

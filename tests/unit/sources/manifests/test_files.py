@@ -191,10 +191,13 @@ def test_a_pipe_replacing_a_file_before_the_read_does_not_block(folder):
         files._read_file(str(folder / "pipe.yaml"))
 
 
-def test_a_dangling_link_is_reported(folder, watch):
-    (folder / "cart.yaml").symlink_to("nowhere")
-    problem = f"{folder}/cart.yaml: cannot read: No such file or directory"
-    assert watch.look() == Look(problems={str(folder / "cart.yaml"): problem})
+@pytest.mark.parametrize("name", ["cart.yaml", "web.yaml"])
+def test_a_dangling_link_is_reported_and_a_file_that_it_replaces_is_kept(folder, watch, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("nowhere")
+    problem = f"{folder}/{name}: cannot read: it is a link to a file that doesn't exist (restore "
+    problems = {str(folder / name): f"{problem}that file, or remove the link)"}
+    assert [watch.look() for _ in range(3)] == [Look(problems=problems)] * 3
 
 
 def test_an_oversized_file_is_reported_and_other_files_are_read(folder, watch):
