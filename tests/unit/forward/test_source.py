@@ -161,10 +161,9 @@ async def test_after_an_api_server_outage_services_are_forwarded_again_at_the_sa
         assert await ask(address) == b"web-1"
 
 
-async def test_an_unusable_api_server_url_ends_a_forwarding_proxy():
-    source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
-    async with Proxy(source=source, options=source.options()) as proxy:
-        assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
+def test_an_unusable_api_server_url_is_an_error():
+    with pytest.raises(SourceError, match=r"ftp://example.invalid: it is not an http\(s\) URL"):
+        ForwardSource(kubeconfig="", master="ftp://example.invalid")
 
 
 @pytest.mark.parametrize("right", ["create pods/portforward", "list endpointslices"])

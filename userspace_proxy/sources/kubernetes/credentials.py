@@ -265,9 +265,9 @@ class Credentials:
         Raises:
             SourceError: The kubeconfig or ``--master`` can't be used, or no server is named.
         """
+        if self._master:
+            _check_master(self._master)
         if self._kubeconfig:
-            if self._master:
-                _check_master(self._master)
             self._checked = read_kubeconfig(self._kubeconfig, server=self._master)
 
     async def load(self, now: float) -> None:
@@ -361,7 +361,6 @@ class Credentials:
                 state.set_cluster(self._checked)
                 proxy_url = self._checked.cluster.proxy_url, self._checked.cluster.proxy_place
             elif self._master:
-                _check_master(self._master)
                 state.configuration.host = server_url(self._master)
             else:
                 self._load_service_account(state.configuration)

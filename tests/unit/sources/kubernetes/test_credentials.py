@@ -71,9 +71,9 @@ async def test_with_only_a_master_url_no_credentials_are_sent():
     assert (credentials.location, await shown_by(credentials)) == (URL, None)
 
 
-async def test_an_invalid_master_url_is_an_error():
+def test_an_invalid_master_url_is_an_error():
     with pytest.raises(SourceError, match=r"cannot use --master ftp://a: it is not an http"):
-        await loaded(master="ftp://a")
+        Credentials(master="ftp://a").check()
 
 
 async def test_a_pod_uses_its_service_account(account):
