@@ -124,12 +124,15 @@ class OneServiceReader:
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
         """Read Services and slices of this name in all namespaces, if both lists are permitted."""
-        others: list[bytes] = []
+        services: list[bytes] = []
+        slices: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}
-        if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:
+        if await self._ask(SERVICES, SERVICES.path, name, services.extend) is not None:
             return
-        if await self._ask(SLICES, SLICES.path, named, self._slices.list_items) is None:
-            self._services.list_items(others)
+        # A slice whose Service isn't read would be reported as one without a Service.
+        if await self._ask(SLICES, SLICES.path, named, slices.extend) is None:
+            self._services.list_items(services)
+            self._slices.list_items(slices)
 
     async def _pods(
         self, key: ServiceKey, selector: tuple[tuple[str, str], ...]

@@ -137,7 +137,7 @@ def slices(
     Args:
         with_headless: Include slices of headless Services, and host names, which only DNS and
             port-forwards use.
-        with_pods: Include the names of endpoints' pods.
+        with_pods: Note endpoints whose target can't be a pod, which port-forwards need.
         pods: Receives the slices instead of the store.
     """
 
@@ -175,7 +175,8 @@ def resources_of(
 ) -> list[Resource]:
     """Return a source's resources: Services, slices and, for endpoints from Pods, Pods.
 
-    Args: with_headless, with_pods: As for :func:`slices`.
+    Args:
+        with_headless, with_pods: As for :func:`slices`.
         pods: Receives all objects, and puts them into the store; None to read no Pods.
     """
     if pods is None:
@@ -186,7 +187,7 @@ def resources_of(
             put=lambda _, wire: pods.put_service(read_service(wire), read_selection(wire)),
             delete=lambda _, key: pods.delete_service(ServiceKey(*key)),
         ),
-        slices(with_headless=with_headless, pods=pods),
+        slices(with_headless=with_headless, with_pods=with_pods, pods=pods),
         Resource(
             kind="Pod",
             name="pods",

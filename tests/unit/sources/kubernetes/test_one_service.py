@@ -61,11 +61,17 @@ async def test_a_slice_of_another_namespaces_service_is_not_a_candidate(api):
     assert not (await read(api)).snapshot.orphans
 
 
-async def test_a_service_is_read_even_if_slices_of_other_namespaces_are_forbidden(api):
+@pytest.mark.parametrize("after", [2, 3])
+async def test_a_service_is_read_even_if_slices_of_other_namespaces_are_forbidden(
+    api, after, monkeypatch
+):
+    answer = api._list
+    monkeypatch.setattr(api, "_list", lambda kind, query: answer(kind, {"limit": "1", **query}))
     api.put(service())
-    api.put(elsewhere(endpoint_slice("10.244.0.2")))
-    # The first two requests list the namespace, the third lists all namespaces.
-    api.refuse("endpointslices", 403, times=1, after=2)
+    for namespace in ("other", "third"):
+        api.put(elsewhere(endpoint_slice("10.244.0.2"), namespace))
+    # The first two requests list the namespace, the third and fourth list all namespaces.
+    api.refuse("endpointslices", 403, times=1, after=after)
     one = await read(api)
     assert WEB in one.snapshot.services
     assert not one.snapshot.orphans

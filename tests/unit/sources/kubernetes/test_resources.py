@@ -161,16 +161,18 @@ def test_endpoints_of_slices_with_the_headless_label_are_read_only_on_request(
     assert (read.is_headless, len(read.endpoints)) == (True, count)
 
 
-def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(store):
-    pods = PodEndpoints(store, with_headless=False)
-    services, slices_, _ = resources_of(with_headless=False, pods=pods)
+@pytest.mark.parametrize("full", [False, True])
+def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(store, full):
+    pods = PodEndpoints(store, with_headless=full)
+    services, slices_, _ = resources_of(with_headless=full, with_pods=full, pods=pods)
     put(ResourceCache(services, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
+    item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": ".."}
     put(ResourceCache(slices_, store), raw(item))
     pods.settle()
     (read,) = store.snapshot().services[WEB].slices
-    assert read.is_headless
+    assert (read.is_headless, len(read.notes)) == (True, full)
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
