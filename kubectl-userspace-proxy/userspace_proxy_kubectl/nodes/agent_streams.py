@@ -25,7 +25,7 @@ SILENT_S = 10.0
 """The maximum silence in seconds of an agent that sends every second, before it counts as gone."""
 OTHERS_S = 300.0
 """Seconds between lists of all Nodes; pods are watched, and the Node of a stream that has ended is
-listed after each try."""
+listed after each try, and once its agent is gone."""
 
 
 class Following:
@@ -73,10 +73,17 @@ class Following:
             if wanted.get(node) != to:
                 task.cancel()
                 del self._streams[node]
+                if node not in wanted and node in self._answers.nodes:
+                    self._group.create_task(self._look_at(node))
         for node, to in wanted.items():
             if node not in self._streams:
                 self._streams[node] = to, self._group.create_task(self._keep(node, to))
         self._changed()
+
+    async def _look_at(self, node: str) -> None:
+        """Forget a node that has lost its agent if it has left the cluster."""
+        self._answers.take(await self._finder.look_at(node))
+        self._update()
 
     async def _see_others(self) -> None:
         while True:

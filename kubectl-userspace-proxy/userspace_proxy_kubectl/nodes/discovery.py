@@ -141,10 +141,11 @@ class Finder:
         return self.found
 
     async def look_at(self, node: str) -> FoundAgents:
-        """List one Node again, whose state may have changed, and return the agents found."""
+        """List one Node again, which may have changed or left, and return the agents found."""
         new = await self._list_nodes({"fieldSelector": f"metadata.name={node}"})
-        if new and self.found.nodes is not None:
-            self.found = replace(self.found, nodes={**self.found.nodes, **new})
+        if new is not None and self.found.nodes is not None:
+            others = {name: one for name, one in self.found.nodes.items() if name != node}
+            self.found = replace(self.found, nodes={**others, **new})
         return self.found
 
     def check(self) -> None:

@@ -93,6 +93,16 @@ async def test_a_node_that_stops_being_ready_is_reported_with_its_agent(agents, 
         await until(lambda: problem(answers).get("node_state") == "kubelet has stopped")
 
 
+async def test_a_node_that_leaves_with_its_agent_is_not_reported_to_lack_one(agents, api, follow):
+    for name in ("node-1", "node-2"):
+        agents.add(name, FakeAgent(STATUS))
+    async with follow() as (answers, until, _, _), asyncio.timeout(30):
+        await until(lambda: answers.all_nodes(None).has_nodes and answers.is_settled())
+        api.delete("Node", "node-2", "")
+        agents.remove("node-2")
+        await until(lambda: list(answers.nodes) == ["node-1"])
+
+
 async def test_an_agent_that_never_responds_times_out(agents, follow):
     agents.add("node-1", HOSTILE["silent"]())
     async with follow(first_s=0.1) as (answers, until, _, _):
