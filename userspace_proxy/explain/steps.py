@@ -407,7 +407,7 @@ def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
     if not endpoint.answered_at:
         return said
     age = format_seconds(max(0.0, now - endpoint.answered_at))
-    return f"{said}; it answered a client {age} ago"
+    return f"{said}; it accepted a connection {age} ago"
 
 
 def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
