@@ -99,7 +99,7 @@ def cells_of(one: ConnectionFacts) -> Sequence[str]:
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
     """Return the rows of the ``most`` busiest clients: client, Service port, connections, failures.
 
-    If other clients have made connections, a last row contains the number of these connections.
+    If other clients, of any Service, have made connections, a last row contains their number.
     """
     rows = [
         [
@@ -111,7 +111,7 @@ def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
         for edge in edges.edges[:most]
     ]
     others = edges.others + sum(edge.connections for edge in edges.edges[most:])
-    return [*rows, ["others", "", format_count(others), ""]] if others else rows
+    return [*rows, ["others", "any Service", format_count(others), ""]] if others else rows
 
 
 def time_of_day(at: float) -> str:

@@ -219,6 +219,6 @@ def test_the_client_table_lists_the_busiest_clients_and_sums_the_other_clients()
     assert edge_cells(edges, 2) == [
         ["shop/cart-1", "a/b", "2,000", "3"],
         ["10.0.0.0", "shop/web", "9", "0"],
-        ["others", "", "20", ""],
+        ["others", "any Service", "20", ""],
     ]
     assert edge_cells(EdgesFacts(edges=(named,)), 2) == [["shop/cart-1", "a/b", "2,000", "3"]]
