@@ -31,7 +31,7 @@ from ..causes.endpoints import (
     sends_nothing,
 )
 from ..facts import LAST_MINUTE_S, EndpointCounters, EndpointFacts, PortFacts, Streak
-from ..model import DataPath, Failure, SocketAddress
+from ..model import DataPath, Failure, SocketAddress, ip_of
 from ..model.failures import LOSSES
 from ..model.node_network import DroppedBy, Obstacle
 from ..policy import EndpointVerdict
@@ -105,15 +105,14 @@ def cause_of_endpoint(
     if faults:
         return fault_on_purpose(verdict.address, tuple(faults)), False
     cause, is_past = failure_of(verdict.address, counters, clock, obstacle)
-    host = host_of(verdict)
-    if cause is not None and (host or has_header):
+    if cause is not None and ((host := host_of(verdict)) or has_header):
         cause = cause.replace(host=host, has_header=has_header)
     return cause, is_past
 
 
-def host_of(verdict: EndpointVerdict) -> str:
+def host_of(endpoint: EndpointVerdict | EndpointFacts) -> str:
     """Return the DNS name or IP of an endpoint that isn't known to be a pod; empty for a pod."""
-    return verdict.host or ("" if verdict.pod else verdict.address.ip)
+    return endpoint.host or ("" if endpoint.pod else ip_of(str(endpoint.address)))
 
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:

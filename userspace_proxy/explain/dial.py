@@ -35,13 +35,14 @@ from ..answering_child import AnsweringChild
 from ..causes.cause import Cause
 from ..causes.endpoints import absent, dial_failed
 from ..clocks import Clocks
+from ..diagnosis.failures import host_of
 from ..facts import PortFacts, StatusFacts
 from ..facts.encoding import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..kernel.own_namespace import network_namespace, user_namespace
 from ..kernel.socket_options import stay_unseen
-from ..model import SocketAddress, ip_of
+from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
 
 SILENCE_S = 3.0
@@ -146,7 +147,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
 def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
     """Return the dials, with remedies about hosts for endpoints that aren't known to be pods."""
     endpoints = [endpoint for port in ports for endpoint in port.endpoints]
-    hosts = {e.address: e.host or ip_of(e.address) for e in endpoints if e.host or not e.pod}
+    hosts = {one.address: host for one in endpoints if (host := host_of(one))}
     return {
         at: replace(result, cause=result.cause.replace(host=hosts[at]))
         if at in hosts and result.cause is not None

@@ -139,13 +139,20 @@ class MergedPort:
     def mark(self) -> Level | None:
         """The level for all readers, or None for a neutral mark.
 
-        It is neutral if no clients are known to be answered, or some are known not to be, or a
-        node lacks the port, or many nodes don't answer: in a large cluster, one never does.
+        Besides :attr:`known_mark`, it is neutral if a node lacks the port, or many nodes don't
+        answer: in a large cluster, one never does.
         """
-        if self.level is not Level.OK:
-            return self.level
-        is_unknown = self.unserved or self.missing or self.is_partly_known
-        return Level.OK if self.proven and not is_unknown else None
+        is_unknown = self.level is Level.OK and (self.missing or self.is_partly_known)
+        return None if is_unknown else self.known_mark
+
+    @property
+    def known_mark(self) -> Level | None:
+        """The level on the nodes that answer and have the port, or None for a neutral mark.
+
+        It is neutral if no clients are known to be answered, or some are known not to be.
+        """
+        is_proven = self.level is not Level.OK or (self.proven and not self.unserved)
+        return self.level if is_proven else None
 
     @cached_property
     def unserved(self) -> Mapping[str, PortFacts]:
@@ -280,16 +287,19 @@ class Merged:
         )
 
 
-def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
+def mark_of(
+    ports: Collection[MergedPort], *, more: int = 0, only_known: bool = False
+) -> Level | None:
     """Return the worst level of some Service ports, or None for a neutral mark.
 
     It is neutral if no port is known to be healthy, or a neutral port has failing clients.
 
     Args:
         more: The number of other ports, which are healthy.
+        only_known: Whether to judge only the nodes that answer and have the ports.
     """
     level = worst(port.level for port in ports)
-    unknown = [port for port in ports if port.mark is None]
+    unknown = [one for one in ports if (one.known_mark if only_known else one.mark) is None]
     is_neutral = len(unknown) == len(ports) + more or any(port.unserved for port in unknown)
     return None if level is Level.OK and is_neutral else level
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import Form, say
@@ -144,7 +144,7 @@ def render_service(
     # A node that lacks a port, or has an old plan of it, matters as much as one without an answer.
     behind = (row.node for row in merged.rows if service in (row.behind or ()))
     silent = merged.silent.union(behind, *(port.missing for port in merged.ports))
-    mark = mark_of([replace(p, missing=(), is_partly_known=False) for p in merged.ports])
+    mark = mark_of(merged.ports, only_known=True)
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
     if unhealthy := merged.unhealthy:
         needs = "needs" if unhealthy == 1 else "need"
