@@ -24,6 +24,7 @@ from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..conftest import IN_BOTH_LOOPS
+from ..dataplane.waiting import until
 from .backends import ask, backend, http_status
 from .samples import endpoints, service
 
@@ -228,6 +229,15 @@ async def test_a_failing_source_raises_its_own_error():
         with pytest.raises(SourceError, match="the disk is gone"):
             await proxy.settled()
         assert isinstance(await proxy.failed(), SourceError)
+
+
+async def test_with_steering_none_workers_keep_no_capability():
+    options = Options(workers=1, preserves_client_address=True)
+    async with Proxy(source=MemorySource(), options=options) as proxy:
+        (worker,) = proxy.status().workers
+        process = Path(f"/proc/{worker.pid}/status")
+        await until(lambda: "NoNewPrivs:\t1" in process.read_text())
+        assert "CapPrm:\t0000000000000000\n" in process.read_text()
 
 
 async def test_the_status_contains_the_start_time():

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from subprocess import PIPE
 
 import pytest
@@ -13,7 +14,8 @@ from tests.processes import started
 PROGRAM = """
 import sys
 from userspace_proxy.cli import first_process
-first_process._FIRST_PAUSE_S = float(sys.argv[1])
+first_process._LONGEST_PAUSE_S = 1000.0
+first_process._FIRST_PAUSE_S, first_process._SOUND_S = map(float, sys.argv[1].split())
 sys.exit(first_process.run_as_first([sys.executable, "-c", *sys.argv[2:]]))
 """
 # Each start appends a byte to a file, whose size the tests read.
@@ -26,8 +28,8 @@ def start(tmp_path):
     """Return a function that starts a first process, which runs a script."""
     stack = contextlib.ExitStack()
 
-    def start(script, *, pause_s="0", stderr=PIPE):
-        words = [sys.executable, "-c", PROGRAM, pause_s, STARTS + script, str(tmp_path / "starts")]
+    def start(script, *, times="0 10", stderr=PIPE):
+        words = [sys.executable, "-c", PROGRAM, times, STARTS + script, str(tmp_path / "starts")]
         return stack.enter_context(started(words, stderr=stderr))
 
     with stack:
@@ -47,17 +49,22 @@ def test_a_control_process_that_exits_is_not_restarted(start, starts, status):
     assert starts() == 1
 
 
-def test_a_killed_control_process_is_restarted(start, starts):
-    first = start(
-        "if os.stat(sys.argv[1]).st_size < 4: os.kill(os.getpid(), signal.SIGKILL)\nsys.exit(7)"
-    )
+@pytest.mark.parametrize(
+    ("times", "least_s"), [("0.2 10", 0.6), ("1000 0", 0.0)], ids=["early", "sound"]
+)
+def test_a_killed_control_process_is_restarted_after_pauses_that_double_while_it_ends_early(
+    start, starts, times, least_s
+):
+    script = "if os.stat(sys.argv[1]).st_size < 4: os.kill(os.getpid(), 9)\nsys.exit(7)"
+    first, began = start(script, times=times), time.monotonic()
     assert first.wait(30) == 7
+    assert time.monotonic() - began >= least_s
     assert starts() == 4
     assert first.stderr.read() == 3 * AGAIN
 
 
 def test_sigterm_interrupts_the_pause_after_two_early_exits(start, starts):
-    first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
+    first = start("os.kill(os.getpid(), signal.SIGKILL)", times="1000 10")
     assert [first.stderr.readline() for _ in range(2)] == [AGAIN, AGAIN]
     first.terminate()
     assert first.wait(30) == 128 + signal.SIGTERM

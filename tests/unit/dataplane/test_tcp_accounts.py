@@ -99,7 +99,7 @@ async def test_a_client_leaving_after_a_second_without_an_answer_counts_as_unans
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
 
 
-@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("leave", ["close", "reset", "vanish"])
 @pytest.mark.parametrize("failure", [Failure.NOT_TO_CLIENT, Failure.NOT_TO_ENDPOINT])
 async def test_packets_lost_before_a_client_leaves_are_attributed_to_the_unreached_side(
     rig, failure, leave
@@ -115,6 +115,12 @@ async def test_packets_lost_before_a_client_leaves_are_attributed_to_the_unreach
     up, began = connection.up, connection.exchange.answered_at
     await until(lambda: is_lost_to(up.source if is_of_client else up.sink), "it is sent again")
     await until(lambda: connection.reactor.clock() - began >= LOSS_S)
+    if leave == "vanish":
+        client.reset()
+        connection.reactor.now = connection.reactor.clock()
+        connection.abort(0)
+        assert not counters.cuts.part.failures
+        return
     getattr(client, leave)()
     await until(lambda: counters.cuts.part.failures)
     assert counters.cuts.part.failure is failure

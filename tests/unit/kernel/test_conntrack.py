@@ -144,6 +144,20 @@ def test_the_hint_of_a_conntrack_error_depends_on_the_errno(monkeypatch, number,
     assert words in raised.value.hint
 
 
+@pytest.mark.parametrize(("is_replaced", "removed"), [(False, 0), (True, 1)])
+def test_a_removed_frontends_syns_are_removed_only_at_a_port_that_others_may_use(
+    monkeypatch, is_replaced, removed
+):
+    entries = [STEERED, STEERED._replace(answered_from=pack_address(*A))]
+    monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
+    monkeypatch.setattr(conntrack, "remove_request", lambda entry: entry.answered_from)
+    monkeypatch.setattr(conntrack, "remove_entries", lambda *_: None)
+    change = CHANGE._replace(before=[36002], now=None, choices=[([A], None)])
+    changes = [change._replace(is_replaced=is_replaced)]
+    with contextlib.closing(StaleEntries()) as stale:
+        assert stale.forget_changed(4, changes) == removed
+
+
 class _Answers:
     """A netlink socket that answers a listing, or refuses it."""
 

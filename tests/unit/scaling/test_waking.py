@@ -500,6 +500,7 @@ async def test_the_end_of_pods_is_detected_before_the_next_regular_check(rig, mo
     await until(lambda: rig.waking._waits_for_ends)
     rig.serve()
     await until(lambda: rig.source.woken)
+    assert not rig.waking._waits_for_ends, "checks would be frequent until no client waits"
     await ended(task)
 
 

@@ -26,6 +26,7 @@ from ...plan.planning import with_serving
 from ..samples import Cluster
 
 FIRST = 27000
+LEFT = SimpleNamespace(address=SocketAddress("0.0.0.0", FIRST))
 
 
 def frontend(ip):
@@ -113,12 +114,16 @@ def test_a_proxy_port_is_the_preferred_port_or_the_next_in_the_range():
 
 def test_a_limited_number_of_ports_in_use_is_skipped():
     addresses, found = make(Bind.PROXY_PORT), []
-    for _ in range(2):
+    for reset in (
+        bool,
+        lambda: addresses.start_over(is_short=True),
+        lambda: addresses.take([LEFT]),
+    ):
+        reset()
         for _ in range(2):
             _, _, wanted = one(addresses, "10.96.0.1")
             found += [address.port for address in wanted.addresses]
-        addresses.start_over(is_short=True)
-    assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
+    assert found == list(range(FIRST, FIRST + 3 * listen_addresses._TRIES))
 
 
 def test_a_preferred_port_is_offered_even_after_the_limit_of_attempts():
@@ -169,7 +174,8 @@ def test_a_range_without_a_free_port_is_an_error(last, held):
     )
 
 
-def test_a_range_counts_as_exhausted_only_after_all_its_ports_were_tried():
+@pytest.mark.parametrize("change", ["give", "take"])
+def test_a_range_counts_as_exhausted_only_after_all_its_ports_were_tried(change):
     addresses, kinds = make(Bind.PROXY_PORT, FIRST + 599, "nginx"), []
     for _ in range(3):
         plan, key, wanted = one(addresses, "10.96.0.1")
@@ -180,18 +186,14 @@ def test_a_range_counts_as_exhausted_only_after_all_its_ports_were_tried():
     start = f"cannot listen for shop/web: no proxy port of {FIRST}-{FIRST + 599}"
     not_tried = (ShortageError, f"{start} that was tried is free, nginx has some")
     assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]
-    addresses.give([at(FIRST)])
+    getattr(addresses, change)([LEFT])
     assert type(addresses.explain(plan, key, taken())) is ShortageError
-
-
-def at(port):
-    return SimpleNamespace(address=SocketAddress("0.0.0.0", port))
 
 
 def test_the_port_of_a_closed_listener_is_offered_again():
     addresses = make(Bind.PROXY_PORT, FIRST)
     for change, offered in ((addresses.take, []), (addresses.give, [FIRST])):
-        change([at(FIRST)])
+        change([LEFT])
         assert [address.port for address in one(addresses, "10.96.0.1")[2].addresses] == offered
 
 

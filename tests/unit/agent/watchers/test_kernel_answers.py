@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,7 @@ from userspace_proxy.model import (
     Protocol,
     SocketAddress,
 )
+from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.steering import Bind
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
@@ -154,6 +156,16 @@ async def test_unanswered_clients_are_reported_if_endpoints_answer_this_node(nod
     assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)
     assert state.causes == (NOT_KNOWN,)
     assert "shop/web: kernel path fails" in caplog.text
+
+
+async def test_unanswered_clients_of_a_port_range_are_not_counted(node):
+    """The port that they dialled is unknown."""
+    node.handling = replace(node.handling, port_ranges=(AskedRange("80", 80, 90),))
+    node.serve(POD.ip)
+    (node.web,) = (one for one in node.served.plan.frontends if one.last)
+    node.steering.counted = {node.web: 0}
+    await node.fail()
+    assert node.port.unanswered is None
 
 
 async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clients(node):
