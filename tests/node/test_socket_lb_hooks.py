@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import struct
@@ -458,6 +459,16 @@ def test_an_exclusive_cgroup_program_prevents_startup_without_leftovers(stage: S
     assert len(attached(stage.cgroup)) == 1
     for descriptor in (folder, program):
         os.close(descriptor)
+
+
+def test_hooks_whose_events_cannot_be_mapped_are_not_attached(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel maps exactly one page of a ring for writing.
+    monkeypatch.setattr(mmap, "PAGESIZE", 2 * mmap.PAGESIZE)
+    with pytest.raises(SteeringError, match=r"cannot translate connect\(\) in"):
+        stage.start()
+    assert (stage.pins(), list(attached(stage.cgroup))) == ({}, [])
 
 
 @contextlib.contextmanager
