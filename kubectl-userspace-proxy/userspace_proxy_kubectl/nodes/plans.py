@@ -65,6 +65,8 @@ class Plans:
             for cache in self._caches
         ]
         self._digests = Digests()
+        self.summary: tuple[str, Sequence[str]] = self._digests.summary
+        """The digest of all Services, and the digest of each bucket."""
         self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
         """Former digests of all Services, each with monotonic seconds until which it was valid."""
         self._merged: Mapping[str, str] | None = None
@@ -80,11 +82,6 @@ class Plans:
             buckets = self._digests.buckets
             self._merged = {name: one for bucket in buckets for name, one in bucket.items()}
         return self._merged
-
-    @property
-    def summary(self) -> tuple[str, Sequence[str]]:
-        """The digest of all Services, and the digest of each bucket."""
-        return self._digests.summary
 
     @property
     def unread(self) -> frozenset[str]:
@@ -118,6 +115,8 @@ class Plans:
         services = self._store.snapshot().services
         # Use a thread: the first computation takes a fraction of a second for 10,000 Services.
         await asyncio.to_thread(self._digests.follow, services)
+        # Not while the thread computes, or the previous digest would be unknown for a moment.
+        self.summary = self._digests.summary
         if before and before != self.summary[0]:
             self._former.append((before, self._clock()))
         self._merged = None
