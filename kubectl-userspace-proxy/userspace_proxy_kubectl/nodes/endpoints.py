@@ -35,6 +35,8 @@ _OF_PATHS = {CauseCode.PACKETS_LOST, CauseCode.ENDPOINT_FAILS, owes_answers} | f
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
 """If a node has one of these causes, it has received nothing from the endpoint, or not all."""
+_PROBED_S = 20.0
+"""In this time an ejected endpoint is probed at least once; failed probes aren't counted."""
 NodesByCause: TypeAlias = tuple[tuple[Cause, tuple[str, ...]], ...]
 """The causes of a failure, each with the nodes that report it."""
 
@@ -131,7 +133,8 @@ def _may_be_chance(cause: Cause) -> bool:
     """
     if cause.when is When.LAST_MINUTE:
         return cause.code.traits.is_dial
-    are_few = cause.count < DENIALS or cause.last_at - cause.first_at < DENIALS_S
+    lasted_s = cause.last_at - cause.first_at
+    are_few = lasted_s < (DENIALS_S if cause.count >= DENIALS else _PROBED_S)
     return bool(cause.first_at and cause.row.at_times and are_few)
 
 

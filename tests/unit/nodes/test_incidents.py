@@ -162,14 +162,13 @@ def test_a_node_is_not_blamed_for_failures_that_other_nodes_also_see():
     """A firewall that limits connections hit one node most, and only that node was named."""
     silence = silent(POD).replace(**SEEN)
     minute = LastMinuteFacts(20, 1, cause=silent(POD).replace(when=When.LAST_MINUTE))
-    few, lately = silence.replace(count=2), {"last_minute": minute}
+    few, lately = silence.replace(count=2, first_at=NOW - 21), {"last_minute": minute}
+    once = few.replace(count=1, first_at=NOW - 22)
     ways = [(silence, {}, "only node-1"), (silence, lately, "random"), (few, {}, "random")]
+    ways += [(once, {}, "only node-1"), (silence.replace(first_at=NOW - 6), {}, "random")]
     for cause, changes, words in ways:
-        answers = (
-            answer_of("node-1", web(failing(cause))),
-            answer_of("b", web(answering(), **changes)),
-        )
-        merged = merged_of(*answers)
+        port = web(answering(), **changes)
+        merged = merged_of(answer_of("node-1", web(failing(cause))), answer_of("b", port))
         assert words in format_incident(merged.incidents[0], NOW, 2)
         assert words in format_endpoint(merged.ports[0].endpoints[0])
 
