@@ -51,6 +51,7 @@ class Case:
     """A load balancer's address in its status, which a client outside dials."""
     port: int = SERVING
     """The port of the Service's endpoint; 0 if its slice is empty."""
+    dialled: int = 80
     shown: Shown = Shown.PORT
     is_problem: bool = True
     """Whether it counts as a problem."""
@@ -72,6 +73,12 @@ CASES = (
         spec={"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.128/25"]},
         ingress="203.0.113.10",
         is_problem=False,
+    ),
+    Case(
+        "other-port",
+        CauseCode.OTHER_PORT,
+        "clients dial 10.96.2.4:81/TCP, which the Service does not have, and are refused",
+        dialled=81,
     ),
     Case(
         "external-name",
@@ -125,7 +132,7 @@ def ask(testbed: Testbed, case: Case) -> None:
     with client.tcp() as sock, contextlib.suppress(OSError):
         # A client whose packets are dropped waits for minutes.
         sock.settimeout(5.0)
-        sock.connect((case.ingress or cluster_ip(case), 80))
+        sock.connect((case.ingress or cluster_ip(case), case.dialled))
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         while sock.recv(4096):
             pass

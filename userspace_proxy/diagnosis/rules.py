@@ -580,12 +580,12 @@ def has_notes(case: Case) -> PortVerdict | None:
 
 
 def others_dialled(case: Case) -> PortVerdict | None:
-    """Report clients of ports that the Service doesn't have if no client of its ports is served."""
+    """Report that all clients of the last minute dialled ports that the Service doesn't have."""
     port = case.port
     if port.other_ports is None or not (port.is_without_answer or port.is_quiet):
         return None
     clauses = (*served_clauses(port), stated(port.other_ports))
-    return PortVerdict(Level.ATTENTION, _state_of(port), clauses, (port.other_ports,))
+    return PortVerdict(Level.ATTENTION, PortState.REFUSED, clauses, (port.other_ports,))
 
 
 def about_to_lose_all(case: Case) -> PortVerdict | None:

@@ -288,8 +288,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; the counts are packets."""
     other_ports: Cause | None = None
-    """What clients dialled in the last minute at its ClusterIP, and its Service doesn't have; of a
-    Service's ports only the first states it. Null with steerings other than ``nftables``."""
+    """What clients dialled in the last minute at its ClusterIP, and its Service doesn't have; only
+    one port of the Service states it. Null with steerings other than ``nftables``."""
     client_mistakes: Sequence[Cause] = ()
     """Clients rejected because of their requests, by cause: in the last minute, or since startup if
     no client has been served."""

@@ -137,7 +137,7 @@ USUAL = {
     rules.lacks_addresses: (ATTENTION, PortState.PARTLY_SERVED),
     rules.others_fail_inside: AT_TIMES,
     rules.has_notes: (ATTENTION, PortState.SERVED),
-    rules.others_dialled: (ATTENTION, PortState.UNKNOWN),
+    rules.others_dialled: (ATTENTION, PortState.REFUSED),
     rules.about_to_lose_all: (ATTENTION, PortState.SERVED),
     rules.may_be_taken: (OK, PortState.UNKNOWN),
     rules.served: (OK, PortState.SERVED),

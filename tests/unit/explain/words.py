@@ -282,7 +282,6 @@ _SUBJECTS: Mapping[str, Subject] = {
     "clients dial another port": make_subject(
         make_port(connections=0, sent_bytes=0, other_ports=OTHERS)
     ),
-    "some clients dial another port": make_subject(make_port(other_ports=OTHERS)),
     "clients without a PROXY header": make_subject(
         make_port(
             client_mistakes=(no_proxy_header("203.0.113.11").replace(count=20),), connections=0

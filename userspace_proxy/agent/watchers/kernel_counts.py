@@ -17,13 +17,18 @@ from ...causes.services import dials_other_port
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import StatusFacts
-from ...model import Frontend, FrontendKind
+from ...model import Frontend, FrontendKind, PortKey
 from ...steering import Steering
 from ..rounds.component import Component
+from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import SharedReading
 
 _WAIT_S = 1.0
+
+
+def _unused_last(served: ServedPort) -> tuple[bool, PortKey]:
+    return not served.group.has_counted, served.plan.key
 
 
 class KernelCounts(Component):
@@ -85,12 +90,12 @@ class KernelCounts(Component):
                     served.path = served.path._replace(kernel_connections=(had or 0) + more)
 
     def _note_others(self, others: Mapping[Frontend, int]) -> None:
-        """Attribute clients of ports that a ClusterIP lacks to the first port of its Service."""
+        """Attribute clients of ports that a ClusterIP lacks to one port, if possible a used one."""
         self._has_others = bool(others)
         by_ip: dict[str, list[Frontend]] = {}
         for frontend in sorted(others):
             by_ip.setdefault(frontend.ip, []).append(frontend)
-        for served in sorted(self._served_ports, key=lambda one: one.plan.key):
+        for served in sorted(self._served_ports, key=_unused_last):
             of_ip = (f.ip for f in served.plan.frontends if f.kind is FrontendKind.CLUSTER_IP)
             ip = next(of_ip, "")
             served.other_ports = None
