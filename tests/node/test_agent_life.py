@@ -32,6 +32,8 @@ FOREIGN = """
     iptables-legacy -A FORWARD -s 10.9.9.0/24 -j ACCEPT
     iptables-legacy -t mangle -A PREROUTING -s 10.9.9.0/24 -j MARK --set-mark 7
     ip6tables-legacy -A INPUT -p udp --dport 9999 -j DROP
+    nft 'table ip userspace-proxy { chain prerouting { ip saddr 10.9.9.0/24 return; }; }
+    table inet firewall { chain prerouting { type nat hook prerouting priority -100; }; }'
     ip route add 203.0.113.8 via 192.0.2.254"""
 
 

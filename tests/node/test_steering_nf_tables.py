@@ -13,7 +13,6 @@ from userspace_proxy.kernel.nf_tables import (
     BRIDGE,
     Ruleset,
     TableWriter,
-    list_tables,
 )
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
@@ -189,10 +188,3 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             table.read()
             assert table.read_definitions() != before
             before = table.read_definitions()
-
-
-def test_tables_of_one_family_are_listed(node):
-    assert list_tables() == []
-    names = [f"table-{number}" for number in range(500)]
-    node.run(f"nft '{';'.join(f'add table inet {name}' for name in names)}; add table ip other'")
-    assert sorted(list_tables()) == sorted(names)

@@ -13,26 +13,6 @@ from userspace_proxy.model import Frontend
 from userspace_proxy.steering import REFUSE, Steering, make_steering
 
 pytestmark = pytest.mark.netns
-# Another firewall before and after the proxy's, with sets, counters, and a chain of the same name.
-FOREIGN = """
-    nft '
-        table inet firewall {
-            set ports { type inet_service; elements = { 22, 443 }; }
-            chain prerouting {
-                type nat hook prerouting priority -100
-                tcp dport 9 redirect to :10
-            }
-            chain input {
-                type filter hook input priority 0
-                tcp dport @ports counter accept
-            }
-        }
-        table ip userspace-proxy {
-            chain prerouting {
-                ip saddr 10.9.9.0/24 return
-            }
-        }'
-    iptables-legacy -t nat -A PREROUTING -s 10.9.9.0/24 -j RETURN"""
 
 
 @pytest.fixture
@@ -177,18 +157,6 @@ TABLE_OF_A_NODE = dedent("""\
 async def test_the_nftables_table_matches_the_golden_text(node, steering):
     await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36001})
     assert nodes.ruleset(node) == TABLE_OF_A_NODE
-
-
-@pytest.mark.needs("legacy tables")
-async def test_only_the_proxys_own_table_is_changed(node, steering):
-    node.run(FOREIGN)
-    before = nodes.ruleset(node), nodes.tables(node)
-    await steering.apply({WEB: 36001})
-    await steering.apply({DNS: 36001})
-    node.run("nft flush table inet userspace-proxy")
-    assert await steering.repair() > 0
-    await steering.clean_up()
-    assert (nodes.ruleset(node), nodes.tables(node)) == before
 
 
 @pytest.mark.parametrize(

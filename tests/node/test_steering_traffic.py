@@ -10,7 +10,6 @@ import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB
 from steering_traffic import (
     DNS_6,
-    FACTS,
     REFUSED_UDP,
     TARGETS,
     WEB_6,
@@ -22,7 +21,7 @@ from steering_traffic import (
 )
 
 from userspace_proxy.model import Frontend
-from userspace_proxy.steering import REFUSE, Steering, make_steering
+from userspace_proxy.steering import REFUSE
 
 pytestmark = pytest.mark.netns
 FLUSH = {
@@ -158,19 +157,6 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
         assert nodes.exchange(local, dns)
 
 
-@pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_tcp_client_dialling_before_the_service_exists_is_served_from_the_same_port(
-    cluster, steering, web, where
-):
-    """Its first SYN bypassed the proxy: that entry would misroute the next SYN."""
-    client = net_of(cluster, where)
-    await steering.apply({})
-    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
-    dial_in_vain(client, WEB)
-    await steering.apply(TARGETS)
-    dial_again(client, WEB).close()
-
-
 async def test_a_tcp_client_dialling_during_a_flush_is_served_from_the_same_port(
     cluster, kind, steering, web
 ):
@@ -194,33 +180,6 @@ async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steeri
         await steering.apply({DNS: 36002})
         assert nodes.exchange(asker, dns)
     other.close()
-
-
-async def test_a_udp_client_with_a_fixed_port_survives_a_restart_of_the_proxy(
-    cluster, kind, steering, dns
-):
-    await steering.apply(TARGETS)
-    with connected(cluster.pod, DNS) as asker, connected(cluster.node, DNS) as local:
-        assert nodes.exchange(asker, dns)
-        assert nodes.exchange(local, dns)
-        before = associations(cluster.node)
-        await steering.close()
-        successor: Steering = make_steering(kind, FACTS)
-        assert (await successor.start())[DNS] == 36002
-        await successor.apply(TARGETS)
-        assert associations(cluster.node) == before
-        assert nodes.exchange(asker, dns)
-        assert nodes.exchange(local, dns)
-        await successor.close()
-
-
-async def test_a_udp_client_is_served_again_after_a_rule_flush(cluster, kind, steering, dns):
-    await steering.apply(TARGETS)
-    cluster.node.run(f"echo 1 > /proc/sys/net/ipv4/ip_forward; {FLUSH[kind]}")
-    with connected(cluster.pod, DNS) as asker:
-        asker.send(b"lost")
-        assert await steering.repair() > 0
-        assert nodes.exchange(asker, dns)
 
 
 async def test_conntrack_entries_of_other_programs_are_kept(cluster, steering, dns):

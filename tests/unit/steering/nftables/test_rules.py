@@ -166,15 +166,14 @@ def test_the_refuse_port_and_address_are_read_from_rules():
     assert (refuse_port_of(empty), to_ip_of(empty)) == (0, "")
 
 
-def test_a_map_counts_as_active_only_if_both_nat_chains_use_it():
+@pytest.mark.parametrize(
+    ("map_", "chain"), [("frontends4", "output"), ("ranges6", "output_ranges")]
+)
+def test_a_map_counts_as_active_only_if_both_of_its_nat_chains_use_it(map_, chain):
     listing = listed(write_table(SHAPE))
-    assert is_looked_up(listing, "frontends4")
-    output = tuple(
-        one
-        for one in listing.definitions
-        if not (isinstance(one, reader.ListedRule) and one.chain == "output")
-    )
-    assert not is_looked_up(Listing(is_owned=False, definitions=output), "frontends4")
+    assert is_looked_up(listing, map_)
+    without = [one for one in listing.definitions if getattr(one, "chain", "") != chain]
+    assert not is_looked_up(Listing(is_owned=False, definitions=tuple(without)), map_)
 
 
 DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
@@ -223,11 +222,3 @@ def test_a_foreign_interval_is_not_parsed_as_a_range():
     first, other = frontend_key(WEB), frontend_key(CART)
     assert read_frontend(writer.Interval(first + other), IPFamily.IPV4) is None
     assert read_frontend(writer.Interval(first[:-4] + other[:-4]), IPFamily.IPV4) is None
-
-
-def test_a_map_of_ranges_counts_as_active_only_if_both_range_chains_use_it():
-    listing = listed(write_table(SHAPE))
-    assert is_looked_up(listing, "ranges4")
-    assert is_looked_up(listing, "ranges6")
-    without = [one for one in listing.definitions if getattr(one, "chain", "") != "output_ranges"]
-    assert not is_looked_up(Listing(is_owned=False, definitions=tuple(without)), "ranges4")

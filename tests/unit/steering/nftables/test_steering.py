@@ -32,7 +32,6 @@ from userspace_proxy.steering import (
     KernelTarget,
     SteeringFacts,
 )
-from userspace_proxy.steering.names import STEERING_TABLES
 from userspace_proxy.steering.nftables import (
     NftablesSteering,
     find_no_kernel_path,
@@ -189,16 +188,6 @@ async def test_a_missing_kernel_feature_disables_the_kernel_path_where_needed(no
     await steering.start()
     assert steering.no_kernel_path == without
     await steering.close()
-
-
-async def test_frontends_are_map_elements_that_the_next_run_recovers(node, steering):
-    await steering.apply({WEB: 36001, DNS: REFUSE})
-    assert "10.96.7.1 . tcp . 80 : 36001" in node.run(f"nft list map {MAP}")
-    assert STEERING_TABLES.labels_here() == [""]
-    await steering.close()
-    successor = NftablesSteering(SteeringFacts(refuse_port=35888))
-    assert await successor.start() == {WEB: 36001, DNS: 0}
-    await successor.close()
 
 
 async def test_frontends_refused_by_an_earlier_run_are_rendered_as_refused(node, steering):
