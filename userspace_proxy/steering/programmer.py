@@ -431,9 +431,9 @@ def _port(target: Target, refused: int) -> int:
 
 def _merge(ports: Ports, affected: Affected) -> None:
     for frontend, port in affected.items():
-        if port is None:
-            ports.pop(frontend, None)
-        else:
+        # Remove the old key: an equal frontend may be of another kind.
+        ports.pop(frontend, None)
+        if port is not None:
             ports[frontend] = port
 
 

@@ -197,10 +197,12 @@ def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, i
     return dict(Counter(used))
 
 
-def _used_keys(frontend: Frontend, port: int, refuse_port: int) -> Iterator[bytes]:
+def _used_keys(
+    frontend: Frontend, port: int, refuse_port: int, *, is_any_kind: bool = False
+) -> Iterator[bytes]:
     if port != refuse_port:
         yield guard_key(frontend, port)
-    if frontend.kind is FrontendKind.CLUSTER_IP:
+    if is_any_kind or frontend.kind is FrontendKind.CLUSTER_IP:
         yield pack_ip(frontend.ip)
 
 
@@ -224,18 +226,19 @@ def differing_frontends(
     changes = ElementChanges(set(), set())
     uses_now: dict[bytes, int] = {}
 
-    def use(frontend: Frontend, port: int, by: int) -> None:
-        for key in _used_keys(frontend, port, refuse_port):
-            uses_now[key] = uses_now.get(key, uses.get(key, 0)) + by
+    def use(keys: Iterable[bytes], by: int) -> None:
+        for key in keys:
+            uses_now[key] = max(0, uses_now.get(key, uses.get(key, 0)) + by)
 
     for frontend, port in affected.items():
         old = before.get(frontend)
         if old is not None:
             changes.removed.add(frontend_element(frontend, old))
-            use(frontend, old, -1)
+            # The address may have been a ClusterIP until now, or become one.
+            use(_used_keys(frontend, old, refuse_port, is_any_kind=True), -1)
         if port is not None:
             changes.added.add(frontend_element(frontend, port))
-            use(frontend, port, 1)
+            use(_used_keys(frontend, port, refuse_port), 1)
     changes.added.update(used_elements(k for k, n in uses_now.items() if n and not uses.get(k)))
     return changes, uses_now
 

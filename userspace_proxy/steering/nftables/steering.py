@@ -255,8 +255,8 @@ class NftablesProgrammer(NatProgrammer):
     def _write(self, before: Affected, affected: Affected) -> None:
         self._note_stale(before)
         changes, uses = differing_frontends(before, affected, self._uses, self._refuse_port)
+        self._released.add(k for k, count in uses.items() if not count and self._uses.get(k))
         self._uses |= uses
-        self._released.add(key for key, count in uses.items() if not count)
         self._note_repair(self._table.change(changes.removed, changes.added))
         self._follow_address()
 

@@ -153,6 +153,14 @@ def test_a_difference_is_encoded_as_elements(affected, commands):
     assert +Counter(uses | uses_now) == count_uses(after, REFUSE_PORT)
 
 
+def test_an_address_that_ceases_to_be_a_cluster_ip_or_becomes_one_is_counted():
+    external = replace(WEB, kind=FrontendKind.EXTERNAL_IP)
+    for old, new, count in ((external, WEB, 1), (WEB, external, 0), (external, external, 0)):
+        uses = count_uses({old: 36001}, REFUSE_PORT)
+        _, uses_now = differing_frontends({old: 36001}, {new: 36005}, uses, REFUSE_PORT)
+        assert uses_now[pack_ip(WEB.ip)] == count
+
+
 def test_the_ports_of_frontends_are_read_from_elements():
     elements = all_elements(PORTS, REFUSE_PORT)
     assert read_ports(elements) == PORTS
