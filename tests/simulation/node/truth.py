@@ -344,7 +344,7 @@ class Truth:
         ip, port = at
         if (ip, port, claim.port["protocol"]) in self.frontends or is_reserved(ip):
             return True
-        if ip in self._only_cluster_ips:
+        if ip in self.only_cluster_ips:
             return True
         is_here = ip in self._node_ips
         if not is_here and ip not in self._primary_ips:
@@ -358,7 +358,8 @@ class Truth:
         return is_here and not is_allowed
 
     @cached_property
-    def _only_cluster_ips(self) -> frozenset[str]:
+    def only_cluster_ips(self) -> frozenset[str]:
+        """The ClusterIPs of served Services, which refuse clients at other ports."""
         return frozenset(ip for item in self._served for ip in cluster_ips(item))
 
     @cached_property

@@ -42,7 +42,9 @@ class InForce(Invariant):
                 # A Service with a new cluster IP has no address until its turn.
                 continue
             owned = [at in truth.frontends for truth in states]
-            if any(owned) is all(owned):
+            # At a ClusterIP, clients of other ports may be led to the refuse port.
+            is_other = not any(owned) and any(at[0] in one.only_cluster_ips for one in states)
+            if any(owned) is all(owned) and not is_other:
                 is_led = world.kernel.is_led(like(_OUTSIDE, at[0]), at)
                 what = f"{at} is {'led' if is_led else 'not led'} {bound_s:.1f} s after a change"
                 self.check(is_led is all(owned), what)

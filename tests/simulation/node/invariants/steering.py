@@ -35,7 +35,10 @@ class Steering(Invariant):
                 for ip in _clients(at[0]):
                     where = in_words(world.kernel.verdict(ip, at))
                     what = f"{at} is no Service's, and is led to {where}"
-                    self.check(not world.kernel.is_led(ip, at), what)
+                    is_other_port = at[0] in world.cluster.last.only_cluster_ips
+                    is_refused = world.kernel.verdict(ip, at).kind is Kind.REFUSED
+                    is_right = is_other_port and is_refused
+                    self.check(is_right or not world.kernel.is_led(ip, at), what)
         self._check_node_ports()
 
     def _check_frontend(self, at: Dialled) -> None:
