@@ -321,7 +321,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
         gauge(
             "conntrack_full",
             "",
-            "1 while the kernel's conntrack table is full and new connections fail",
+            "1 while the kernel's conntrack table is full, so new connections may fail",
         ),
     ] = False
     is_dropping: bool = False
