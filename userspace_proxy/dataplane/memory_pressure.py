@@ -203,7 +203,7 @@ class Memory:
         if self._has_logged:
             ended, self._ended = self._ended, 0
             _log.info(
-                "memory is available again",
+                "accepting connections again after memory pressure",
                 extra={
                     "used_mib": state.used_bytes >> 20,
                     "limit_mib": state.limit_bytes >> 20,

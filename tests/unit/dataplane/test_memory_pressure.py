@@ -153,7 +153,7 @@ def test_the_start_and_end_of_a_shortage_are_logged_once_a_minute(caplog):
         "memory limit nearly reached, pausing accepts and resetting connections"
     )
     assert (begin.levelno, begin.used_mib, begin.limit_mib) == (logging.WARNING, 185, 200)
-    assert end.getMessage() == "memory is available again"
+    assert end.getMessage() == "accepting connections again after memory pressure"
     assert (end.used_mib, end.connections_reset) == (100, 3)
     watched.loop.advance(60.0)
     watched.use(185)
