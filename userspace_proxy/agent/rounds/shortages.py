@@ -89,7 +89,7 @@ class Shortages:
         self._keys.discard(key)
         self._served_since += served_at is not None
         if not self._keys and self._served_since:
-            _log.info("Service ports are served now", extra={"services": self._served_since})
+            _log.info("listener shortage has ended", extra={"ports": self._served_since})
             self._served_since = 0
 
 

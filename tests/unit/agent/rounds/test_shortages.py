@@ -41,8 +41,8 @@ def test_the_end_of_a_shortage_is_logged_when_the_last_port_is_served(lines, cap
         shortages.end(CART, served_at=1.0)
         assert lines() == []
         shortages.end(WEB, served_at=1.0)
-        assert lines() == ["Service ports are served now"]
-        assert caplog.records[0].services == 2
+        assert lines() == ["listener shortage has ended"]
+        assert caplog.records[0].ports == 2
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_removed_service_port_does_not_suppress_other_recovery_lines(lines, ca
     caplog.clear()
     ListenProblems(shortages, lambda: 1.0).forget(CART)
     shortages.end(WEB, served_at=1.0)
-    assert lines() == ["Service ports are served now"]
+    assert lines() == ["listener shortage has ended"]
 
 
 def test_recovery_lines_are_limited_to_twenty_a_minute(lines):
