@@ -11,9 +11,9 @@
 A pass gives waiting clients their turns, in order, as far as the allowance of dials reaches:
 
     what happens                                allowance                  pass
-    endpoints may serve (``update``, ``retry``) 1 or more                  a new one, hopeful
+    endpoints may serve (``update``, ``retry``) 1 or more                  a new one, after an event
     a client is served, its endpoint answered   WINDOW                     another one afterwards
-    a flow is served, perhaps                   1 or more, if hopeful
+    a flow is served, perhaps                   1 or more, after an event
     a connection ends, some wait for room       1 more, up to WINDOW       another one afterwards
     a dialled client leaves                     1 more
     a second has passed                         RETRIES or more            a new one, if it is over
@@ -25,8 +25,8 @@ Rule 3: while endpoints fail, a few dials are made each second: they find a reco
 without a change of the cluster.
 Rule 4: work for all clients is done in batches, one per iteration of the loop.
 Rule 5: where all clients use the same endpoints, a client that finds them at their limit halts the
-pass, and gets the next turn: the clients behind it would find no room either. Otherwise a hopeful
-pass skips clients without an endpoint: the endpoint that may serve can belong to a later client.
+pass, and gets the next turn: the clients behind it would find no room either. Otherwise, a pass
+after an event skips clients without an endpoint: perhaps only a later client can be served.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ class Waiting(NamedTuple):
 class _Pass:
     """One pass over the waiting clients; it is over when all have had their turns."""
 
-    __slots__ = ("began", "is_hopeful", "rest", "was_overtaken")
+    __slots__ = ("began", "follows_event", "rest", "was_overtaken")
 
-    def __init__(self, waiters: Iterable[Waiter], began: float, *, is_hopeful: bool) -> None:
+    def __init__(self, waiters: Iterable[Waiter], began: float, *, follows_event: bool) -> None:
         self.rest = deque(waiters)
         """Clients that haven't had their turn yet, in order."""
         self.began = began
-        self.is_hopeful = is_hopeful
+        self.follows_event = follows_event
         """Whether endpoints may take clients: an event started the pass, not the timer."""
         self.was_overtaken = False
         """Whether another pass follows: a client was answered or a connection ended meanwhile."""
@@ -121,7 +121,7 @@ class WaitingRoom:
         self._clients = WaitingClients[Waiter]()
         self.lacks_endpoints = False
         """Whether a client has found no usable endpoint since the room was last empty."""
-        self._pass = _Pass((), -math.inf, is_hopeful=False)
+        self._pass = _Pass((), -math.inf, follows_event=False)
         self._allowance = 0
         """How many dials may begin."""
         self._is_scheduled = False
@@ -178,7 +178,7 @@ class WaitingRoom:
         if is_proven:
             self._allowance = WINDOW
             self._pass.was_overtaken = True
-        elif self._pass.is_hopeful:
+        elif self._pass.follows_event:
             self._allowance = max(self._allowance, 1)
         self._schedule()
 
@@ -195,9 +195,9 @@ class WaitingRoom:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
                 # Another pass must follow: the clients left in this pass may all have gone, while
-                # others have begun to wait. This pass is hopeful now, because more connections may
-                # have ended than the allowance counts.
-                self._pass.was_overtaken = self._pass.is_hopeful = True
+                # others have begun to wait. From now on, this pass follows an event, because
+                # more connections may have ended than the allowance (at most WINDOW) counts.
+                self._pass.was_overtaken = self._pass.follows_event = True
             else:
                 self._pass_again()
             self._schedule()
@@ -214,7 +214,7 @@ class WaitingRoom:
     def retry(self) -> None:
         """Dial for all clients in order, as long as endpoints answer."""
         self._allowance = max(self._allowance, 1)
-        self._begin_pass(is_hopeful=True)
+        self._begin_pass(follows_event=True)
 
     def _remove(self, waiter: Waiter) -> None:
         self._clients.remove(waiter)
@@ -230,16 +230,16 @@ class WaitingRoom:
         """Begin another pass: at once, or a moment after the last one if passes are long."""
         after_s = self._pass.began + PASS_S - self._reactor.now
         if self._is_uniform or len(self._clients) <= BATCH or after_s <= 0:
-            self._begin_pass(is_hopeful=True)
+            self._begin_pass(follows_event=True)
         else:
             self._next_pass.start(after_s)
 
     def _begin_next_pass(self) -> None:
         self._reactor.tick()
-        self._begin_pass(is_hopeful=True)
+        self._begin_pass(follows_event=True)
 
-    def _begin_pass(self, *, is_hopeful: bool) -> None:
-        self._pass = _Pass(self._clients, self._reactor.now, is_hopeful=is_hopeful)
+    def _begin_pass(self, *, follows_event: bool) -> None:
+        self._pass = _Pass(self._clients, self._reactor.now, follows_event=follows_event)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -275,7 +275,7 @@ class WaitingRoom:
                 self._pass.rest.appendleft(waiter)
             return not self._is_uniform
         found_none = waiter in clients and waiter not in clients.dialled
-        if found_none and self._pass.is_hopeful and not self._is_uniform:
+        if found_none and self._pass.follows_event and not self._is_uniform:
             # The recovered endpoint may serve only later clients, so leave this client's dial to
             # them.
             self._allowance += 1
@@ -304,6 +304,6 @@ class WaitingRoom:
             # This client no longer needs a turn.
             rest.popleft()
         if not rest:
-            self._begin_pass(is_hopeful=False)
+            self._begin_pass(follows_event=False)
         self._schedule()
         self._start_timer()
