@@ -170,5 +170,5 @@ def test_untried_kernel_features_are_reported_with_the_reason():
     assert not facts.is_partly_asked
 
 
-def test_an_unused_kernel_feature_is_not_reported():
+def test_a_missing_kernel_feature_is_not_reported_if_it_is_unused():
     assert not facts_of_kernel(KernelOffers({"sock_diag destroy": errno.EINVAL})).lacks

@@ -140,7 +140,7 @@ def test_sockets_without_a_worker_are_closed(share, protocol):
     [(3, 0, 3), (3, 0, 4), (4, 0, 2), (4, 0, 3), (4, 1, 3), (4, 2, 3), (4, 3, 5), (4, 3, 6)],
 )
 @BOTH
-async def test_sockets_keep_their_order_after_a_late_worker_has_drained(
+async def test_clients_reach_workers_in_order_after_a_previous_worker_exits_without_a_hand_over(
     share, protocol, had, late, count
 ):
     before = share(protocol, workers=range(had))

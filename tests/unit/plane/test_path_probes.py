@@ -46,7 +46,7 @@ async def probing():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_a_listening_endpoint_is_probed_repeatedly_and_accepts_no_connection(probing, ip):
+async def test_repeated_probes_leave_no_connection_in_the_accept_queue(probing, ip):
     probes, noted = probing
     with listen(ip) as server:
         endpoint = at(server)
