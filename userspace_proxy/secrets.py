@@ -29,7 +29,7 @@ _NAMES = (
     r"|token|(?:access|account|api|encryption|master|private|secret|shared|signing|storage)[_-]?key"
 )
 # Names of secrets that are also ordinary words: a name must end with the word, and an unquoted
-# value after a colon must contain a digit.
+# value after a colon must have at least six characters, one of them a digit.
 _ALONE = (
     rf"{_BEGINS}(?:auth|bearer|cookies?|cred(?:ential)?s?|jwt|pw|(?:j|php)?sess(?:ion)?(?:[_-]?id)?"
     r"|sig)"

@@ -141,7 +141,7 @@ def _times(durations: Durations) -> Times:
 
 
 def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
-    """Return the last view of a Service port unless it has changed: a new view takes 30 µs."""
+    """Return a Service port's last view if it is current, else a new view, which takes 30 µs."""
     group, now = served.group, clock.now
     made_from = (
         clock.unix(0.0),

@@ -7,8 +7,8 @@
 Rule 1: a pick visits only candidates, so its cost doesn't depend on the number of ejected
 endpoints.
 Rule 2: building the list of candidates visits every endpoint, and weighted strategies rearrange
-each new list, so the list is rebuilt only when a share of it is ejected, and for returned endpoints
-at most once per RELIST_S, unless the list is short.
+each new list, so the list is rebuilt only when a share of it is ejected, and for endpoints that
+may be used again at most once per RELIST_S, unless the list is short.
 Rule 3: with few ejected endpoints, all endpoints are candidates, in the plan's order.
 """
 
@@ -27,7 +27,7 @@ SKIPPED_MAX = 16
 _SKIPPED_PART = 32
 # The maximum length of a short list: each endpoint matters, and a new list is cheaper than a dial.
 SHORT = 64
-# How long a returned endpoint may be missing from a list that is longer than SHORT.
+# How long a readmitted endpoint may be missing from a list of more than SHORT candidates.
 RELIST_S = 1.0
 _NEVER = -math.inf
 # Cost: nearly all levels have no ejected endpoint, and share this empty dictionary.

@@ -166,7 +166,7 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
     """Return the kind for durations in seconds, written as in Go.
 
     Args:
-        zero_means: The value for ``0`` if it isn't a duration; None means "the default".
+        zero_means: What ``0`` means instead of 0 s, even below ``least_s``; None means unset.
     """
 
     def check(seconds: float, shown: str) -> float | None:

@@ -566,7 +566,7 @@ class TcpConnection(Accounted):
             self.reactor.handlers[down.source_fd] = down
 
     def _set_nodelay(self) -> None:
-        """Turn off Nagle's algorithm, which sends held bytes; let ``up`` handle client events."""
+        """Send held and further bytes to the endpoint at once; let ``up`` handle client events."""
         up = self.up
         if up is not None and not up.has_nodelay:
             up.has_nodelay = True

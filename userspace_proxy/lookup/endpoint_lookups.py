@@ -97,7 +97,7 @@ class EndpointLookups:
             await self.derive()
 
     async def derive(self) -> None:
-        """Publish the newest snapshot, if any; only :meth:`follow` may call this while it runs."""
+        """Publish the newest snapshot, if any, with addresses; call only without :meth:`follow`."""
         self._has_changed.clear()
         if self._newest is None:
             return

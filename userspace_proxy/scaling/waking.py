@@ -110,7 +110,7 @@ _NEVER = _Attempts()
 
 
 class Waking:
-    """The clients of one proxy that wait for pods.
+    """Scales up workloads, and records Events, for clients of one proxy that wait for pods.
 
     Args:
         plane: Reports clients that begin to wait.
