@@ -182,7 +182,7 @@ class Balancer:
     def is_at_limit(
         self, _client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> bool:
-        """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
+        """Return whether an untried endpoint is at its limit, so that a client can wait for it.
 
         Ejected endpoints also count, as clients may be sent to them; this advances their turn.
         """
@@ -196,9 +196,10 @@ class Balancer:
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:
-        """Return the endpoint to dial next; None if no untried endpoint may be dialled now.
+        """Pick the endpoint to dial next, and with affinity pin the client to it.
 
-        None also after TRIED_MAX dials. The caller then calls :meth:`answered` or :meth:`failed`.
+        None if no untried endpoint may be dialled now, or after TRIED_MAX dials. The caller reports
+        the outcome of the dial by :meth:`answered` or :meth:`failed`.
 
         Args:
             now: Monotonic seconds.
@@ -278,7 +279,7 @@ class Balancer:
         tried: Container[SocketAddress],
         out: Container[SocketAddress],
     ) -> SocketAddress | None:
-        """Return the endpoint to which a client is pinned, if it may be dialled now."""
+        """Return the endpoint to which a client is pinned; None if it may not be dialled now."""
         if self._affinity is None:
             return None
         pinned = self._affinity.lookup(client, self._usable, now)
