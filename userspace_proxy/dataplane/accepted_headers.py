@@ -35,12 +35,12 @@ _MAX_KNOWN = 4096
 
 
 class AcceptedHeaders:
-    """The connections of one data plane whose PROXY header hasn't arrived yet."""
+    """Awaits the PROXY headers of one data plane's connections; a valid header starts a dial."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[str, bool] = {}
-        """Whether each recent peer is trusted."""
+        """Whether each recent peer is trusted, by IP address."""
         self.deadlines = Timeouts(
             engine.reactor,
             HEADER_S,
@@ -70,7 +70,7 @@ class AcceptedHeaders:
         self.deadlines.start(connection, self._engine.reactor.now)
 
     def _read(self, connection: TcpConnection) -> bool:
-        """Read the header, and dial or end; return False if the header is incomplete."""
+        """Dial for a connection, or end it, by its header; return False if that is incomplete."""
         sock = connection.client
         try:
             data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)

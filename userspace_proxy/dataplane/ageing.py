@@ -165,13 +165,13 @@ def keep_alive(
 
 
 def unanswered(sock: _socket.socket) -> int:
-    """Return the number of consecutive segments or probes that the peer left unanswered."""
+    """Return how many consecutive retransmissions and probes the peer has left unanswered."""
     found = tcp_info(sock)
     return found.sent_again + found.probed
 
 
 def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
-    """Record whether the endpoint has stopped acknowledging data while the client waits."""
+    """Record whether the endpoint acknowledges no data of a client that hasn't ended."""
     is_stalled = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:
         connection.group.counters_of(endpoint).stalled += is_stalled - up.is_stalled

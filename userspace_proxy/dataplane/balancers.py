@@ -125,13 +125,13 @@ class Balancers:
             self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
 
     def restart(self, endpoint: SocketAddress, now: float) -> None:
-        """Begin the slow start of a recovered endpoint."""
+        """Begin the slow start of a recovered endpoint, if the Service has a slow start."""
         if self._weights.may_grow:
             others = frozenset(self._serving.all_endpoints) - {endpoint}
             self._weights.begin(self._serving.newcomers(others), now)
 
     def load_of(self, endpoint: SocketAddress) -> int:
-        """Return how many connections an endpoint has, including pending dials."""
+        """Return this worker's open connections to an endpoint, plus the dials that are counted."""
         return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def is_full(self, endpoint: SocketAddress) -> bool:
@@ -161,7 +161,7 @@ class Balancers:
         return all(each.serves("", endpoint) for each in balancers)
 
     def prefer(self, endpoint: SocketAddress) -> None:
-        """Route the next connection that may use an endpoint to it; affinity takes precedence."""
+        """Pick an endpoint for the next unpinned client (inside the cluster) that may use it."""
         balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
         first, others = balancer.strategy, balancer.standby_strategies
 

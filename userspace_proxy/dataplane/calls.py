@@ -41,7 +41,7 @@ class SystemCalls:
     def __init__(self, buffer_bytes: int) -> None:
         self.buffer_bytes = buffer_bytes
         self.buffer = memoryview(bytearray(buffer_bytes))
-        """The bytes of the last read."""
+        """Begins with the bytes of the last read; older bytes may follow."""
         self._epoll = select.epoll()
         self._socks: dict[int, _socket.socket] = {}
 

@@ -46,8 +46,8 @@ from .endpoint_group import EndpointGroup
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The maximum number of ports that a dial tries to bind, 4 µs each. The first is usually free; the
-# others are random, so if 90 % are in use, 97 % of dials find a free one.
+# How many ports a flow tries to bind at most, and a connection after its first, 4 µs each. The
+# first is usually free; the others are random: if 90 % are in use, 97 % of dials find a free one.
 _TRIES = 32
 # The maximum number of ports considered for a UDP flow, 0.1 µs each, including used ports.
 _LOOKS = 64
@@ -153,7 +153,7 @@ class NodeAddressDialer:
                     break
             elif not is_bound or -fd in EXHAUSTED_ERRNOS:
                 return fd
-            # Another program listens on the bound port: try the next one.
+            # The port is in TIME_WAIT, or another program listens on it: try the next port.
         return found
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:

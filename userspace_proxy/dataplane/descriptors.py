@@ -63,9 +63,9 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """The number of descriptors that connections may use while memory is low; else None."""
+        """``in_use`` up to which connections get descriptors while memory is low; else None."""
         self.for_connections = 0
-        """How many descriptors connections may use: all but the unused reserve for flows."""
+        """``in_use`` up to which connections get descriptors; flows may use the rest."""
         self._count_flows(0)
         self._timer = LoopTimer(loop, self._resume)
         self._waiting: list[Callable[[], None]] = []
@@ -86,7 +86,7 @@ class Descriptors:
         return self.in_use + count <= self.for_connections
 
     def is_stalled(self, now: float) -> bool:
-        """Return whether callbacks have waited for _STALL_S, or connections were reset recently."""
+        """Return whether a pause has lasted for _STALL_S, or :meth:`shed` was called recently."""
         if now < self._shedding_until:
             return True
         is_paused = now - self._waited_at <= _PAUSE_GAP_S

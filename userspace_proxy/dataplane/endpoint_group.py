@@ -65,7 +65,7 @@ class GroupNews(Protocol):
         """Report that a failed dial has ejected an endpoint, or prolonged its ejection."""
 
     def returned(self, endpoint: SocketAddress) -> None:
-        """Report that a dial has ended an ejection."""
+        """Report that a dial, or a changed detour, has ended an ejection."""
 
     def waiting(self) -> None:
         """Report the first waiting client that has found no endpoint."""
@@ -139,8 +139,8 @@ class EndpointGroup(CounterTable):
         )
         """Addresses at which endpoints are dialled instead of their own; nearly always empty."""
         self.left_at = NONE_LEFT
-        """When endpoints last left. Recorded even if the Service doesn't end their connections,
-        because this setting may change later (:meth:`note_left`)."""
+        """When endpoints last left, in monotonic seconds; empty while the Service ends connections
+        to them. An update may request that later (:meth:`note_left`)."""
         self.balancers = Balancers(
             self.serving,
             self,
@@ -162,7 +162,7 @@ class EndpointGroup(CounterTable):
         the flows to end, in monotonic seconds; infinity to end all flows to them."""
 
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
-        """Change how clients are served; return the endpoints that some clients may not use now.
+        """Change how clients are served; return endpoints that some clients may no longer use.
 
         TCP connections to these endpoints continue; flows end, unless the endpoint is terminating
         and still serves. Keeps the round-robin position, and the affinity entries and ejections of
@@ -214,7 +214,7 @@ class EndpointGroup(CounterTable):
     def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:
         """Return the waiting room for a client that no endpoint can take; None to refuse it.
 
-        ``is_at_limit`` means that it waits for an endpoint at its limit; other waits are reported.
+        ``is_at_limit``: it waits for an endpoint at its limit; the first other wait is reported.
         """
         handling = self.serving.handling
         if handling.hold is None and not is_at_limit:

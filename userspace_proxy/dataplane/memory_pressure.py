@@ -72,7 +72,7 @@ class MemoryState(NamedTuple):
 
 
 class Memory:
-    """The memory of a data plane's process."""
+    """Watches the memory of a data plane's process, and sheds load near a limit."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], descriptors: Descriptors

@@ -63,7 +63,7 @@ class ProbeDials:
         return len(self._fds)
 
     def begin(self, endpoint: SocketAddress) -> DialFailure | None:
-        """Dial an endpoint; return the failure if it fails at once, else None."""
+        """Dial an endpoint without a dial in progress; return an immediate failure, else None."""
         calls = self._reactor.calls
         fd = calls.open_stream(family_of(endpoint.ip))
         if fd >= 0:

@@ -194,7 +194,7 @@ class Reactor:
 
 
 class LoopTimer:
-    """A timer of the loop for one function, which runs at most once at a time."""
+    """A timer of the loop that calls one function, once per start."""
 
     __slots__ = "_call", "_handle", "_loop"
 

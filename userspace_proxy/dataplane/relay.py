@@ -65,7 +65,7 @@ class Seen:
     unanswered_since: float | None = None
     """Monotonic seconds since which checks have found the client silent; None if it answers."""
     had_waited: bool | None = None
-    """Whether the client had waited before it ended; None before a check after the last byte."""
+    """Whether the client had waited before it ended; None until a check finds no new bytes."""
 
 
 class Relayed(Handler):
@@ -167,7 +167,7 @@ class Direction(Handler):
         self.is_stuck = False
         """Whether bytes, in memory or in the pipe, wait for room in the sink."""
         self.wakes_other = False
-        """Whether the other direction waits until this source, which is its sink, has room."""
+        """Whether the other direction has waited for room in this source, which is its sink."""
         self.reads_to_empty = False
         """Whether a short read may leave bytes, because an end or urgent data was announced."""
         self.has_fin = False
@@ -177,7 +177,7 @@ class Direction(Handler):
         self.spliced_error = 0
         """The errno that a splice returned, which no read reports again; 0 for none."""
         self.is_ended = False
-        """Whether the FIN has been passed on."""
+        """Whether the source's FIN has been read."""
         self.is_waiting_turn = False
         self.has_nodelay = False
         """Whether the sink has TCP_NODELAY; set only towards the endpoint."""
@@ -230,7 +230,7 @@ class Direction(Handler):
             self.pump()
 
     def pump(self) -> None:  # noqa: C901 - a call per read costs time
-        """Move bytes until EAGAIN, a full sink, the end, an error, or ROUNDS reads."""
+        """Move bytes until an empty source, a full sink, the end, an error, or ROUNDS reads."""
         if self.is_stuck or self.is_ended or self.is_waiting_turn:
             return
         if self._is_bulk and self._splice(0):

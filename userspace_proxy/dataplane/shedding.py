@@ -6,7 +6,7 @@
 Rule 1: freed descriptors are for other clients, so for a moment, new connections of the largest
 holder are also reset if it exceeds its share. Otherwise a loop of connections through this proxy
 would never end: each reset would make room for the loop's next connection.
-Rule 2: while memory is low, there are no more connections than when the shortage began.
+Rule 2: while memory is low, new connections only replace others, unless all fit into ``spared``.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Shedding:
     def free_memory(self, excess: int, spared: int, now: float) -> int:
         """Drop affinity entries, then reset connections, to free ``excess`` bytes.
 
-        Connections that are reset aren't replaced. Connections may keep ``spared`` bytes. Returns
-        how many were reset.
+        Connections may keep ``spared`` bytes; beyond that, none replaces a connection that is reset
+        here. Returns how many were reset.
         """
         counts_sockets = self._engine.memory.counts_sockets
         # Cap connections before resets, so that closing them admits no waiting clients.

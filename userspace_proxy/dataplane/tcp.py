@@ -188,7 +188,7 @@ class TcpConnection(Accounted):
         self._is_counted = False
         """Whether the load of the endpoint includes the dial."""
         self._awaits_turn = False
-        """Whether ``_dial_again`` should dial; False once the waiting room resumes the client."""
+        """Whether ``_dial_again`` dials; False while the waiting room may resume the client."""
         self.up = self.down = self.speaker = None
         self.is_aborting = False
         self.exchange = None

@@ -55,7 +55,7 @@ _COMPLETE = EndReason.COMPLETE
 
 
 class Announced(NamedTuple):
-    """The contents of a PROXY header besides the client's address."""
+    """The sender of a PROXY header, and its contents besides the client's address."""
 
     via: SocketAddress
     """The peer that sent the header."""
@@ -73,7 +73,7 @@ class Accounted(Relayed):
 
     group: EndpointGroup
     address: Any
-    """As ``accept`` returns it: IP address and port come first."""
+    """The client's, from ``accept`` or a PROXY header: IP address and port come first."""
     started: float
     """When the client was accepted, in monotonic seconds."""
     announced: Announced | None
@@ -85,7 +85,7 @@ class Accounted(Relayed):
     tried: dict[SocketAddress, CauseCode] | None
     """Endpoints that failed, and why; most connections need no dict."""
     began_at: float | None
-    """When the last dial began, in monotonic seconds; None before the first dial."""
+    """When the last dial began, in monotonic seconds; None before the first, and in a wait."""
     is_preserved: bool
     """Whether the endpoint sees the client's own address."""
     exchange: ConnectionOutcome | None

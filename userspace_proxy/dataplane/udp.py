@@ -189,8 +189,8 @@ class UdpListener(Handler):
                 flow.end(EndReason.ENDPOINT_REMOVED)
 
     def frontend(self) -> SocketAddress | None:
-        """Return the address that clients dialled; None if it is a wildcard.
+        """Return the listener's address; None if it is a wildcard.
 
-        Rules may have translated the address, and the kernel reports that for TCP only.
+        Rules may have translated the dialled address, which the kernel reports for TCP only.
         """
         return None if is_wildcard(self.at.ip) else self.at

@@ -171,9 +171,9 @@ class UdpFlow(Handler):
         self.counted = (0, 0)
         """How many received and sent bytes are in the endpoint's counters."""
         self.conversation: Conversation | None = None
-        """The state of the answers after the first answer; None until it is needed."""
+        """The state of the endpoint's answers; None until it is needed."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
-        """Endpoints that refused, and why; most flows need no dict."""
+        """Endpoints that can't be dialled or have refused, and why; most flows need no dict."""
 
     @property
     def group(self) -> EndpointGroup:
