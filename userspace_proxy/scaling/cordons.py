@@ -89,7 +89,7 @@ class Cordons:
         """The acknowledgements that the next process would restore, the latest round last."""
 
     async def restore(self) -> NodeAnswer:
-        """Restore the acknowledgements of this node's previous process; return its answer.
+        """Restore unexpired acknowledgements of this node's previous process; return its answer.
 
         Call it before any Service is served.
         """
@@ -148,7 +148,7 @@ class Cordons:
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:
-        """Send no clients to a Service's endpoints until the vote ends, or after ``until``.
+        """Send no new clients to a Service's endpoints until the vote ends or ``until`` has passed.
 
         Args:
             until: Monotonic seconds from which :meth:`release_late` may uncordon the Service.
@@ -180,7 +180,8 @@ class Cordons:
     def release_late(self) -> None:
         """Uncordon Services whose endpoints have all left, or whose cordon expired without effect.
 
-        Unexpired cordons stay. Call this about once a second, even while the API server is down.
+        Unexpired cordons stay. Services at zero are also uncordoned if no port names a workload any
+        more. Call this about once a second, even while the API server is down.
         """
         for service in (*self._cordons, *self._asleep):
             if self._is_late(service):
@@ -233,8 +234,7 @@ class Cordons:
         are_gone = self._served_ports.cordoned.of(service).isdisjoint(listed)
         if (cordon := self._cordons.get(service)) is not None:
             if self._clock() < cordon.until:
-                # Endpoints that have disappeared may be listed again before the round is over, so
-                # the cordon stays.
+                # Endpoints that have gone may be listed again before the round is over.
                 return False
             return are_gone or self._is_ready(service)
         # Nothing wakes a workload that no port names.

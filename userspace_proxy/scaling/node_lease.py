@@ -76,7 +76,7 @@ class NodeLease:
         self._answer = await self._cordons.restore()
 
     async def look(self) -> None:
-        """Report changed demand; call this about once a second.
+        """Report demand that has changed, or is older than BEAT_S; call this about once a second.
 
         Raises:
             SourceError: The report wasn't written.
