@@ -166,7 +166,7 @@ def shared(keep, count):
 
 
 @pytest.mark.parametrize("place", range(3))
-async def test_the_index_of_a_late_worker_stays_empty_in_the_adopted_sockets(idle, place):
+async def test_the_index_of_a_worker_that_has_not_handed_over_stays_empty(idle, place):
     loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
     previous_workers = idle.keep(PreviousWorkers(loop, [ours for ours, _ in ends]))
     late, worker = (Compromised(idle.keep, previous_workers, theirs) for _, theirs in ends)
@@ -395,7 +395,7 @@ async def test_a_worker_that_answers_after_adoption_still_obeys_commands(orphan,
     assert await previous_workers.answered(60.0) == 0
 
 
-async def test_a_late_worker_ordered_to_drain_drains_even_if_it_is_later_ordered_to_exit(worker):
+async def test_a_worker_that_answers_after_orders_to_drain_and_to_exit_drains(worker):
     await worker.previous_workers.adopt(0.0)
     worker.previous_workers.drain(5.0)
     worker.previous_workers.end()
@@ -406,7 +406,7 @@ async def test_a_late_worker_ordered_to_drain_drains_even_if_it_is_later_ordered
 
 
 @pytest.mark.parametrize("change", ["answers", "ends"])
-async def test_a_late_worker_is_counted_until_it_is_drained_or_lost(change, worker):
+async def test_a_worker_ordered_to_drain_is_counted_until_it_answers_or_exits(change, worker):
     previous_workers = worker.previous_workers
     await previous_workers.adopt(0.0)
     previous_workers.drain(5.0)
@@ -416,10 +416,10 @@ async def test_a_late_worker_is_counted_until_it_is_drained_or_lost(change, work
     else:
         worker.hand_over(is_last=True)
         await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
-    await until(lambda: not previous_workers, "the end of the last predecessor")
+    await until(lambda: not previous_workers, "the end of the last previous worker")
 
 
-async def test_sockets_handed_over_by_a_late_worker_are_closed(worker):
+async def test_sockets_handed_over_after_the_adoption_are_closed(worker):
     """If they stayed open, this process couldn't bind its own listener to the port."""
     await worker.previous_workers.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
