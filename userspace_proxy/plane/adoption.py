@@ -204,7 +204,7 @@ class PreviousWorkers:
             self._workers.remove(worker)
 
     def end(self) -> None:
-        """Order workers to reset their connections and exit, except those that drain.
+        """Order workers to reset their connections and exit; a drain that was ordered first counts.
 
         Closes the same sockets as :meth:`drain`. A slow worker receives the order once it answers.
         """
@@ -213,8 +213,8 @@ class PreviousWorkers:
     async def answered(self, within_s: float) -> int:
         """Wait until all workers have answered and received their order, or ``within_s`` is over.
 
-        Returns the number of workers that haven't answered. After :meth:`close`, they serve until
-        another process controls them.
+        Call it after :meth:`drain` or :meth:`end`. Returns the number of workers without an answer,
+        which serve after :meth:`close` until another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)

@@ -129,7 +129,7 @@ class _Guest:
 
 
 class Reception:
-    """The processes that are connected to one listening socket, until they are authenticated.
+    """Authenticates the processes that connect to one listening socket.
 
     Args:
         listener: The listening socket, which the caller closes after this object.

@@ -110,7 +110,7 @@ class Channel(Generic[In, Out]):
         self._unknown = unknown
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
-        """The number of queued bytes, which the socket has no room for yet."""
+        """The size of the queued messages in bytes; ``_LATER_BYTES`` for one that isn't encoded."""
         self.read_bytes = 0
         """The number of received bytes."""
         self.is_stalled = False
@@ -122,7 +122,7 @@ class Channel(Generic[In, Out]):
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, message: Out, *socks: HasFileno) -> None:
-        """Queue a message, with sockets or other descriptors.
+        """Queue a message, with sockets or other descriptors; no effect once the channel is closed.
 
         Sending doesn't close the sockets. If one is closed before it is sent, the message is
         dropped, as is a message that is too large.

@@ -315,7 +315,7 @@ class Group(CounterTable):
         self._waiting = _with(self._waiting, worker, None)
 
     def failed_at(self, endpoint: SocketAddress, now: float) -> MinuteCounts:
-        """Return the clients of the last minute for which an endpoint failed."""
+        """Return the last minute's failures of an endpoint: clients, and dials in ``refused``."""
         failed = self._failed_at.get(endpoint)
         return MinuteCounts() if failed is None else failed.failing(now)
 

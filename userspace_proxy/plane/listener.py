@@ -52,7 +52,7 @@ class ListeningSockets:
             queues. The other options are passed to ``open_listening``.
 
     Raises:
-        ListenError: The port can't be bound.
+        ListenError: The port can't be bound, or a socket rejects an option or the filter.
     """
 
     # Cost: each Service port has instances of this class and of Listener.
@@ -181,7 +181,7 @@ class ListeningSockets:
         self._end_hold()
 
     def _keep(self, sock: socket.socket) -> None:
-        """Reserve a UDP port with one of its own sockets, which takes no further descriptor."""
+        """Try to reserve a UDP port with one of its own sockets, without a further descriptor."""
         with contextlib.suppress(OSError):
             share_port(sock, is_shared=True)
             self._hold = sock
@@ -322,7 +322,7 @@ class Wanted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The open listeners of a group, and the errors of other listeners, by the caller's keys."""
+    """The open listeners of a group, and why listeners don't serve, by the caller's keys."""
 
     listeners: dict[Hashable, Listener]
     """The open listeners, including listeners that refuse because they can't serve."""

@@ -150,7 +150,7 @@ class Listeners:
         self.recovered.close()
 
     def send_all(self, worker: int) -> None:
-        """Send all open listeners to a worker that has just started."""
+        """Send a worker that has just started its sockets of all listeners that serve."""
         for listener in self._open.values():
             if listener.is_serving:
                 self._send_opening(worker, listener, worker, listener.number)
@@ -197,7 +197,7 @@ class Listeners:
 
         Raises:
             ListenError: The last address can't be bound, no descriptor is left, or this machine
-                lacks the IP address.
+                lacks an IP address, or IPv6.
         """
         error: ListenError | None = None
         for at in wanted.addresses:

@@ -160,7 +160,7 @@ class CloseListener(_Message):
 
 
 class Ejected(_Message):
-    """A worker has ejected an endpoint; the control process forwards this to other workers."""
+    """A worker has ejected an endpoint, perhaps again; forwarded to the other workers."""
 
     group: int
     endpoint: SocketAddress
@@ -168,14 +168,14 @@ class Ejected(_Message):
 
 
 class Returned(_Message):
-    """An ejected endpoint has answered a worker; forwarded to other workers like Ejected."""
+    """An ejection has ended, usually because the endpoint answered; forwarded like Ejected."""
 
     group: int
     endpoint: SocketAddress
 
 
 class WaitBegan(_Message):
-    """A client began to wait for an endpoint while no other client waited in this worker."""
+    """A client found no endpoint, the first since no client of the group waited in this worker."""
 
     group: int
 

@@ -72,9 +72,9 @@ _FEW_LISTENERS = 32
 
 
 OnEjection = Callable[[Group, "SocketAddress", bool], None]
-"""Called with an endpoint and True when a worker ejects it, or False once it answers again."""
+"""Called with an endpoint, and True if a worker has ejected it, or False if the ejection ends."""
 OnWaits = Callable[[Group], None]
-"""Called with a group when the first client in a worker begins to wait for its endpoints."""
+"""Called with a group when the first client in a worker's queue finds no endpoint."""
 OnObserved = Callable[[Observed | Called], None]
 """Called with a worker's observations, or with the calls of its clients."""
 
@@ -213,7 +213,7 @@ class Plane:
         self._listeners.recovered.close()
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
-        """Route the next connection of a group to an endpoint; requires a single worker."""
+        """Make a group's next unpinned client use an endpoint; requires a single worker."""
         self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
@@ -245,8 +245,8 @@ class Plane:
     def keep(self, name: str, sock: socket.socket) -> None:
         """Store a copy of a socket in worker processes for the next control process.
 
-        That process finds the copy in ``PreviousWorkers.kept``. A worker in the caller's loop keeps
-        no copy, because it doesn't outlive this process.
+        That process finds the copy in ``PreviousWorkers.kept``. The caller leaves the socket open
+        for replacements of workers. A worker in the caller's loop keeps no copy.
         """
         if self._local is not None:
             return
@@ -342,7 +342,7 @@ class Plane:
         return sum(reset.result() for reset in done)
 
     def hang_up(self) -> None:
-        """Make the worker processes exit immediately."""
+        """Make the worker processes exit; :meth:`close` or exit next, or they are replaced."""
         for worker in self._workers:
             worker.hang_up()
 

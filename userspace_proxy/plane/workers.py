@@ -225,7 +225,7 @@ class WorkerSlot:
         return self.drained
 
     def hang_up(self) -> None:
-        """Make the worker exit, and start no replacement."""
+        """Make the worker exit; :meth:`close` or exit next, or a replacement starts."""
         self._stop_timer()
         if self.link is not None:
             self.link.hang_up()
