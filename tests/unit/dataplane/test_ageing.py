@@ -103,7 +103,7 @@ async def test_a_container_whose_route_is_added_later_counts_as_local(rig, looks
     assert connection.shows_local_client
 
 
-async def test_a_client_with_the_nodes_address_is_not_a_local_container(rig):
+async def test_a_container_whose_address_the_endpoint_does_not_see_does_not_count_as_local(rig):
     _, _, connection = await joined(rig)
     connection.address = ALICE, 1
     rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})

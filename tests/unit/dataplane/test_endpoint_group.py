@@ -208,7 +208,7 @@ def test_has_answered_since_includes_a_success_without_an_ejection(group):
     assert not group.has_answered_since(POD_A, 6.0)
 
 
-def test_the_only_client_whose_dials_are_reset_is_named(group):
+def test_a_client_whose_dials_are_reset_although_others_succeed_is_named(group):
     ends = group.counters_of(POD_A).ends
     for now in (1.0, 3.0):
         group.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now)
@@ -276,7 +276,7 @@ def test_a_dial_to_an_absent_host_has_the_same_code_in_all_outputs(group, number
 
 
 @pytest.mark.usefixtures("absent")
-def test_a_missing_next_hop_is_looked_up_only_after_a_timeout(group):
+def test_neither_a_refusal_nor_a_timeout_of_a_present_host_counts_as_an_absent_host(group):
     assert (
         group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
         is CauseCode.ENDPOINT_REFUSES

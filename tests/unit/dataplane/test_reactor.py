@@ -190,7 +190,7 @@ async def test_events_carry_the_time_of_their_dispatch(pairs):
     reactor.close()
 
 
-async def test_iterations_of_the_event_loop_are_counted(reactor, pairs):
+async def test_dispatches_are_numbered_consecutively(reactor, pairs):
     ours, theirs = pairs()
     turns_seen = []
     watch(reactor, ours, epoll.IN, lambda _events: turns_seen.append(reactor.turn))

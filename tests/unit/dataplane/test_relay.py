@@ -342,7 +342,7 @@ def test_under_any_operations_bytes_are_equal_or_both_sides_see_an_error(factory
         assert rig.bugs == []
 
 
-async def test_socket_buffers_are_not_bounded_for_short_messages(rig, monkeypatch):
+async def test_send_queues_are_not_bounded_for_short_messages(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
@@ -355,7 +355,7 @@ async def test_socket_buffers_are_not_bounded_for_short_messages(rig, monkeypatc
     assert bounded == []
 
 
-async def test_a_directions_receive_buffer_is_bounded_only_once(rig, monkeypatch):
+async def test_a_directions_send_queue_is_bounded_only_once(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)

@@ -148,7 +148,7 @@ async def test_enabling_removal_later_ends_connections_to_a_standby(rig, timers)
     await until(lambda: not served.is_open)
 
 
-async def test_removal_enabled_later_counts_from_the_endpoints_last_removal(rig, timers):
+async def test_removal_enabled_later_ends_connections_begun_before_the_last_removal(rig, timers):
     served = Served(rig, Handling())
     served.update(served.second, handling=Handling())
     served.update(served.first, handling=Handling())
@@ -272,7 +272,7 @@ async def test_a_flow_started_after_its_endpoint_left_the_other_side_continues(r
 
 
 @pytest.mark.parametrize("handling", [Handling(), AFTER_30_S])
-async def test_a_flow_continues_when_its_endpoint_moves_to_the_other_side(rig, timers, handling):
+async def test_a_flow_continues_while_its_endpoint_serves_its_clients_side(rig, timers, handling):
     pod, other = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(pod.address, other.address, handling=handling)
     rig.update(dns, pod.address, handling=handling)

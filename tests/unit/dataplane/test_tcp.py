@@ -548,7 +548,7 @@ async def test_an_endpoint_dialled_for_less_than_the_timeout_is_not_ejected(time
     assert len(group.balancers.current.ejected(timers.now)) == 2
 
 
-async def test_an_answered_dial_counts_as_load_until_joined(timed, timers):
+async def test_a_dial_answered_before_a_late_loop_handles_its_deadline_is_kept(timed, timers):
     pods = [timed.endpoint().address for _ in range(2)]
     group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
     connection, _ = await ask(timed, group)

@@ -94,7 +94,7 @@ async def test_a_flow_with_only_refusing_endpoints_waits_for_another_endpoint(ri
     assert rig.flow.started < rig.flow.waited.since < rig.flow.sent_since
 
 
-async def test_a_refusal_reported_when_sending_a_held_datagram_is_handled(rig, monkeypatch):
+async def test_a_refusal_of_a_held_datagram_moves_the_flow_to_another_endpoint(rig, monkeypatch):
     """The failing send has cleared the error, so no event follows."""
     silent, pod = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(**HOLD)
@@ -148,7 +148,7 @@ async def test_waiting_flows_end_with_their_listener(rig):
     assert (len(rig.flows), count_waiting(dns)) == (0, 0)
 
 
-async def test_flows_beyond_the_limit_wait(timed):
+async def test_flows_beyond_an_endpoints_connection_limit_wait(timed):
     pod = timed.udp_peer()
     dns = timed.udp_service(pod.address, **limited(1))
     timed.udp_client(dns).send(b"first")
@@ -224,7 +224,7 @@ async def test_an_ended_flow_releases_its_clients_port(rig):
     assert (silent._began, silent._asked) == ({}, {})
 
 
-async def test_without_any_descriptors_a_datagram_is_dropped(build):
+async def test_without_a_descriptor_or_a_flow_to_replace_a_new_flow_is_refused(build):
     rig = build(Tuning(descriptor_limit=1))
     dns = rig.udp_service(rig.udp_peer().address)
     rig.udp_client(dns).send(b"question")

@@ -160,7 +160,7 @@ async def test_a_recovered_endpoint_serves_clients_queued_behind_other_clients(t
     assert await (await pod.accept()).read() == b"ping"
 
 
-async def test_waiting_clients_are_redialled_each_second_if_earlier_clients_left(timed, timers):
+async def test_waiting_clients_are_redialled_after_the_rest_of_a_pass_has_left(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, **HOLD)
     clients = await waiting(timed, web, RETRIES + 1)
