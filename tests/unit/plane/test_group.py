@@ -263,7 +263,7 @@ def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
     assert not group.each_counters(), "looking creates none"
 
 
-def test_a_removed_endpoint_is_not_ejected(group):
+def test_an_ejection_of_an_endpoint_outside_the_group_is_not_shown(group):
     group.add(ONE, group_report(ejected=[(POD_C, 5.0)]), 0.0)
     assert group.ejected(0.0) == {}
 

@@ -17,7 +17,7 @@ ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_tcp_clients_are_served_once_listen_returns(rig, ip):
+async def test_tcp_clients_are_served_once_serve_returns(rig, ip):
     pod = rig.endpoint()
     web = rig.service(pod.address, at=ip)
     assert web.listener.is_serving
@@ -25,7 +25,7 @@ async def test_tcp_clients_are_served_once_listen_returns(rig, ip):
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0"])
-async def test_udp_clients_are_served_once_listen_returns(rig, ip):
+async def test_udp_clients_are_served_once_serve_returns(rig, ip):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at=ip)
     at = "127.0.0.1" if ip == "0.0.0.0" else ip

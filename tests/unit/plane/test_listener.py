@@ -166,7 +166,7 @@ def test_with_fewer_workers_an_inherited_socket_takes_a_missing_sockets_index(sh
 
 
 @pytest.mark.parametrize("drains_first", [0, 1])
-async def test_udp_sockets_opened_beside_inherited_copies_keep_the_order(share, drains_first):
+async def test_udp_sockets_reopened_beside_open_copies_serve_in_worker_order(share, drains_first):
     sockets = share(UDP)
     sockets.choose(by_client=True)
     copies = copies_of(sockets)
@@ -180,7 +180,7 @@ async def test_udp_sockets_opened_beside_inherited_copies_keep_the_order(share, 
     assert await whom_clients_reach(sockets, UDP) == by_address(2)
 
 
-def test_an_inherited_udp_socket_that_was_about_to_refuse_is_replaced(share):
+def test_an_inherited_udp_socket_whose_port_was_about_to_refuse_is_taken_over(share):
     """The previous process has exited before its worker closed its copy of the socket."""
     before = share(UDP, workers=(0,))
     copies = copies_of(before)

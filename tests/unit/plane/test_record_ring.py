@@ -108,7 +108,7 @@ async def test_a_connection_is_observed_when_it_ends(rig):
     assert one.at > 1e9
 
 
-async def test_a_connection_to_a_silent_endpoint_has_no_first_byte(rig):
+async def test_a_connection_whose_endpoint_sends_nothing_has_no_first_byte(rig):
     observer = Observer(rig)
     client, _ = await rig.both_ends()
     client.reset()

@@ -106,7 +106,7 @@ async def test_a_draining_worker_with_a_flow_takes_no_other_client(control):
     assert web.accept_now() is not None
 
 
-async def test_a_worker_exits_immediately_when_the_control_process_has_exited(control, pod):
+async def test_a_worker_without_a_worker_socket_exits_with_its_control_process(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1

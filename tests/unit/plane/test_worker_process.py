@@ -113,7 +113,7 @@ async def test_a_worker_running_out_of_memory_exits_with_that_cause(start, caplo
     assert [type(message) for message in parent.messages] == [Running]
 
 
-async def test_a_process_that_closes_the_channel_is_killed(start, monkeypatch):
+async def test_a_process_that_closes_the_channel_without_exiting_is_killed(start, monkeypatch):
     monkeypatch.setattr(process, "END_WITHIN_S", 0.01)
     parent = start(CHILD % "channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)")
     assert await parent.end() == ["signal 9"]

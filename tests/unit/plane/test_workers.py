@@ -258,7 +258,7 @@ asyncio.run(main())
 """
 
 
-async def test_killing_the_control_process_ends_its_workers_and_frees_the_ports():
+async def test_killing_a_control_process_without_a_label_ends_its_workers_and_frees_the_ports():
     with started([sys.executable, "-c", CONTROL]) as control:
         first, second, tcp, udp = map(int, control.stdout.readline().split())
         control.kill()
