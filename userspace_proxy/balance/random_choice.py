@@ -84,7 +84,7 @@ class PowerOfTwoChoices:
         return other if self._load(other) < self._load(one) else one
 
 
-# The factor that makes weights integers, like random numbers: slow start yields fractions.
+# The factor that makes weights integers, as randrange() needs: slow start yields fractions.
 _PARTS = 1000
 
 

@@ -46,8 +46,8 @@ from .endpoint_group import EndpointGroup
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# How many ports a flow tries to bind at most, and a connection after its first, 4 µs each. The
-# first is usually free; the others are random: if 90 % are in use, 97 % of dials find a free one.
+# How many random ports a connection tries after its first (usually free) port, 4 µs each: if 90 %
+# are in use, 97 % of dials find a free one. A flow tries as many unused ports in turn.
 _TRIES = 32
 # The maximum number of ports considered for a UDP flow, 0.1 µs each, including used ports.
 _LOOKS = 64

@@ -54,7 +54,7 @@ _RULES_FOLLOW_S = 10.0
 # Cost: nearly all Service ports share this mapping.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
-# The maximum number of log lines per Service port and minute.
+# The maximum number of ejection lines, and of readmission lines, per Service port and minute.
 _EJECTION_LINES = 11
 
 

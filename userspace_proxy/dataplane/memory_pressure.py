@@ -36,7 +36,7 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64
-# Seconds between exact readings (70 µs, measured), and at least between estimates (8 µs).
+# Seconds between exact readings (70 µs each, measured), and the minimum between estimates (8 µs).
 _EVERY_S = 0.25
 _AT_MOST_EVERY_S = 0.01
 # Seconds between two searches for a limit, which may be set later, for example by resizing the pod.

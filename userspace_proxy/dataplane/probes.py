@@ -108,8 +108,8 @@ class Probes:
         # Pairs last a minute: policies change rarely, and if the endpoint dies within that minute,
         # dials of other clients fail and eject it.
         self.pairs = Pairs()
-        """Pairs of a client and an endpoint that, as a probe has shown, answers others but not this
-        client."""
+        """Pairs of a client and an endpoint that, as a probe has shown, answers this node but not
+        the client."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
 
     def denied(

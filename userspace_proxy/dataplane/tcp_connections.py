@@ -317,8 +317,7 @@ class TcpListener(Handler):
         for number in range(BATCH):
             if descriptors.in_use + DESCRIPTORS > descriptors.for_connections:
                 if number:
-                    # Nothing must be paused yet: if more clients wait, epoll reports the socket
-                    # again.
+                    # Don't pause yet: if more clients wait, epoll reports the socket again.
                     return
                 # Sockets just reset are closed at the end of the dispatch, which makes room.
                 if not shedding.make_room(self.group, reactor.now):
@@ -329,8 +328,8 @@ class TcpListener(Handler):
                 if client == _NONE_WAITS:
                     return
                 if -client in EXHAUSTED_ERRNOS:
-                    # The system's limit is below the counted one, for example because an embedding
-                    # program uses descriptors that aren't counted.
+                    # Descriptors or memory have run out below the counted limit, for example
+                    # because an embedding program uses descriptors that aren't counted.
                     self._pause()
                     return
                 # The client has already gone (ECONNABORTED and the network errors of accept(2)).

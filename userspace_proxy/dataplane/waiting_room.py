@@ -89,7 +89,7 @@ class _Pass:
         """Clients that haven't had their turn yet, in order."""
         self.began = began
         self.follows_event = follows_event
-        """Whether endpoints may take clients: an event started the pass, not the timer."""
+        """Whether an event, and not only the timer, suggests that endpoints may take clients."""
         self.was_overtaken = False
         """Whether another pass follows: a client was answered or a connection ended meanwhile."""
 

@@ -168,7 +168,7 @@ class Plane:
         stay with their group, UDP flows end, and the new group serves the clients in the accept
         queue. A listener whose key is no longer wanted stays open until :meth:`close_unwanted`.
 
-        Returns the open listeners, and why other listeners are closed or refuse; call again to
+        Returns the open listeners, and why listeners are closed or refuse; call again to
         retry. A group that is too large for a message to a worker refuses its clients.
         """
         if why := group.too_large_reason(serving):
