@@ -8,7 +8,7 @@ Rule 1: ``cluster.host_queue.PLACES`` tasks run :meth:`EndpointLookups.work`, so
 are looked up at the same time.
 Rule 2: a failure is part of the result; a name becomes due again even after a bug. A bug is logged
 once for each Service that it affects.
-Rule 3: only :meth:`EndpointLookups.follow` derives and publishes snapshots, so these stay in order.
+Rule 3: snapshots are derived and published one at a time (``derive``), so they stay in order.
 """
 
 from __future__ import annotations
