@@ -198,8 +198,8 @@ class Balancer:
     ) -> SocketAddress | None:
         """Pick the endpoint to dial next, and with affinity pin the client to it.
 
-        None if no untried endpoint may be dialled now, or after TRIED_MAX dials. The caller reports
-        the outcome of the dial by :meth:`answered` or :meth:`failed`.
+        Returns None if no untried endpoint may be dialled now, or after TRIED_MAX dials. The caller
+        reports the outcome of the dial by :meth:`answered` or :meth:`failed`.
 
         Args:
             now: Monotonic seconds.

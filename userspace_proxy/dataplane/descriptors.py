@@ -63,9 +63,9 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """``in_use`` up to which connections get descriptors while memory is low; else None."""
+        """Connections get descriptors up to this ``in_use`` while memory is low; None otherwise."""
         self.for_connections = 0
-        """``in_use`` up to which connections get descriptors; flows may use the rest."""
+        """Connections get descriptors up to this ``in_use``; flows may use the rest."""
         self._count_flows(0)
         self._timer = LoopTimer(loop, self._resume)
         self._waiting: list[Callable[[], None]] = []

@@ -91,9 +91,9 @@ class Memory:
         self._short_at = -math.inf
         """When memory was last short, in monotonic seconds."""
         self._shed_at = 0.0
-        """When connections may be reset again, unless usage grows, in monotonic seconds."""
+        """Monotonic seconds from which load may be shed again; earlier if usage grows."""
         self._shed_used = 0
-        """Bytes in use when connections were last reset."""
+        """Bytes in use when load was last shed."""
         self._noted = 0
         """Bytes queued for readers since usage was last read."""
         self._look_after = math.inf

@@ -73,13 +73,13 @@ class Accounted(Relayed):
 
     group: EndpointGroup
     address: Any
-    """The client's, from ``accept`` or a PROXY header: IP address and port come first."""
+    """The client's address as ``accept`` returns it, or from a PROXY header: IP and port first."""
     started: float
     """When the client was accepted, in monotonic seconds."""
     announced: Announced | None
     """The contents of the PROXY header that the address comes from; None without a header."""
     endpoint: SocketAddress | None
-    """The endpoint that is dialled, or that answered."""
+    """The endpoint that is dialled, or that answered; None while there is none."""
     _offset: int
     """The distance of the dialled port from the Service port."""
     tried: dict[SocketAddress, CauseCode] | None
@@ -339,7 +339,7 @@ def has_waited(up: Direction) -> bool:
 
 
 def is_left_open(up: Direction) -> bool:
-    """Return whether an endpoint that hasn't ended was silent after its client had left.
+    """Return whether the client has left, and the endpoint was silent for the last LEFT_OPEN_S.
 
     The kernel of a client that closed its socket forgets it after a minute. An endpoint that works
     has ended the connection by then, or is still sending if its answer is lost on the way.

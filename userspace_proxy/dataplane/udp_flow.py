@@ -464,7 +464,7 @@ class UdpFlow(Handler):
         return True
 
     def resume(self) -> None:
-        """Choose an endpoint after a wait, and send the kept datagrams."""
+        """Choose an endpoint, and send the kept datagrams; without one, wait again or end."""
         kept, room, now = self.kept or (), self.group.waiting_room, self.listener.engine.reactor.now
         if not self.connect():
             if not self.wait():

@@ -375,7 +375,7 @@ class HolderLease:
         return False
 
     def _note(self, awake_reasons: Mapping[ServiceKey, str]) -> None:
-        """Report why a workload isn't scaled to zero, once per Service that names it.
+        """Report to the Services of a workload why it isn't scaled to zero, if the reason is new.
 
         Args:
             awake_reasons: Reasons by Service; an empty string isn't reported.

@@ -170,7 +170,7 @@ class Waking:
                 continue
 
     def hurry(self, service: ServiceKey) -> None:
-        """Make the next attempt for a Service immediately: its workload was just scaled to zero."""
+        """If a Service's clients wait, make the next attempt at once: its workload is at zero."""
         if (need := self._needs.get(service)) is not None:
             for served in need.ports:
                 if (claim := self._claim_of(served)) is not None:
