@@ -392,13 +392,11 @@ class UdpFlow(Handler):
 
     def _send_kept(self, kept: Iterable[Kept]) -> None:
         """Send the first datagrams, each with its hop limit decremented."""
-        last, refusal = self.hop_limit, 0
+        refusal = 0
         for payload, hop_limit in kept:
             if hop_limit != self.hop_limit:
                 self.limit_hops(hop_limit)
             refusal = self._send(payload) or refusal
-        if last != self.hop_limit:
-            self.limit_hops(last)
         if refusal:
             # Report the refusal of an earlier datagram here: a call has taken the error from the
             # socket, so no event reports it.
