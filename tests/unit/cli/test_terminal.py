@@ -78,7 +78,7 @@ def test_text_is_written_to_a_file_unchanged():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("a\nb\nc\n", "a\nb\nc", id="fits"),
+        pytest.param("aaaaaaaaaa\nb\nc\n", "aaaaaaaaaa\nb\nc", id="fits"),
         pytest.param("a\nb\nc\nd\n", "a\nb\n  … 2 more lines", id="too-long"),
         pytest.param("aaaaaaaaaaaaaaa\nb\nc\n", "aaaaaaaaaaaaaaa\n  … 2 more lines", id="wrapped"),
     ],

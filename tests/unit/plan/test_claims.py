@@ -451,9 +451,9 @@ def test_omitted_ports_are_not_claimed():
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
 
 
-def test_external_ips_count_towards_frontends_only_if_allowed():
-    given = service(external_ips=("203.0.113.9",))
-    assert count_frontends(given, OF_EXTERNAL_IPS) == 2
+def test_external_ips_count_towards_frontends_only_if_allowed_and_within_their_limit():
+    given = service(external_ips=tuple(f"203.0.113.{n}" for n in range(101)))
+    assert count_frontends(given, OF_EXTERNAL_IPS) == 1 + 100
     assert count_frontends(given, NodeFacts()) == 1
 
 

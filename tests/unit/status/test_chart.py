@@ -16,7 +16,8 @@ def carried(*samples):
 
 def test_a_chart_shows_its_start_middle_and_end_times():
     history = carried({"connections": 0}, {"connections": 20})
-    assert make_chart(history, NOW, KEY).times == (NOW - 600, NOW - 300, NOW)
+    history.record((), 515.0)
+    assert make_chart(history, NOW).times == (NOW - 605, NOW - 305, NOW - 5)
     assert make_chart(history, NOW).steps == ()
 
 

@@ -19,7 +19,7 @@ from userspace_proxy.status.connection_words import (
     line_of,
 )
 
-AT = time.mktime((2026, 11, 20, 9, 18, 3, 0, 0, -1)) + 0.123
+AT = time.mktime((2026, 11, 20, 9, 18, 3, 0, 0, -1)) + 0.9996
 DEAD = FailedDialFacts("10.244.0.9:8080", CauseCode.ENDPOINT_REFUSES)
 
 
@@ -50,32 +50,32 @@ WAY = "10.244.0.7:41234 → shop/web:http"
     [
         pytest.param(
             one(),
-            f"  ✓ 09:18:03.123 {WAY} → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte after "
+            f"  ✓ 09:18:03.999 {WAY} → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte after "
             "1.2 ms; complete, by the client, after 3.1 s",
             id="ended",
         ),
         pytest.param(
             one(client_pod="shop/cart-1", failed=(DEAD,), waited_s=1.004),
-            "  ! 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 10.244.0.9:8080 failed"
+            "  ! 09:18:03.999 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 10.244.0.9:8080 failed"
             " (endpoint-refuses), 78 B in, 1.2 kB out, answered after 1.0 s, first byte after "
             "1.0 s; complete, by the client, after 3.1 s",
             id="ended-after-it-was-saved",
         ),
         pytest.param(
             one(ConnectionEvent.SAVED, failed=(DEAD,), **NOT_ENDED),
-            f"  ! 09:18:03.123 {WAY} → 10.244.0.3:8080: 10.244.0.9:8080 failed (endpoint-refuses), "
+            f"  ! 09:18:03.999 {WAY} → 10.244.0.3:8080: 10.244.0.9:8080 failed (endpoint-refuses), "
             "answered after 0.4 ms",
             id="saved",
         ),
         pytest.param(
             one(frontend="[fd00::21]:30050", in_range=True, cause="reset"),
-            "  ✓ 09:18:03.123 10.244.0.7:41234 → shop/web:http port 30050 → 10.244.0.3:8080: 78 B "
+            "  ✓ 09:18:03.999 10.244.0.7:41234 → shop/web:http port 30050 → 10.244.0.3:8080: 78 B "
             "in, 1.2 kB out, first byte after 1.2 ms; reset, by the client, after 3.1 s",
             id="in-a-range",
         ),
         pytest.param(
             one(ConnectionEvent.HELD, in_range=True, endpoint="", **NOT_ENDED),
-            f"  ! 09:18:03.123 {WAY}: waits for an endpoint",
+            f"  ! 09:18:03.999 {WAY}: waits for an endpoint",
             id="held",
         ),
         pytest.param(
@@ -86,7 +86,7 @@ WAY = "10.244.0.7:41234 → shop/web:http"
                 cause="unanswered",
                 ended_by=EndedBy.PROXY,
             ),
-            f"  ✕ 09:18:03.123 {WAY}: 10.244.0.9:8080 failed (endpoint-refuses); refused: "
+            f"  ✕ 09:18:03.999 {WAY}: 10.244.0.9:8080 failed (endpoint-refuses); refused: "
             "unanswered, by the proxy, after 3.1 s",
             id="refused",
         ),
@@ -98,24 +98,24 @@ WAY = "10.244.0.7:41234 → shop/web:http"
                 count=1200,
                 cause="packets",
             ),
-            "  ✕ 09:18:03.123 shop/dns: packets were dropped: 1,200",
+            "  ✕ 09:18:03.999 shop/dns: packets were dropped: 1,200",
             id="dropped",
         ),
         pytest.param(
             ConnectionFacts(event=ConnectionEvent.LEFT_OUT, at=AT, count=1, cause="too many"),
-            "  · 09:18:03.123 1 connection left out: too many",
+            "  · 09:18:03.999 1 connection left out: too many",
             id="left-out",
         ),
         pytest.param(
             ConnectionFacts(
                 event=ConnectionEvent.UNSEEN, at=AT, service="shop/dns", cause="kernel path"
             ),
-            "  · 09:18:03.123 shop/dns: its connections can't be seen: kernel path",
+            "  · 09:18:03.999 shop/dns: its connections can't be seen: kernel path",
             id="unseen",
         ),
         pytest.param(
             ConnectionFacts(event=ConnectionEvent.UNSEEN, at=AT, cause="others", count=3),
-            "  · 09:18:03.123 3 more Service ports can't be seen: others",
+            "  · 09:18:03.999 3 more Service ports can't be seen: others",
             id="more-unseen",
         ),
     ],
@@ -127,7 +127,7 @@ def test_the_line_of_a_connection_describes_its_events(record, line):
 def test_a_line_wraps_below_its_own_text_on_80_columns():
     lines = line_of(one(client_pod="shop/cart-7d9f8b6c5d-x2x9z", failed=(DEAD,)), 80).splitlines()
     assert lines == [
-        "  ! 09:18:03.123 shop/cart-7d9f8b6c5d-x2x9z → shop/web:http → 10.244.0.3:8080:",
+        "  ! 09:18:03.999 shop/cart-7d9f8b6c5d-x2x9z → shop/web:http → 10.244.0.3:8080:",
         "                 10.244.0.9:8080 failed (endpoint-refuses), 78 B in, 1.2 kB out,",
         "                 first byte after 1.2 ms; complete, by the client, after 3.1 s",
     ]
@@ -150,7 +150,7 @@ def test_the_line_of_a_slow_connection_shows_which_duration_was_long(fields, sho
 
 def test_the_line_of_a_connection_can_contain_the_node_name():
     line, of_node = line_of(one()), line_of(one(), node="node-7")
-    assert "123 node-7 " in of_node
+    assert "999 node-7 " in of_node
     assert of_node.replace("node-7 ", "") == line
     lines = line_of(one(), 60, "node-7").splitlines()
     assert len(lines) > 1
@@ -200,7 +200,7 @@ def test_the_line_of_an_unanswered_connection_contains_its_cause_code():
 
 def test_the_cells_of_a_row_are_the_parts_of_its_line():
     assert cells_of(one())[:4] == [
-        "09:18:03.123",
+        "09:18:03.999",
         "10.244.0.7:41234",
         "shop/web:http",
         "10.244.0.3:8080",

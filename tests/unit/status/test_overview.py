@@ -54,10 +54,10 @@ def test_a_port_of_unknown_state_counts_as_neither_ok_nor_unhealthy():
 
 
 def test_the_cells_of_a_larger_cluster_are_smaller():
-    ports = [make_port(f"web-{n:05}", endpoints=(), reason="none") for n in range(2000)]
+    ports = [make_port(f"web-{n:05}", endpoints=(), reason="none") for n in range(1500)]
     overview = overview_of(*ports)
     assert overview.size == "small"
     (area,) = overview.areas
-    assert [run.cells for run in area.runs] == ["▲" * 2000]
+    assert [run.cells for run in area.runs] == ["▲" * 1500]
     assert overview_of(make_port("a")).size == "large"
     assert overview_of(*ports[:500]).size == "medium"
