@@ -90,6 +90,7 @@ def test_cleanup_with_a_name_removes_only_that_proxys_state(node):
 def test_cleanup_of_a_proxy_or_of_all_proxies_is_rejected_while_it_runs(node):
     leave_behind("nftables")
     leave_behind("nftables", "canary")
+    leave_behind("local", "edge")
     before = list_tables()
     lock = NodeLock("canary")
     lock.take()

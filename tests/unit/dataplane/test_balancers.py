@@ -187,6 +187,8 @@ def shares_of(group, endpoint, *moments, count=110):
 def test_slow_start_applies_to_a_new_endpoint(balance):
     handling = Handling(balance=balance, slow_start_s=50.0)
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=handling))
+    group.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
+    group.answered(POD_A, 100.0)
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
     first, half, last = shares_of(group, POD_B, 100.0, 125.0, 150.0)
     leeway = 2 if balance is Balance.ROUND_ROBIN else 15

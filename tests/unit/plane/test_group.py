@@ -377,12 +377,12 @@ def test_a_single_added_or_removed_endpoint_is_the_only_difference(endpoints, da
 
 def test_waiting_clients_are_summed_over_running_workers(group):
     assert group.waiting(100.0) == Waiting()
-    group.add(ONE, group_report(waiting=WaitingReport(2, 5.0)), 100.0)
-    group.add(TWO, group_report(waiting=WaitingReport(3, 1.0)), 100.0)
+    group.add(ONE, group_report(waiting=WaitingReport(2, 1.0)), 100.0)
+    group.add(TWO, group_report(waiting=WaitingReport(3, 5.0)), 100.0)
     assert group.has_passing
     assert group.waiting(102.0) == Waiting(5, 7.0)
     group.worker_ended(ONE)
-    assert group.waiting(102.0) == Waiting(3, 3.0)
+    assert group.waiting(102.0) == Waiting(3, 7.0)
     group.add(TWO, group_report(), 103.0)
     assert group.waiting(103.0) == Waiting()
     assert not group.has_passing

@@ -69,7 +69,7 @@ async def test_a_firewalls_appearance_and_removal_are_logged(watch, kernel, capl
 
 
 async def test_what_drops_packets_to_all_services_is_shown_by_family(watch, kernel):
-    kernel.view = KernelView({**CLOSED.nft, **SOME.nft})
+    kernel.view = KernelView({**SOME.nft, **CLOSED.nft})
     await watch.look()
     facts = shown(watch)
     assert [one.chain for one in facts.firewalls] == ["ip filter INPUT"]

@@ -47,13 +47,14 @@ def tables():
 
 @pytest.fixture
 def desired(request):
-    """An empty desired state; ``@in_ranges`` adds a range of Service addresses."""
+    """An empty desired state; ``@in_ranges`` adds two ranges of Service addresses."""
     desired = DesiredState(getattr(request, "param", ()))
     desired.sources[IPFamily.IPV4] = "10.1.0.1"
     return desired
 
 
-in_ranges = pytest.mark.parametrize("desired", [["10.96.0.0/16"]], ids=["range"], indirect=True)
+RANGES = ["10.96.0.0/16", "10.97.0.0/16"]
+in_ranges = pytest.mark.parametrize("desired", [RANGES], ids=["ranges"], indirect=True)
 
 
 @pytest.fixture
@@ -101,10 +102,10 @@ def test_a_removed_address_is_no_longer_listed_as_rejected(guard, tables, desire
 @in_ranges
 def test_a_range_is_routed_unless_local_to_the_node(guard, tables, desired):
     desired.change({WEB: 80})
-    assert guard.put_right() == 1
-    assert tables.items == {LocalRoute("10.96.0.0/16", "10.1.0.1", OWNER)}
+    assert guard.put_right() == 2
+    assert tables.items == {LocalRoute(network, "10.1.0.1", OWNER) for network in RANGES}
     tables.items.clear()
-    tables.node_networks.add("10.96.0.0/16")
+    tables.node_networks.update(RANGES)
     assert guard.put_right() == 0
 
 
@@ -115,6 +116,8 @@ def test_a_frontend_is_active_if_its_address_or_range_is_routed(guard, tables, d
     assert list(map(guard.look(), frontends)) == [False, False, True]
     guard.put_right()
     assert all(map(guard.look(), frontends))
+    tables.items.remove(LocalRoute(RANGES[1], "10.1.0.1", OWNER))
+    assert list(map(guard.look(), frontends)) == [False, True, True]
 
 
 def test_cleaning_up_removes_only_the_proxys_own_routes(guard, tables, desired):

@@ -153,6 +153,8 @@ def test_a_removed_range_leaves_no_chain(node, path):
     ports = Frontend("10.96.7.1", 30000, Protocol.TCP, last=30100)
     path.change({ports: BOTH})
     assert node.run("nft list chains inet") != before
+    node.run(f"nft flush map {TABLE} range_choices4")
+    assert (path.repair(), path.take_repaired()) == (1, {ports: ()})
     path.change({ports: None}, [ports])
     assert node.run("nft list chains inet") == before
 
