@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.status.recorded import changed
 from tests.unit.status.views import (
@@ -73,7 +74,7 @@ def test_a_subject_contains_only_the_ports_of_the_requested_service():
 def test_a_mistake_listed_in_a_ports_notes_is_not_repeated():
     note = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
     item = RejectedFacts.at("m/web.yaml:3", say(note), services=("shop/web",), note=note)
-    source = SourceFacts(rejected=(item,))
+    source = SourceFacts(rejected=(item, replace(item, services=())))
     view = make_view(*diagnose([make_port(notes=(note,))], source), source=source)
     for service in ("shop/web", "shop/web:http"):
         subject = read_subject(view, service, "", is_live=True)

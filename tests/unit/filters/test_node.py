@@ -8,7 +8,7 @@ import pytest
 from tests.unit.filters.usual import CLIENT, DOCKER_0, FILTER, LINKS, POD, UPLINK, chains
 from tests.unit.filters.written import nft
 from userspace_proxy.filters.chains import Chain, ChainTable
-from userspace_proxy.filters.node import Firewall, find_firewalls, find_unfollowed
+from userspace_proxy.filters.node import FIREWALLD, Firewall, find_firewalls, find_unfollowed
 from userspace_proxy.model import IPFamily
 from userspace_proxy.policy.locality import PodLink
 
@@ -47,17 +47,12 @@ def test_names_of_other_programs_are_quoted_in_a_suggested_rule():
 
 
 @pytest.mark.parametrize(
-    ("table", "family"),
-    [
-        (ChainTable("ip6", "x"), IPFamily.IPV6),
-        (ChainTable("inet", "x"), None),
-        (LEGACY_FILTER, IPFamily.IPV4),
-    ],
+    ("table", "family"), [(ChainTable("ip6", "x"), IPFamily.IPV6), (FIREWALLD, None)]
 )
 def test_a_chain_is_reported_with_the_family_of_dropped_packets(table, family):
     chain = replace(INPUT, table=table)
     (found,) = find_firewalls({table: {chain.name: chain}}, {}, "nftables", PORTS)
-    assert found.family is family
+    assert (found.family, found.hint.count("nft insert rule")) == (family, 2)
 
 
 def test_no_firewall_is_reported_without_steering():

@@ -48,10 +48,10 @@ def xtables(kind, name, data):
     return x.expression(kind, text(1, name) + attribute(3, data))
 
 
-def multiport(*ports, spans):
+def multiport(*ports, spans, is_inverted=0):
     """Return the data of xt_multiport_v1; ``spans`` has a 1 for each first port of a range."""
     fields = (*ports, *(0,) * (15 - len(ports)), *spans, *(0,) * (15 - len(spans)))
-    return struct.pack("=BB15H15BB", 1, len(ports), *fields, 0)
+    return struct.pack("=BB15H15BB", 1, len(ports), *fields, is_inverted)
 
 
 def conntrack(states, *, is_inverted=False, flags=1):
@@ -143,8 +143,10 @@ def read_rule(*parts):
         ("…: accept", x.match(x.MARK, 1, mask=3) + ACCEPT),
         ("…: accept", xtables("match", "mark", struct.pack("=IIB", 1, 3, 1)) + ACCEPT),
         (
-            "th dport 22,80-90: accept",
-            xtables("match", "multiport", multiport(22, 80, 90, spans=(0, 1))) + ACCEPT,
+            "th dport 22,80-90 th dport != 53: accept",
+            xtables("match", "multiport", multiport(22, 80, 90, spans=(0, 1)))
+            + xtables("match", "multiport", multiport(53, spans=(), is_inverted=1))
+            + ACCEPT,
         ),
         ("queue", xtables("target", "NFQUEUE", bytes(8))),
         ("ct status dnat: accept", TRANSLATED + ACCEPT),

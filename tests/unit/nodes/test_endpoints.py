@@ -121,6 +121,7 @@ def test_an_answering_endpoint_that_failed_clients_in_the_last_minute_is_not_ok(
 def test_nodes_are_grouped_by_cause_regardless_of_durations(one, other, is_same):
     found = by_cause([("a", one), ("b", other)])
     assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
+    assert "b" in by_cause([("a", one.replace(when=When.PAST)), ("b", other)])[0][1]
 
 
 def test_a_cause_with_additional_facts_is_the_same_cause():

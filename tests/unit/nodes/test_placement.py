@@ -29,7 +29,6 @@ def test_a_node_selector_must_match():
     chart = daemon_set(nodeSelector=LINUX, tolerations=ALL)
     assert chart.includes(state(**LINUX))
     assert not chart.includes(state(**{"kubernetes.io/os": "windows"}))
-    assert not chart.includes(state())
 
 
 @pytest.mark.parametrize(
@@ -54,6 +53,7 @@ def test_only_commonly_tolerated_and_mild_taints_are_ignored():
     assert daemon_set().includes(state(taints=[unready, mild]))
     evicting = {"key": "gpu", "effect": "NoExecute"}
     assert not daemon_set().includes(state(taints=[evicting]))
+    assert daemon_set(tolerations=[{"key": "gpu", "value": ""}]).includes(state(taints=[evicting]))
 
 
 @pytest.mark.parametrize(
