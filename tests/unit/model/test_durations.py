@@ -57,7 +57,7 @@ def test_an_invalid_duration_is_rejected_with_a_hint(text, what, hint):
         (1, "1s"),
         (30.0, "30s"),
         (60, "1m0s"),
-        (90.5, "1m30.5s"),
+        (90.000000001, "1m30.000000001s"),
         (3600, "1h0m0s"),
         (5400.0, "1h30m0s"),
         (0.25, "250ms"),

@@ -70,7 +70,6 @@ def spans(text, *ports):
             {"rtp": ((10000, 20000),), "data": ((10000, 20000),)},
             id="same-ports-of-each-protocol",
         ),
-        pytest.param("data=all", {"data": ((1, 65535),)}, id="all"),
         pytest.param(
             "rtp=10000-20000,sip=all",
             {"rtp": ((10000, 20000),), "sip": ((1, 9999), (20001, 65535))},
@@ -80,7 +79,9 @@ def spans(text, *ports):
             "sip=all,rtp=1-20000", {"rtp": ((1, 20000),), "sip": ((20001, 65535),)}, id="from-1"
         ),
         pytest.param(
-            "sip=all,rtp=9-65535", {"rtp": ((9, 65535),), "sip": ((1, 8),)}, id="to-the-end"
+            "sip=all,rtp=9-65535,data=all",
+            {"rtp": ((9, 65535),), "sip": ((1, 8),), "data": ((1, 65535),)},
+            id="to-the-end",
         ),
     ],
 )

@@ -105,6 +105,7 @@ def test_a_response_about_one_service_contains_only_its_incidents():
     view = make_view(make_port("a", endpoints=dead), make_port("calm"))
     calm = view.only("shop/calm")
     assert json.loads(render_status(calm, now=NOW, whole=view))["incidents"] == []
+    assert json.loads(render_status(view.only("shop/a"), now=NOW, whole=view))["served"] == 1
 
 
 def test_responses_match_the_recorded_text(tmp_path):

@@ -204,6 +204,7 @@ def test_a_client_announced_by_a_load_balancer_may_have_any_address(client):
     admitted, balancer = ("192.0.2.0/24",), ("192.0.2.10/32",)
     for port in make_port("web", admits=admitted), make_port("web"):
         assert reasons(port, wanted=wanted, announcing=balancer) == []
+    assert reasons(port, wanted=ConnectionFilter(client="fd00::1"), announcing=("2001:db8::/32",))
 
 
 @pytest.mark.parametrize(
