@@ -32,7 +32,8 @@ def format_seconds(seconds: float) -> str:
     """Return a duration such as ``20 ms``, ``45 s``, ``5 min`` or ``3 h 5 min``; or ``unknown``."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
-    if seconds < 1:
+    # 0.9995 would be rounded to 1000 ms.
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -41,7 +41,7 @@ def test_bytes_are_formatted_with_decimal_units(count, expected):
     ("seconds", "expected"),
     [
         (0.0042, "4 ms"),
-        (12.4, "12 s"),
+        (0.9996, "1 s"),
         (60, "1 min"),
         (3600, "1 h"),
         (11_100, "3 h 5 min"),
@@ -61,11 +61,7 @@ def test_counts_have_thousands_separators():
 
 
 def test_only_a_count_of_one_has_a_singular_noun():
-    assert [plural(n, "endpoint") for n in (0, 1, 2000)] == [
-        "0 endpoints",
-        "1 endpoint",
-        "2,000 endpoints",
-    ]
+    assert [plural(n, "node") for n in (0, 1, 2000)] == ["0 nodes", "1 node", "2,000 nodes"]
     assert plural(2, "more address", "more addresses") == "2 more addresses"
 
 
