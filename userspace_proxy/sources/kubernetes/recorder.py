@@ -22,8 +22,7 @@ from .responses import Response, TransportError, cause_of
 
 _log = FieldLogger("userspace_proxy.sources")
 
-# The pause after a response that forbids an Event. The role may be changed; until then, requests
-# would only fill the server's log.
+# The pause after a 401 or 403. The role may be changed; otherwise, requests only fill its log.
 FORBIDDEN_S = 600.0
 # The text of a 403 from the server's NamespaceLifecycle plugin: the role is sufficient, but the
 # namespace is being deleted.
@@ -139,13 +138,14 @@ class Recorder:
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Stop sending to a path that forbids Events; return the Unix time of the next attempt."""
+        """Pause a path after a 401 or 403; return the Unix time of the next attempt."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:
             del self._silent_until[path]
         until = self._silent_until[path_of(series)] = now + FORBIDDEN_S
-        if not self._has_logged_forbidden:
+        # The source reports a 401 with its remedy; permissions don't help against it.
+        if response.code == 403 and not self._has_logged_forbidden:
             self._has_logged_forbidden = True
             _log.warning(
                 "cannot write Events: %(cause)s; grant this user create and patch on events in API "

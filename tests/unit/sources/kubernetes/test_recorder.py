@@ -117,13 +117,13 @@ async def test_without_permission_one_warning_is_logged_and_no_event_is_sent(api
 GOING = "unable to create new content in namespace shop because it is being terminated"
 
 
-async def test_a_namespace_that_forbids_events_does_not_silence_other_namespaces(api, recorder):
-    api.refuse("events", 403, message="events is forbidden")
+async def test_a_401_is_not_logged_and_silences_only_its_namespace(api, recorder, caplog):
+    api.refuse("events", 401)
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
     await api.until(lambda a: len(a.requests) == 1)
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
-    assert api.sent[0][1] == EVENTS
+    assert (api.sent[0][1], caplog.records) == (EVENTS, [])
 
 
 async def test_a_terminating_namespace_causes_neither_events_nor_a_warning(api, recorder, caplog):
