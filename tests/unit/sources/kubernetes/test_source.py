@@ -81,8 +81,8 @@ async def test_nodes_with_names_like_a_missing_node_are_requested_once(api, sour
         assert len(api.requests) == before
 
 
-async def test_a_missing_node_is_described_before_all_kinds_are_listed(api, source_of):
-    """Otherwise everything would be planned again, because plans depend on the Node."""
+async def test_nodes_are_listed_for_a_missing_node_while_endpoint_slices_fail(api, source_of):
+    """If Nodes were listed only later, everything would be planned twice."""
     api.refuse("endpointslices", 500, times=10**6)
     async with running(source_of(api, node_name="alice")):
         await api.until(lambda api: any("/nodes?limit=500" in line for line in api.requests))
@@ -137,7 +137,7 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
         assert source.status().problems == ()
     assert [record.message for record in caplog.records] == [
         f"cannot read cluster state: {problem}",
-        "cluster state is read without problems again",
+        "API server problems resolved",
     ]
 
 
