@@ -48,7 +48,7 @@ def read_backends(
 
     Raises:
         TypeError: The argument isn't a number or list, or an item isn't a valid backend.
-        ValueError: An item is a string that isn't an address, or the number is negative.
+        ValueError: A string or tuple isn't an IP address with a port, or the number is negative.
     """
     if isinstance(backends, int) and not isinstance(backends, bool):
         if backends < 0:

@@ -53,17 +53,17 @@ class ServiceProxy(Services, RecordingProxy):
         return RecordingProxy.status(self)
 
     def names(self, namespace: str = "default") -> ProcessNames:
-        """Return the names of Services, as seen from a namespace.
+        """Make this process resolve the names of Services as in a namespace, in a ``with`` block.
 
         Raises:
-            LookupError: A namespace other than ``default`` has no Service.
+            LookupError: The namespace isn't ``default``, and contains no Service.
         """
         found = RecordingProxy.names(self, namespace)
         self._check_used(namespace)
         return found
 
     def resolver(self, namespace: str = "default") -> ServiceResolver:
-        """Return a resolver; raise LookupError as :meth:`names` does."""
+        """Return an aiohttp resolver; raise LookupError as :meth:`names` does."""
         found = RecordingProxy.resolver(self, namespace)
         self._check_used(namespace)
         return found

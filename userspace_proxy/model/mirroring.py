@@ -26,10 +26,10 @@ ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
 def not_mirrored_reason(wire: WireEndpoints) -> Note | None:
-    """Return why the control plane doesn't mirror an Endpoints object; None if it does.
+    """Return which mark of an Endpoints object prevents mirroring; None if it has none.
 
-    Source: the endpointslicemirroring controller, skipMirror: objects with the label skip-mirror,
-        and locks of old leader elections, are skipped.
+    Source: shouldMirror() of the endpointslicemirroring controller, which skips objects with the
+        label skip-mirror=true or an annotation of old leader elections.
     """
     if (wire.metadata.labels or {}).get(LABEL_SKIP_MIRROR) == "true":
         mark = f"label {LABEL_SKIP_MIRROR}"

@@ -118,7 +118,7 @@ class EndpointIndex:
     def addresses(
         self, family: IPFamily, name: str, protocol: Protocol
     ) -> Iterator[tuple[SocketAddress, Endpoint]]:
-        """Yield the addresses for a Service port, in the order of the slices."""
+        """Yield a Service port's endpoints, each after its address, by slice, with duplicates."""
         for port, item in self.found(family, name, protocol):
             number = port.port
             for endpoint in item.endpoints:

@@ -422,9 +422,8 @@ class FakeApiServer:
             return _status(410, "Expired", str(exc))
         revision = str(page.revision)
         if query.get("limit") and "resourceVersionMatch" not in query:
-            # In kube-apiserver, a limit without resourceVersionMatch requests exactly that
-            # revision, so a watch from it may be too late again.
-            # Source: Kubernetes API concepts, "resourceVersion parameter".
+            # With a limit and a nonzero resourceVersion, kube-apiserver returns that revision, so
+            # a watch from it may be too old. Source: API concepts, "resourceVersion parameter".
             asked = query.get("resourceVersion", "0")
             revision = revision if asked in ("", "0") else asked
         metadata = {"resourceVersion": revision, "continue": page.token}

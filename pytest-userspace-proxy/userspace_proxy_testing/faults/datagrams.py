@@ -173,7 +173,7 @@ class _Flow:
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def send(self, data: bytes) -> None:
-        """Send a client's datagram."""
+        """Send a client's datagram to the endpoint, subject to the upstream toxics."""
         self._owner.affect(self._up, data, self._send_up)
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class _Flow:
         try:
             self._socket.send(data)
         except OSError:
-            # The flow was closed, or an earlier datagram was refused, which a client can't detect.
+            # The flow was closed, or the endpoint refused a datagram: refusals aren't passed on.
             return
 
     def _receive(self) -> None:
