@@ -40,7 +40,7 @@ class Backend:
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless the backend is an HTTP server of the test."""
     is_left = False
-    """Whether the backend's address still accepted connections after its close."""
+    """Whether a TCP backend on loopback still accepted connections after its end."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name

@@ -27,8 +27,8 @@ raises an exception or returns False until the backend is ready."""
 class ReadyCommand:
     """A program that serves connections.
 
-    It is ready once it accepts connections and meets ``ready``: a database listens before it
-    answers.
+    It is ready once it accepts connections and, if given, ``ready`` holds: a database listens
+    before it answers.
     """
 
     words: Sequence[str]

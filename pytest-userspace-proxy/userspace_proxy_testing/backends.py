@@ -1,7 +1,7 @@
 """Backends of a test's Services: in the test's process, as a command, or elsewhere.
 
 ``2``: HTTP servers that answer with their name; with UDP, servers that answer name and datagram
-``[echo, http("hello")]``: ready-made ones
+``[echo, http("hello")]``: functions of this module
 ``[handler]``: a function of the test that receives an HTTP request, or a reader and a writer; a
 coroutine function runs in the proxy's event loop, any other function in a thread, so it may block
 ``[ReadyCommand(["postgres", …], ready=…)]``: a command that listens before it is ready
@@ -54,7 +54,7 @@ _BACKLOG = 100
 
 
 def http(answer: HttpAnswer) -> HttpHandler:
-    """Return a backend that sends this answer to each HTTP request."""
+    """Return a function for ``backends`` that sends this answer to each HTTP request."""
 
     async def give(_request: HttpRequest) -> HttpAnswer:
         return answer
@@ -63,7 +63,7 @@ def http(answer: HttpAnswer) -> HttpHandler:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Return the received bytes, and the client's FIN; a backend."""
+    """Send received bytes back, and a FIN after the client's; a function for ``backends``."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
@@ -217,10 +217,10 @@ class CommandBackend(Backend):
             raise
 
     def start(self) -> None:
-        """Return once the program accepts connections and is ready.
+        """Start the program unless it runs; return once it accepts connections and is ready.
 
         Raises:
-            BackendError: The program can't be started, exits, or isn't ready in time.
+            BackendError, SandboxError: The program can't be started, exits, or isn't ready in time.
         """
         self._check_open()
         if self._is_running():
@@ -307,7 +307,7 @@ class CommandBackend(Backend):
             pause.wait(_RETRY_S)
 
     def _dial(self) -> str:
-        """Return why the program refuses a connection; empty if it accepts."""
+        """Return why a connection to the program fails; empty if it succeeds."""
         try:
             with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)
@@ -362,8 +362,8 @@ def make_backend(
 
     Raises:
         TypeError: The kind is invalid.
-        ValueError: The text isn't an address, or ``ready`` of a program in a pod is a function.
-        OSError: The address isn't available.
+        ValueError: An address is invalid, or ``ready`` of a program in a pod is a function.
+        OSError, PlatformError: The address isn't available, or IPv6 is disabled.
         BackendError: A program doesn't start, or no port is free for it.
     """
     check_backend(like, protocol)

@@ -1,4 +1,4 @@
-"""Keeps each Service's last connections: their client, endpoint and end.
+"""Keeps each Service's last ended connections: their client, endpoint and end.
 
 The facts are read from the connection log. Each proxy of a test has its own thread, so a record's
 thread identifies the proxy. Recorded lines aren't passed on to the program's log.
@@ -22,7 +22,7 @@ KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class FailedDial:
-    """A dialled endpoint that didn't answer."""
+    """A failed dial."""
 
     endpoint: str
     """The endpoint's address."""
@@ -39,7 +39,7 @@ class Decision:
     endpoint: str
     """The endpoint as text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str
-    """The ``cause`` in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
+    """The ``cause`` in the connection log, such as ``complete``, ``reset`` or ``unanswered``."""
     dials: int
     """The number of dials; all but the last failed, and the last, too, if none answered."""
     duration_s: float

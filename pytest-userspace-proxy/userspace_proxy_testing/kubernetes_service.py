@@ -107,7 +107,7 @@ class KubernetesService(ServedService):
 
         Raises:
             LookupError: The Service doesn't exist, or selects no Pod.
-            ValueError: The Service has no selector, or lacks a port that ``like`` names.
+            ValueError: The Service has no selector, or it or a Pod lacks a named port.
         """
         selected = self._runner.select(self.key)
         there = self._runner.find_pods(selected)

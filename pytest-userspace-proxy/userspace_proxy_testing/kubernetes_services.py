@@ -79,7 +79,7 @@ class KubernetesServices(RecordingProxy):
     def __getitem__(self, name: str) -> KubernetesService:
         """Return a Service by ``namespace/name`` or ``namespace/name:port``, once it is served.
 
-        Without a port, the result is the Service's first port.
+        The default namespace is ``default``, the default port is the Service's first port.
 
         Raises:
             LookupError: The Service isn't served; the message contains the reason.
@@ -116,7 +116,7 @@ class KubernetesServices(RecordingProxy):
         return tuple(self._used.values())
 
     def end_services(self) -> None:
-        """End the Pods that run here: delete Pods that this test created, and restore others."""
+        """End the Pods that run here: delete those created or drained here, restore the others."""
         if not self._thread.is_running:
             return
         try:

@@ -49,7 +49,7 @@ class NodeProcess:
         """Wait until the proxy has started.
 
         Raises:
-            UserspaceProxyError: The proxy can't start.
+            UserspaceProxyError, OSError: The proxy can't start, or doesn't answer in time.
         """
         with self._lock:
             self._exchange(None)
@@ -57,7 +57,7 @@ class NodeProcess:
     def open_socket(
         self, namespace: Namespace, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
-        """Return a socket in a namespace; the caller closes it."""
+        """Return a socket in a namespace, which the caller closes; raise OSError if that fails."""
         with self._lock:
             _, (passed,) = self._exchange((namespace.pid, int(family), int(type_)))
         return passed

@@ -60,10 +60,10 @@ class BackendPlace:
         return sock
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Return the command that runs a program here and ends it with this process.
+        """Return a command that runs a program here, and that ends if this process is killed.
 
-        The program ends even if this process is killed. The kernel ties it to the thread that
-        starts it, so only programs of the main thread are tied: others would end with their thread.
+        This needs ``setpriv``. The kernel ties a program to the thread that starts it, so programs
+        that other threads than the main thread start aren't tied.
         """
         if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
             return argv

@@ -125,7 +125,7 @@ def _able(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Skip, or fail if required, a test that uses a fixture for what this machine lacks."""
+    """Skip a test of these fixtures that raises PlatformError; fail it if skips are forbidden."""
     try:
         return (yield)
     except PlatformError as exc:
@@ -335,7 +335,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """If no proxy can run, skip a module that imports it, or fail everything that needs it."""
+    """If no proxy can run, skip modules that import it; if skips are forbidden, fail its users."""
     report = yield
     if is_linux():
         return report
@@ -372,7 +372,7 @@ def _fixtures_of(node: object) -> frozenset[str]:
 
 
 def _lack() -> str:
-    """Return why no proxy can run here."""
+    """Return why no proxy can run here; empty if one can."""
     try:
         require_linux()
     except PlatformError as exc:

@@ -72,7 +72,7 @@ class PodApi:
         return read_service(wire), read_selection(wire)
 
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> list[Object]:
-        """Return Pods with these labels that aren't being deleted, by name."""
+        """Return Pods with these labels that aren't being deleted, sorted by name."""
         labels = ",".join(f"{name}={value}" for name, value in selector)
         path, query = join(_NAMESPACES, namespace, "pods"), {"labelSelector": labels}
         items = json.loads(await self._send("GET", path, query=query) or b"{}").get("items") or []

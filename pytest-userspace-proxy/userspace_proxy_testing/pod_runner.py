@@ -3,7 +3,7 @@
     run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints applied
 
 Rule 1: a write returns once it is applied in each Service for which the Pod runs.
-Rule 2: at the end, Pods created here have been deleted, and others have their former state.
+Rule 2: at the end, Pods created or drained here are gone, and others have their former state.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PodRunner:
         return len(self._pods)
 
     def start(self, thread: LoopThread) -> None:
-        """Run backends and requests in the proxy's thread."""
+        """Use the proxy's thread for backends and requests."""
         self._thread = thread
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class PodRunner:
         self._wait_for(pod)
 
     def end_pod(self, pod: RunningPod) -> None:
-        """End a Pod: remove it if it was created here, otherwise restore it. Idempotent."""
+        """Remove a Pod that was created or drained here; restore any other Pod. Idempotent."""
         if self._pods.pop(pod.key, None) is None:
             return
         for backend in pod.backends.values():
@@ -148,7 +148,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's current address, or ``selected.host`` (IPv6, programs), or a new one."""
+        """Return a Pod's current address, ``selected.host`` (IPv6, programs), or a new address."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):

@@ -28,7 +28,7 @@ _turn = itertools.count()
 
 
 class ClaimedPort(NamedTuple):
-    """A free TCP port of this network namespace."""
+    """A TCP port that was free when it was claimed."""
 
     port: int
     claim: socket.socket

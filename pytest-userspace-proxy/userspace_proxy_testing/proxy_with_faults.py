@@ -83,7 +83,7 @@ class ProxyWithFaults(Proxy):
 
         Raises:
             ConfigError: The fault doesn't exist, or an attribute is invalid.
-            TypeError: The type isn't a string.
+            TypeError, ValueError: The type isn't a string, or the endpoint isn't an address.
             LookupError: The Service or endpoint doesn't exist, or the Service has no endpoint.
         """
         endpoints, protocols = self.endpoints_of(service, endpoint), protocols_of(type_)
@@ -105,7 +105,7 @@ class ProxyWithFaults(Proxy):
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
     ) -> None:
-        """Remove all faults of an endpoint or Service; open connections there are reset.
+        """Remove all faults of an endpoint or Service; connections through them are reset.
 
         Args:
             service: The Service; it may have been removed.
@@ -132,7 +132,7 @@ class ProxyWithFaults(Proxy):
             The address.
 
         Raises:
-            ListenError: The address isn't available.
+            TypeError, ListenError: ``bind`` isn't an IP address with a port, or is in use.
         """
         # Import aiohttp only here, because that takes half a second.
         from .faults.toxiproxy_services import serve_toxiproxy

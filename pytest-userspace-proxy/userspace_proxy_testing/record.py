@@ -185,7 +185,7 @@ def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path
 
 
 def _file_name(test: str, number: int) -> str:
-    # The hash distinguishes names that differ only in replaced characters or in the rest.
+    # The hash distinguishes names that differ only in characters that are replaced or cut off.
     name = _UNSAFE.sub("-", test).strip("-.")[-_NAME_MAX:].strip("-.")
     digest = hashlib.blake2b(test.encode(errors="surrogatepass"), digest_size=4).hexdigest()
     again = "" if number == 1 else f"-{number}"

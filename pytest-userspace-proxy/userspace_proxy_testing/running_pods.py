@@ -26,7 +26,7 @@ class SelectingService:
 
     @property
     def host(self) -> str:
-        """A Pod's address in one family, used for Pods that are programs."""
+        """The loopback address of Pods that run programs, or whose Service has no IPv4."""
         return "127.0.0.1" if IPFamily.IPV4 in self.selection.families else "::1"
 
     def likes(self, like: PodLike) -> dict[str, BackendLike | None]:
@@ -44,7 +44,7 @@ class SelectingService:
         return dict(like)
 
     def ports_of(self, pod: PodEndpoint, names: Mapping[str, object]) -> dict[str, PodPort]:
-        """Return a Pod's ports by the Service's port names.
+        """Return a Pod's ports by the Service's port names; omit names that aren't in ``names``.
 
         Raises:
             ValueError: No container has a port with the name of a target port.

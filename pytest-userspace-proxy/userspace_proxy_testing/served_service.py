@@ -185,10 +185,7 @@ class ServedService(abc.ABC):
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """The last ended connections, oldest first: client, endpoint, bytes, time.
-
-        A Service that replaced another Service with the same name has only its own connections.
-        """
+        """The last ended connections, oldest first, of all Services that had this name."""
         return self._proxy.decisions_of(self.key)
 
     @property  # noqa: B027 - it can only be set

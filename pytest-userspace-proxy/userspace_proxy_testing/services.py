@@ -52,7 +52,7 @@ class Services:
     def _find_place(
         self, number: int, like: BackendLike | None, *, cluster_ip: str | None, namespace: str
     ) -> BackendPlace:
-        """Return the address where a backend listens.
+        """Return the place where a backend listens.
 
         Args:
             number: The backend's number in its Service, from 1.
@@ -96,7 +96,8 @@ class Services:
             handling: Annotations by name: see ``Proxy.add_service``.
 
         Raises:
-            TypeError, ValueError, BackendError: An argument is invalid or unused; a backend fails.
+            TypeError, ValueError: An argument is invalid, or would have no effect.
+            BackendError, ListenError, OSError: A backend can't start, or no address is available.
         """
         asked: dict[str, object] = {
             "port": port,

@@ -4,7 +4,7 @@
     sandbox: client ── node-1 (userspace-proxy run --steering=local) ── web-1…3, dns-1…2, broken
              (traffic)
 
-Everything except the page's socket is in namespaces that are removed when this process ends.
+Except the page's socket and a folder, all is in namespaces that are removed when this process ends.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def demo(given: Given) -> int:
     Raises:
         ConfigError: The port isn't a number from 0 to 65535.
         UserspaceProxyError: No demo is running, the demo rejects the command, or the proxy fails.
-        SandboxError: Namespaces can't be created here; the message contains the remedy.
-        ListenError: The page's port is in use.
+        SandboxError: Namespaces can't be created here, or the proxy can't be started.
+        ListenError: The given port isn't available.
     """
     if given.arguments:
         print(send_command(given.arguments))
@@ -83,7 +83,7 @@ def _show(
     began: float,
     stack: contextlib.ExitStack,
 ) -> None:
-    """Set everything up, print suggestions, and wait for the signal that ends the demo."""
+    """Set everything up, print suggestions, and run commands until a signal; raise if it fails."""
     sandbox = stack.enter_context(Sandbox())
     tour = Tour()
     pods = _add_pods(sandbox, tour)
@@ -140,7 +140,7 @@ class _StopOnSignal:
         return self._woken.fileno()
 
     def clear(self) -> None:
-        """Discard the signals so far; call this before checking what they may have changed."""
+        """Make the descriptor unreadable; call this before checking what signals changed."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
 
@@ -158,7 +158,7 @@ def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
     far = sandbox.add_pod("far")
     far.serve("web-4", tcp=8080)
     give_address(sandbox, far, ELSEWHERE)
-    # Nothing listens on this port, so connections are refused, as by a crashed container.
+    # Nothing listens on port REFUSED of this pod, as after a container's crash.
     pods["broken"].serve(reset=RESETTING, silent=SILENT)
     return pods
 
@@ -173,9 +173,9 @@ def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
 
 
 def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
-    """Write scripts: ``pod`` and ``node``, which run a command there, ``ask``, and this program.
+    """Write the scripts ``pod`` and ``node`` (they run a command there), ``ask``, and this program.
 
-    The last one is needed because this program may not be in PATH.
+    This program needs a script because it may not be in PATH.
     """
     for name, words in (
         ("pod", client.prefix),

@@ -177,9 +177,9 @@ class Commands:
         self._listener.settimeout(_TIMEOUT_S)
 
     def wait(self, *others: int) -> None:
-        """Execute the next command, or return once another descriptor is readable.
+        """Wait for commands and execute them; return earlier once another descriptor is readable.
 
-        In the background, return after _BACKGROUND_MS at the latest.
+        In the background of a terminal, wait for at most _BACKGROUND_MS.
         """
         poll = select.poll()
         for descriptor in (self._listener.fileno(), *others):
@@ -197,7 +197,7 @@ class Commands:
                 self._read_terminal(descriptor)
 
     def show_prompt(self) -> None:
-        """Show a prompt on the terminal."""
+        """Show a prompt on the terminal, if any."""
         if self._terminal is not None:
             print(_PROMPT, end="", flush=True)
 
@@ -273,7 +273,7 @@ def _newest_first() -> list[Path]:
 
 @contextlib.contextmanager
 def _short_path(path: Path) -> Iterator[str]:
-    """Yield a path for a Unix socket, which is limited to 107 bytes."""
+    """Yield a short alias of a path, because the path of a Unix socket is limited to 107 bytes."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

@@ -42,7 +42,7 @@ from .sandbox_proxy import (
     wait_until_ready,
 )
 
-# The pods' networks, from the benchmarking range (RFC 2544), which manifests don't use.
+# The pods' networks, of the benchmarking range (RFC 2544) and a ULA, which manifests rarely use.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
 _SHOWN = 20
 """The maximum number of printed lines about unserved Services."""
@@ -54,14 +54,14 @@ def sandbox(given: Given) -> int:
 
     Args:
         given: ``manifests``: a file or folder; ``namespace``: the first namespace for short names;
-            ``own``: Services whose endpoints the command serves; the command.
+            ``own``: Services whose endpoints the command serves; ``rest``: the command.
 
     Returns:
         The command's exit status, or 128 plus the number of the signal that ended it.
 
     Raises:
         ConfigError: The manifests or the command is missing, or the manifests lack a named Service.
-        InputError: The manifests contain an error.
+        SourceError, InputError: The manifests can't be listed, or contain an error.
         SandboxError: Namespaces can't be created here, or the proxy can't be started.
     """
     path = given.values.get("manifests", "")
@@ -95,7 +95,7 @@ def sandbox(given: Given) -> int:
 
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a line for each of the first _SHOWN unserved Service ports; count the others."""
+    """Yield a line for each of the first _SHOWN unserved Services or ports; count the others."""
     # A sandbox's proxy doesn't resolve endpoints that are names, so assume no look-up yet.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(
@@ -146,7 +146,7 @@ def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]
 def _add_endpoints(
     box: Sandbox, snapshot: Snapshot, own: Container[ServiceKey], client: Pod
 ) -> None:
-    """Start a pod with backends for each address of a ready endpoint.
+    """Start a pod with backends for each address of a ready endpoint of other Services.
 
     Args:
         own: Services whose endpoints' addresses are assigned to the client.

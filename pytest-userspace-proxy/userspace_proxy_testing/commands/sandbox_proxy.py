@@ -41,7 +41,7 @@ _STOP_S = 10.0
 
 
 def page_socket(port: int | None) -> socket.socket:
-    """Open the page's socket outside: a socket belongs to the namespace that creates it.
+    """Open the page's listening socket in this process's namespace, not in the sandbox.
 
     Args:
         port: The port on 127.0.0.1; None for 10249 or, if that is in use, any free port.
@@ -62,7 +62,7 @@ def page_socket(port: int | None) -> socket.socket:
 
 
 def page_socket_in(pod: Pod) -> socket.socket:
-    """Open the page's socket in a pod, where programs expect it.
+    """Open the page's listening socket in a pod, at the address where programs expect it.
 
     Raises:
         SandboxError: The socket can't be opened.

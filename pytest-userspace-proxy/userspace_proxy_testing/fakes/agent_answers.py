@@ -3,7 +3,7 @@
     FakeAgent(facts) ──change──▶ /api/v1/status, whole, as a summary, or each change of it
     HOSTILE["huge"]() ─────────▶ answers that must not harm a reader of many nodes
 
-Rule 1: only the test triggers events: a stream sends a line for each :meth:`FakeAgent.change`.
+Rule 1: only the test triggers events: a stream sends a line after :meth:`FakeAgent.change`.
 Rule 2: a hostile answer is cheap for this process, however expensive for its reader.
 """
 
@@ -56,11 +56,11 @@ class FakeAgent:
 
     @property
     def facts(self) -> StatusFacts:
-        """The current answer."""
+        """The facts that it currently serves."""
         return self._facts
 
     def change(self, facts: StatusFacts) -> None:
-        """Change the answer; each stream sends a line, which is empty if nothing differs."""
+        """Change the answer; each stream sends one line for the changes since its last line."""
         self._facts = facts
         self._changes += 1
         self._changed.set()
@@ -108,7 +108,7 @@ class FakeAgent:
 
 
 class _Body:
-    """A body of unknown length, compressed and chunked if the client accepts that."""
+    """Sends a body of unknown length, compressed and chunked if the client accepts that."""
 
     def __init__(self, request: AgentRequest, send: Send) -> None:
         self._send = send

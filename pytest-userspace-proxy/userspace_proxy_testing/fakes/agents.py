@@ -63,7 +63,7 @@ class FakeAgents:
         api: The API server, which gets the Nodes and pods, and forwards to the pods.
         release: The release's name; the default is the chart's.
         port: The port of the agents' status page; they have a flag for it unless it is the default.
-        serves: The name of the Services that a canary serves; empty for Services without a name.
+        serves: The label service-proxy-name of the Services that a canary serves; empty for none.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class FakeAgents:
         self._pods[node] = []
 
     def passed_bytes(self, node: str) -> int:
-        """Return the number of bytes that port-forwards to a node's agents have carried."""
+        """Return the number of bytes that port-forwards to a node's current agents have carried."""
         passed = self._api.pods.passed_bytes
         return sum(passed[f"{self._namespace}/{name}"] for name in self._pods[node])
 

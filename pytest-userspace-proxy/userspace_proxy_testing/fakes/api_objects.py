@@ -115,7 +115,7 @@ class FakeObjects:
         """Delete an object.
 
         Raises:
-            KeyError: The object doesn't exist.
+            KeyError: The kind isn't in ``KINDS``, or the object doesn't exist.
         """
         resource = KINDS[kind]
         item = self._objects.pop((resource, "" if resource == "nodes" else namespace, name))
@@ -147,7 +147,7 @@ class FakeObjects:
         """Return the events after a revision; after 0, one event per existing object.
 
         Raises:
-            Expired: Some of the events were forgotten.
+            Expired: The revision, unless it is 0, is older than the last :meth:`forget`.
         """
         if revision == 0:
             # Source: Kubernetes API concepts, "Get State and Start at Any".

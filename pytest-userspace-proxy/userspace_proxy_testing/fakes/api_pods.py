@@ -35,7 +35,7 @@ def write_pod(
 
 
 def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
-    """Return a Pod after a patch of metadata and status; None if its deletion is complete.
+    """Return a Pod after a patch of annotations, finalizers and status; None if that deletes it.
 
     Conditions are merged by type, and addresses by ``ip`` unless the patch replaces them or the
     whole status; finalizers are a set.
@@ -67,7 +67,7 @@ def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
 def _deleted(pod: Object, options: Mapping[str, Any]) -> Object | None:
     """Return a Pod after a deletion request; None if it was removed.
 
-    A Pod stays while it has a finalizer, or a node whose kubelet must terminate it.
+    A Pod stays while it has a finalizer, or, unless the grace period is 0, a node.
     """
     is_running = bool((pod.get("spec") or {}).get("nodeName"))
     if pod["metadata"].get("finalizers") or (is_running and options.get("gracePeriodSeconds") != 0):

@@ -104,12 +104,12 @@ class FakeApiServer:
         self.requests: list[str] = []
         """Requests, such as ``GET /api/v1/services?limit=500&resourceVersion=0``."""
         self.sent: list[tuple[str, str, Object]] = []
-        """Objects that clients wrote: ``POST``, the path, the object."""
+        """Events that clients wrote: ``POST`` or ``PATCH``, the path, the object."""
         self.pods = FakePods()
         """The pods that port-forwards reach."""
         self.denied: set[str] = set()
         """Forbidden actions, such as ``create pods/portforward``: access reviews deny them,
-        and requests to read are rejected."""
+        and requests to read or port-forward are rejected."""
         self.user = "test"
         """The clients' user name."""
         self.url = ""
@@ -193,12 +193,12 @@ class FakeApiServer:
         """Delete an object; return the resourceVersion of the deletion.
 
         Raises:
-            KeyError: The object doesn't exist.
+            KeyError: The kind is unknown, or the object doesn't exist.
         """
         return self._send_event(self._objects.delete(kind, name, namespace))
 
     def forget(self) -> None:
-        """Forget the history: earlier watches and continue tokens expire."""
+        """Forget the history: earlier resourceVersions and continue tokens expire."""
         self._objects.forget()
 
     def refuse(
@@ -248,7 +248,7 @@ class FakeApiServer:
     async def until(
         self, condition: Callable[[FakeApiServer], bool], *, deadline_s: float = 30.0
     ) -> None:
-        """Wait for a condition, which is checked after each request and change of watches.
+        """Wait for a condition, checked at lists, watches, forwards, writes of Events and Leases.
 
         Raises:
             TimeoutError: The condition didn't hold in time; the message contains all requests.
@@ -302,7 +302,7 @@ class FakeApiServer:
         return refusal or self._without_host(request, 204) or await self.pods.log(request)
 
     def _without_host(self, request: web.Request, code: int) -> web.Response | None:
-        """Return the response for a pod that has no node, and no kubelet; None for other pods."""
+        """Return the response for a pod without a node, hence without kubelet; None for others."""
         where = request.match_info
         pod = self._objects.get("pods", where["name"], where["namespace"])
         if pod is None or (pod.get("spec") or {}).get("nodeName"):

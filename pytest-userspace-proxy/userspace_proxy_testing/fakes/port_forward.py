@@ -38,7 +38,7 @@ class FakePods:
         self.reports_late = False
         """Whether the error text of a failed dial follows the first pong, as with CRI-O."""
         self.dialled: list[str] = []
-        """All requested ports, such as ``default/web-1:80``, including failed requests."""
+        """All requested ports, such as ``default/web-1:80``, including failed dials."""
         self.forbidden: set[str] = set()
         """Pods whose ports this user may not forward, such as ``default/web-1``."""
         self.passed_bytes: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class FakePods:
         self._may_dial.set()
 
     def break_streams(self) -> None:
-        """Reset all streams, as a killed API server does."""
+        """Reset the streams that have reached their pod, as a killed API server does."""
         for request in self._open:
             if request.transport is not None:
                 request.transport.abort()
@@ -178,7 +178,7 @@ class _Stream:
             await self.send(_DATA + data[start : start + _PART_BYTES])
 
     async def send_end(self, error: str = "") -> None:
-        """Send the pod's end, or why its connection broke.
+        """Send the error of the pod's connection, if any, and the end of the stream.
 
         It doesn't use ``close``, which doesn't wait for the client's close while another task
         receives. Closing a socket with unread frames resets it, so the client could lose bytes.

@@ -48,7 +48,7 @@ class _Chunk:
 
 
 class ClientSide:
-    """Whether a connection's client has sent a byte or its FIN.
+    """A connection's client, and whether it has sent a byte or its FIN.
 
     Args:
         source: The stream from the client.
@@ -61,7 +61,7 @@ class ClientSide:
         """Both directions, which re-evaluate their toxics once the client has begun."""
 
     def note_read(self, source: asyncio.StreamReader) -> None:
-        """Record a read from the client's or the endpoint's stream."""
+        """Record a read; only the first from the client's stream has an effect."""
         if source is self._source and not self.has_begun:
             self.has_begun = True
             for stream in self.streams:
@@ -122,7 +122,7 @@ class FaultyStream:
             self._queue.put_nowait(None)
 
     def note_client(self) -> None:
-        """Re-evaluate a reset that waits for the client's first byte; other waits continue."""
+        """Re-evaluate the toxics if there is a reset, which may await the client's first byte."""
         if any(isinstance(toxic, ResetPeer) for toxic in self._active()):
             self.change()
 
@@ -180,7 +180,7 @@ class FaultyStream:
             self._lose()
 
     def _ends(self) -> list[ResetPeer | Timeout]:
-        """Return the toxics that end the connection, at once or after a delay."""
+        """Return the toxics that stop the bytes, and end the connection at once, later or never."""
         return [
             toxic
             for toxic in self._active()

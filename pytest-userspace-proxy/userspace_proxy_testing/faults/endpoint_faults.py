@@ -2,7 +2,7 @@
 
     add ─▶ a server on loopback for the endpoint ─▶ Proxy.detour: it is dialled instead
 
-Rule 1: an endpoint without a fault is dialled directly; its server closes with its last fault.
+Rule 1: only an endpoint that was given a fault or toxics has a server, until ``remove`` closes it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class EndpointFaults:
         endpoint: SocketAddress | None = None,
         protocol: Protocol | None = None,
     ) -> None:
-        """Remove all faults of an endpoint or of a Service. Idempotent.
+        """Remove all faults of an endpoint or Service, and reset its connections. Idempotent.
 
         Args:
             protocol: Remove only faults of this protocol; None for faults of both.
@@ -129,7 +129,7 @@ class EndpointFaults:
                 server.drop_connections()
 
     def of(self, service: ServiceKey) -> Reasons:
-        """Return descriptions of a Service's faults by endpoint, omitting endpoints without any."""
+        """Return descriptions of a Service's faults, only of endpoints that have faults."""
         servers = self._servers.get(service, {})
         return {at: words for at, server in servers.items() if (words := _words(server))}
 

@@ -25,7 +25,7 @@ class Toxic:
 
     TYPE: ClassVar[str] = ""
     NEEDED: ClassVar[Sequence[str]] = ()
-    """At least one of these must be set: otherwise the toxic has no effect or drops all bytes."""
+    """At least one of these must be set: otherwise the toxic has no effect or stops all bytes."""
 
     def attributes(self) -> dict[str, int]:
         """Return the attributes by name."""
@@ -70,7 +70,7 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class ResetPeer(Toxic):
-    """Resets the connection ``timeout`` after the client's first byte, or at once if it is 0.
+    """Resets the connection ``timeout`` after the client's first byte, or FIN if that is first.
 
     With ``at_connect``, the time starts when the connection is accepted.
     """

@@ -155,10 +155,10 @@ def _as_ip(listen: str) -> str:
 
 
 async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
-    """Return an upstream's first address; a name is resolved only here.
+    """Return an upstream's first address of the listener's family; a name is resolved only here.
 
     Raises:
-        ValueError: The text isn't ``host:port``, or the host has no address of this family.
+        ValueError: The text isn't ``host:port``, or the host has no address of that family.
     """
     host, _, port = upstream.rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
@@ -181,7 +181,7 @@ def _free(listen: str) -> SocketAddress:
 
     Raises:
         ValueError: The text isn't an address.
-        ListenError: The address isn't this machine's.
+        ListenError: With port 0: the address isn't this machine's.
     """
     if not listen.endswith(":0"):
         return read_endpoint(listen)

@@ -32,7 +32,7 @@ class BackendProcess:
         ports: Ports by kind; the kind ``udp_echo`` becomes the flag ``--udp-echo``.
 
     Raises:
-        SandboxError: The backend can't listen there, or the kind doesn't exist.
+        SandboxError: The backend can't listen there, is too slow, or the kind doesn't exist.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def fetch(
     """GET a URL over a connection, then close it; return the response with its body read.
 
     Raises:
-        OSError, HTTPException: The connection ended before the answer.
+        OSError, HTTPException: The connection failed or timed out, or the answer isn't HTTP.
     """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80)
@@ -97,7 +97,7 @@ def url(text: str) -> str:
     """Return the URL if it is valid.
 
     Raises:
-        argparse.ArgumentTypeError: The URL isn't ``http://``.
+        argparse.ArgumentTypeError: The URL isn't ``http://`` with a host and a valid port.
     """
     try:
         parts = urlsplit(text)

@@ -36,7 +36,7 @@ class FarRoute(NamedTuple):
         return f"route replace {self.to} {self.how}"
 
     def blackhole(self) -> str:
-        """Return the line that silently drops the route's packets."""
+        """Return the line that makes the route drop packets silently."""
         return f"route replace blackhole {self.to}"
 
 
@@ -62,7 +62,7 @@ class FarEnd(NamedTuple):
 
 
 def routed_pod(near: str, pod: FarEnd, gateways: Sequence[Address]) -> Wiring:
-    """Link a pod by a veth whose near end has the gateway's address."""
+    """Return the link of a pod by a veth whose near end has the gateway's address."""
     return Wiring(
         near=(
             *_veth(near, pod.pid),
@@ -75,7 +75,7 @@ def routed_pod(near: str, pod: FarEnd, gateways: Sequence[Address]) -> Wiring:
 
 
 def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
-    """Link a pod as Calico does: the near end has no IPv4 address and answers all ARP.
+    """Return a pod's link as with Calico: the near end has no IPv4 address, and answers all ARP.
 
     Args:
         node: The node's own addresses, the sources of its packets to the pod.
@@ -104,7 +104,7 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
 
 
 def bridged_pod(near: str, pod: FarEnd, subnets: Sequence[Network]) -> Wiring:
-    """Link a pod to the node's bridge, on which pods reach each other without the node's routes."""
+    """Return a pod's link to the node's bridge, on which pods need none of the node's routes."""
     return Wiring(
         near=(*_veth(near, pod.pid, BRIDGE), f"link set {near} type bridge_slave hairpin on"),
         far=_eth0(pod.addresses),
@@ -165,7 +165,7 @@ def node(
     pods: Sequence[Network],
     router: Sequence[Address],
 ) -> Wiring:
-    """Link a node to the LAN.
+    """Return the link of a node to the LAN.
 
     Args:
         pods: The node's share of the pod ranges; addresses without a pod are unreachable.
@@ -180,7 +180,7 @@ def node(
 
 
 def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]) -> Wiring:
-    """Link a client to the LAN; it reaches Services through the node ``via``, but no pods."""
+    """Return a client's link to the LAN; it reaches Services by the node ``via``, but no pods."""
     on_link = (*plan.outside, *plan.nodes)
     through = by_family(plan.steered_outside(), via)
     return Wiring(

@@ -156,7 +156,7 @@ class Namespace:
             ports: Ports by kind, as in ``backends.py``: ``tcp=8080, udp_echo=[7, 8]``.
 
         Raises:
-            SandboxError: The backend can't listen there, or the kind doesn't exist.
+            SandboxError: The backend can't listen there, is too slow, or the kind doesn't exist.
         """
         return BackendProcess(self.popen, self.name, name or self.name, ports)
 

@@ -153,7 +153,7 @@ class Sandbox:
         return node
 
     def add_pod(self, name: str, mode: links.Mode = "routed") -> Pod:
-        """Start a pod on the first node; see ``Node.add_pod``."""
+        """Start a pod on the first node; see :meth:`.SandboxNode.add_pod`."""
         return self.node.add_pod(name, mode)
 
     def add_outside(self, name: str, via: SandboxNode | None = None) -> Host:
