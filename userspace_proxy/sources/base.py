@@ -62,7 +62,7 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """Seconds for which a part of the snapshot hasn't been updated; 0.0 if it is current."""
+    """Seconds for which a part of the snapshot is outdated; 0.0 if current or before the first."""
     problems: tuple[str, ...] = ()
     """One line per problem, with place and remedy."""
     restarts: int = 0
@@ -75,11 +75,11 @@ class ScaleDown(NamedTuple):
     """The result of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
-    """Whether the workload was scaled from one replica to zero, or may have been because the
-    response was lost."""
+    """Whether the workload has no replica after the update, or may have none because a response was
+    lost."""
     reason: str = ""
-    """The reason why it wasn't scaled; empty if clients need the workload, or another user has
-    scaled it."""
+    """The reason why it wasn't scaled; empty if there is nothing new to report, for example because
+    clients need the workload."""
 
 
 Labels = Mapping[str, str]
@@ -147,7 +147,7 @@ class Source(abc.ABC):
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """Raise SourceError early for mistakes that make :meth:`run` raise it; blocks briefly."""
+        """Raise SourceError early for some mistakes for which :meth:`run` would; blocks briefly."""
 
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with an earlier run's Services; call it before :meth:`run`.
@@ -166,10 +166,10 @@ class Source(abc.ABC):
         """Scale a workload from zero to one replica; do nothing if it has replicas.
 
         Args:
-            may: Called first, with the known labels of its pods.
+            may: Called once the scale was read, with the known labels of its pods.
 
-        Returns: Why that failed, with the remedy; empty if the workload has replicas now, or if
-            ``may`` has reported the reason.
+        Returns: Why that failed, with the remedy; empty if the workload has replicas now, another
+            program has just changed it, or ``may`` has reported the reason.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 
@@ -179,7 +179,7 @@ class Source(abc.ABC):
         """Scale a workload from one replica to zero, unless something else requires replicas.
 
         Args:
-            may: Called first, with the known labels of its pods.
+            may: Called if it has one replica, with the known labels of its pods.
             agree: Awaited before the update, which fails if the scale has changed since it was
                 read.
         """

@@ -53,12 +53,11 @@ WATCHES_ANEW_S = 10.0
 """The minimum interval in seconds between restarts of all watches, so that they count as healthy in
 between."""
 RESPONSE_BYTES_MAX = 16 << 20
-"""The maximum size of one object; etcd stores up to 1.5 MiB."""
+"""The maximum size of a response or WebSocket message in one piece; etcd stores up to 1.5 MiB."""
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# The maximum number of event loop iterations until a socket is closed; asyncio needs five after
-# EOF.
+# The maximum number of event loop iterations until a socket is closed; asyncio needs about five.
 _TURNS_TO_CLOSE = 50
 # The size of aiohttp's buffer. In one step, aiohttp reads twice this size, decompresses this size,
 # or processes a chunk per 16 bytes of this size: 4,096 chunks of one byte take 10 ms.
@@ -93,6 +92,7 @@ class Stream:
 
         Raises:
             TimeoutError: Nothing arrived for ``silence_s`` seconds.
+            TransportError: The response was interrupted.
         """
         async with asyncio.timeout(silence_s):
             with self._transport_errors():
@@ -244,7 +244,7 @@ class ApiClient:
             self._watches.discard(response)
 
     def doubt_watches(self) -> None:
-        """Interrupt all watches, because a response of the server contradicts them; rate-limited.
+        """Interrupt all watches, which a response contradicts, once per ``WATCHES_ANEW_S``.
 
         Watches may be silent because their connections are dead, for instance after a laptop was
         suspended. For this reason, pooled connections aren't reused.

@@ -305,7 +305,7 @@ class Credentials:
             is_refused: Whether the server has just returned 401, so that reloading is due.
 
         Raises:
-            TransportError: A file can't be read, or a plugin failed; the old credentials remain.
+            TransportError: A file can't be used, or a plugin failed; the old credentials remain.
         """
         try:
             if is_refused or now - self._refreshed_s >= REFRESH_S:

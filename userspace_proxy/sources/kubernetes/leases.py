@@ -1,7 +1,7 @@
 """Reads and writes Leases of coordination.k8s.io, in a separate namespace.
 
-Rule 1: only Leases with this proxy's label are read, so other Leases in the namespace are ignored.
-Rule 2: a node's Lease is owned by the Node object, and the API server removes both together.
+Rule 1: only Leases with this proxy's label are listed, so other Leases are ignored.
+Rule 2: the owner of a node's Lease is the Node, so the garbage collector deletes both together.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class KubernetesLeases(Leases):
         }
 
     async def _owners(self) -> list[Mapping[str, str]]:
-        """Return a reference to this node's object; empty if the response lacks its uid."""
+        """Return a reference to this node's object; empty if its uid can't be read."""
         if self._owner is None:
             path = join("/api/v1/nodes", self.node_name)
             response = await self._ask(lambda: self._client.get(path, {}))

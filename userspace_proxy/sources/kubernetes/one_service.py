@@ -36,7 +36,7 @@ class OneService:
 
     url: str
     snapshot: Snapshot
-    """The namespace's Services; the Service itself may be missing."""
+    """The namespace's Services, and this Service's slices; the Service itself may be missing."""
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
@@ -123,7 +123,7 @@ class OneServiceReader:
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
-        """Read Services and slices of this name in all namespaces, if both lists are permitted."""
+        """Read Services of this name, and their slices, in all namespaces if both are permitted."""
         services: list[bytes] = []
         slices: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}

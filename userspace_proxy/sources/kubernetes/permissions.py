@@ -30,7 +30,7 @@ class ServerReport:
     """One line for each problem, with a remedy."""
     version: str = ""
     service_ips: tuple[str, ...] = ()
-    """The addresses of one Service; empty if there is none."""
+    """The cluster IPs of one Service; empty if it has none, or no Service can be read."""
     node: Node | None = None
     """A description of this node's missing object; None if it exists or can't be read."""
 

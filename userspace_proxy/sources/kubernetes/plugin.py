@@ -4,7 +4,7 @@
                              └──stderr──▶ the terminal, or the log
 
 Rule 1: if a user is at the terminal, a plugin may use it to prompt, without a time limit. Otherwise
-it has its own session and a time limit, after which it is killed with its children; a daemon that
+it has its own session and a time limit, and its process group is killed at its end; a daemon that
 the plugin starts, such as a cache, leaves the group by setsid().
 Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait
 for it.

@@ -22,7 +22,7 @@ from .responses import Response, TransportError, cause_of
 
 _log = FieldLogger("userspace_proxy.sources")
 
-# The pause after a 401 or 403. The role may be changed; otherwise, requests only fill its log.
+# The pause after a 401 or 403: until an administrator acts, requests only fill the server's log.
 FORBIDDEN_S = 600.0
 # The text of a 403 from the server's NamespaceLifecycle plugin: the role is sufficient, but the
 # namespace is being deleted.
@@ -31,7 +31,7 @@ _MERGE = "application/merge-patch+json"
 
 
 class Recorder:
-    """The Events of one node.
+    """Sends the Events of one node.
 
     Args:
         node_name: The reporting node; empty to send nothing.

@@ -301,7 +301,7 @@ class Reflector:
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
-                # The watch ended without an error, so count cuts from 0 again.
+                # The watch wasn't interrupted, so count cuts from 0 again.
                 self._cuts = 0
                 ended = self._clock()
                 is_on_time = abs(ended - begun - int(requested_s)) <= _ON_TIME_S

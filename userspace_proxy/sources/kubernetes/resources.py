@@ -55,7 +55,7 @@ class _HasMetadata(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource, with the path of its list and the store of its objects."""
+    """One resource: the path of its list, and the functions that store its objects."""
 
     kind: str
     """The kind, such as ``Service``."""
@@ -257,7 +257,7 @@ class ResourceCache:
                 self._not_listed[key[0]] = left_out.plus(1, _size(item))
 
     def end_list(self) -> None:
-        """End a list: delete the objects that it didn't contain."""
+        """End a list: delete objects that it didn't contain, and set the counts of omitted ones."""
         for key in self._shares.kept() - self._listed:
             self._delete(key)
         self._shares.set_left_out(self._not_listed)
@@ -279,7 +279,7 @@ class ResourceCache:
             self._shares.count(key[0], -1, -_size(item))
 
     def delete(self, item: Any, metadata: Metadata) -> None:
-        """Delete an object; its metadata is as in :meth:`put`."""
+        """Delete an object, or count one omitted object less; the metadata is as in :meth:`put`."""
         key = _key(metadata)
         if key in self._shares:
             self._delete(key)

@@ -1,7 +1,7 @@
 """Converts the API server's responses and network failures to values with readable text.
 
 Rule 1: the text of a failure contains the server's URL, the cause in the server's or the kernel's
-words, and the remedy.
+words, and the remedy if one is known.
 Rule 2: a failure to reach the server has the same text for each resource, so that one cause is one
 line, however many lists and watches there are.
 """

@@ -14,8 +14,8 @@ Rule 4: an update to zero without a response may have been applied. It is sent a
 one update of a version succeeds; if there is no response again, the workload counts as scaled, so
 that no client dials a pod that may be terminating. The same applies to a gateway's errors: the
 server may still process the update.
-Rule 5: after two failures, the scale is read to find the result.
-Rule 6: the labels in the updated scale decide whether a Service may scale it (``May``).
+Rule 5: after two other errors of the server, the scale is read to find the result.
+Rule 6: the labels in the scale that was read decide whether a Service may scale it (``May``).
 
 Source: autoscaling/v1 Scale.
 """
@@ -54,7 +54,7 @@ _UPDATE = "get and update"
 
 
 async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload, may: May) -> str:
-    """Scale from zero to one replica if ``may`` permits; return why that failed, or ""."""
+    """Scale from zero to one replica if ``may`` permits; return the result of ``Source.wake``."""
     path, resource = _scale_of(namespace, workload)
     try:
         response = await client.get(path, {})

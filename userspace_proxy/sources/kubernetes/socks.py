@@ -100,7 +100,7 @@ class SocksConnector(TCPConnector):
         """Ask the proxy to connect to a host.
 
         Raises:
-            ConnectionError: The proxy refuses; the text is the reason.
+            ConnectionError: The proxy refuses, or isn't a SOCKS5 proxy; the text is the reason.
         """
         credentials = self._proxy.credentials
         methods = bytes([_NO_PASSWORD] if credentials is None else [_NO_PASSWORD, _PASSWORD])

@@ -1,6 +1,6 @@
 """Publishes snapshots of the Services of a Kubernetes API server.
 
-Rule 1: the source publishes only after each resource has been listed once.
+Rule 1: the source publishes once each resource was listed, except a Node that is forbidden.
 Rule 2: all changes in one iteration of the event loop are one snapshot.
 """
 

@@ -37,7 +37,7 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 Fingerprint = tuple[int, ...]
-"""Times, size and inode, which change whenever a file's content may have changed."""
+"""Times, size, inode and device: at least one changes if a file's content may have changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class _Field(NamedTuple):
     """One node port of a Service."""
 
     path: str
-    """``spec.ports[0].nodePort``."""
+    """The path of the field, such as ``spec.ports[0].nodePort``."""
     name: str
     """The name under which a number is allocated."""
     number: int
