@@ -124,7 +124,7 @@ def read_idle_after(text: str) -> float:
 
 
 def read_removal(text: str) -> float | None:
-    """Parse ``on-endpoint-removal``: ``keep``, which is None, or seconds. Raises ConfigError."""
+    """Parse ``on-endpoint-removal``: ``keep`` to None, durations to seconds. Raises ConfigError."""
     return None if text == "keep" else parse_duration(text)
 
 

@@ -41,8 +41,8 @@ class Endpoint:
     priority: int = 0
     """0 is the highest priority; an endpoint is on standby while a lower number is usable."""
     pod: str = ""
-    """Name of its pod, always valid because it becomes part of a URL; empty if names of pods aren't
-    read, if it is unknown, or if the endpoint isn't a pod."""
+    """Name of its pod, always valid because it becomes part of a URL; empty if it is unknown or
+    invalid, or if the endpoint isn't a pod."""
     host: str = ""
     """The DNS name that resolved to the address; empty if the slice contains the address."""
 
@@ -81,7 +81,7 @@ class EndpointSlice:
 
     @property
     def is_managed(self) -> bool:
-        """Whether Kubernetes' controller writes it, whose endpoints are pods that have run."""
+        """Whether Kubernetes' controller writes it, so that its endpoints are pods that ran."""
         return self.manager == CONTROLLER
 
     def __post_init__(self) -> None:

@@ -62,7 +62,7 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
     Their names contain colons, so they can't collide with the names of other slices.
 
     Raises:
-        FieldError: All invalid addresses and ports.
+        FieldError: All invalid addresses, host names and ports.
     """
     service = _service_of(wire)
     # Source: the controller copies an Endpoints object's annotations to its slices.

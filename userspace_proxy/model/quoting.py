@@ -55,7 +55,7 @@ def shell_command(*words: str) -> str:
 
 
 def shell_word(value: object) -> str:
-    """Quote a name as a word of a command, never as a flag; a tuple as several words."""
+    """Quote a name for a command, as an ellipsis if it begins with a dash; a tuple as words."""
     if isinstance(value, tuple):
         return shell_command(*value)
     text = str(value)

@@ -269,7 +269,7 @@ def valid_addresses(
     *,
     parse: Callable[[str], str] = _read_ip,
 ) -> tuple[str, ...]:
-    """Return valid addresses, canonical and distinct; add a note per invalid one to ``notes``."""
+    """Return valid addresses, canonical and distinct; note the others in ``notes``, if given."""
     valid: dict[str, None] = {}
     for text in texts:
         try:

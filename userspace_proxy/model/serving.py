@@ -47,7 +47,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_dropping(self) -> bool:
-        """Whether some clients are dropped, because only other nodes have endpoints for them."""
+        """Whether clients are dropped: only other nodes have endpoints, or none is admitted."""
         return not (self.used_outside or self.has_none)
 
     @property
