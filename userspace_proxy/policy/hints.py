@@ -29,7 +29,7 @@ def not_meant_reason(
 
     Returns:
         None if hints don't decide; never with ``by_priority``. The function returns "" for an
-        endpoint meant for this node.
+        endpoint that is meant for this node or isn't ready.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)

@@ -20,7 +20,7 @@ class PathDecision(NamedTuple):
     path: DataPath
     """The path; with ``AUTO``, probes decide while the port is served."""
     why: str = ""
-    """The reason, as a clause; empty for the default."""
+    """The reason, as a clause; empty for the userspace path by default."""
     note: Cause | None = None
     """Why the annotation has no effect; None if it has an effect, or is missing."""
 

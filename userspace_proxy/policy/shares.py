@@ -74,7 +74,7 @@ class Eviction(NamedTuple, Generic[H]):
     client: str
     """The client; empty if a Service port with many small clients is above its share."""
     group: Hashable
-    """The Service port; None if the client has connections to several Service ports."""
+    """The Service port of all victims; None if they may belong to several Service ports."""
     held: int
     """The number of connections of the client, or without a client, of the Service port."""
     share: int

@@ -91,7 +91,7 @@ class EndpointVerdict:
     """An :class:`EndpointState`, or the reason why the endpoint is refused or for other nodes."""
     node: str = ""
     code: CauseCode | None = None
-    """Why the endpoint isn't used, as a code; None if it is ready or terminating."""
+    """Why the endpoint isn't used, as a code; None if ``reason`` isn't an obstacle."""
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False

@@ -108,7 +108,7 @@ def _replace(
 
 
 def _find(verdicts: Sequence[EndpointVerdict], address: SocketAddress) -> tuple[int, bool]:
-    """Return the index of the verdict on an endpoint, and whether there is one."""
+    """Return the index of an endpoint's verdict, or where to insert it, and whether it exists."""
     place = pack_ip(address.ip), address.port
     at = bisect_left(verdicts, place, key=lambda v: (pack_ip(v.address.ip), v.address.port))
     return at, at < len(verdicts) and verdicts[at].address == address
