@@ -235,7 +235,7 @@ def test_a_command_that_exits_without_serving_fails_immediately(make, command, w
         make(command)
 
 
-def test_a_command_listening_at_another_address_is_an_error_with_its_stderr(make, monkeypatch):
+def test_a_command_not_listening_at_its_address_is_an_error_with_its_stderr(make, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
     words = r"is not ready after 0 s: cannot connect to .*: Connection refused"
     with pytest.raises(BackendError, match=words) as caught:
@@ -258,7 +258,7 @@ first.recv(1)
 print("it is up: 1", file=(sys.stdout, sys.stderr)[int(sys.argv[2]) - 1], flush=True)
 listener.accept()
 """
-"""A server that accepts a connection before it is ready, and no second one."""
+"""A server that accepts a connection before it is ready, and no second connection."""
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])

@@ -21,7 +21,7 @@ def test_missing_pods_are_created_and_serve(cluster, services):
     assert "2 Pods run here" in repr(services)
 
 
-def test_pods_missing_from_an_assignment_end_and_the_rest_keep_running(cluster, services):
+def test_pods_missing_from_an_assignment_end_and_other_pods_continue(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": echo, "web-2": None}

@@ -64,7 +64,7 @@ def test_connect_returns_a_connected_udp_socket(network):
         ),
     ],
 )
-def test_an_invalid_connect_target_is_named_in_the_error(network, to, given, error, words):
+def test_an_invalid_connect_argument_is_named_in_the_error(network, to, given, error, words):
     with pytest.raises(error, match=words):
         network.client().connect(to, **given)
 

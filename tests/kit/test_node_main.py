@@ -37,7 +37,7 @@ def test_an_exited_process_has_no_namespace():
         open_socket(ended.pid, socket.AF_INET, socket.SOCK_STREAM)
 
 
-def test_a_service_is_returned_as_a_callable_reference(objects):
+def test_a_service_is_returned_as_a_reference_for_further_calls(objects):
     added = objects.answer(
         Call(PROXY, "add_service", ("web",), {"port": 80, "endpoints": ["127.0.0.1:1"]})
     )

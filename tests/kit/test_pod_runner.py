@@ -96,7 +96,7 @@ def test_ports_of_a_pod_at_several_addresses_are_rejected(cluster, services):
         services["shop/web"].pods = {"web-1": {"http": None, "admin": "127.9.9.9:1"}}
 
 
-def test_a_pod_that_never_becomes_ready_is_reported_with_its_state(cluster, services, monkeypatch):
+def test_an_endpoint_unlike_its_pod_is_reported_with_both_states(cluster, services, monkeypatch):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None}

@@ -5,7 +5,7 @@ from userspace_proxy_testing.decisions import LOGGER
 from userspace_proxy_testing.proxy_with_decisions import ProxyWithDecisions
 
 
-def test_closed_connections_are_listed_until_the_proxy_is_closed():
+def test_a_proxy_lists_ended_connections_and_restores_the_logger_when_closed():
     level = logging.getLogger(LOGGER).level
     with ProxyWithDecisions() as proxy, socket.create_server(("127.0.0.1", 0)) as endpoint:
         web = proxy.add_service("web", port=8080, endpoints=[endpoint.getsockname()])

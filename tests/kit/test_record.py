@@ -230,7 +230,7 @@ def test_it(service_proxy):
     assert [len(one["failures"]) for one in records()] == [1, 1]
 
 
-def test_an_unwritable_folder_is_reported_in_one_line_beside_the_failure(pytester, run):
+def test_an_unwritable_folder_is_reported_in_one_line_after_the_failures(pytester, run):
     (pytester.path / "file").touch()
     result = run(FAILS, "--service-proxy-record=file/below")
     result.assert_outcomes(failed=4)
@@ -239,7 +239,7 @@ def test_an_unwritable_folder_is_reported_in_one_line_beside_the_failure(pyteste
     assert len(re.findall(r"(?m)^service proxy: failed tests: cannot write to .*/file", text)) == 1
 
 
-def test_a_configured_folder_is_below_the_root_and_lists_all_tests_using_the_proxy(
+def test_a_configured_folder_is_below_the_root_and_has_only_failed_tests_using_the_proxy(
     pytester, monkeypatch, run, records
 ):
     root = f"--rootdir={pytester.path}"

@@ -81,7 +81,7 @@ def test_an_unserved_service_has_no_address():
     assert report._address(Removed()) == "nothing: default/web was removed or replaced"
 
 
-def test_endpoints_outside_the_kit_are_shown():
+def test_endpoints_that_differ_from_the_backends_are_shown():
     with ServiceProxy() as proxy:
         web = proxy.service("web", backends=1)
         web.endpoints = []

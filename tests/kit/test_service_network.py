@@ -65,7 +65,7 @@ def test_a_dead_backend_fails_no_request_and_can_restart(network):
     web.eventually(lambda web: get(network, web) == "web-1")
 
 
-def test_faults_have_the_same_effect_as_in_the_service_proxy_fixture(network):
+def test_faults_of_a_backend_or_service_apply_until_it_is_healed(network):
     web = network.service("web", backends=2)
     web.backends[0].fault("refuse")
     assert get(network, web) == "web-2"

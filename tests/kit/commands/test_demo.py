@@ -187,7 +187,7 @@ def manifest(demo):
     path.write_text(text)
 
 
-def test_the_demo_labels_what_it_prints_exactly_as_expected(demo):
+def test_the_demo_prints_exactly_the_expected_labels(demo):
     assert set(demo.printed) == {
         "status page",
         "round robin",

@@ -55,7 +55,7 @@ def test_planning_finds_each_mistake_visible_in_the_manifests(plan):
     }
 
 
-def test_services_with_runtime_mistakes_have_endpoints_on_the_broken_pod(plan):
+def test_services_with_failing_endpoints_dial_the_broken_pod_or_no_pod(plan):
     endpoints = {
         port.key.name.name: [str(address) for address in port.serving.endpoints]
         for port in plan.ports.values()

@@ -93,7 +93,7 @@ def test_a_demo_folder_path_may_exceed_the_unix_socket_limit(tmp_path, monkeypat
         assert send_command(["heal"]) == "did heal"
 
 
-def test_a_silent_control_client_does_not_delay_other_clients(folder):
+def test_a_client_that_disconnects_without_a_command_does_not_affect_others(folder):
     silent = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])"
     with listening(folder):
         # The path of a Unix socket is limited to 108 bytes.

@@ -171,7 +171,7 @@ def test_the_command_may_serve_its_own_endpoints(manifests):
     assert (done.stdout, done.returncode) == ("mine\n", 0), done.stderr
 
 
-def test_a_service_missing_from_the_manifests_is_an_error(manifests, capsys):
+def test_an_own_service_missing_from_the_manifests_is_an_error(manifests, capsys):
     words = ["sandbox", f"--manifests={manifests}", "--own=shop/wbe", "--", "true"]
     assert main(words) == 2
     assert capsys.readouterr().err == (

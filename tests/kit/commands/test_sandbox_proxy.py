@@ -19,7 +19,7 @@ from userspace_proxy_testing.commands.sandbox_proxy import (
 from userspace_proxy_testing.sandbox import Sandbox
 
 
-def test_a_port_in_use_is_an_error():
+def test_a_status_page_port_in_use_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1:{port}"):

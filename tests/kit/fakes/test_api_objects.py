@@ -34,7 +34,7 @@ def test_unknown_kinds_and_objects_are_rejected(objects):
         objects.delete("Service", "web", "default")
 
 
-def test_a_watch_without_a_version_begins_with_existing_objects(objects):
+def test_a_watch_from_version_0_begins_with_existing_objects(objects):
     for name in ("cart", "web"):
         objects.put(service(name))
     objects.delete("Service", "cart", "default")

@@ -95,7 +95,7 @@ async def test_a_reset_enables_all_proxies_and_removes_all_toxics(call):
     assert await call("GET", "/proxies/web") == (200, MADE)
 
 
-async def test_populate_replaces_proxies_of_the_same_name(call):
+async def test_populate_replaces_a_proxy_that_has_another_upstream(call):
     await call("POST", "/proxies", WEB)
     other = {**WEB, "upstream": "127.0.0.1:81"}
     status, answer = await call("POST", "/populate", [other, {**WEB, "name": "db"}])
@@ -157,7 +157,7 @@ async def test_an_api_not_bound_to_loopback_accepts_any_host_header():
     await api.close()
 
 
-async def test_a_direction_may_be_in_upper_case(call):
+async def test_a_toxics_stream_may_be_in_upper_case(call):
     await call("POST", "/proxies", WEB)
     given = {**SLOW, "stream": "DOWNSTREAM"}
     assert await call("POST", "/proxies/web/toxics", given) == (200, SLOW)

@@ -102,6 +102,6 @@ def test_files_are_mounted_in_the_commands_own_mount_namespace(here):
         pytest.param("", "cannot configure pod-a: no reason given", id="silent"),
     ],
 )
-def test_the_failing_batch_line_is_quoted_in_the_error(said, expected):
+def test_a_failed_configuration_is_reported_with_the_failing_line_if_known(said, expected):
     lines = ["link add v type veth", "route add default via 192.0.2.9"]
     assert str(explain_batch("pod-a", lines, said)) == expected

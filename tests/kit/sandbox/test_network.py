@@ -19,7 +19,7 @@ def test_closing_an_unopened_sandbox_does_nothing():
     Sandbox().close()
 
 
-def test_a_reopened_sandbox_has_no_clients_of_its_former_life():
+def test_a_reopened_sandbox_has_no_earlier_clients():
     sandbox = Sandbox()
     for _ in range(2):
         with sandbox:
