@@ -246,7 +246,7 @@ async def client_of(
         await client.close()
 
 
-async def test_the_token_is_reread_only_after_a_401(plain_tls, tmp_path):
+async def test_within_a_minute_the_token_is_reread_only_after_a_401(plain_tls, tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
 

@@ -109,7 +109,7 @@ def test_an_explicit_kubeconfig_must_exist(tmp_path):
         (b"a: 1\nb:\n\t- c", "cannot use kubeconfig {}:3: not YAML"),
     ],
 )
-def test_a_kubeconfig_other_than_utf_8_yaml_is_rejected_with_its_line(path, content, problem):
+def test_a_kubeconfig_that_is_not_utf_8_or_yaml_is_rejected_with_its_line(path, content, problem):
     path.write_bytes(content)
     assert problem_of(Kubeconfig((str(path),))).startswith(problem.format(path))
 
@@ -119,7 +119,7 @@ def test_a_directory_or_an_impossible_path_is_reported_in_one_line(tmp_path, pat
     assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
 
 
-def test_a_missing_home_directory_is_reported_in_one_line():
+def test_an_unknown_users_home_directory_is_reported_in_one_line():
     assert "cannot read kubeconfig ~no-such-user/config: " in problem_of(
         Kubeconfig(("~no-such-user/config",))
     )

@@ -71,7 +71,7 @@ def test_a_malformed_list_body_is_rejected(body, problem, part):
         read(body, part)
 
 
-def test_a_list_body_keeps_at_most_one_value_in_memory():
+def test_items_are_returned_at_once_and_a_too_large_value_is_rejected():
     body = ListBody(value_bytes_max=1000)
     item = b'{"x":"' + bytes(b"y" * 900) + b'"},'
     assert body.feed(b'{"items":[') == []

@@ -77,7 +77,7 @@ async def test_a_service_is_read_even_if_slices_of_other_namespaces_are_forbidde
     assert not one.snapshot.orphans
 
 
-async def test_a_forbidden_namespace_is_an_error_with_a_remedy(api):
+async def test_a_forbidden_list_of_services_is_an_error(api):
     api.refuse("services", 403, message="services is forbidden")
     with pytest.raises(SourceError, match="refuses to list services: services is forbidden"):
         await read(api)

@@ -35,7 +35,7 @@ async def test_a_missing_node_is_returned_with_similar_names(api):
     assert (await ask(api)).node is None
 
 
-async def test_each_forbidden_resource_is_reported_with_a_remedy(api):
+async def test_each_forbidden_resource_is_reported(api):
     api.refuse("endpointslices", 403, message="endpointslices is forbidden")
     api.refuse("nodes", 403, message="nodes is forbidden")
     report = await ask(api)

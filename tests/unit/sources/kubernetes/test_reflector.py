@@ -377,7 +377,7 @@ async def test_only_a_watch_that_ends_on_schedule_is_followed_without_a_revision
         pytest.param(403, [], id="forbidden"),
     ],
 )
-async def test_a_revision_check_is_repeated_soon_only_if_the_server_is_busy(api, code, waits):
+async def test_a_revision_check_is_repeated_soon_only_after_a_429_or_500(api, code, waits):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60

@@ -267,7 +267,7 @@ def test_an_object_that_grew_too_large_is_no_longer_served(store):
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
 
 
-def test_the_number_of_recorded_unreadable_objects_is_limited_separately(store):
+def test_the_number_of_recorded_unreadable_objects_is_limited_by_the_share(store):
     services = crowd(store)
     for n in range(80):
         put(services, raw(service(f"web-{n:02}", ports="http")))

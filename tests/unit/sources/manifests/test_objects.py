@@ -197,7 +197,7 @@ def test_a_slice_without_a_service_is_accepted_with_a_finding():
         ),
     ],
 )
-def test_a_problem_in_a_manifest_names_its_file_line_and_field(text, problem):
+def test_a_problem_in_a_manifest_names_its_file_line_and_field_if_any(text, problem):
     assert problem_of(text).startswith(problem)
 
 
