@@ -310,6 +310,8 @@ class CauseRow(Generic[P]):
     """The remedy for an endpoint that isn't known to be a pod: ``{host}``, ``{ip}``."""
     to_some_nodes: Text = ""
     """The remedy if other nodes are answered; empty if it is the same remedy."""
+    to_own_node: Text = ""
+    """The remedy if the only answered node is the endpoint's; empty to use ``to_some_nodes``."""
     at_times: Text = ""
     """The remedy if other clients are answered; empty if it is the same remedy."""
     at_times_outside: Text = ""
@@ -386,6 +388,7 @@ class Cause:
         when: When the cause was seen.
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
         answers_nodes: Whether the endpoint answers other nodes: known only if all nodes are read.
+        answers_own: Whether the only such node is the one on which it runs.
         host: The DNS name that resolved to the endpoint, or its IP if it names no pod; empty if it
             is in a pod.
         has_header: Whether the endpoint receives a PROXY header first.
@@ -398,8 +401,9 @@ class Cause:
     """
 
     __slots__ = (
-        "_shared", "answers_nodes", "answers_others", "before", "count", "fact", "first_at",
-        "has_header", "host", "last_at", "more", "params", "row", "when", "within", "written",
+        "_shared", "answers_nodes", "answers_others", "answers_own", "before", "count", "fact",
+        "first_at", "has_header", "host", "last_at", "more", "params", "row", "when", "within",
+        "written",
     )  # fmt: skip
 
     def __init__(
@@ -410,6 +414,7 @@ class Cause:
         when: When = When.NOW,
         answers_others: bool = False,
         answers_nodes: bool = False,
+        answers_own: bool = False,
         host: str = "",
         has_header: bool = False,
         before: Cause | None = None,
@@ -421,6 +426,7 @@ class Cause:
     ) -> None:
         self.row, self.params = row, tuple(params)
         self.when, self.answers_others, self.answers_nodes = when, answers_others, answers_nodes
+        self.answers_own = answers_own
         self.host, self.has_header, self.before, self.more = host, has_header, before, more
         self.within = within
         self.count, self.first_at, self.last_at = count, first_at, last_at
@@ -490,13 +496,13 @@ class Cause:
         return _make, (self.row, self.params, dict(self.modifiers()))
 
     def _key(self) -> tuple[object, ...]:
-        of_remedy = self.answers_others, self.answers_nodes, self.host
+        of_remedy = self.answers_others, self.answers_nodes, self.answers_own, self.host
         return self.fact, of_remedy, self.count, self.first_at, self.last_at
 
 
 MODIFIERS = (
-    "when", "answers_others", "answers_nodes", "host", "has_header", "before", "more", "within",
-    "count", "first_at", "last_at",
+    "when", "answers_others", "answers_nodes", "answers_own", "host", "has_header", "before",
+    "more", "within", "count", "first_at", "last_at",
 )  # fmt: skip
 """The attributes that :meth:`Cause.replace` can change."""
 

@@ -110,13 +110,23 @@ def refuses(at: At, *, was_open: bool = False) -> str:
 
 
 def _way_hint(at: At) -> str:
+    ip, more = ("ip -6", "") if ":" in ip_of(str(at)) else ("ip", f", rp_filter ({_RP_FILTER})")
+    return (
+        "Other nodes reach it, so look first at this node: "
+        f"`ip route get {shell_word(ip_of(str(at)))}`, chains of hook output (`nft list ruleset`)"
+        f"{more}; then at what treats this node differently: NetworkPolicies, FORWARD chains on "
+        f"the pod's node, routes back to this node there and in the pod (`{ip} route`)"
+    )
+
+
+def _forwards_hint(at: At) -> str:
     forwards, ip, more = "net.ipv4.ip_forward", "ip", f", and rp_filter ({_RP_FILTER})"
     if ":" in ip_of(str(at)):
         forwards, ip, more = "net.ipv6.conf.all.forwarding", "ip -6", ""
     return (
-        f"Other nodes reach it, so look at the way, first on the pod's node: `sysctl {forwards}`; "
-        "FORWARD chains on both nodes (`nft list ruleset`), NetworkPolicies, routes between the "
-        f"nodes and in the pod (`{ip} route`){more}"
+        f"Its own node reaches it: look there first at `sysctl {forwards}`, FORWARD chains (`nft "
+        "list ruleset`) and NetworkPolicies, which always admit that node; then at routes between "
+        f"the nodes and in the pod (`{ip} route`), chains on this node{more}"
     )
 
 
@@ -148,6 +158,7 @@ silent = _endpoint(
     "node), a missing route in the pod (`ip route`) and a lossy link (`ping {ip}`) look the same",
     outside=_SILENT_OUTSIDE,
     to_some_nodes=_way_hint,
+    to_own_node=_forwards_hint,
     at_times=f"{_SILENT_AT_TIMES}in the pod {_FULL_QUEUE}",
     at_times_outside=f"{_SILENT_AT_TIMES}on {{host}} {_FULL_QUEUE}",
 )
@@ -219,6 +230,7 @@ unreachable = _endpoint(
     short="is unreachable",
     is_of_host=True,
     to_some_nodes=_way_hint,
+    to_own_node=_forwards_hint,
     hint="`ip route get {ip}` on this node shows the route; compare the address with that of the "
     f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
     outside=_UNREACHABLE_OUTSIDE,

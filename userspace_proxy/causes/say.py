@@ -78,9 +78,11 @@ def remedy(cause: Cause) -> str:
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
         # Use the remedy for the earlier failure: a router without a route back to the source can't
         # report the endpoint as unreachable.
-        return remedy(before.replace(host=cause.host, answers_nodes=cause.answers_nodes))
+        nodes = {"answers_nodes": cause.answers_nodes, "answers_own": cause.answers_own}
+        return remedy(before.replace(host=cause.host, **nodes))
     row = cause.row
-    special = row.outside if cause.host else row.to_some_nodes if cause.answers_nodes else ""
+    to_nodes = (row.to_own_node if cause.answers_own else "") or row.to_some_nodes
+    special = row.outside if cause.host else to_nodes if cause.answers_nodes else ""
     text = _written(special or row.hint, cause, is_quoted=True)
     if words := command(cause):
         text = f"kubectl {words}"

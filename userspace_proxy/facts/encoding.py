@@ -112,6 +112,7 @@ class _Modifiers(msgspec.Struct):
     when: When = When.NOW
     answers_others: bool = False
     answers_nodes: bool = False
+    answers_own: bool = False
     host: str = ""
     has_header: bool = False
     before: CauseFacts | None = None

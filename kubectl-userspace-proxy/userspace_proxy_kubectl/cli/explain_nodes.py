@@ -117,11 +117,11 @@ def ask_nodes(
 
 
 def _compared(given: Given, settings: Settings, service: str, one: AllNodes) -> AllNodes:
-    """Return one node's answer after asking the nodes of endpoints that fail there."""
-    from ..nodes.reached import nodes_of_failing, with_reached
+    """Return one node's answer, after asking all nodes if endpoints fail there."""
+    from ..nodes.reached import depends_on_others, with_reached
 
-    if nodes := nodes_of_failing(one.answers, service):
-        theirs = replace(given, values={**given.values, _NODE: ",".join(nodes)})
+    if depends_on_others(one.answers, service):
+        theirs = replace(given, values={**given.values, _NODE: ""})
         with contextlib.suppress(UserspaceProxyError):
             others = read_once(theirs, settings, [service.partition(":")[0]])
             return with_reached(one, others.answers)

@@ -73,6 +73,8 @@ class MergedEndpoint:
     tried: tuple[str, ...]
     answered: tuple[str, ...]
     """The nodes without a cause that got an answer after the endpoint began to fail on others."""
+    away: int
+    """The number of answered nodes other than the one on which the endpoint runs."""
     extent: Extent
     failing: NodesByCause
     sums: Sums
@@ -138,13 +140,17 @@ def _may_be_chance(cause: Cause) -> bool:
     return bool(cause.first_at and cause.row.at_times and are_few)
 
 
-def with_extent(cause: Cause, extent: Extent) -> Cause:
-    """Return a cause whose remedy takes into account whether the endpoint answers other nodes."""
+def with_extent(cause: Cause, extent: Extent, away: int) -> Cause:
+    """Return a cause whose remedy takes into account which nodes the endpoint answers.
+
+    Args:
+        away: See :class:`MergedEndpoint`.
+    """
     if extent is Extent.TIMES and cause.row.at_times:
         return cause.replace(answers_others=True)
     # An endpoint that comes and goes may have failed for a node just while it was away.
     is_reached = extent is Extent.PATH or (extent is Extent.SOME and not _is_of_path(cause))
-    return cause.replace(answers_nodes=is_reached)
+    return cause.replace(answers_nodes=is_reached, answers_own=is_reached and not away)
 
 
 def _is_of_path(cause: Cause) -> bool:
@@ -282,6 +288,7 @@ def _merged(
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
     extent = extent_of(causes, len(causes), answers, fails_others=not lately.isdisjoint(answers))
+    away = len({*answers} - {place})
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),
@@ -290,8 +297,9 @@ def _merged(
         sum(one.is_usable for _, one in seen),
         tuple(tried),
         answers,
+        away,
         extent,
-        tuple((with_extent(cause, extent), nodes) for cause, nodes in by_cause(failed, [place])),
+        tuple((with_extent(one, extent, away), nodes) for one, nodes in by_cause(failed, [place])),
         added(of_endpoint(one) for _, one in seen),
         left_out,
         doubts,

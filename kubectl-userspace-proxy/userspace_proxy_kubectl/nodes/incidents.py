@@ -66,6 +66,8 @@ class MergedIncident:
     """The number of nodes that tried the endpoints; 0 if the incident isn't about endpoints."""
     answered: int
     """The number of these nodes without a fault that got an answer after others' faults began."""
+    away: int
+    """The number of answered nodes on which none of the endpoints runs."""
     extent: Extent
     left_out: int
     """The number of nodes whose summaries don't show whether they tried the endpoints."""
@@ -237,13 +239,15 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         answered,
         fails_others=any(not lately <= now for lately, now in ways),
     )
-    reported = tuple((with_extent(cause, extent), of) for cause, of in reported)
+    away = len({*answered} - places)
+    reported = tuple((with_extent(cause, extent, away), of) for cause, of in reported)
     facts = replace(incident, cause=reported[0][0].replace(**counts), ports=len(seen.ports))
     return MergedIncident(
         facts,
         nodes,
         len(tried),
         len(answered),
+        away,
         extent,
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
@@ -278,7 +282,7 @@ def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncide
     kept: list[MergedIncident] = []
     for one in found:
         is_path = one.extent is Extent.PATH and one.cause.code.traits.is_dial
-        if is_path and len(one.nodes) <= one.answered:
+        if is_path and len(one.nodes) <= one.away:
             of_nodes[one.nodes].append(one)
         else:
             kept.append(one)
@@ -317,11 +321,11 @@ def _path(
         failed=max(one.failed for one in parts),
         saved=max(one.saved for one in parts),
     )
-    answered = min(one.answered for one in same)
+    answered, away = min(one.answered for one in same), min(one.away for one in same)
     keys = frozenset(key for one in same for key in one.keys)
     left_out = min(one.left_out for one in same)
     tried = len(nodes) + answered
     failing = ((cause, nodes),)
     return MergedIncident(
-        incident, nodes, tried, answered, Extent.PATH, left_out, keys, failing, pod=""
+        incident, nodes, tried, answered, away, Extent.PATH, left_out, keys, failing, pod=""
     )

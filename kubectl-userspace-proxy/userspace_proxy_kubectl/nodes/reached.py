@@ -1,4 +1,4 @@
-"""Corrects one node's remedies for endpoints that answer on the nodes where they run."""
+"""Corrects one node's remedies for endpoints that answer other nodes."""
 
 from __future__ import annotations
 
@@ -15,27 +15,22 @@ from .agent_answer import AgentAnswer, AllNodes
 from .endpoints import Extent, with_extent
 from .merged import MergedPort, merge
 
-# The maximum number of nodes to ask for one node's explanation.
-_ASKED_MAX = 4
 
-
-def nodes_of_failing(answers: Sequence[AgentAnswer], service: str) -> tuple[str, ...]:
-    """Return the other nodes with endpoints of a Service whose remedy depends on their answers."""
-    nodes = {
-        endpoint.node
+def depends_on_others(answers: Sequence[AgentAnswer], service: str) -> bool:
+    """Return whether remedies for a Service's endpoints depend on other nodes' answers."""
+    return any(
+        endpoint.cause is not None and bool(endpoint.cause.row.to_some_nodes)
         for one in answers
         if one.status is not None and one.problem is None
         for port in one.status.only(service).ports
         for endpoint in port.endpoints
-        if endpoint.cause is not None and endpoint.cause.row.to_some_nodes
-    }
-    return tuple(sorted(nodes.difference(one.node for one in answers) - {""})[:_ASKED_MAX])
+    )
 
 
 def with_reached(one: AllNodes, others: Sequence[AgentAnswer]) -> AllNodes:
     """Return one node's answer with remedies that take into account which nodes are answered."""
     (answer,) = one.answers
-    merged = merge(AllNodes((answer, *others)))
+    merged = merge(AllNodes((answer, *(one for one in others if one.node != answer.node))))
     of_node = (port for port in merged.ports if answer.node in port.members)
     ports = [_reached(port, port.members[answer.node]) for port in of_node]
     assert answer.status is not None
@@ -44,10 +39,10 @@ def with_reached(one: AllNodes, others: Sequence[AgentAnswer]) -> AllNodes:
 
 
 def _reached(port: MergedPort, own: PortFacts) -> PortFacts:
-    extents = {one.address: one.extent for one in port.endpoints}
+    extents = {one.address: (one.extent, one.away) for one in port.endpoints}
 
     def known(cause: Cause) -> Cause:
-        return with_extent(cause, extents.get(str(cause.get("at")), Extent.NONE))
+        return with_extent(cause, *extents.get(str(cause.get("at")), (Extent.NONE, 0)))
 
     causes = [known(cause) for cause in own.state.causes]
     hint = remedy(causes[0]) if causes else own.state.hint

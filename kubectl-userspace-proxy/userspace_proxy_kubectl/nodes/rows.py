@@ -117,7 +117,7 @@ def is_of_nodes(incident: MergedIncident, answered: int) -> bool:
         answered: The number of nodes with an answer.
     """
     if incident.extent is Extent.PATH:
-        return len(incident.nodes) <= incident.answered
+        return len(incident.nodes) <= incident.away
     is_rare = 2 * len(incident.nodes) <= answered
     return is_rare and incident.extent is Extent.NONE
 

@@ -39,6 +39,8 @@ class _Counts(NamedTuple):
 
     tried: int
     answered: int
+    away: int
+    """The number of answered nodes other than the endpoint's own."""
     unknown: int
     """The number of nodes without a failure that got no answer after others began to fail."""
     left_out: int
@@ -99,7 +101,8 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
     """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
     quiet = set(endpoint.tried) - set(endpoint.answered)
     unknown = quiet.difference(*(nodes for _, nodes in endpoint.failing))
-    counts = _Counts(len(endpoint.tried), len(endpoint.answered), len(unknown), endpoint.left_out)
+    answered = len(endpoint.answered), endpoint.away
+    counts = _Counts(len(endpoint.tried), *answered, len(unknown), endpoint.left_out)
     if not counts.tried:
         if endpoint.doubts:
             return f"{endpoint.address} fails clients on the kernel path"
@@ -134,7 +137,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
         what = f"{_say(one.cause)}, seen {on_nodes(one.nodes, total)}"
     else:
         unknown = one.tried - one.answered - len(one.nodes)
-        counts = _Counts(one.tried, one.answered, unknown, one.left_out)
+        counts = _Counts(one.tried, one.answered, one.away, unknown, one.left_out)
         what = _seen(one.failing, counts, at, one.extent)
     name = shown(facts.services[0]) if len(facts.services) == 1 else ""
     affected = facts.affected_of(name) if name else facts.affected
@@ -279,7 +282,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> str:
     """Return an endpoint's faults, the nodes that see each, and how many nodes are answered."""
-    tried, answered, unknown, left_out = counts
+    tried, answered, away, unknown, left_out = counts
     (cause, first), *others = failing
     nodes = {node for _, those in failing for node in those}
     are_all = len(nodes) + (answered or unknown) == tried and not left_out
@@ -287,7 +290,7 @@ def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> st
     those = "the other " if are_all else ""
     those += "one that tried" if count == 1 else f"{count:,} that tried"
     is_steady = extent is not Extent.TIMES
-    only = "only " if len(nodes) <= answered and is_steady else ""
+    only = "only " if len(nodes) <= away and is_steady else ""
     by = listed(first)
     lone = ", no other node tries it" if are_all and tried == 1 else ""
     lone = lone if is_steady else ", perhaps at random"
@@ -301,7 +304,9 @@ def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> st
         parts.append(f"{_say(other, form)} (seen {only}by {_or_all(seen_by, counts)})")
     if (more := len(others) - (_CAUSES - 1)) > 0:
         parts.append(plural(more, "further cause"))
-    if answered:
+    if answered and not away:
+        parts.append("its own node is answered")
+    elif answered:
         parts.append(f"{those} {'is' if count == 1 else 'are'} answered")
     elif unknown:
         parts.append(f"{those} {'has' if count == 1 else 'have'} got no answer since")

@@ -35,6 +35,7 @@ STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 
 UNSTATED = {
     "answers_others": True,
     "answers_nodes": True,
+    "answers_own": True,
     "host": "db.example.com",
     "count": 9,
     "first_at": 3.0,

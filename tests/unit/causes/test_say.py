@@ -141,9 +141,10 @@ def test_a_previously_unreachable_endpoint_keeps_the_route_remedy(host):
 @pytest.mark.parametrize(
     ("cause", "clue"),
     [
-        (silent("[fd00::8]:80"), "`sysctl net.ipv6.conf.all.forwarding`"),
+        (silent("[fd00::8]:80").replace(answers_own=True), "`sysctl net.ipv6.conf.all.forwarding`"),
         (silent("[fd00::8]:80"), "in the pod (`ip -6 route`)"),
-        (unreachable(POD), "FORWARD chains on both nodes (`nft list ruleset`)"),
+        (unreachable(POD), "look first at this node: `ip route get 10.244.1.8`"),
+        (unreachable(POD).replace(answers_own=True), "look there first at `sysctl net.ipv4."),
     ],
 )
 def test_the_remedy_for_an_endpoint_that_answers_other_nodes_suspects_the_way(cause, clue):
@@ -153,7 +154,9 @@ def test_the_remedy_for_an_endpoint_that_answers_other_nodes_suspects_the_way(ca
     for refuted in ("has ended", "pod still exists", "No pod has", "with that of the pod"):
         assert refuted not in text
     assert "rp_filter" not in text or ":" not in ip_of(object_of(cause)), "IPv6 has none"
-    since = no_datagram(POD).replace(before=cause, answers_nodes=True)
+    since = no_datagram(POD).replace(
+        before=cause, answers_nodes=True, answers_own=cause.answers_own
+    )
     if cause.code is CauseCode.ENDPOINT_UNREACHABLE:
         assert remedy(since) == text
 

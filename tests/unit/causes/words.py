@@ -301,6 +301,8 @@ def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "remedy", usual, ()
     yield "outside", remedy(outside), (usual,)
     yield "to some nodes", remedy(cause.replace(answers_nodes=True)), (usual,)
+    own = remedy(cause.replace(answers_nodes=True, answers_own=True))
+    yield "to its own node", own, (usual, remedy(cause.replace(answers_nodes=True)))
     yield "at times", remedy(at_times), (usual,)
     both = remedy(outside.replace(answers_others=True))
     yield "at times outside", both, (remedy(outside), remedy(at_times))

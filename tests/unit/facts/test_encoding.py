@@ -40,6 +40,7 @@ MODIFIERS = {
     "when": When.LAST_MINUTE,
     "answers_others": True,
     "answers_nodes": True,
+    "answers_own": True,
     "host": "db.example.com",
     "has_header": True,
     "before": silent(AT).replace(count=2, last_at=3.0, before=no_host(AT, "eth0")),

@@ -58,6 +58,7 @@ COLUMNS = 120
 OTHERS = dials_other_port(("10.96.7.1:81/TCP",), ("10.96.7.1:80/TCP",)).replace(count=44)
 OUTSIDE = source_denied(("10.0.0.0/8",)).replace(count=7)
 
+_ON_FIRST, _FROM_SECOND = answering(node="node-1"), failing(silent(POD), node="node-1")
 _SILENT, _REFUSES = failing(silent(POD)), failing(refuses(POD))
 _ABSENT = failing(no_host(POD, "cni0"))
 _PAST = failing(silent(POD).replace(when=When.PAST), is_past=True)
@@ -75,6 +76,8 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "one of many": (_SILENT, *[answering()] * 11),
     "few of many": (*[_SILENT] * 4, *[answering()] * 9, untried()),
     "most": (*[_SILENT] * 4, answering()),
+    "only its own node is answered": (_ON_FIRST, _FROM_SECOND),
+    "its own node and another are answered": (_ON_FIRST, _FROM_SECOND, answering(node="node-1")),
     "two causes": (_SILENT, _REFUSES, *[answering()] * 9),
     "two causes, none is answered": (_SILENT, _SILENT, _REFUSES),
     "three causes": (_SILENT, _REFUSES, failing(unreachable(POD)), answering(), answering()),
