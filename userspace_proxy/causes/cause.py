@@ -465,6 +465,11 @@ class Cause:
         """Whether the state of the Service's pods shows more, which ``explain --pods`` reads."""
         return self.code.traits.is_of_pods and not self.row.is_of_slices
 
+    @property
+    def is_of_way(self) -> bool:
+        """Whether the remedy inspects the way, because the endpoint answers other nodes."""
+        return self.answers_nodes and bool(self.row.to_some_nodes)
+
     def get(self, name: str, default: Param = "") -> Param:
         """Return a parameter, or the default if the row has no parameter of this name."""
         return next((value for known, value in self.params if known == name), default)

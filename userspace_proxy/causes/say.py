@@ -48,7 +48,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
     text: Text = row.words
     if not is_now and row.past:
         text = row.past
-    elif row.short and (form in _SHORT or (cause.answers_nodes and row.to_some_nodes)):
+    elif row.short and (form in _SHORT or cause.is_of_way):
         # The suspected reasons are those of all nodes.
         text = row.short
     subject = f"{object_of(cause)} " if row.is_predicate and form not in _PREDICATE else ""

@@ -291,7 +291,7 @@ def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
     if cause is not None and cause.is_of_pods and not invocation.has_pods:
         return invocation.again(service, "--pods")
     is_path = any(one.extent is Extent.PATH for one in port.endpoints)
-    if cause is not None and not is_path:
+    if cause is not None and not (is_path or cause.is_of_way):
         about = object_of(cause)
         pod = next((one.pod for one in port.endpoints if one.address == about), "")
         if words := kubectl_words(cause, service, pod):

@@ -85,7 +85,7 @@ class MergedIncident:
     def command(self) -> str:
         """A shell command that shows more; a comment in it names the node if it must run there."""
         service, node = self.incident.services[0], shell_word(self.failing[0][1][0])
-        if self.extent is Extent.PATH:
+        if self.extent is Extent.PATH or self.cause.is_of_way:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
         if self.cause.is_of_pods:
             return f"{_EXPLAIN} {shell_word(service)} --pods"

@@ -9,6 +9,7 @@ from userspace_proxy.causes.endpoints import (
     no_host,
     node_silent,
     refuses,
+    sends_nothing,
     silent,
     unreachable,
 )
@@ -94,6 +95,11 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     # The cause is printed at the endpoint, below.
     assert str(A) not in clients.what
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
+    lost, sent = (
+        make_port("web", endpoints=(e,)) for e in (failing(sends_nothing(A)), answering(A))
+    )
+    apart = explained(nodes(answer("node-1", lost), answer("node-2", sent)))
+    assert apart.next.endswith("explain shop/web --node=node-1"), "not the pod, but the way to it"
 
 
 def test_the_next_command_about_unready_endpoints_reads_the_pods_unless_already_read():

@@ -187,7 +187,7 @@ def test_a_node_is_not_blamed_for_failures_that_other_nodes_also_see():
             f"kubectl {kubectl_words(refuses(POD), WEB, 'web-7')}",
         ),
         (
-            {"a": web(failing(silent(POD))), "b": web(answering())},
+            {"a": web(failing(sends_nothing(POD))), "b": web(answering())},
             f"{EXPLAIN} --node=a",
         ),
         (
