@@ -392,6 +392,7 @@ class Cause:
         host: The DNS name that resolved to the endpoint, or its IP if it names no pod; empty if it
             is in a pod.
         has_header: Whether the endpoint receives a PROXY header first.
+        is_terminating: Whether the endpoint is used although it is terminating.
         before: The endpoint's previous failure; None if it had none.
         more: The number of similar causes that aren't listed.
         count: The number of occurrences; 0 for a state, which has no count.
@@ -402,8 +403,8 @@ class Cause:
 
     __slots__ = (
         "_shared", "answers_nodes", "answers_others", "answers_own", "before", "count", "fact",
-        "first_at", "has_header", "host", "last_at", "more", "params", "row", "when", "within",
-        "written",
+        "first_at", "has_header", "host", "is_terminating", "last_at", "more", "params", "row",
+        "when", "within", "written",
     )  # fmt: skip
 
     def __init__(
@@ -417,6 +418,7 @@ class Cause:
         answers_own: bool = False,
         host: str = "",
         has_header: bool = False,
+        is_terminating: bool = False,
         before: Cause | None = None,
         more: int = 0,
         within: str = "",
@@ -426,13 +428,13 @@ class Cause:
     ) -> None:
         self.row, self.params = row, tuple(params)
         self.when, self.answers_others, self.answers_nodes = when, answers_others, answers_nodes
-        self.answers_own = answers_own
+        self.answers_own, self.is_terminating = answers_own, is_terminating
         self.host, self.has_header, self.before, self.more = host, has_header, before, more
         self.within = within
         self.count, self.first_at, self.last_at = count, first_at, last_at
         past: object = None if before is None else before.fact
         self.fact: tuple[object, ...] = (
-            row.key, self.params, when, has_header, past, more, within,
+            row.key, self.params, when, has_header, is_terminating, past, more, within,
         )  # fmt: skip
         """The statement of the sentence as a value, without the count and the remedy."""
         self._shared: tuple[object, ...] = ()
@@ -506,8 +508,8 @@ class Cause:
 
 
 MODIFIERS = (
-    "when", "answers_others", "answers_nodes", "answers_own", "host", "has_header", "before",
-    "more", "within", "count", "first_at", "last_at",
+    "when", "answers_others", "answers_nodes", "answers_own", "host", "has_header",
+    "is_terminating", "before", "more", "within", "count", "first_at", "last_at",
 )  # fmt: skip
 """The attributes that :meth:`Cause.replace` can change."""
 

@@ -24,6 +24,7 @@ EXPECTS_NO_HEADER = (
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
 )
 """The first remedy if an endpoint receives a PROXY header, and its clients get no answer."""
+_LAST = "See why no ready pod can be used instead of this terminating one (`kubectl get pods`). "
 
 
 class Form(enum.Enum):
@@ -58,6 +59,8 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
         # Without the comma, the clause after "but not 10.0.0.1" would seem to be about that client.
         comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
         parts.append(f"{comma} when it was last tried")
+    if cause.is_terminating:
+        parts.append("; it is terminating")
     if cause.before is not None and is_now:
         parts.append(f"; {say_before(cause.before)}")
     if _gets_header(cause):
@@ -92,6 +95,7 @@ def remedy(cause: Cause) -> str:
             text = _written(of_times, cause, is_quoted=True)
         elif text and cause.code.traits.is_of_now:
             text = f"If it fails again: {text[0].lower()}{text[1:]}"
+    text = f"{_LAST}{text}" if cause.is_terminating and not cause.host else text
     return f"{EXPECTS_NO_HEADER}{text}" if _gets_header(cause) else text
 
 

@@ -105,8 +105,8 @@ def cause_of_endpoint(
     if faults:
         return fault_on_purpose(verdict.address, tuple(faults)), False
     cause, is_past = failure_of(verdict.address, counters, clock, obstacle)
-    if cause is not None and ((host := host_of(verdict)) or has_header):
-        cause = cause.replace(host=host, has_header=has_header)
+    if cause is not None and ((host := host_of(verdict)) or has_header or verdict.is_last):
+        cause = cause.replace(host=host, has_header=has_header, is_terminating=verdict.is_last)
     return cause, is_past
 
 

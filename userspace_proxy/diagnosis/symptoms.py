@@ -221,7 +221,10 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
     cause = symptom.cause(verdict, streak).replace(
-        count=min(count or most, most), last_at=clock.unix(last_at), has_header=has_header
+        count=min(count or most, most),
+        last_at=clock.unix(last_at),
+        has_header=has_header,
+        is_terminating=verdict.is_last,
     )
     return LastMinuteFacts(*counts, cause=cause, was_many=was_many)
 

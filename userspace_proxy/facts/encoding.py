@@ -115,6 +115,7 @@ class _Modifiers(msgspec.Struct):
     answers_own: bool = False
     host: str = ""
     has_header: bool = False
+    is_terminating: bool = False
     before: CauseFacts | None = None
     more: int = 0
     within: str = ""

@@ -107,6 +107,11 @@ class EndpointVerdict:
         return not self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property
+    def is_last(self) -> bool:
+        """Whether the endpoint terminates, but is used because no ready one can be."""
+        return self.is_usable and self.reason == EndpointState.TERMINATING
+
+    @property
     def preference(self) -> str:
         """Priority and weight in words, except defaults and weight 0; may be empty."""
         words = [f"priority {self.priority}"] if self.priority else []

@@ -32,6 +32,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = refuses(POD)
 STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 3, "within": "x"}
+STATED["is_terminating"] = True
 UNSTATED = {
     "answers_others": True,
     "answers_nodes": True,

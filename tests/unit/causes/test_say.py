@@ -119,6 +119,9 @@ def test_a_proxy_header_is_the_likely_reason_if_an_endpoint_accepts(cause, is_li
     for one in (cause, cause.replace(answers_others=True, host=HOST)):
         first = EXPECTS_NO_HEADER if is_likely else ""
         assert remedy(one.replace(has_header=True)) == f"{first}{remedy(one)}"
+        last = one.replace(is_terminating=True)
+        assert say(last) == f"{say(one)}; it is terminating"
+        assert remedy(last).endswith(f"(`kubectl get pods`). {remedy(one)}") is (not one.host)
 
 
 def test_a_failing_endpoint_also_shows_its_earlier_failure():

@@ -96,15 +96,22 @@ def test_a_failure_began_when_the_endpoint_last_began_or_ceased_to_refuse(counte
 
 
 @pytest.mark.parametrize(
-    ("name", "pod", "host", "header"),
-    [("db.test", "", "db.test", False), ("", "web-1", "", True), ("", "", POD.ip, False)],
+    ("name", "pod", "host", "header", "state"),
+    [
+        ("db.test", "", "db.test", False, "ready"),
+        ("", "web-1", "", True, "ready"),
+        ("", "", POD.ip, False, "ready"),
+        ("", "web-1", "", False, "terminating"),
+    ],
 )
-def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(counters, name, pod, host, header):
-    verdict = EndpointVerdict(POD, True, "ready", host=name, pod=pod)
+def test_a_cause_includes_the_inputs_of_its_remedy(counters, name, pod, host, header, state):
+    verdict = EndpointVerdict(POD, True, state, host=name, pod=pod)
     assert cause_of_endpoint(verdict, counters, at(5.0), has_header=header) == NOTHING
     fail(counters)
     cause, _ = cause_of_endpoint(verdict, counters, at(6.0), has_header=header)
-    assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(host=host, has_header=header)
+    assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(
+        host=host, has_header=header, is_terminating=state == "terminating"
+    )
 
 
 def test_an_injected_fault_is_the_cause_instead_of_a_failure(counters):

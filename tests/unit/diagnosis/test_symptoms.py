@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from userspace_proxy.causes.endpoints import (
@@ -108,7 +110,10 @@ def test_the_endpoint_that_failed_last_is_the_cause_of_unanswered_connections(fa
 def test_the_proxy_header_is_a_possible_reason_only_for_ended_connections():
     cause = found(MinuteCounts(20, 1, 12), ended(5.0), has_header=True).cause
     assert cause == lately_of(resets(POD), 12, 5.0, others=False).replace(has_header=True)
-    refused = found(MinuteCounts(20, 12), returned(5.0), has_header=True).cause
+    verdict, counters = returned(5.0)
+    last = dataclasses.replace(verdict, reason="terminating"), counters
+    refused = found(MinuteCounts(20, 12), last, has_header=True).cause
+    assert refused.is_terminating
     assert "PROXY" not in f"{say(refused)}{remedy(refused)}"
 
 

@@ -43,6 +43,7 @@ MODIFIERS = {
     "answers_own": True,
     "host": "db.example.com",
     "has_header": True,
+    "is_terminating": True,
     "before": silent(AT).replace(count=2, last_at=3.0, before=no_host(AT, "eth0")),
     "more": 3,
     "within": "EndpointSlice shop/web-1",

@@ -309,6 +309,7 @@ def test_a_serving_terminating_endpoint_is_leaving_while_another_is_ready(condit
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     usable = judge(slice_of(*endpoints))
     assert [v.is_leaving for v in usable.verdicts] == leaving
+    assert usable.verdicts[0].is_last is not any(leaving)
     assert [at.ip for at in usable.leaving] == [B] * any(leaving)
 
 
