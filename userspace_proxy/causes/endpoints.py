@@ -70,9 +70,10 @@ def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> 
 def _refuses_hint(at: At, was_open: bool) -> str:
     if was_open:
         return (
-            "Its port was open before, so its targetPort is right: its program has ended (kubectl "
-            "describe pod POD and kubectl logs --previous POD show why), a firewall rejects "
-            "connections now, or another pod has its IP"
+            "Its port was open before, so its targetPort is right. See whether the program still "
+            "listens (`ss -ltun` in the pod): if not, it has ended (kubectl describe pod POD and "
+            "kubectl logs --previous POD show why); if so, a firewall rejects connections now, "
+            "also by rules in the pod itself (`nft list ruleset` there), or another pod has its IP"
         )
     others = "IPv4 or ::1" if ":" in ip_of(str(at)) else "127.0.0.1 or IPv6"
     return (
@@ -231,8 +232,9 @@ unreachable = _endpoint(
     is_of_host=True,
     to_some_nodes=_way_hint,
     to_own_node=_forwards_hint,
-    hint="`ip route get {ip}` on this node shows the route; compare the address with that of the "
-    f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
+    hint="`ip route get {ip}` on this node shows the route; compare the address with those of the "
+    f"pod (`ip addr` in it), and look at the pod's node; if all are right, {_FIREWALL} rejects "
+    f"{_HERE}",
     outside=_UNREACHABLE_OUTSIDE,
 )
 """A router or the endpoint's host reports dials as undeliverable."""
@@ -312,9 +314,10 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     CauseCode.ENDPOINT_NO_HOST,
     about="{at}",
     past=_no_host_words("answered"),
-    hint="No pod has this address any more (then see whether kube-controller-manager, which writes "
-    "EndpointSlices, runs), its interface is down, or it is on another link: compare it with those "
-    f"of the pods, and look at the pod's node (`ip link`){_OR_ICMPV6}",
+    hint="See whether a pod still has this address: if none, whether kube-controller-manager, "
+    "which writes EndpointSlices, runs; if one has, its interface may lack it (`ip addr` in the pod; "
+    "sysctl disable_ipv6=1 removes IPv6 addresses), be down, or be on another link: look at the "
+    f"pod's node (`ip link`){_OR_ICMPV6}",
     outside="The host of {host} is down, or has another address now: correct the EndpointSlice; a "
     "DNS name may lead to a former address",
     to_some_nodes=_WRONG_LINK,

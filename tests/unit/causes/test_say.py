@@ -154,7 +154,7 @@ def test_the_remedy_for_an_endpoint_that_answers_other_nodes_suspects_the_way(ca
     """Users looked at the pod's program and its existence, which the answered node had refuted."""
     text = remedy(cause.replace(answers_nodes=True))
     assert clue in text
-    for refuted in ("has ended", "pod still exists", "No pod has", "with that of the pod"):
+    for refuted in ("has ended", "pod still exists", "still has", "with those of the pod"):
         assert refuted not in text
     assert "rp_filter" not in text or ":" not in ip_of(object_of(cause)), "IPv6 has none"
     since = no_datagram(POD).replace(
