@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import os
-import resource
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.unit.dataplane.waiting import until
 from tests.unit.port_numbers import free_port
 from userspace_proxy.model import Protocol, SocketAddress
@@ -174,15 +173,9 @@ async def test_a_datagram_is_lost_when_descriptors_are_exhausted():
     async with echoing() as (faults, exchange):
         client = await exchange()
         faults._end_first()
-        free = os.dup(0)
-        os.close(free)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-        try:
+        with descriptors_left(0):
             client[0].sendto(b"lost")
             faults._receive()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert not faults._flows
         await exchange(client)
 

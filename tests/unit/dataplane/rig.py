@@ -7,11 +7,9 @@ import contextlib
 import errno
 import gc
 import logging
-import os
-import resource
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -285,19 +283,6 @@ def open_sockets() -> int:
         with contextlib.suppress(FileNotFoundError):
             count += str(fd.readlink()).startswith(("socket:", "anon_inode:[eventpoll]"))
     return count
-
-
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Prevent this process from opening descriptors inside the block."""
-    lowest_free = os.open("/dev/null", os.O_RDONLY)
-    os.close(lowest_free)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def out_of_watches(*_args: object) -> int:

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.dataplane.descriptors import Descriptors
 from userspace_proxy.linux import bounded
 
 from .peers import Peer
-from .rig import no_descriptors
 from .timers import TimerLoop
 from .waiters import HOLD, count_waiting
 from .waiting import until
@@ -202,7 +202,7 @@ async def test_a_client_waits_for_a_free_descriptor(rig):
     client.sock.connect_ex(web.address)
     # One descriptor is left for the accepted client.
     spare = socket.socket()
-    with no_descriptors():
+    with descriptors_left(0):
         spare.close()
         await until(lambda: count_waiting(web) == 1)
     await client.send(b"early")

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.port_keys import port_key
 from userspace_proxy.balance.client_endpoint_pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
@@ -16,7 +17,6 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
-from .rig import no_descriptors
 from .waiting import until
 
 SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
@@ -229,7 +229,7 @@ async def test_a_dial_that_fails_immediately_is_not_reported_later(dialling):
 
 async def test_without_descriptors_a_dial_fails_immediately(dialling, server):
     dials, _ = dialling
-    with no_descriptors():
+    with descriptors_left(0):
         assert dials.begin(at(server)) == dial_failure(errno.EMFILE, "127.0.0.1")
 
 

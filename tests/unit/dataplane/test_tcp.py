@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.port_keys import port_key
 from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.causes.endpoints import UNANSWERED_S
@@ -21,7 +22,7 @@ from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
-from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches
+from .rig import UNREACHABLE, Clock, out_of_watches
 from .waiters import limited
 from .waiting import until
 
@@ -656,7 +657,7 @@ async def test_a_dial_without_a_descriptor_is_retried_soon(rig):
     pods = [rig.endpoint(), rig.endpoint()]
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address for pod in pods]))
     connection, client = await rig.begun(group)
-    with no_descriptors():
+    with descriptors_left(0):
         connection.begin()
     assert group.totals().failures == group.counters.shortages == 1
     assert group.balancers.current.ejected(rig.engine.reactor.now) == {}
@@ -668,7 +669,7 @@ async def test_a_client_waits_for_a_descriptor_only_for_a_limited_time(timed, ti
     connection, client = await timed.begun(
         EndpointGroup(port_key("shop/web"), Serving([timed.silent()]))
     )
-    with no_descriptors():
+    with descriptors_left(0):
         connection.begin()
         timers.advance(2.9)
         assert not connection.is_closed
@@ -682,7 +683,7 @@ async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(t
     connection, client = await timed.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     )
-    with no_descriptors():
+    with descriptors_left(0):
         connection.begin()
     connection.close()
     timers.advance(1)

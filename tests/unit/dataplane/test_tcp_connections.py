@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.calls import SystemCalls
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
@@ -28,7 +29,7 @@ from userspace_proxy.model import Balance, Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 
 from .peers import Peer, address_of, family_of
-from .rig import SIDES, no_descriptors
+from .rig import SIDES
 from .waiters import HOLD, count_waiting, limited, waiting
 from .waiting import turns, until
 
@@ -709,7 +710,7 @@ async def test_clients_wait_in_the_accept_queue_without_a_descriptor_for_accept(
     pod, web = rig.served()
     with socket.socket() as waiting:
         waiting.setblocking(False)
-        with no_descriptors():
+        with descriptors_left(0):
             waiting.connect_ex(web.address)
             await until(lambda: not rig.engine.descriptors.is_accepting)
             waiting.send(b"patience")

@@ -3,6 +3,7 @@ import socket
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.dataplane import Tuning, client_address
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
 from userspace_proxy.model import Failure, Handling, Hold, SocketAddress
@@ -10,7 +11,7 @@ from userspace_proxy.model.failures import dial_failure
 
 from ..kept import kept_by
 from .peers import UdpPeer, exchange
-from .rig import UNREACHABLE, no_descriptors, out_of_watches
+from .rig import UNREACHABLE, out_of_watches
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
@@ -284,7 +285,7 @@ class Failing:
 
 async def test_a_flow_without_a_descriptor_is_dropped_without_an_ejection(rig):
     pod, dns, client = rig.udp_served()
-    with no_descriptors():
+    with descriptors_left(0):
         client.send(b"question")
         await until(lambda: dns.group.counters.refused)
     assert dns.group.counters.shortages == 1

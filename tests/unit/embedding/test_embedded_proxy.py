@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.tcp_servers import serving
 from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.endpoints import fault_on_purpose
@@ -20,7 +21,6 @@ from userspace_proxy.steering.base import NoSteering
 
 from ..agent.backends import answers, ask, backend, free_address
 from ..conftest import IN_BOTH_LOOPS
-from ..dataplane.rig import no_descriptors
 from ..dataplane.waiting import until
 
 pytestmark = IN_BOTH_LOOPS
@@ -217,7 +217,7 @@ async def test_concurrently_added_services_have_distinct_addresses():
 async def test_unservable_endpoints_raise_the_problem_shown_in_the_status():
     async with Proxy() as proxy:
         dns = await proxy.add_service("dns", port=5353, protocol="UDP")
-        with no_descriptors():
+        with descriptors_left(0):
             with pytest.raises(ListenError) as caught:
                 await dns.set_endpoints(["127.0.0.1:53"])
             (port,) = proxy.status().ports

@@ -5,13 +5,13 @@ import socket
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.model import Failure, ServiceKey, SocketAddress
 from userspace_proxy.plane import path_probes
 from userspace_proxy.plane.path_probes import MAX_UNDER_WAY, PathProbes
 from userspace_proxy.plane.probe_schedule import ProbeSchedule
 
 from ..agent.watched import turn, until
-from ..dataplane.rig import no_descriptors
 
 WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
 
@@ -149,7 +149,7 @@ async def test_a_probe_out_of_descriptors_reports_no_endpoint_failure(probing):
     probes, noted = probing
     with listen() as server:
         probes.add(at(server), WEB)
-        with no_descriptors():
+        with descriptors_left(0):
             tried = probes.schedule.finished
             count = []
             probes.schedule.finished = lambda *a, **k: (count.append(a), tried(*a, **k))

@@ -1,15 +1,14 @@
 """Tests with connections to a process that has no free descriptor."""
 
 import asyncio
-import contextlib
 import errno
 import os
-import resource
 import socket
 
 import pytest
 from aiohttp import web
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.status.accepting import RESERVED, Accepting, Reserve
 from userspace_proxy.status.connections import ConnectionLimit, LimitedServer
 from userspace_proxy.status.health_checks import MAX_CONNECTIONS_PER_PORT
@@ -83,23 +82,6 @@ def flood():
         client.close()
 
 
-@contextlib.contextmanager
-def no_descriptor():
-    """Use up all descriptors; the event loop must run already, because uvloop opens some."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
-    taken = []
-    try:
-        while True:
-            taken.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        yield
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 async def ask(client, address):
     client.connect_ex(address)
     loop = asyncio.get_running_loop()
@@ -118,13 +100,13 @@ async def read_answer(client):
 
 
 async def test_requests_are_served_without_a_free_descriptor(accepting, clients):
-    with no_descriptor():
+    with descriptors_left(0):
         assert [await ask(client, accepting) for client in clients] == ["hello"] * CLIENTS
 
 
 async def test_silent_connections_are_closed_when_the_reserve_is_empty(accepting, clients):
     *silent, last = clients
-    with no_descriptor():
+    with descriptors_left(0):
         for client in silent:
             client.connect_ex(accepting)
         assert await ask(last, accepting)
@@ -144,7 +126,7 @@ async def test_every_probe_among_flooding_connections_is_answered(accepting, flo
 
 async def test_a_probe_is_answered_in_time_during_a_flood(accepting, flood, clients):
     probe = clients[0]
-    with no_descriptor():
+    with descriptors_left(0):
         for client in flood:
             client.connect_ex(accepting)
         async with asyncio.timeout(PROBE_S):
@@ -153,7 +135,7 @@ async def test_a_probe_is_answered_in_time_during_a_flood(accepting, flood, clie
 
 async def test_a_flood_on_one_port_leaves_descriptors_for_other_ports_probes(both, flood, clients):
     flooded, probed = both
-    with no_descriptor():
+    with descriptors_left(0):
         for client in flood:
             client.connect_ex(flooded)
         async with asyncio.timeout(WAIT_S):

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.agent.rounds import node_ports
 from userspace_proxy.agent.rounds.node_ports import (
     LOOK_EVERY_S,
@@ -15,7 +16,6 @@ from userspace_proxy.agent.rounds.node_ports import (
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol
 
-from ...dataplane.rig import no_descriptors
 from ...port_numbers import free_port, own_name
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -122,7 +122,7 @@ def test_unbound_node_ports_are_bound_later_without_a_service_change(reservation
     monkeypatch.setattr(node_ports, "_BOUND_AGAIN", 1)
     kinds = ((TCP, V4), (UDP, V4), (TCP, V6))
     first, released, last = (NodePort(*kind, free_port(*kind)) for kind in kinds)
-    with no_descriptors():
+    with descriptors_left(0):
         for each in (first, released, last):
             assert reservations.take(each, now=0) == ""
         reservations.bind_again()
@@ -138,7 +138,7 @@ def test_unbound_node_ports_are_bound_later_without_a_service_change(reservation
 
 def test_a_port_lost_to_a_daemon_is_not_bound_again_when_the_daemon_exits(reservations):
     port = NodePort(TCP, V4, free_port(TCP, V4))
-    with no_descriptors():
+    with descriptors_left(0):
         assert reservations.take(port, now=0) == ""
     with bound(TCP, V4, port=port.port):
         assert "is held by" in reservations.take(port, now=1)

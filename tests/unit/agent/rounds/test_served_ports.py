@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.agent.rounds import listen_addresses
 from userspace_proxy.model import (
     Balance,
@@ -22,7 +23,6 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 from userspace_proxy_testing.faults.endpoint_faults import At
 
-from ...dataplane.rig import no_descriptors
 from ...port_numbers import free_port, is_listening, look_no_further_than, own_name
 from ..conftest import retry
 from ..samples import Cluster
@@ -204,7 +204,7 @@ async def test_a_listener_that_cannot_be_handed_over_is_retried(make):
     cluster, served_ports = Cluster(), make(Bind.FRONTEND)
     served_ports.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
     cluster.remove("dns")
-    with no_descriptors():
+    with descriptors_left(0):
         targets = served_ports.follow(
             cluster.serve("other", "127.98.0.6", POD, port=8080, protocol="UDP")
         )
@@ -395,7 +395,7 @@ async def test_a_descriptor_shortage_is_logged_once_for_all_services(make, caplo
     cluster = Cluster()
     for number in range(1, 6):
         snapshot = cluster.serve(f"web-{number}", f"10.96.0.{number}", POD)
-    with no_descriptors():
+    with descriptors_left(0):
         served_ports.follow(snapshot)
     lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     (line,) = lines

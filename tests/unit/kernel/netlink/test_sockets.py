@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 import struct
 import threading
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink import RouteSockets, explained, rtnetlink, sockets
 from userspace_proxy.kernel.netlink.messages import ACK, request
@@ -161,17 +161,11 @@ def test_a_route_netlink_socket_lists_links():
 
 @pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
 def test_running_out_of_descriptors_is_an_error_and_leaks_no_descriptor(left):
-    free = os.dup(0)
-    os.close(free)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
-    try:
+    with descriptors_left(left):
         with pytest.raises(SteeringError) as raised, explained("list links"):
             RouteSockets([rtnetlink.GROUP_LINK])
         if left:
             os.close(os.dup(0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert raised.value.message == "cannot list links: Too many open files"
 
 

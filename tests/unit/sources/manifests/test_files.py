@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.manifests import files
 from userspace_proxy.sources.manifests.files import FileWatch, Look
@@ -236,21 +235,8 @@ def test_an_unreadable_file_is_reported_until_readable(folder, watch, monkeypatc
     assert watch.look() == Look({str(web): "web 2"})
 
 
-@contextlib.contextmanager
-def no_descriptor_left():
-    """Limit descriptors so that this process can't open another one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_a_check_without_descriptors_changes_nothing(folder, watch):
-    with no_descriptor_left():
+    with descriptors_left(0):
         assert [watch.look(), watch.look(), watch.look()] == [Look()] * 3
     (folder / "web.yaml").write_text("web 2")
     watch.look()
@@ -262,7 +248,7 @@ def test_a_file_changed_while_no_descriptor_is_free_is_read_later(folder):
     watch = FileWatch(web)
     watch.first_look()
     web.write_text("web 2")
-    with no_descriptor_left():
+    with descriptors_left(0):
         assert [watch.look(), watch.look()] == [Look(is_settling=True), Look()]
     assert watch.look() == Look({str(web): "web 2"})
 
@@ -274,7 +260,7 @@ def test_a_files_problem_is_kept_while_no_descriptor_is_free(folder, monkeypatch
     look = watch.first_look()
     assert list(look.problems) == [str(web)]
     # Opening fails before the size is known.
-    with no_descriptor_left():
+    with descriptors_left(0):
         assert [watch.look(), watch.look()] == [
             Look(problems=look.problems, is_settling=True),
             look,
