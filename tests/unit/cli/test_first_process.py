@@ -83,14 +83,6 @@ def test_signals_are_forwarded_to_the_control_process(start, starts, number):
     assert starts() == 1
 
 
-def test_a_control_process_killed_by_a_stop_is_not_restarted(start, starts):
-    first = start("print('ready', flush=True)\nsignal.pause()")
-    assert first.stdout.readline() == "ready\n"
-    first.terminate()
-    assert first.wait(30) == 128 + signal.SIGTERM
-    assert starts() == 1
-
-
 def test_a_signal_after_sigterm_does_not_cancel_the_stop(start, starts):
     first = start(
         "signal.pthread_sigmask(signal.SIG_BLOCK, [1, 15]); print('ready', flush=True)\n"

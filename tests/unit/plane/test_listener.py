@@ -6,15 +6,12 @@ import socket
 import pytest
 
 from tests.descriptors import descriptors_left
-from tests.port_keys import port_key
-from userspace_proxy.errors import ListenError, ShortageError
+from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane import Group, Listener, PortPool
+from userspace_proxy.plane import PortPool
 from userspace_proxy.plane.listener import ListeningSockets
-from userspace_proxy.plane.messages import OpenListener
 
-from ..dataplane.peers import RefusingEndpoint, TcpEndpoint, UdpPeer, address_of, dial
+from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
 from ..dataplane.rig import open_sockets
 
 ANY = SocketAddress("127.0.0.1", 0)
@@ -48,14 +45,6 @@ async def who_is_reached(sockets, client):
                 sock.accept()[0].close()
                 return worker
     return None
-
-
-@BOTH
-def test_each_worker_has_a_socket_on_the_same_port(share, protocol):
-    sockets = share(protocol, workers=(0, 1, 2))
-    assert list(sockets.by_worker) == [0, 1, 2]
-    assert {address_of(sock) for sock in sockets.by_worker.values()} == {sockets.at}
-    assert sockets.at.port != 0
 
 
 @BOTH
@@ -375,23 +364,6 @@ def test_a_change_of_admitted_clients_applies_to_every_socket(share):
     assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
 
 
-def test_reopened_udp_sockets_admit_only_their_source_ranges(share):
-    sockets = share(UDP)
-    sockets.close()
-    sockets.admit(["127.0.0.2/32"])
-    sockets.serve()
-    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
-
-
-def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ranges_stay(share):
-    sockets = share(UDP, admits=["127.0.0.2/32"])
-    too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
-    for _ in range(2):
-        with pytest.raises(ShortageError, match="too many source ranges"):
-            sockets.admit(too_many)
-    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
-
-
 async def test_if_one_socket_fails_to_listen_all_sockets_continue_to_refuse(share):
     sockets = share()
     sockets.refuse()
@@ -403,26 +375,6 @@ async def test_if_one_socket_fails_to_listen_all_sockets_continue_to_refuse(shar
             sockets.serve()
     with pytest.raises(ConnectionRefusedError):
         await dial(sockets.at)
-
-
-@BOTH
-def test_a_listener_that_fails_to_open_leaves_no_socket_open(share, protocol):
-    before = open_sockets()
-    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
-    with contextlib.closing(RefusingEndpoint(kind)) as other, pytest.raises(ListenError):
-        share(protocol, other.address)
-    assert open_sockets() == before
-
-
-def test_the_opening_message_of_a_listener_contains_the_chosen_address():
-    group = Group(7, port_key("shop/web:http"))
-    group.change(Serving())
-    at = SocketAddress("127.0.0.1", 0)
-    sockets = ListeningSockets(Protocol.TCP, at, freebind=False, workers=(0, 2))
-    listener = Listener("web", 3, group, Protocol.TCP, sockets)
-    assert (listener.workers, listener.address) == ((0, 2), sockets.at)
-    assert listener.opening(-5) == OpenListener(-5, 7, Protocol.TCP, sockets.at)
-    sockets.close()
 
 
 def take_next(pool):

@@ -9,9 +9,9 @@ import pytest
 from userspace_proxy.kernel.listening_sockets import open_listening
 from userspace_proxy.kernel.socket_options import IPV6_FREEBIND
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client, order_left
+from userspace_proxy.plane.reuseport import choose_by_client, order_left
 
-from ..dataplane.peers import UdpPeer, family_of
+from ..dataplane.peers import family_of
 
 IPV4 = [f"127.{n}.{n + 9}.{80 - n}" for n in range(60)]
 # These addresses aren't routed, but a datagram on this node may have such a source.
@@ -127,30 +127,9 @@ def test_sockets_with_unknown_positions_are_all_kept_when_they_are_ordered():
     assert order_left([]) == []
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-def test_without_a_selection_program_one_client_reaches_all_sockets(share, ip):
-    sharers = share(ip, 2)
-    sharers.choose_by_client()
-    choose_by_chance(sharers.socks[0])
-    assert {sharers.who_hears(ip) for _ in range(100)} == {0, 1}
-
-
-def test_removing_an_absent_selection_program_is_not_an_error(share):
-    sharers = share("127.0.0.1", 2)
-    for _ in range(2):
-        choose_by_chance(sharers.socks[0])
-
-
 def test_the_socket_selection_program_can_be_replaced(share):
     sharers = share("127.0.0.1", 3)
     choose_by_client(sharers.socks[0], socket.AF_INET, 1)
     assert {sharers.who_hears(client) for client in IPV4} == {0}
     sharers.choose_by_client()
     assert {sharers.who_hears(client) for client in IPV4} == {0, 1, 2}
-
-
-def test_an_unshared_socket_cannot_have_a_selection_program():
-    with contextlib.closing(UdpPeer()) as alone:
-        with pytest.raises(OSError, match="Invalid argument"):
-            choose_by_client(alone.sock, socket.AF_INET, 2)
-        choose_by_chance(alone.sock)

@@ -115,13 +115,6 @@ def test_an_editor_moving_the_old_file_away_first_causes_no_gap(folder, watch):
     assert watch.look() == Look({str(web): "web 2"})
 
 
-def test_a_file_replaced_by_a_rename_counts_as_changed(folder, watch):
-    (folder / "new").write_text("web 2")
-    (folder / "new").rename(folder / "web.yaml")
-    watch.look()
-    assert watch.look().texts == {str(folder / "web.yaml"): "web 2"}
-
-
 def test_a_config_map_update_counts_as_a_change(folder):
     for version in ("1", "2"):
         (folder / f"..{version}").mkdir()
