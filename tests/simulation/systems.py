@@ -13,11 +13,11 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.kernel.listening_sockets import IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO
 from userspace_proxy.kernel.socket_options import IP_PKTINFO, set_ip_option
 
 from ..unit.dataplane.peers import SilentEndpoint
-from ..unit.dataplane.rig import no_descriptors
 from .addresses import ipv6_of
 from .kernel import Kernel
 from .network import ANSWERS, REFUSES, SILENT, Address, Network
@@ -190,7 +190,7 @@ class RealSystem(_Common):
         return silent.address
 
     def no_descriptors(self) -> contextlib.AbstractContextManager[None]:
-        return no_descriptors()
+        return descriptors_left(0)
 
     def send_urgent(self, sock: Any, data: bytes) -> None:
         sock.send(data, _socket.MSG_OOB)
