@@ -97,7 +97,7 @@ class Services:
 
         Raises:
             TypeError, ValueError: An argument is invalid, or would have no effect.
-            BackendError, ListenError, OSError: A backend can't start, or no address is available.
+            BackendError, ListenError, OSError: A backend can't start, or no address is free.
         """
         asked: dict[str, object] = {
             "port": port,
@@ -113,8 +113,7 @@ class Services:
         earlier = self._made.get(read_key(namespace, name))
         if earlier is not None:
             earlier.remove()
-        cluster_ip = cluster_ip or self._free_cluster_ip()
-        began_at = Clocks.time()
+        cluster_ip, began_at = cluster_ip or self._free_cluster_ip(), Clocks.time()
         with contextlib.ExitStack() as undo:
             made = self._make_backends(undo, name, likes, protocol, cluster_ip, namespace)
             handle = self._calls().add_service(
