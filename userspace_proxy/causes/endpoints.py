@@ -315,9 +315,9 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     about="{at}",
     past=_no_host_words("answered"),
     hint="See whether a pod still has this address: if none, whether kube-controller-manager, "
-    "which writes EndpointSlices, runs; if one has, its interface may lack it (`ip addr` in the pod; "
-    "sysctl disable_ipv6=1 removes IPv6 addresses), be down, or be on another link: look at the "
-    f"pod's node (`ip link`){_OR_ICMPV6}",
+    "which writes EndpointSlices, runs; if one has, its interface may lack it (`ip addr` in the "
+    "pod; sysctl disable_ipv6=1 removes IPv6 addresses), be down, or be on another link: look at "
+    f"the pod's node (`ip link`){_OR_ICMPV6}",
     outside="The host of {host} is down, or has another address now: correct the EndpointSlice; a "
     "DNS name may lead to a former address",
     to_some_nodes=_WRONG_LINK,
