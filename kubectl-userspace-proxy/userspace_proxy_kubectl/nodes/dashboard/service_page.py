@@ -48,8 +48,8 @@ class CellState(enum.Enum):
     AT_TIMES: a cause of the last minute names the endpoint, or most of its connections end without
     an answer to the last request. UNANSWERED: the node tried the endpoint without a failure, and no
     counted answer came back.
-    NOT_USED: the endpoint isn't ready, or isn't used for this node's clients. UNKNOWN: the node
-    doesn't answer, doesn't have the endpoint, or sent a summary without it.
+    NOT_USED: the endpoint isn't ready, isn't used for this node's clients, or isn't in its plan.
+    UNKNOWN: the node doesn't answer, doesn't have the port, or sent a summary without it.
     """
 
     SERVED = "answers", "●", "ok", "answers; with the number of connections"
@@ -142,7 +142,7 @@ def render_service(
     incidents, answered = look.merged.incidents, len(look.merged.answered)
     said = frozenset[object]().union(*(one.causes_of_endpoints for one in merged.ports))
     # A node that lacks a port, or has an old plan of it, matters as much as one without an answer.
-    behind = (row.node for row in merged.rows if service in (row.behind or ()))
+    behind = [row.node for row in merged.rows if service in (row.behind or ())]
     silent = merged.silent.union(behind, *(port.missing for port in merged.ports))
     mark = mark_of(merged.ports, only_known=True)
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
@@ -152,6 +152,7 @@ def render_service(
     elif mark and silent:
         mark, where = None, listed(sorted(silent, key=in_order), 3)
         words = f"OK on other nodes; not known on {where}."
+    words += f" Behind the API server: {listed(sorted(behind, key=in_order), 3)}." * bool(behind)
     own = calls.of_service(service)
     return render(
         "service",
@@ -203,8 +204,10 @@ def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
 
 
 def _state(facts: PortFacts | None, endpoint: EndpointFacts | None) -> CellState:
-    if facts is None or endpoint is None:
+    if facts is None:
         return CellState.UNKNOWN
+    if endpoint is None:
+        return CellState.NOT_USED
     if endpoint.cause is not None:
         return CellState.FAILING
     if not endpoint.is_usable:
@@ -229,7 +232,8 @@ def _all_fail(states: Sequence[CellState], *, least: int) -> bool:
 def _cell(endpoint: EndpointFacts | None, state: CellState) -> Cell:
     says, mark, kind, _ = state.value
     if endpoint is None:
-        return Cell(kind, mark, says, 0)
+        lacking = ": not in this node's plan" if state is CellState.NOT_USED else ""
+        return Cell(kind, mark, f"{says}{lacking}", 0)
     if endpoint.cause is not None:
         says = f"{says}: {say(endpoint.cause, Form.SHORT_PREDICATE)}"
     elif state is CellState.NOT_USED:

@@ -156,7 +156,8 @@ def test_failing_nodes_and_endpoints_come_first_in_the_matrix():
     assert [row.node for row in rows] == ["b", "a", "c", "d"]
     assert a.states == [CellState.SERVED, CellState.SERVED]
     assert b.states == [CellState.FAILING, CellState.NOT_USED]
-    assert c.states == [CellState.UNKNOWN, CellState.NOT_TRIED]
+    assert c.states == [CellState.NOT_USED, CellState.NOT_TRIED]
+    assert c.cells[0].says == "not used: not in this node's plan"
     assert d.states == [CellState.UNKNOWN, CellState.UNKNOWN]
     assert (a.mark, d.mark) == (Level.OK, None)
     assert b.cells[0].mark == "✖"
@@ -195,6 +196,7 @@ def test_the_page_of_a_service_is_ok_if_it_is_served_on_all_nodes():
     for other in (AgentAnswer("b"), answer_of("b", web(name="other")), late):
         words = words_of(page_of("shop/web", AllNodes((served, other))))
         assert "OK on other nodes; not known on b." in words
+        assert ("Behind the API server: b." in words) is (other is late)
     silent = web(untried(connections=60), port="smtp", **{**QUIET, "connections": 60})
     mixed = AllNodes((answer_of("a", web(answering(POD)), silent),))
     assert "OK." not in words_of(page_of("shop/web", mixed))
