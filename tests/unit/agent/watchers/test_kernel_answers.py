@@ -246,13 +246,6 @@ async def test_an_endpoint_that_answers_this_node_again_is_no_cause(node):
     assert node.port.unanswered is None
 
 
-async def test_an_endpoint_silent_to_its_clients_alone_is_not_the_cause(node):
-    one_is_silent(node)
-    for _ in range(3):
-        await node.look(9, answered=9)
-    assert node.port.unanswered is None
-
-
 @of(path=DataPath.AUTO)
 async def test_with_path_auto_unanswered_clients_of_a_failing_endpoint_are_not_reported(node):
     node.probe = REFUSED

@@ -71,15 +71,6 @@ async def test_the_socket_reports_a_first_plan_that_workers_lack(rig, plane, mon
     await until(lambda: rig.component.unready_reason() == "")
 
 
-async def test_losing_the_source_later_does_not_make_the_socket_unready(rig):
-    await rig.component.start(rig.supervisor)
-    rig.source.is_synced = True
-    await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
-    await until(lambda: rig.component.unready_reason() == "")
-    rig.source.problems = ("api.example is away",)
-    assert await ask(rig) == ""
-
-
 async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_shutdown(rig):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(rig.path))
