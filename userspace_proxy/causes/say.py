@@ -140,6 +140,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
         return ""
     row, traits, of_slices = cause.row, cause.code.traits, CauseCode.NO_SLICE.traits.kubectl
     words = row.kubectl or (of_slices if row.is_of_slices else "")
+    words = words or (CauseCode.NOT_LOCAL.traits.kubectl if cause.is_terminating else "")
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
     if not words and traits.is_of_endpoint and ip_of(object_of(cause)):
         words = CauseCode.NOT_READY.traits.kubectl_of_pod if pod else of_slices

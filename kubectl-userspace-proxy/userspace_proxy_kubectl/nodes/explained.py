@@ -78,7 +78,7 @@ def with_nodes(
     sentence, next_one = explanation.sentence, explanation.next
     if unhealthy and WORST_FIRST.index(unhealthy[0].level) <= WORST_FIRST.index(explanation.level):
         sentence = f"{unhealthy[0].key}: {format_port(unhealthy[0], merged)}"
-        next_one = _next(unhealthy[0], explanation.service, invocation)
+        next_one = _next(unhealthy[0], merged, explanation.service, invocation)
     elif explanation.level is Level.OK:
         port = next((one for one in merged.ports if one.unserved), None)
         sentence = _sentence(merged, explanation, port)
@@ -249,7 +249,9 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
-    if words := cause and command(cause):
+    if _is_behind(port, merged):
+        hint = "First see in the agent's log, or `status`, why its changes aren't applied"
+    elif words := cause and command(cause):
         hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
 
@@ -285,9 +287,15 @@ def _cause(port: MergedPort) -> Cause | None:
     return next(same, (cause,))[0]
 
 
-def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
+def _is_behind(port: MergedPort, merged: Merged) -> bool:
+    """Return whether a port fails only on nodes that lag behind the API server with its Service."""
+    late = {row.node for row in merged.rows if port.key.of_service in (row.behind or ())}
+    return bool(port.groups) and all(late.issuperset(group.nodes) for group in port.groups)
+
+
+def _next(port: MergedPort, merged: Merged, service: str, invocation: Invocation) -> str:
     """Return the command that shows more about an unhealthy Service port."""
-    cause = _cause(port)
+    cause = None if _is_behind(port, merged) else _cause(port)
     if cause is not None and cause.is_of_pods and not invocation.has_pods:
         return invocation.again(service, "--pods")
     is_path = any(one.extent is Extent.PATH for one in port.endpoints)

@@ -177,7 +177,7 @@ def test_the_remedy_for_an_endpoint_by_name_mentions_no_pod(cause):
         assert not [word for word in words if word in text]
 
 
-PROHIBITED = route_prohibits(POD)
+PROHIBITED, LAST = route_prohibits(POD), refuses(POD).replace(is_terminating=True)
 EMPTY = selects_no_pod("shop/web", 1, "app=web", ("pods",))
 DESCRIBE = "describe pod -n shop web-7"
 SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
@@ -196,6 +196,7 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
         pytest.param(source_denied(()), "", "", id="nothing-shows-more"),
         pytest.param(refuses(POD), "a b", "describe pod -n shop 'a b'", id="quoted"),
         pytest.param(PROHIBITED, "web-7", "", id="of-this-node"),
+        pytest.param(LAST, "web-7", "get pods -n shop -o wide", id="of-its-successors"),
     ],
 )
 def test_a_kubectl_command_shows_details_of_a_cause(cause, pod, words):

@@ -97,19 +97,13 @@ async def test_services_differing_for_more_than_two_seconds_are_behind(nodes, lo
     assert await look(0.2) == ({"node-1": ("shop/web",), "node-2": both}, True)
 
 
-async def test_a_node_that_has_caught_up_is_not_behind(nodes, look):
+@pytest.mark.parametrize("is_readable", [True, False], ids=["caught-up", "unread"])
+async def test_a_node_that_caught_up_or_cannot_be_read_is_not_behind(nodes, look, is_readable):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     await look()
     assert (await look(3))[0]
-    nodes.plans["node-1"] = dict(OURS)
-    assert await look(1) == ({}, True)
-
-
-async def test_a_node_whose_plan_cannot_be_read_is_no_longer_behind(nodes, look):
-    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
-    await look()
-    assert (await look(3))[0]
-    nodes.is_readable = False
+    nodes.plans["node-1"] |= OURS if is_readable else {}
+    nodes.is_readable = is_readable
     assert await look(1) == ({}, True)
 
 

@@ -100,6 +100,9 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     )
     apart = explained(nodes(answer("node-1", lost), answer("node-2", sent)))
     assert apart.next.endswith("explain shop/web --node=node-1"), "not the pod, but the way to it"
+    late = explained(nodes(answer("node-1", web(A, refusing=(A,)), behind=("shop/web",))))
+    assert late.next.endswith("explain shop/web --node=node-1"), "not the pod that it still dials"
+    assert "agent's log" in next(s.hint for s in last_part(late) if s.topic == "clients")
 
 
 def test_the_next_command_about_unready_endpoints_reads_the_pods_unless_already_read():
