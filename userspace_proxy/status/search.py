@@ -12,13 +12,13 @@ Rule 3: an unknown qualifier is a plain word, because names of Service ports con
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, RejectedFacts
 from ..facts.states import FOUND
 from ..model import IPFamily, Protocol, ServiceKey, Side
-from ..model.addresses import TO, at_port, port_of
+from ..model.addresses import TO, at_port, ip_of, is_ip, port_of
 from ..model.similar import did_you_mean
 
 # The maximum length of a search; a longer one is truncated. All names and addresses are shorter.
@@ -68,11 +68,20 @@ class Search:
     """A search; without terms it matches everything."""
 
     terms: tuple[Term, ...] = ()
+    text: str = field(default="", compare=False)
+    """What the user wrote."""
 
     @classmethod
     def parse(cls, text: str) -> Search:
         """Parse a user's input; every text is valid."""
-        return cls(tuple(filter(None, map(_term, text[:MAX_LENGTH].lower().split()))))
+        return cls(tuple(filter(None, map(_term, text[:MAX_LENGTH].lower().split()))), text)
+
+    def without_match(self, *, only_unhealthy: bool = False) -> str:
+        """Return the sentence for a search that finds nothing, among all or unhealthy Services."""
+        which = " that needs attention" if only_unhealthy else ""
+        if is_ip(self.text) or is_ip(ip_of(self.text)):
+            return f"No served Service{which} has the address {self.text}, nor an endpoint"
+        return f"No Service port{which} matches {self.text}"
 
     @property
     def unknown(self) -> str:

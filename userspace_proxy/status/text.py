@@ -52,6 +52,7 @@ from ..model import DataPath
 from ..model.quoting import printable
 from .history import IDLE, Figures, History
 from .incident_words import MAY_LOSE, cause_of, client_effects, headline, names_in_line
+from .search import Search
 from .selection import Selection, select
 from .wrapping import placed, placed_remedy
 
@@ -270,7 +271,7 @@ def _top_cells(one: TopRow) -> tuple[str, ...]:
 
 def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
     if selection.q:
-        yield from placed("  ", f"No Service port matches {selection.q}", columns)
+        yield from placed("  ", Search.parse(selection.q).without_match(), columns)
 
 
 def _header(

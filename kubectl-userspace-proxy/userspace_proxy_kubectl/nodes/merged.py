@@ -232,6 +232,8 @@ class Merged:
     """The selected namespace; empty if all namespaces or individual Services are selected."""
     unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
+    unmatched: str = ""
+    """The sentence for a search that finds nothing; empty otherwise."""
 
     @property
     def mark(self) -> Level | None:

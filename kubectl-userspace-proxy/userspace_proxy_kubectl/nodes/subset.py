@@ -52,7 +52,11 @@ def found_in(merged: Merged, search: Search) -> Merged:
         for port in merged.ports
         if any(search.matches_port(one, is_busy=bool(one.active)) for one in _samples(port))
     ]
-    return merged.part(ports, filter(search.matches_ignored, merged.ignored))
+    part = merged.part(ports, filter(search.matches_ignored, merged.ignored))
+    if part.ports or part.ignored or not merged.answered:
+        return part
+    # Summaries omit Services that are served.
+    return replace(part, unmatched=search.without_match(only_unhealthy=bool(merged.healthy)))
 
 
 def _samples(port: MergedPort) -> Iterator[PortFacts]:

@@ -100,6 +100,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     said = {key for one in above for key in one.keys}
     lines += _port_lines(merged, said, columns, is_wide=is_wide)
     lines += ignored_lines(merged.ignored, columns, is_wide=is_wide)
+    lines += placed("  ", merged.unmatched, columns) if merged.unmatched else ()
     if merged.healthy:
         noun = "other Service port" if merged.ports else "Service port"
         what = f"{plural(merged.healthy, noun)} served wherever that is known"

@@ -65,7 +65,13 @@ def test_a_search_selects_ports_that_match_on_any_node():
     assert len(found_in(merge(TWO), Search.parse("is:ok")).ports) == 2
     found = found_in(replace(merge(TWO), healthy=7), Search.parse("cart"))
     assert (found.level, found.healthy) == (Level.OK, 0)
-    assert found_in(merge(TWO), Search.parse("nothing")).ports == ()
+    missing = found_in(merge(TWO), Search.parse("nothing"))
+    assert (
+        render_status(missing).body.decode().splitlines()[1] == "  No Service port matches nothing"
+    )
+    missing = found_in(replace(merge(TWO), healthy=7), Search.parse("10.96.0.77"))
+    assert missing.unmatched.startswith("No served Service that needs attention has the address")
+    assert not found_in(merge(AllNodes()), Search.parse("nothing")).unmatched
 
 
 @pytest.mark.parametrize(

@@ -152,11 +152,19 @@ def test_counts_are_dropped_and_names_are_kept_on_a_narrow_terminal():
     ]
 
 
-def test_a_search_without_a_match_is_reported():
-    selection = Selection(q="shp")
+@pytest.mark.parametrize(
+    ("q", "words"),
+    [
+        ("shp", "No Service port matches shp"),
+        ("10.96.0.77", "No served Service has the address 10.96.0.77, nor an endpoint"),
+        ("[fd00::7]:80", "No served Service has the address [fd00::7]:80, nor an endpoint"),
+    ],
+)
+def test_a_search_without_a_match_is_reported(q, words):
+    selection = Selection(q=q)
     top = render_top(make_calm_view(), selection=selection, history=History())
     for lines in (lines_of(make_calm_view(), selection=selection), top.body.decode().splitlines()):
-        assert lines[1:] == ["  No Service port matches shp"]
+        assert lines[1:] == [f"  {words}"]
     assert len(lines_of(make_view())) == 1
 
 

@@ -87,7 +87,7 @@ def test_a_search_on_the_overview_lists_only_matching_services():
     page = overview(SICK, q="endpoint:10.244.3.9")
     assert "1 Service port found." in page
     assert names_on(SICK, q="endpoint:10.244.3.9") == ["shop/web:http"]
-    assert "No Service port matches." in overview(SICK, q="absent")
+    assert "No Service port matches absent." in overview(SICK, q="absent")
 
 
 @pytest.mark.parametrize(
