@@ -505,9 +505,9 @@ answers_flows_late = _endpoint(
     "answers_flows_late",
     "answers late",
     past="answered late",
-    hint=f"Clients that wait for {UNANSWERED_FLOW_S} s or less get nothing; most resolvers wait "
-    "for 5 s. Find out from the log and load of the program why it is slow: a DNS server may wait "
-    "for one that it asks",
+    hint=f"Answers take {UNANSWERED_FLOW_S} s or more, or are missing: a slow program loses what "
+    "its full receive buffer can't take (`ss -uamn` beside it: `d` in skmem grows). Find out from "
+    "its log and load why it is slow: a DNS server may wait for one that it asks",
 )
 """The endpoint answered UDP flows after their clients may have left."""
 
