@@ -279,8 +279,7 @@ def end_if_lost(
     lasted_s = now - exchange.answered_at
     if not down.bytes_moved or exchange.code or lasted_s < LOSS_S:
         return None
-    was_sent = now - exchange.asked_at - (exchange.first_byte_s or 0.0) >= LOSS_S
-    found = loss(up.source, up.sink, lasted_s, number, sent_bytes=was_sent * down.bytes_moved)
+    found = loss(up.source, up.sink, lasted_s, number)
     return EndFacts(_BY_CLIENT, has_answer=True, lost=found) if found else None
 
 

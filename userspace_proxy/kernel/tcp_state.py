@@ -5,6 +5,7 @@
 
 Rule 1: data that the kernel has retransmitted twice in a row without an acknowledgement is lost,
 after at least 0.6 s. To a peer that doesn't read, the kernel sends window probes instead.
+So it does with data that a rule of this node drops, which stays unsent though the window has room.
 Rule 2: a received FIN or RST doesn't reset the counters of a socket.
 Rule 3: data behind a gap uses the socket's buffer memory, but can't be read.
 """
@@ -30,6 +31,8 @@ _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # Struct tcp_info: tcpi_last_data_sent; tcpi_last_data_recv, tcpi_last_ack_recv. In milliseconds.
 _SENT = struct.Struct("=44xI")
 _RECEIVED = struct.Struct("=52xII")
+# Struct tcp_info: tcpi_snd_mss, tcpi_unacked; tcpi_notsent_bytes; tcpi_snd_wnd, since Linux 5.4.
+_UNSENT = struct.Struct("=16xI4xI116xI80xI")
 
 
 class TcpInfo(NamedTuple):
@@ -125,8 +128,6 @@ def loss(
     endpoint: _socket.socket,
     lasted_s: float,
     number: int | None = None,
-    *,
-    sent_bytes: int = 0,
 ) -> Failure | None:
     """Return which packets of a connection were lost if its client left; None if none were.
 
@@ -134,9 +135,6 @@ def loss(
         client: The socket of the client, which has sent a FIN or RST.
         lasted_s: Seconds since the endpoint answered.
         number: The errno of the client's socket, if it failed: a silent client hasn't left.
-        sent_bytes: All bytes written to the client if the first one is older than
-            :data:`LOSS_S`, else 0. A FIN acknowledges what has arrived, and resets the count of
-            probes, which is how the kernel repeats data that a rule of this node drops.
 
     Returns:
         A member of ``model.failures.LOSSES``; None also for connections shorter than
@@ -144,10 +142,7 @@ def loss(
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return None
-    if failure := endpoint_loss(endpoint):
-        return failure
-    is_lost = is_lost_to(client) or 0 < sent_bytes <= unacknowledged_bytes(client)
-    return Failure.NOT_TO_CLIENT if is_lost else None
+    return endpoint_loss(endpoint) or (Failure.NOT_TO_CLIENT if is_lost_to(client) else None)
 
 
 def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
@@ -158,8 +153,22 @@ def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
 
 
 def is_lost_to(sock: _socket.socket) -> bool:
-    """Return whether the other side hasn't acknowledged data that was retransmitted repeatedly."""
-    return tcp_info(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
+    """Return whether data was retransmitted repeatedly in vain, or isn't even sent."""
+    held = unacknowledged_bytes(sock)
+    if held <= _FIN_BYTES:
+        return False
+    return tcp_info(sock).sent_again >= _SENT_AGAIN or _is_unsent(sock, held)
+
+
+def _is_unsent(sock: _socket.socket, held: int) -> bool:
+    """Return whether nothing is in flight though the window admits the first of the held bytes.
+
+    The kernel sends such bytes at once, unless a rule of this node drops them, or it has no route.
+    """
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _UNSENT.size)
+    mss, in_flight, unsent, window = _UNSENT.unpack(info.ljust(_UNSENT.size, b"\0"))
+    # A RST empties the queues, after which only the byte count shows what was in flight.
+    return not in_flight and unsent == held and bool(window >= min(mss, unsent))
 
 
 def _has_gap(sock: _socket.socket) -> bool:

@@ -449,23 +449,6 @@ async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unans
     assert counters.unanswered_requests == 0
 
 
-@pytest.mark.parametrize(("after_s", "failures"), [(1.0, 1), (0.8, 0)])
-async def test_a_client_whose_fin_acknowledges_no_byte_after_a_while_counts_as_lost(
-    timed, timers, after_s, failures
-):
-    client, server, counters = await connect(timed)
-    drop(client.sock, LARGE)
-    await client.send(b"question")
-    assert await server.read() == b"question"
-    await server.send(bytes(3000))
-    (connection,) = timed.connections.open
-    await until(lambda: connection.down and connection.down.bytes_moved == 3000)
-    timers.advance(after_s)
-    client.finish()
-    await until(lambda: connection.up.is_ended)
-    assert counters.cuts.part.failures == failures
-
-
 @pytest.mark.parametrize(
     ("left_open_s", "is_closed", "owed"), [(0.1, False, 1), (60.0, False, 0), (0.1, True, 0)]
 )

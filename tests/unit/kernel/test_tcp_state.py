@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.netns import Net
 from userspace_proxy.kernel.tcp_state import (
     CLOSE_WAIT,
     LOSS_S,
@@ -182,16 +183,23 @@ def test_packets_count_as_lost_if_the_client_acknowledges_no_response_bytes(made
     assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
 
 
-@pytest.mark.parametrize(("arrives", "failure"), [(False, Failure.NOT_TO_CLIENT), (True, None)])
-def test_a_fin_that_acknowledges_no_response_byte_shows_packet_loss(made, arrives, failure):
-    client, endpoint = made
-    if not arrives:
-        drop(client.other, LARGE)
-    client.ours.send(b"a" * 3000)
-    if arrives:
-        assert len(client.other.recv(3000, socket.MSG_WAITALL)) == 3000
-    client.leaves("close")
-    assert loss(client.ours, endpoint.ours, LOSS_S, sent_bytes=3000) is failure
+@pytest.mark.parametrize("leaves", ["close", "reset", ""])
+def test_data_that_a_rule_of_this_node_drops_counts_as_lost(leaves):
+    net = Net("node")
+    with contextlib.closing(net), contextlib.ExitStack() as stack:
+        with net:
+            client, endpoint = Ends(stack), Ends(stack)
+        at = client if leaves else endpoint
+        port = at.ours.getsockname()[1]
+        net.run(
+            "nft add table ip f; nft add chain ip f out '{ type filter hook output priority 0; }'"
+            f"; nft add rule ip f out tcp sport {port} drop"
+        )
+        at.ours.send(b"a" * 3000)
+        if leaves:
+            at.leaves(leaves)
+        failure = Failure.NOT_TO_CLIENT if leaves else Failure.NOT_TO_ENDPOINT
+        assert loss(client.ours, endpoint.ours, LOSS_S) is failure
 
 
 def test_packet_loss_towards_the_endpoint_is_reported_before_loss_towards_the_client(made):
