@@ -70,6 +70,29 @@ def test_the_first_line_states_the_cause(testbed, case):
     assert case.hint in text, text
 
 
+@pytest.mark.parametrize("verdict", ["drop", "reject"])
+def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
+    agent, client = testbed.agent, testbed["pod"]
+    objects = objects_of(ORIGINAL, pod=testbed.ip("pod"))
+    agent.manifests.write_objects(objects, name="a-original.yaml")
+    wait_for("the Service", lambda: agent.frontends("original"))
+    wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
+    with client.dial((service_ip(ORIGINAL), 80)) as sock:
+        wait_for("the endpoint's answer", lambda: agent.port("original")["active"] == 1)
+        testbed.shell(
+            "nft add chain ip hardening late '{ type filter hook output priority 1; }'; "
+            f"nft add rule ip hardening late ip daddr {testbed.ip('pod')} {verdict}"
+        )
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: original\r\n\r\n")
+
+        def says():
+            lines = agent.run(command=[*EXPLAIN, f"{NAMESPACE}/original"]).stdout.splitlines()
+            return [line for line in lines if "chain ip hardening late" in line]
+
+        wait_for("the chain", says, deadline_s=20.0, hint=lambda: str(agent.port("original")))
+    testbed.shell("nft delete chain ip hardening late")
+
+
 @pytest.mark.parametrize("ends", ["close", "reset"])
 def test_clients_closing_without_a_request_are_not_counted_as_an_endpoint_failure(testbed, ends):
     agent, client, address = testbed.agent, testbed["pod"], (service_ip(ORIGINAL), 80)

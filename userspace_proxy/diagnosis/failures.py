@@ -77,6 +77,8 @@ def failure_of(
         obstacle: The obstacle to this node's packets to the endpoint; None if no obstacle is known.
     """
     cause = _failure(address, counters, clock, obstacle)
+    if cause is None and counters.stalled and isinstance(obstacle, DroppedBy):
+        cause = dropped_here(address, obstacle.what)
     if cause is None and counters.denials.is_on and not counters.connections:
         # Report the denials as past: the endpoint answers this node but hasn't answered a client
         # yet.

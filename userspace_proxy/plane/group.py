@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
@@ -313,6 +313,12 @@ class Group(CounterTable):
         self._open = _with(self._open, worker, None)
         self._ejected = _with(self._ejected, worker, None)
         self._waiting = _with(self._waiting, worker, None)
+
+    @property
+    def stalled(self) -> Iterator[SocketAddress]:
+        """The endpoints that leave open connections unanswered."""
+        for open_of in self._open.values():
+            yield from (e for e in open_of if self.read_counters(e).stalled)
 
     def failed_at(self, endpoint: SocketAddress, now: float) -> MinuteCounts:
         """Return the last minute's failures of an endpoint: clients, and dials in ``refused``."""

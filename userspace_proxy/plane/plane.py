@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -355,6 +355,12 @@ class Plane:
         for worker in self._workers:
             worker.close(deadline - Clocks.monotonic())
         self._listeners.close_all()
+
+    def stalled(self) -> Iterator[tuple[Group, SocketAddress]]:
+        """Yield the endpoints that leave open connections unanswered; costs nothing without any."""
+        # An exited worker's stalled connections remain in the sum.
+        for group in self._groups.values() if self._totals.endpoints.stalled else ():
+            yield from ((group, endpoint) for endpoint in group.stalled)
 
     def receive(self, worker: int, message: FromWorker) -> None:
         """Handle a worker's message about its groups, listeners, observations or log."""

@@ -180,6 +180,9 @@ def test_a_refusal_shows_whether_the_endpoint_accepted_connections_before(counte
     ],
 )
 def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle, cause):
+    counters.stalled = 1
+    rule = cause if isinstance(obstacle, DroppedBy) else None
+    assert failure_of(POD, counters, at(5.0), obstacle)[0] == rule
     fail(counters, Failure.SILENT)
     assert failure_of(POD, counters, at(5.0), obstacle)[0] == seen(cause, 1, 5.0, 5.0)
 

@@ -1,9 +1,9 @@
-"""Watches failing endpoints: ejected endpoints that no client dials, and silent UDP endpoints.
+"""Watches failing endpoints: ejected endpoints that no client dials, and silent endpoints.
 
     ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
        │                                └──failed──▶ the failure is current
        └──a dial met silence──▶ the kernel is asked: does any host answer for the next hop?
-    UDP clients of the last minute got no answer ──▶ which chain drops packets to the endpoint?
+    flows of the last minute or open connections get no answer ──▶ which chain drops packets to it?
 
 With ClientIP affinity or a source hash, clients may stay with other endpoints for hours: the
 recovery of an endpoint would go unnoticed, and an old failure would be shown as current.
@@ -18,7 +18,8 @@ isn't this node's.
 Rule 5: the kernel is queried only about dials that met silence, a bounded number per check. It soon
 forgets that it didn't find a host, so "no host answered for the next hop" counts as true until the
 next dial; if a worker has detected this, only the next hop is looked up.
-Rule 6: a UDP Service port is checked only if clients got no answer in the last minute. A check
+Rule 6: a UDP Service port is checked only if clients got no answer in the last minute, and any port
+while open connections get none: a rule may be newer than they are, and no dial has failed. A check
 makes at most ``QUESTIONS_MAX`` queries of each kind, first about the endpoints that were checked
 longest ago.
 """
@@ -213,20 +214,19 @@ class EjectedEndpoints(Component):
 
     def _look_at_silent(self, now: float) -> None:
         """Record which chains drop packets of silent endpoints, and which endpoints answer now."""
-        silent = [
+        silent = {
             (served.group, endpoint)
             for served in self._served_ports.of_udp
             if served.group.last_minute.failing(now).unanswered
             for endpoint, counters in served.group.each_counters()
-            if counters.ends.is_on
-            and counters.ends.part.failure is Failure.NO_DATAGRAM
-            and not counters.dials.is_on
-        ]
-        for group, endpoint in self._silent_asked_at.keys() - {*silent}:
+            if counters.ends.is_on and counters.ends.part.failure is Failure.NO_DATAGRAM
+        }.union(self._plane.stalled())
+        asked = [one for one in silent if not one[0].read_counters(one[1]).dials.is_on]
+        for group, endpoint in self._silent_asked_at.keys() - {*asked}:
             del self._silent_asked_at[group, endpoint]
             group.note_obstacle(endpoint, None, "answers")
-        silent.sort(key=lambda one: self._silent_asked_at.get(one, 0.0))
-        for group, endpoint in silent[:QUESTIONS_MAX]:
+        asked.sort(key=lambda one: self._silent_asked_at.get(one, 0.0))
+        for group, endpoint in asked[:QUESTIONS_MAX]:
             self._silent_asked_at[group, endpoint] = now
             chain = self._dropped_by(group, endpoint)
             group.note_obstacle(endpoint, DroppedBy(chain) if chain else None, "answers")

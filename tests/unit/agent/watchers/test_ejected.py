@@ -1,4 +1,4 @@
-"""Ejected endpoints that no client dials, and silent UDP endpoints.
+"""Ejected endpoints that no client dials, and silent endpoints.
 
 The probes of endpoints are tested in ``test_path_probes``.
 """
@@ -12,11 +12,18 @@ from tests.port_keys import port_key
 from userspace_proxy import Proxy
 from userspace_proxy.agent.watchers import ejected
 from userspace_proxy.agent.watchers.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
+from userspace_proxy.facts import EndpointCounters, GroupCounters
 from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import DialFailure, Failure, Handling, Protocol, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane.messages import Ejected
+from userspace_proxy.plane.messages import (
+    Counted,
+    Ejected,
+    EndpointReport,
+    GroupReport,
+    Status,
+)
 from userspace_proxy.steering.base import NoSteering
 
 from ...plane.probed import Probed
@@ -342,6 +349,18 @@ def test_a_dropping_chain_is_named_only_at_the_silent_endpoint(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     assert silent.way.asked == [POD]
+
+
+def test_a_dropping_chain_is_named_while_open_connections_to_its_endpoint_are_stalled(rig):
+    rig.way.dropped[POD, Protocol.TCP] = CHAIN
+    for change, obstacle in ((1, DroppedBy(CHAIN)), (-1, None)):
+        counted = EndpointCounters()
+        counted.stalled = change
+        each = EndpointReport(POD, counted.figures())
+        report = GroupReport(rig.group.number, GroupCounters().figures(), [each])
+        rig.plane.receive(0, Counted(0, [report], Status()))
+        rig.pass_(1)
+        assert rig.group.obstacle_to(POD) == obstacle
 
 
 def test_an_obstacle_is_shown_only_while_a_rule_drops_the_packets(silent):
