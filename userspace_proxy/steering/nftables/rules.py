@@ -180,6 +180,11 @@ def guard_key(frontend: Frontend, port: int) -> bytes:
     return port_key(frontend.protocol, port)
 
 
+def is_guard(key: bytes) -> bool:
+    """Return whether a key of a use is a port's, which stays guarded for a while once unused."""
+    return len(key) == _PORT.size
+
+
 def used_elements(keys: Iterable[bytes]) -> set[SetElement]:
     """Return the elements for guarded ports and for ClusterIPs, given by their keys."""
     return {(_USED_SETS[len(key)], key, b"") for key in keys}
@@ -214,7 +219,7 @@ def differing_frontends(
 ) -> tuple[ElementChanges, dict[bytes, int]]:
     """Return the changes to all sets that steer these frontends to new ports.
 
-    Ports that no frontend uses any longer stay guarded, and ClusterIPs refuse clients.
+    Ports that no frontend uses any longer stay guarded.
 
     Args:
         before: The old ports; None or missing for a frontend that wasn't steered.
@@ -240,6 +245,8 @@ def differing_frontends(
             changes.added.add(frontend_element(frontend, port))
             use(_used_keys(frontend, port, refuse_port), 1)
     changes.added.update(used_elements(k for k, n in uses_now.items() if n and not uses.get(k)))
+    unused = (k for k, n in uses_now.items() if not n and uses.get(k) and not is_guard(k))
+    changes.removed.update(used_elements(unused))
     return changes, uses_now
 
 

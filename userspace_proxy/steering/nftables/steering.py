@@ -47,6 +47,7 @@ from .rules import (
     differing_frontends,
     each_port,
     guard_key,
+    is_guard,
     is_looked_up,
     read_frontend,
     read_ports,
@@ -255,7 +256,8 @@ class NftablesProgrammer(NatProgrammer):
     def _write(self, before: Affected, affected: Affected) -> None:
         self._note_stale(before)
         changes, uses = differing_frontends(before, affected, self._uses, self._refuse_port)
-        self._released.add(k for k, count in uses.items() if not count and self._uses.get(k))
+        unused = (k for k, count in uses.items() if not count and self._uses.get(k))
+        self._released.add(filter(is_guard, unused))
         self._uses |= uses
         self._note_repair(self._table.change(changes.removed, changes.added))
         self._follow_address()

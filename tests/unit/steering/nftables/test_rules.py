@@ -130,6 +130,8 @@ def test_all_elements_are_added_with_the_guard_first():
         pytest.param(
             {WEB: None, WEB_6: None},
             [
+                ("delete", "cluster_ips4", {pack_ip(WEB.ip): b""}),
+                ("delete", "cluster_ips6", {pack_ip(WEB_6.ip): b""}),
                 ("delete", "frontends4", keys(WEB)),
                 ("delete", "frontends6", keys(WEB_6)),
             ],
@@ -138,6 +140,7 @@ def test_all_elements_are_added_with_the_guard_first():
         pytest.param(
             {WEB: None, CART: 36001},
             [
+                ("delete", "cluster_ips4", {pack_ip(WEB.ip): b""}),
                 ("delete", "frontends4", keys(WEB, CART)),
                 ("add", "frontends4", maps_to({CART: 36001})),
             ],
