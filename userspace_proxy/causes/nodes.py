@@ -115,13 +115,28 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 
 
-@cause(
-    CauseCode.NODES_DIFFER,
-    hint="See whether these nodes have routes to the endpoints (`ip route`). If so, something in "
-    "between drops or rejects packets: a firewall, a NetworkPolicy, the overlay network, or a node "
-    "that doesn't forward (`sysctl net.ipv4.ip_forward`, or that of IPv6)",
-)
-def path_fails(endpoints: int, places: tuple[str, ...], count: int) -> str:
-    """Endpoints answer other nodes but not these nodes; ``places`` are the endpoints' nodes."""
+def _path_hint(endpoints: int, places: tuple[str, ...], count: int, is_own: bool) -> str:
+    forwards = "`sysctl net.ipv4.ip_forward`, or that of IPv6"
+    if is_own:
+        return (
+            f"See first whether that node forwards ({forwards}), its FORWARD chains (`nft list "
+            "ruleset`) and NetworkPolicies, then routes between the nodes (`ip route`)"
+        )
+    return (
+        "See whether these nodes have routes to the endpoints (`ip route`). If so, something in "
+        "between drops or rejects packets: a firewall, a NetworkPolicy, the overlay network, or a "
+        f"node that doesn't forward ({forwards})"
+    )
+
+
+@cause(CauseCode.NODES_DIFFER, hint=_path_hint)
+def path_fails(endpoints: int, places: tuple[str, ...], count: int, is_own: bool = False) -> str:
+    """Endpoints answer other nodes but not these nodes.
+
+    Args:
+        places: The endpoints' nodes.
+        is_own: Whether the endpoints answer only their own node.
+    """
     where = f" on {listed(places, 2, count)}" if places else ""
-    return f"{endpoints:,} endpoints{where} answer other nodes, but can't be reached"
+    others = "that node" if is_own else "other nodes"
+    return f"{endpoints:,} endpoints{where} answer {others}, but can't be reached"

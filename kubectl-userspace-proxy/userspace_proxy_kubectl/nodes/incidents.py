@@ -277,16 +277,20 @@ def _failing(
 
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
-    """Merge the incidents of _PATHS or more endpoints that the same few nodes fail to reach."""
-    of_nodes: dict[tuple[str, ...], list[MergedIncident]] = defaultdict(list)
+    """Merge the incidents of _PATHS or more endpoints that the same nodes fail to reach.
+
+    Other nodes reach them: more than those that fail, or only the one on which all of them run.
+    """
+    of_nodes: dict[tuple[tuple[str, ...], str], list[MergedIncident]] = defaultdict(list)
     kept: list[MergedIncident] = []
     for one in found:
         is_path = one.extent is Extent.PATH and one.cause.code.traits.is_dial
-        if is_path and len(one.nodes) <= one.away:
-            of_nodes[one.nodes].append(one)
+        place = "" if one.away else reach.places.get(next(iter(one.incident.endpoints), ""), "")
+        if is_path and (place or len(one.nodes) <= one.away):
+            of_nodes[one.nodes, place].append(one)
         else:
             kept.append(one)
-    for nodes, same in of_nodes.items():
+    for (nodes, _), same in of_nodes.items():
         endpoints = list(dict.fromkeys(at for one in same for at in one.incident.endpoints))
         if len(endpoints) < _PATHS:
             kept += same
@@ -303,12 +307,14 @@ def _path(
 ) -> MergedIncident:
     places = sorted({place for at in endpoints if (place := reach.places.get(at))})
     seen = seen_together([one.cause for one in same])
-    cause = path_fails(len(endpoints), tuple(map(shown, places[:_PLACES])), len(places)).replace(
+    away, names = min(one.away for one in same), tuple(map(shown, places[:_PLACES]))
+    cause = path_fails(len(endpoints), names, len(places), is_own=not away).replace(
         count=seen.count, first_at=seen.first_at, last_at=seen.last_at
     )
     parts = [one.incident for one in same]
     services = sorted({name for one in parts for name in one.services})
-    name = "\n".join(("path", *nodes)).encode("utf-8", "surrogatepass")
+    of_place = () if away else places
+    name = "\n".join(("path", *nodes, *of_place)).encode("utf-8", "surrogatepass")
     incident = IncidentFacts(
         id=hashlib.blake2s(name, digest_size=6).hexdigest(),
         level=min((one.level for one in parts), key=WORST_FIRST.index),
@@ -321,7 +327,7 @@ def _path(
         failed=max(one.failed for one in parts),
         saved=max(one.saved for one in parts),
     )
-    answered, away = min(one.answered for one in same), min(one.away for one in same)
+    answered = min(one.answered for one in same)
     keys = frozenset(key for one in same for key in one.keys)
     left_out = min(one.left_out for one in same)
     tried = len(nodes) + answered

@@ -282,6 +282,7 @@ SAMPLES = (
     nodes.own_clock_off(12, is_ahead=False),
     nodes.path_fails(34, ("node-3",), 1),
     nodes.path_fails(3, (), 0),
+    nodes.path_fails(3, ("node-3",), 1, is_own=True),
 )
 """Sample causes of all rows, in the order of the page."""
 

@@ -144,7 +144,8 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     assert len(one.keys) == 5
     assert len(incidents_of(ways[:2])) == 2
     alone = [{"a": of_port["a"], "node-3": of_port["b"]} for of_port in ways]
-    assert len(incidents_of(alone)) == 5, "only their own node reaches them: the way of all others"
+    (one,) = incidents_of(alone)
+    assert one.cause.params == path_fails(5, ("node-3",), 1, is_own=True).params
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
