@@ -91,9 +91,8 @@ def rows_of(
     answered = sum(one.status is not None and one.problem is None for one in all_nodes.answers)
     seen: dict[str, list[MergedIncident]] = {}
     for incident in incidents:
-        if is_of_nodes(incident, answered):
-            for node in incident.nodes:
-                seen.setdefault(node, []).append(incident)
+        for node in _at_fault(incident, answered):
+            seen.setdefault(node, []).append(incident)
     earlier = {one.node: one for one in before.answers} if before is not None else {}
     rows = [
         _row(
@@ -110,16 +109,19 @@ def rows_of(
     return tuple(rows)
 
 
-def is_of_nodes(incident: MergedIncident, answered: int) -> bool:
-    """Return whether an incident is the fault of the few nodes that see it.
+def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
+    """Return the few nodes that see an incident, or whose endpoints only they reach.
 
     Args:
         answered: The number of nodes with an answer.
     """
+    is_rare = 2 * len(incident.nodes) <= answered and incident.extent is Extent.NONE
     if incident.extent is Extent.PATH:
-        return len(incident.nodes) <= incident.away
-    is_rare = 2 * len(incident.nodes) <= answered
-    return is_rare and incident.extent is Extent.NONE
+        if not incident.away:
+            places = incident.cause.get("places", ())
+            return places if isinstance(places, tuple) else ()
+        is_rare = len(incident.nodes) <= incident.away
+    return incident.nodes if is_rare else ()
 
 
 def _row(

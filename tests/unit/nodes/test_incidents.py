@@ -146,6 +146,8 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     alone = [{"a": of_port["a"], "node-3": of_port["b"]} for of_port in ways]
     (one,) = incidents_of(alone)
     assert one.cause.params == path_fails(5, ("node-3",), 1, is_own=True).params
+    answers = [answer_of(n, *(of_port[n] for of_port in alone)) for n in ("a", "node-3")]
+    assert [row.node for row in merged_of(*answers).rows if row.incidents] == ["node-3"]
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
