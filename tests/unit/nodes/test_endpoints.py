@@ -21,7 +21,6 @@ from userspace_proxy_kubectl.nodes.endpoints import (
     endpoints_of,
     extent_of,
     has_tried,
-    same_cause,
 )
 from userspace_proxy_kubectl.nodes.text import render_status
 
@@ -122,9 +121,3 @@ def test_nodes_are_grouped_by_cause_regardless_of_durations(one, other, is_same)
     found = by_cause([("a", one), ("b", other)])
     assert [nodes for _, nodes in found] == ([("a", "b")] if is_same else [("a",), ("b",)])
     assert "b" in by_cause([("a", one.replace(when=When.PAST)), ("b", other)])[0][1]
-
-
-def test_a_cause_with_additional_facts_is_the_same_cause():
-    assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
-    assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
-    assert same_cause(refuses(POD)) != same_cause(silent(POD))
