@@ -449,6 +449,10 @@ no_datagram = _endpoint(
     past="sent nothing in time",
     hint=NO_DATAGRAM_HINT,
     outside=_NOTHING_OUTSIDE,
+    to_own_node=lambda at: (
+        f"{_forwards_hint(at)}. If only large answers fail, their fragments may "
+        "be dropped between the nodes, or the MTU be smaller there"
+    ),
     to_some_nodes="Other nodes are answered: look for a NetworkPolicy or firewall on the way, on "
     "this node and the pod's (`nft list ruleset`), and at routes between the nodes and in the pod "
     "(`ip route`). If only large answers fail, a firewall drops their fragments, or the MTU is "
