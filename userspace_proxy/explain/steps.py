@@ -48,7 +48,7 @@ from ..facts.units import (
     format_seconds,
     plural,
 )
-from ..model import contains
+from ..model import contains, ip_of, is_loopback
 from ..status.incident_words import names_in_line
 from ..status.missing import is_known
 from .dial import DialResult, Dials
@@ -188,7 +188,10 @@ def port_steps(
         # Ignore dials of a TCP port that has the same address or endpoints.
         dials = {}
     for frontend in port.frontends:
-        what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
+        # A plan isn't of one node, so loopback in it stands for the addresses of every node.
+        is_of_any = subject.node is None and is_loopback(ip_of(frontend.address))
+        address = frontend.of_any_node if is_of_any else frontend.address
+        what = f"{address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
             why = say(port.state.causes[0]) if port.problem else frontend.target
             what = f"{what}, is not served: {why}"

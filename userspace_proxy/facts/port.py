@@ -18,7 +18,7 @@ import msgspec
 
 from ..causes.cause import Cause, CauseCode, When
 from ..model import DataPath, Taken, port_of
-from ..model.addresses import at_port
+from ..model.addresses import FrontendKind, at_port
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter
@@ -56,6 +56,12 @@ class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
     """Whether clients that dial it reach this proxy."""
     only_at: str = ""
     """The address that clients must dial instead, without steering; empty for this address."""
+
+    @property
+    def of_any_node(self) -> str:
+        """The address for readers of all nodes: every node has a node port at its own ones."""
+        is_node_port = self.kind == FrontendKind.NODE_PORT
+        return f"any node's address, port {port_of(self.address)}" if is_node_port else self.address
 
 
 class EndpointVerdictFacts(TrafficByCause):

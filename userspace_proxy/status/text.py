@@ -373,7 +373,7 @@ def address_of(port: PortFacts) -> str:
     if not port.frontends:
         return "no address"
     more = len(port.frontends) - 1
-    protocol = f"/{port.protocol}" if port.shared_number else ""
+    protocol = f"/{port.protocol}" if port.shared_number or port.protocol != "TCP" else ""
     return f"{port.frontends[0].address}{protocol}{f' +{more}' if more else ''}"
 
 

@@ -109,7 +109,7 @@ def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
     return {
         **port.key._asdict(),
         "protocol": port.first.protocol,
-        "addresses": [one.address for one in port.frontends],
+        "addresses": [one.address for one in port.first.frontends],
         "level": port.level,
         "sentence": format_port(port, merged),
         "groups": [_group(group, port.causes_of_endpoints) for group in port.groups],

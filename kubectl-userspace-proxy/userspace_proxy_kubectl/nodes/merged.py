@@ -23,7 +23,6 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.diagnosis.rules import is_silent
 from userspace_proxy.facts import (
     WORST_FIRST,
-    FrontendFacts,
     IgnoredFacts,
     Level,
     PodRuleFacts,
@@ -112,13 +111,14 @@ class MergedPort:
         return next(iter(self.members.values()))
 
     @property
-    def frontends(self) -> Sequence[FrontendFacts]:
-        return self.first.frontends
+    def addresses(self) -> Sequence[tuple[str, str]]:
+        """The addresses that clients dial, each with its kind; the first is the usual one."""
+        return tuple(dict.fromkeys((one.of_any_node, one.kind) for one in self.first.frontends))
 
     @property
     def address(self) -> str:
         """The address that most clients dial; empty without an address."""
-        return self.frontends[0].address if self.frontends else ""
+        return self.addresses[0][0] if self.addresses else ""
 
     @property
     def unhealthy(self) -> int:

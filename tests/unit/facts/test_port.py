@@ -26,6 +26,13 @@ def test_a_title_distinguishes_ports_with_equal_numbers():
     assert PortFacts("shop", "web", "http").title == "shop/web:http"
 
 
+def test_a_node_port_is_that_of_any_node():
+    assert (
+        FrontendFacts("192.0.2.1:30080", "NodePort").of_any_node == "any node's address, port 30080"
+    )
+    assert FrontendFacts("[fd00::1]:80", "ClusterIP").of_any_node == "[fd00::1]:80"
+
+
 def test_a_port_matches_its_service_its_name_and_its_number():
     port = PortFacts("shop", "web", "http", frontends=(FrontendFacts("[fd00::1]:80"),))
     assert port.names == ("shop/web", "shop/web:http", "shop/web:80")

@@ -6,7 +6,7 @@ from tests.unit.status.views import replace as change_port
 from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses, silent
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.paths import PathView
-from userspace_proxy.facts import Level, Times
+from userspace_proxy.facts import FrontendFacts, Level, Times
 from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.model import DataPath
 from userspace_proxy.status.selection import Selection
@@ -115,7 +115,11 @@ def test_the_remedy_for_unready_endpoints_is_the_command_that_examines_pods():
     assert incident.command in words_of(page_of("shop/web", of_one))
 
 
-def test_the_page_of_a_service_lists_its_clients():
+def test_the_page_of_a_service_lists_its_addresses_and_clients():
+    at = FrontendFacts("192.0.2.1:30080", "NodePort"), FrontendFacts("192.0.2.2:30080", "NodePort")
+    of_node = AllNodes((answer_of("node-1", web(answering(), frontends=at)),))
+    dialled = "Clients dial any node's address, port 30080 (NodePort); "
+    assert dialled in html.unescape(words_of(page_of("shop/web", of_node)))
     said = words_of(page_of("shop/web"))
     assert "shop/front-5d9" in said
     assert "shop/jobs-1" not in said
