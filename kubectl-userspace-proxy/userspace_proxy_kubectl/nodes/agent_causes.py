@@ -36,7 +36,8 @@ def agent_not_running(
     where: str, why: str, *, has_ended: bool = False, out_of_memory: bool = False
 ) -> str:
     """The agent's pod exists but isn't running, perhaps after it has ended."""
-    return f"the agent's pod does not run: {why}"
+    refused = ", so its node refuses clients, except on the kernel path" if has_ended else ""
+    return f"the agent's pod does not run{refused}: {why}"
 
 
 def _and_node(text: str, node_state: str) -> str:

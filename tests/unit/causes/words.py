@@ -254,7 +254,7 @@ SAMPLES = (
     names.no_address_of_family(HOST, "IPv6"),
     agent_causes.no_agent("kube-system"),
     agent_causes.agent_not_running(
-        "kube-system", "container userspace-proxy waits: CrashLoopBackOff"
+        "kube-system", "container userspace-proxy waits: CrashLoopBackOff", has_ended=True
     ),
     agent_causes.no_answer("kube-system", 5.0),
     agent_causes.no_answer("kube-system", 2.5),
