@@ -138,8 +138,9 @@ def _calls(service: str, ports: Iterable[MergedPort], calls: Iterable[ClientCall
 
 
 def _serves(service: str, endpoint: MergedEndpoint) -> Line:
-    title = f"{plural(endpoint.sums.connections, 'connection')}, {endpoint.sums.failed:,} failed"
-    return Line(service, endpoint.address, endpoint.sums.connections, endpoint.level, title)
+    sums = endpoint.sums
+    title = f"{plural(sums.connections, 'connection')}, {sums.failed:,} failed dials and clients"
+    return Line(service, endpoint.address, sums.connections, endpoint.level, title)
 
 
 def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:

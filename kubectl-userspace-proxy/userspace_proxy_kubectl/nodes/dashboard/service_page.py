@@ -59,7 +59,7 @@ class CellState(enum.Enum):
     UNANSWERED = (
         "not known whether it answers", "◌", "untried", "tried; not known whether it answers"
     )  # fmt: skip
-    FAILING = "failing", "✖", "trouble", "fails; with the number of failures"
+    FAILING = "failing", "✖", "trouble", "fails; with the number of failed dials and clients"
     NOT_TRIED = "not tried", "○", "untried", "not tried yet"
     UNSEEN = "not seen", "◌", "untried", "not seen: the kernel sends clients there"
     NOT_USED = "not used", "–", "unused", "not used from there"
@@ -240,7 +240,10 @@ def _cell(endpoint: EndpointFacts | None, state: CellState) -> Cell:
         says = f"{says}: {endpoint.state}"
     sums = of_endpoint(endpoint)
     if sums.connections or sums.failed:
-        says = f"{says}; {plural(sums.connections, 'connection')}, {sums.failed:,} failed"
+        counted = (
+            f"{plural(sums.connections, 'connection')}, {sums.failed:,} failed dials and clients"
+        )
+        says = f"{says}; {counted}"
     return Cell(kind, mark, says, sums.failed if endpoint.cause is not None else sums.connections)
 
 

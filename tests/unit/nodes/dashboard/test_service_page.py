@@ -85,6 +85,7 @@ def test_an_unhealthy_node_is_shown_as_a_failing_row():
 
 def test_a_fault_on_a_path_is_shown_as_a_failing_cell_with_text():
     page = page_of("shop/cart")
+    assert 'failed dials and clients"' in shown(page)
     assert rows_of(page)["node-2"] == ["failing"]
     assert rows_of(page)["node-1"] == ["answers"]
     (port,) = merge(sick_cluster()).of_service("shop/cart").ports
@@ -189,7 +190,7 @@ def test_endpoints_of_the_kernel_path_are_not_shown_as_untried():
     merged = merged_of(answer_of("a", failing))
     assert nodes_of(merged.ports[0], merged)[0].states == [CellState.FAILING]
     said = words_of(page_of("shop/fast", AllNodes((answer_of("a", port),))))
-    assert "7 connections to endpoints, 12 open, 0 saved; 0 clients failed." in said
+    assert "7 connections to endpoints, 12 open, 0 saved; 0 clients got no answer." in said
     assert "Clients on the kernel path are not listed." in said
 
 
