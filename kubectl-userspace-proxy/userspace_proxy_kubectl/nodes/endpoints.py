@@ -285,6 +285,10 @@ def _merged(
             answered[node] = at
         elif one.cause is not None:
             failed.append((node, one.cause))
+    usable = sum(one.is_usable for _, one in seen)
+    if not usable:
+        # What it answered before doesn't show that it would answer now.
+        answered.clear()
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
     extent = extent_of(causes, len(causes), answers, fails_others=not lately.isdisjoint(answers))
@@ -294,7 +298,7 @@ def _merged(
         next(filter(None, hosts), ""),
         next(filter(None, pods), ""),
         place,
-        sum(one.is_usable for _, one in seen),
+        usable,
         tuple(tried),
         answers,
         away,

@@ -112,6 +112,8 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
             )
         return f"{endpoint.address} has not been tried"
     if not endpoint.failing:
+        if not endpoint.usable:
+            return f"{endpoint.address} is used by no node that answered"
         if not quiet:
             but = ", but not all clients of the last minute" if endpoint.doubts else ""
             return f"{endpoint.address} answers {_that_tried(counts)}{but}"

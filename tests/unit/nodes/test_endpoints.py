@@ -23,6 +23,7 @@ from userspace_proxy_kubectl.nodes.endpoints import (
     has_tried,
 )
 from userspace_proxy_kubectl.nodes.text import render_status
+from userspace_proxy_kubectl.nodes.words import format_endpoint
 
 from ..status.views import NOW
 from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
@@ -94,6 +95,12 @@ def test_an_endpoint_shows_the_name_of_its_pod():
     text = render_status(merged_of(answer_of("b", members["b"])), is_wide=True).body.decode()
     assert "endpoint web-7d9-x2x  " in text
     assert port.endpoints == (one,)
+
+
+def test_an_endpoint_that_no_node_uses_is_not_ok_though_it_answered_before():
+    (one,) = endpoints_of({"a": web(answering(state="not ready", is_usable=False))})
+    assert (one.level, one.tried, one.answered) == (None, ("a",), ())
+    assert format_endpoint(one) == f"{POD} is used by no node that answered"
 
 
 @pytest.mark.parametrize(("is_unusual", "level"), [(True, Level.ATTENTION), (False, None)])
