@@ -67,7 +67,17 @@ def with_nodes(
         invocation: The user's command, from which the next command is derived.
     """
     late = [step.what for step in behind if step.level is Level.TROUBLE]
-    served = [_served(port, merged, invocation) for port in merged.ports]
+    fail = {
+        part.title
+        for part in explanation.parts
+        for step in part.steps
+        if step.topic == _ENDPOINTS and step.level in (Level.ATTENTION, Level.TROUBLE)
+    }
+    served = [
+        _before(step) if step.level is Level.OK and title_of(port.first) in fail else step
+        for port in merged.ports
+        for step in (_served(port, merged, invocation),)
+    ]
     if late or merged.silent:
         served = [replace(one, level=None) if one.level is Level.OK else one for one in served]
     rules = tuple(_pod_rules(merged))
@@ -95,6 +105,12 @@ def with_nodes(
         next=next_one,
         parts=(*planned, PathPart(TITLE, steps)),
     )
+
+
+def _before(step: PathStep) -> PathStep:
+    """Return a step without OK marks, because the API server has had bad news since."""
+    details = tuple((None if level is Level.OK else level, says) for level, says in step.details)
+    return replace(step, level=None, what=f"{step.what} when they answered", details=details)
 
 
 def _proved(part: PathPart, port: MergedPort | None) -> PathPart:

@@ -115,6 +115,16 @@ def test_the_next_command_about_unready_endpoints_reads_the_pods_unless_already_
     assert explained(all_nodes, has_pods=True).next == f"kubectl {words}"
 
 
+def test_nodes_that_answered_before_the_endpoints_became_unready_have_no_ok_marks():
+    unready = untried(A, state="not ready", is_usable=False)
+    planned = make_port("web", endpoints=(unready,), cause=none_ready(1, 0, ("pods",)))
+    served = make_port("web", endpoints=(answering(A),))
+    one = explained(nodes(answer("node-1", served)), planned)
+    (clients,) = [step for step in last_part(one) if step.topic == "clients"]
+    assert (clients.level, [level for level, _ in clients.details]) == (None, [None])
+    assert clients.what.endswith("served on 1 of 1 when they answered")
+
+
 @pytest.mark.parametrize(
     ("facts", "end"),
     [
