@@ -259,7 +259,7 @@ def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str
     return f"{which} of EndpointSlice {slice_} has no number"
 
 
-def _look_at_pods(total: int, ended: int, pods: tuple[str, ...]) -> str:
+def _look_at_pods(total: int, ended: int, pods: tuple[str, ...], node: str = "") -> str:
     return shell_command("get" if ended else "describe", *pods) if pods else ""
 
 
@@ -268,18 +268,20 @@ def _look_at_pods(total: int, ended: int, pods: tuple[str, ...]) -> str:
     hint="It has no selector: what writes its EndpointSlice sets the conditions of endpoints",
     command=_look_at_pods,
 )
-def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
+def none_ready(total: int, ended: int, pods: tuple[str, ...], node: str = "") -> str:
     """No endpoint is ready or still serving.
 
     Args:
         ended: The number of endpoints that terminate and no longer serve.
         pods: The arguments for kubectl to list the pods; empty if the Service has no selector.
+        node: The node of all endpoints; empty if they are on several nodes, or it is unknown.
     """
+    where = f",{' all' * (total > 1)} on node {node}," if node else ""
     if total == 1:
         if ended:
-            return "its only endpoint is terminating and doesn't serve any more"
-        return "its only endpoint is not ready"
-    many = f"none of its {total:,} endpoints is ready"
+            return f"its only endpoint{where} is terminating and doesn't serve any more"
+        return f"its only endpoint{where} is not ready"
+    many = f"none of its {total:,} endpoints{where} is ready"
     if not ended:
         return many
     are = "all are" if ended == total else f"{ended:,} of them {'is' if ended == 1 else 'are'}"

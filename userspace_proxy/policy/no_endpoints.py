@@ -102,13 +102,13 @@ def _no_port(service: Service, port: ServicePort, family: IPFamily, index: Endpo
 def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
     codes = {verdict.code for verdict in verdicts}
     total = len(verdicts)
+    nodes = [verdict.node for verdict in verdicts]
     is_drained = any(verdict.reason == EndpointState.DRAINED for verdict in verdicts)
     if codes == {CauseCode.NOT_READY} and not is_drained:
         pods = _pods_of(service) if service.selector else ()
         ended = sum(verdict.reason == EndpointState.HAS_ENDED for verdict in verdicts)
-        return none_ready(total, ended, pods)
+        return none_ready(total, ended, pods, nodes[0] if len({*nodes}) == 1 else "")
     if codes == {CauseCode.NOT_LOCAL}:
-        nodes = [verdict.node for verdict in verdicts]
         return none_local(total, nodes.count(""), nodes[0], _POLICIES[scope])
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
     reasons = tuple(why if total == 1 else f"{count} {why}" for why, count in counts)

@@ -163,7 +163,7 @@ def test_an_unnumbered_port_is_the_cause_of_no_endpoints(port):
 @pytest.mark.parametrize(
     ("endpoints", "scope", "cause"),
     [
-        ([Endpoint(A, **NOT_READY)], Scope.CLUSTER, none_ready(1, 0, PODS)),
+        ([Endpoint(A, node=THERE, **NOT_READY)], Scope.CLUSTER, none_ready(1, 0, PODS, THERE)),
         ([Endpoint(A, **GONE)], Scope.CLUSTER, none_ready(1, 1, PODS)),
         (
             [Endpoint(A, **NOT_READY), Endpoint(B, **NOT_READY), Endpoint(C, **GONE)],
