@@ -44,6 +44,9 @@ _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
 _LONG_S = 1
+# How many seconds after an endpoint's last failure others must have answered clients, so that it is
+# only mentioned.
+_LONG_AGO_S = 300
 # The maximum number of addresses named for a node port.
 _ADDRESSES = 2
 
@@ -389,12 +392,12 @@ def clients_are_mistaken(case: Case) -> PortVerdict | None:
 
 
 def some_fail(case: Case) -> PortVerdict | None:
-    """Report that some endpoints fail, except after a denial a while ago (:func:`_has_denied`).
+    """Report that some endpoints fail, except a while ago (:func:`_is_over`).
 
     If no endpoint has ever answered, clients aren't partly answered while the others are untried.
     """
     port, failing, state = case.port, case.failing, PortState.PARTLY_ANSWERING
-    if all(map(_has_denied, failing)):
+    if all(_is_over(one, port) for one in failing):
         return None
     others = [endpoint for endpoint in case.usable if endpoint not in failing]
     lost: Sequence[Clause] = ()
@@ -421,14 +424,18 @@ def some_fail(case: Case) -> PortVerdict | None:
     return PortVerdict(Level.ATTENTION, state, [*clauses, *lost])
 
 
-def _has_denied(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint's cause is a past denial of a client.
+def _is_over(endpoint: EndpointFacts, port: PortFacts) -> bool:
+    """Return whether an endpoint has denied a client a while ago, or failed long ago.
 
-    With ClientIP affinity, the other endpoints keep serving the client, so this endpoint may not be
+    With ClientIP affinity, the other endpoints keep serving clients, so this endpoint may not be
     dialled for hours.
     """
     cause = endpoint.cause
-    return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
+    if cause is None or not endpoint.is_past:
+        return False
+    answered_at = max(max(one.answered_at, one.sent_at) for one in port.endpoints)
+    is_long_ago = 0 < cause.last_at <= answered_at - _LONG_AGO_S
+    return cause.code is CauseCode.ENDPOINT_DENIES or is_long_ago
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
@@ -612,7 +619,7 @@ def served(case: Case) -> PortVerdict | None:
     """Report that nothing is wrong."""
     port = case.port
     # Denials aren't a problem: on a public address, scanners are dropped all day.
-    past = [e.cause for e in port.endpoints if _has_denied(e) and e.cause is not None]
+    past = [e.cause for e in port.endpoints if _is_over(e, port) and e.cause is not None]
     as_intended = map(stated, (*denied(port), *past, *port.notes))
     return PortVerdict(Level.OK, _state_of(port), (*served_clauses(port), *as_intended))
 

@@ -391,10 +391,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         If a cause of the port's state names an endpoint with level ok, the endpoint failed clients
         in the last minute, and has the port's mark. The mark of any other ok endpoint is neutral if
         nothing has come back in its connections, if it has sent nothing while the port isn't ok, or
-        if its answers aren't visible (:attr:`is_unseen`).
+        if its answers aren't visible (:attr:`is_unseen`). So is that of an endpoint that failed so
+        long ago that the port is ok.
         """
         if endpoint.level is not Level.OK:
-            return endpoint.level
+            is_over = endpoint.is_past and self.state.level is Level.OK
+            return None if is_over else endpoint.level
         if any(cause.get("at") == endpoint.address for cause in self.state.causes):
             return self.mark
         is_asked = endpoint.connections or self.mark is not Level.OK

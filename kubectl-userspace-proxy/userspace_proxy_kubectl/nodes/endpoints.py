@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
@@ -85,10 +85,14 @@ class MergedEndpoint:
     """The marks of nodes on which it failed clients in the last minute, but doesn't fail now."""
     is_unseen: bool = False
     """Whether a node's kernel sends clients to it, so that no dial or answer is visible there."""
+    is_over: bool = False
+    """Whether it failed so long ago that its mark is neutral on each node with a cause."""
 
     @property
     def level(self) -> Level | None:
         """How well the endpoint serves; None if nothing is known, or all its doubts are neutral."""
+        if self.is_over:
+            return None
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         if self.doubts:
@@ -150,6 +154,7 @@ def with_extent(cause: Cause, extent: Extent, away: int) -> Cause:
         return cause.replace(answers_others=True)
     # An endpoint that comes and goes may have failed for a node just while it was away.
     is_reached = extent is Extent.PATH or (extent is Extent.SOME and not _is_of_path(cause))
+    is_reached &= cause.when is not When.PAST
     return cause.replace(answers_nodes=is_reached, answers_own=is_reached and not away)
 
 
@@ -237,6 +242,7 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
     lately: dict[str, set[str]] = {}
     doubts: dict[str, list[Level | None]] = {}
     unseen: set[str] = set()
+    failing: dict[str, set[Level | None]] = {}
     for node, port in members.items():
         for endpoint in port.endpoints:
             found.setdefault(endpoint.address, []).append((node, endpoint))
@@ -245,11 +251,17 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
             if port.is_unseen and endpoint.is_usable:
                 unseen.add(endpoint.address)
             mark = port.mark_of(endpoint)
+            if endpoint.cause is not None:
+                failing.setdefault(endpoint.address, set()).add(mark)
             is_known = bool(mark) or last_answer(endpoint)
             if is_known and mark is not endpoint.level:
                 doubts.setdefault(endpoint.address, []).append(mark)
     merged = [
-        _merged(at, seen, left_out, tuple(doubts.get(at, ())), lately.get(at, set()), at in unseen)
+        replace(
+            _merged(at, seen, left_out, tuple(doubts.get(at, ())), lately.get(at, set())),
+            is_unseen=at in unseen,
+            is_over=failing.get(at) == {None},
+        )
         for at, seen in found.items()
     ]
     merged.sort(
@@ -269,7 +281,6 @@ def _merged(
     left_out: int,
     doubts: tuple[Level | None, ...],
     lately: set[str],
-    is_unseen: bool,
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
     pods = (one.pod for _, one in seen)
@@ -307,5 +318,4 @@ def _merged(
         added(of_endpoint(one) for _, one in seen),
         left_out,
         doubts,
-        is_unseen,
     )

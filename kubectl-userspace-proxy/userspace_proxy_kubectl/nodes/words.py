@@ -16,7 +16,7 @@ from typing import NamedTuple
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import Form, say
-from userspace_proxy.diagnosis.dated import last_answer
+from userspace_proxy.diagnosis.dated import last_answer, times_of
 from userspace_proxy.facts import Level, PortFacts
 from userspace_proxy.facts.units import in_order, plural
 from userspace_proxy.model.quoting import shown
@@ -91,7 +91,7 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     for why, count in port.neutral:
         where = f" on {those}" if count == total > 1 else f" on {count:,}"
         parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total, above)}")
-    parts += _denials(port, total)
+    parts += _denials(port, total, merged.now)
     if port.missing:
         parts.append(f"not known {on_nodes(port.missing, total)}")
     return "; ".join(parts)
@@ -181,8 +181,8 @@ def _evidence(port: MergedPort, why: str, total: int, above: Collection[object])
     return f": no {unit} has come back in {plural(count, noun)}{where}"
 
 
-def _denials(port: MergedPort, total: int) -> Iterator[str]:
-    """Yield why some clients get no answer on nodes that serve others as intended."""
+def _denials(port: MergedPort, total: int, now: float) -> Iterator[str]:
+    """Yield why some clients get no answer, or got none, on nodes that serve others as intended."""
     found: dict[object, tuple[Cause, list[str]]] = {}
     for node, one in port.members.items():
         for cause in one.state.stated if one.mark is Level.OK else ():
@@ -190,7 +190,8 @@ def _denials(port: MergedPort, total: int) -> Iterator[str]:
             if cause.count:
                 found.setdefault(same_cause(cause), (cause, []))[1].append(node)
     for cause, nodes in islice(found.values(), _CAUSES):
-        yield f"{_say(cause)}{_unless_all(nodes, total)}"
+        age = times_of(cause, now) if cause.when is When.PAST else ""
+        yield f"{_say(cause)}{age}{_unless_all(nodes, total)}"
 
 
 def _doubt(port: PortFacts) -> Cause | None:

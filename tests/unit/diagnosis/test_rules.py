@@ -197,6 +197,16 @@ def test_a_past_denial_gets_a_note_if_another_endpoint_serves():
     assert told_of(others)[0] is rules.some_fail
 
 
+@pytest.mark.parametrize(("at", "rule"), [(399.0, rules.some_fail), (400.0, rules.served)])
+def test_a_failure_long_before_the_answers_of_others_gets_a_note(at, rule):
+    cause = refuses(POD).replace(when=When.PAST, first_at=90.0, last_at=100.0)
+    other = make_endpoint("192.0.2.2:80", sent_at=at)
+    past = failing(cause, is_past=True)
+    port = make_port(endpoints=(other, past))
+    assert (told_of(port)[0], port.state.causes) == (rule, (cause,))
+    assert port.mark_of(port.endpoints[1]) is (None if rule is rules.served else Level.ATTENTION)
+
+
 def test_the_most_frequent_failure_is_named_first():
     often = failing(sends_nothing(POD).replace(count=89))
     none = [said.fail(), said.none_answers(2, is_past=False)]

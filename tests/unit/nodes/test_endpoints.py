@@ -11,8 +11,10 @@ from userspace_proxy.causes.endpoints import (
     silent,
     unreachable,
 )
+from userspace_proxy.causes.say import say
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.last_minute import LastMinuteFacts
+from userspace_proxy_kubectl.nodes.dashboard.service_page import CellState, nodes_of
 from userspace_proxy_kubectl.nodes.endpoints import (
     CLOCKS_DIFFER_S,
     Extent,
@@ -23,7 +25,7 @@ from userspace_proxy_kubectl.nodes.endpoints import (
     has_tried,
 )
 from userspace_proxy_kubectl.nodes.text import render_status
-from userspace_proxy_kubectl.nodes.words import format_endpoint
+from userspace_proxy_kubectl.nodes.words import format_endpoint, format_port
 
 from ..status.views import NOW
 from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
@@ -101,6 +103,20 @@ def test_an_endpoint_that_no_node_uses_is_not_ok_though_it_answered_before():
     (one,) = endpoints_of({"a": web(answering(state="not ready", is_usable=False))})
     assert (one.level, one.tried, one.answered) == (None, ("a",), ())
     assert format_endpoint(one) == f"{POD} is used by no node that answered"
+
+
+def test_an_endpoint_that_failed_long_ago_on_each_failing_node_has_a_neutral_mark():
+    past = silent(POD).replace(when=When.PAST, count=3, first_at=NOW - 500, last_at=NOW - 480)
+    old = answer_of("a", web(failing(past, is_past=True), answering(OTHER)))
+    fine = web(answering(), answering(OTHER))
+    merged = merged_of(old, answer_of("b", fine))
+    (port,) = merged.ports
+    one, _ = port.endpoints
+    assert (one.address, one.level, port.level) == (POD, None, Level.OK)
+    assert one.failing == ((past, ("a",)),), "the remedy isn't about the way"
+    assert f"{say(past)} (3 times, last 8 min ago) on a (1 of 2)" in format_port(port, merged)
+    states = [row.states[0] for row in nodes_of(port, merged)]
+    assert states == [CellState.UNANSWERED, CellState.SERVED]
 
 
 @pytest.mark.parametrize(("is_unusual", "level"), [(True, Level.ATTENTION), (False, None)])

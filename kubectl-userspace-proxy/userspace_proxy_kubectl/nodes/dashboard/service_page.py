@@ -209,7 +209,8 @@ def _state(facts: PortFacts | None, endpoint: EndpointFacts | None) -> CellState
     if endpoint is None:
         return CellState.NOT_USED
     if endpoint.cause is not None:
-        return CellState.FAILING
+        is_over = endpoint.is_past and facts.mark_of(endpoint) is None
+        return CellState.UNANSWERED if is_over else CellState.FAILING
     if not endpoint.is_usable:
         return CellState.NOT_USED
     if last_answer(endpoint):
