@@ -248,9 +248,11 @@ def some_are_denied(case: Case) -> PortVerdict | None:
         return None
     # If there are connections, the endpoint answers other clients, so only some clients get no
     # answer.
-    lead = said.get_no_answer(bool(case.port.connections))
-    clauses = tuple(_why(case.failing, denials[0]))
-    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)
+    minute = case.port.last_minute
+    are_some = bool(minute.connections if minute.refused else case.port.connections)
+    state = PortState.PARTLY_ANSWERING if are_some else PortState.NOT_ANSWERING
+    clauses, lead = tuple(_why(case.failing, denials[0])), said.get_no_answer(are_some)
+    return PortVerdict(Level.ATTENTION, state, clauses, (denials[0],), lead)
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
@@ -396,9 +398,10 @@ def some_fail(case: Case) -> PortVerdict | None:
 
     If no endpoint has ever answered, clients aren't partly answered while the others are untried.
     """
-    port, failing, state = case.port, case.failing, PortState.PARTLY_ANSWERING
+    port, failing = case.port, case.failing
     if all(_is_over(one, port) for one in failing):
         return None
+    state = PortState.FAILED_BEFORE if case.are_past else PortState.PARTLY_ANSWERING
     others = [endpoint for endpoint in case.usable if endpoint not in failing]
     lost: Sequence[Clause] = ()
     answered_at = max((max(one.answered_at, one.sent_at) for one in others), default=0.0)
@@ -406,8 +409,8 @@ def some_fail(case: Case) -> PortVerdict | None:
     is_older = answered_at < min((cause.first_at for cause in case.causes), default=0.0)
     if not any(endpoint.answered_at for endpoint in others):
         do = said.others_untried(len(others))
-        if port.is_without_answer:
-            state = PortState.FAILED_BEFORE if case.are_past else PortState.UNANSWERED
+        if port.is_without_answer and not case.are_past:
+            state = PortState.UNANSWERED
     elif port.is_quiet or is_older:
         do = said.others_answered(len(others))
     else:

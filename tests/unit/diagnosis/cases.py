@@ -265,7 +265,8 @@ CASES = [
     case("one-fails-and-one-failed-a-while-ago", rules.some_fail, said.some_answer_not(1, 1, 3),
          said.others_serve(1), stated(NOTHING), endpoints=(READY, PAST, HANGING)),
     case("some-failed-a-while-ago", rules.some_fail, said.some_answer_not(0, 2, 3),
-         said.others_serve(1), stated(REFUSED), endpoints=(READY, PAST, PAST)),
+         said.others_serve(1), stated(REFUSED), state=PortState.FAILED_BEFORE,
+         endpoints=(READY, PAST, PAST)),
     case("one-sends-nothing", rules.some_fail, stated(NOTHING), said.others_serve(1),
          endpoints=(READY, HANGING)),
     case("one-keeps-its-clients", rules.some_fail, stated(NOTHING),
@@ -368,7 +369,8 @@ OTHER = make_endpoint("192.0.2.2:80", answered_at=1.0)
 DENYING_POD = failing(DENIES)
 DENIALS = [
     case("all", rules.some_are_denied, said.get_no_answer(False), stated(DENIES),
-         endpoints=(DENYING_POD,), connections=0),
+         state=PortState.NOT_ANSWERING, endpoints=(DENYING_POD,), connections=3,
+         last_minute=LastMinuteFacts(refused=55)),
     case("some", rules.some_are_denied, said.get_no_answer(True), stated(DENIES),
          endpoints=(DENYING_POD,), connections=3),
     case("others-refuse", rules.some_are_denied, said.get_no_answer(True), stated(DENIES),
