@@ -70,14 +70,18 @@ def test_the_first_line_states_the_cause(testbed, case):
     assert case.hint in text, text
 
 
-@pytest.mark.parametrize("verdict", ["drop", "reject"])
-def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
-    agent, client = testbed.agent, testbed["pod"]
-    objects = objects_of(ORIGINAL, pod=testbed.ip("pod"))
+def serve_original(testbed):
+    agent, objects = testbed.agent, objects_of(ORIGINAL, pod=testbed.ip("pod"))
     agent.manifests.write_objects(objects, name="a-original.yaml")
     wait_for("the Service", lambda: agent.frontends("original"))
     wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
-    with client.dial((service_ip(ORIGINAL), 80)) as sock:
+    return agent
+
+
+@pytest.mark.parametrize("verdict", ["drop", "reject"])
+def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
+    agent = serve_original(testbed)
+    with testbed["pod"].dial((service_ip(ORIGINAL), 80)) as sock:
         wait_for("the endpoint's answer", lambda: agent.port("original")["active"] == 1)
         testbed.shell(
             "nft add chain ip hardening late '{ type filter hook output priority 1; }'; "
@@ -95,12 +99,7 @@ def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
 
 @pytest.mark.parametrize("ends", ["close", "reset"])
 def test_clients_closing_without_a_request_are_not_counted_as_an_endpoint_failure(testbed, ends):
-    agent, client, address = testbed.agent, testbed["pod"], (service_ip(ORIGINAL), 80)
-    objects = objects_of(ORIGINAL, pod=testbed.ip("pod"))
-    agent.manifests.write_objects(objects, name="a-original.yaml")
-    wait_for("the Service", lambda: agent.frontends("original"))
-    wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
-
+    agent, client, address = serve_original(testbed), testbed["pod"], (service_ip(ORIGINAL), 80)
     client.get(address)
     # Load balancers' probes and browsers that preconnect dial like this, without sending a byte.
     probes = [client.dial(address) for _ in range(20)]

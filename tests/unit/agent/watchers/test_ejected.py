@@ -276,16 +276,6 @@ def test_neighbour_queries_for_many_silent_endpoints_are_rotated(rig, monkeypatc
     assert (rig.questions, rig.group.obstacle_to(OTHER)) == (2, ETH0)
 
 
-def test_a_chain_dropping_packets_to_a_silent_endpoint_is_shown_while_present(rig):
-    rig.way.dropped[POD, Protocol.TCP] = CHAIN
-    rig.eject(failure=SILENT)
-    rig.pass_(1)
-    assert rig.group.obstacle_to(POD) == DroppedBy(CHAIN)
-    rig.way.dropped.clear()
-    rig.pass_(1)
-    assert rig.group.obstacle_to(POD) is None
-
-
 def test_a_missing_next_hop_takes_precedence_over_a_dropping_chain(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     rig.absent[POD.ip] = NextHop("eth0")
@@ -345,12 +335,6 @@ def silent(plane):
     return SilentRig(plane)
 
 
-def test_a_dropping_chain_is_named_only_at_the_silent_endpoint(silent):
-    silent.miss(POD)
-    assert silent.look() == [DroppedBy(CHAIN), None]
-    assert silent.way.asked == [POD]
-
-
 def test_a_dropping_chain_is_named_while_open_connections_to_its_endpoint_are_stalled(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     for change, obstacle in ((1, DroppedBy(CHAIN)), (-1, None)):
@@ -384,20 +368,13 @@ def test_the_obstacle_of_a_silent_endpoint_ends_with_its_recovery_or_removal(sil
     assert silent.look(60 if end == "a-minute" else 1) == [None, None]
 
 
-def test_obstacles_of_ejected_endpoints_are_left_unchanged(silent):
-    silent.miss(POD)
-    silent.group.counters_of(POD).dials.failed(silent.now, Failure.REFUSED)
-    silent.group.note_obstacle(POD, DroppedBy("another"))
-    assert silent.look() == [DroppedBy("another"), None]
-    assert silent.way.asked == []
-
-
 def test_an_endpoint_that_turns_from_silent_to_absent_has_only_the_new_obstacle(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)
     silent.group.note_obstacle(POD, NextHop("cni0"))
     assert silent.look() == [NextHop("cni0"), None]
+    assert silent.way.asked == [POD]
     silent.group.note_obstacle(POD, None)
     assert silent.look() == [None, None]
 
