@@ -6,7 +6,7 @@
 
 Rule 1: below the limit, a single client or Service port may hold all connections.
 Rule 2: at the limit, connections are reset so that a new client needn't wait; within the shares,
-never a recent connection, or a client's only connection while that connection is in use.
+never a recent connection, or the only connection of an IPv4 address or a /64 while it is in use.
 Rule 3: new clients of a Service port above its share replace only connections of that port.
 Rule 4: the connections of a client or Service port that have been idle longest are reset first.
 Rule 5: if memory is low, the client that uses the most loses its largest connections first.

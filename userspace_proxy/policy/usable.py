@@ -290,8 +290,8 @@ def _bounded(
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
     """Return at most ENDPOINTS_MAX endpoints, and whether no endpoint was omitted.
 
-    This node's endpoints come first if the scope prefers them, then ready endpoints, then endpoints
-    that still serve, then low priority numbers, then low addresses.
+    This node's endpoints come first if the scope prefers them, then ready ones that aren't drained,
+    then those that still serve, then low priority numbers, then low addresses.
     """
     if len(merged) <= ENDPOINTS_MAX:
         return merged, True

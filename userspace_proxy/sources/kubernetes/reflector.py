@@ -4,11 +4,11 @@
     │                          ▼                    │
     └── 410 ◀── watch ──lines──▶ cache ──end──▶ wait, watch again from the last version
 
-Rule 1: no failure of server or network stops the reflector; each is reported as a problem until the
-next list or watch succeeds.
-Rule 2: a watch that lasted long enough is followed by the next watch immediately; a watch that
-shows that history went back during an outage is followed by a list; any other watch is followed by
-a wait, which grows while nothing is received.
+Rule 1: no failure of server or network stops the reflector; each, except a single interruption of a
+watch, is reported as a problem until the next list or watch succeeds.
+Rule 2: a watch that lasted long enough and didn't fail is followed by the next one immediately; a
+watch that shows that history went back during an outage is followed by a list; any other watch is
+followed by a wait, which grows while watches fail early or bring nothing.
 Rule 3: large input is processed in parts, and the event loop runs in between.
 Rule 4: a list has a deadline, and a slow list is reported as a problem while it lasts.
 """
@@ -76,7 +76,7 @@ class Timing:
     took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a minute, TCP keep-alive
     detects that the whole machine is gone."""
     healthy_s: float = 5.0
-    """A watch that lasted this long is restarted immediately."""
+    """A watch that lasted this long is restarted immediately, unless it failed."""
     list_s: float = LIST_S
     """The time limit for a whole list."""
     list_long_s: float = 60.0

@@ -48,7 +48,7 @@ class Look:
     """The content of new and changed files, by path."""
     gone: frozenset[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
-    """The problem of each file that can't be read, by path; one line each."""
+    """The problems of unreadable files, or of the path itself, by path; one line each."""
     is_settling: bool = False
     """Whether some file is changing, so that the caller must check again soon."""
 
@@ -66,7 +66,7 @@ class FileWatch:
         self._read_as: dict[str, Fingerprint] = {}
         """The fingerprint of each file when it was read."""
         self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
-        """By changed file: the last fingerprint (None if missing), and the checks since then."""
+        """By changed file: the last fingerprint (None if missing), and checks since it changed."""
         self._unread: dict[str, str] = {}
         """The files that can't be read, with their problems."""
         self._is_lost = False

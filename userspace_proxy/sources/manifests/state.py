@@ -65,7 +65,7 @@ class ManifestState:
         """The object that is used for each name."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         self.unread: tuple[str, ...] = ()
-        """Files or folders that can't be read, one line each."""
+        """Files and folders that can't be read, and a folder without manifests, one line each."""
         self._conflicts: tuple[RejectedFacts, ...] = ()
         self.snapshot: Snapshot = self._store.snapshot()
         """The current content of the files."""
