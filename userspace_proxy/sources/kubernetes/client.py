@@ -1,12 +1,12 @@
 """Sends requests to an API server, with the credentials that kubernetes-asyncio loads.
 
-Rule 1: a missing or incomplete response raises TransportError. Callers never see aiohttp, which is
-imported when a client is opened.
+Rule 1: a missing or incomplete response raises TransportError. Except for WebSockets, callers never
+see aiohttp, which is imported when a client is opened.
 Rule 2: a path is sent unchanged: nothing resolves or requotes it (``api_paths``).
 Rule 3: connecting, the start of a response, and silence within it all have a deadline. A watch may
 be silent; its reader decides for how long.
-Rule 4: only single objects are read as a whole. Lists and watches are streams, which are read in
-parts.
+Rule 4: large lists and watches are streams, which are read in parts. Other responses are read as a
+whole, up to RESPONSE_BYTES_MAX.
 Rule 5: redirects aren't followed: another server would receive the client's certificate, its
 impersonation headers, and a request not meant for it.
 """

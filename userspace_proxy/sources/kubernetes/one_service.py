@@ -36,7 +36,7 @@ class OneService:
 
     url: str
     snapshot: Snapshot
-    """The namespace's Services, and this Service's slices; the Service itself may be missing."""
+    """The namespace's Services, maybe without this one, and its slices; without any, others."""
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()

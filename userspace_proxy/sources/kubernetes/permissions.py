@@ -27,7 +27,7 @@ class ServerReport:
 
     url: str
     problems: tuple[str, ...] = ()
-    """One line for each problem, with a remedy."""
+    """One line for each problem, with a remedy if one is known."""
     version: str = ""
     service_ips: tuple[str, ...] = ()
     """The cluster IPs of one Service; empty if it has none, or no Service can be read."""

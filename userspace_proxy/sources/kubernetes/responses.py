@@ -14,8 +14,8 @@ from ...errors import UserspaceProxyError
 from ...model.wire import FieldError, WireStatus, decode
 
 OTHERS_RETRY_AFTER_MAX_S = 5.0
-"""The maximum wait that a server in front of the API server can request; it equals the longest
-wait without a Retry-After header."""
+"""The maximum wait that a server in front of the API server can request, except with a 429; it is
+the longest wait without a Retry-After header."""
 
 
 class TransportError(UserspaceProxyError):

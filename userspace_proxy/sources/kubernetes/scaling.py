@@ -11,7 +11,7 @@ demand at the same time, only one of them scales, and the server refuses an upda
 has been scaled since.
 Rule 3: an object that can't be read counts as requiring a replica.
 Rule 4: an update to zero without a response may have been applied. It is sent again, because only
-one update of a version succeeds; if there is no response again, the workload counts as scaled, so
+one update of a version succeeds; unless that shows the result, the workload counts as scaled, so
 that no client dials a pod that may be terminating. The same applies to a gateway's errors: the
 server may still process the update.
 Rule 5: after two other errors of the server, the scale is read to find the result.
