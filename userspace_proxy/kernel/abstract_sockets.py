@@ -78,8 +78,8 @@ class ProvenSocket(socket.socket):
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
     """Return a pattern's matches with the names (``@NAME``) of this network namespace's sockets.
 
-    Unproved names are omitted if this process can prove names. Accepted sockets have the name of
-    their listener.
+    Unproved names are omitted if this process can prove names. Names occur repeatedly: an accepted
+    socket has its listener's. Raises OSError if no descriptor is left.
     """
     found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
     if not name_proofs.can_prove():
@@ -178,7 +178,7 @@ def _is_others(name: str) -> bool:
 
 
 def accept(listener: socket.socket, most: int) -> list[socket.socket]:
-    """Return at most ``most`` connections of trusted processes; the caller closes them.
+    """Accept and return at most ``most`` connections of trusted processes; the caller closes them.
 
     Connections of untrusted processes are closed. Each call accepts a limited number.
     """

@@ -109,7 +109,7 @@ class Allowed:
         ]
 
     def is_stale(self, entry: ConntrackEntry) -> bool:
-        """Return whether an entry of this frontend leads to a target that isn't allowed."""
+        """Return whether an entry leads to no allowed target; if unsteered, to a previous one."""
         if self._now is None:
             led_there = any(leads_to(entry, port) for port in self._before)
             at = self._answered_from(entry)
@@ -156,11 +156,11 @@ class StaleEntries:
         """Remove entries of frontends if old or missing rules have caused them.
 
         These are UDP associations of steered frontends that point neither to the port nor to an
-        endpoint; associations of frontends that are no longer steered, if they point to an old port
-        or endpoint (another proxy on this node may steer the frontend now); and entries of
-        unanswered SYNs and of reset connections, if a new connection would be steered elsewhere. If
-        a frontend is no longer steered, the old port refuses its connections, so its TCP entries
-        stay, unless another frontend or program may use that port now.
+        endpoint; associations of frontends that are no longer steered, if the old ports are known
+        and they point to one or to an endpoint (another proxy may steer the frontend now); and
+        entries of unanswered SYNs and of reset connections, if a new one would be steered
+        elsewhere. The old port of a frontend that is no longer steered refuses its connections, so
+        its TCP entries stay, unless another frontend or program may use that port now.
 
         Returns: The number of stale entries.
 
@@ -212,7 +212,7 @@ class StaleEntries:
         listings: Collection[EntryFilter],
         is_stale: Callable[[ConntrackEntry], bool],
     ) -> int:
-        """Remove the stale entries in these listings; return the number of removed entries."""
+        """Remove the stale entries in these listings; return their number."""
         if not listings:
             return 0
         with self._asking("remove") as requests:
@@ -295,7 +295,7 @@ def leads_to(association: ConntrackEntry, port: int) -> bool:
 
 
 def is_answered(connection: ConntrackEntry) -> bool:
-    """Return whether the other end of a connection has answered, other than with a reset."""
+    """Return whether a connection was answered, and wasn't reset before any FIN."""
     return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
@@ -304,11 +304,11 @@ Leg = tuple[bytes, bytes]
 
 
 class Tracked(NamedTuple):
-    """The number of entries of one protocol for each leg."""
+    """The number and the volume of one protocol's entries for each leg."""
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """The total volume of the entries; None if the kernel doesn't count bytes."""
+    """The total volume of each leg's entries; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
@@ -348,7 +348,7 @@ class DialledBy(NamedTuple):
     """Connections of clients on this node, answered or not."""
     silent: frozenset[bytes] = frozenset()
     """The packed endpoints that have left several connections unanswered, and answered none.
-    UDP clients may expect no answer, so this is empty unless another endpoint answers."""
+    Empty for UDP, whose clients may expect no answer, unless another endpoint answers."""
 
 
 def connections_at(
@@ -356,7 +356,7 @@ def connections_at(
 ) -> dict[SocketAddress, DialledBy]:
     """Return the tracked connections to these dialled addresses; blocks.
 
-    Connections that are translated to the proxy's own ports are omitted.
+    Connections to this node's addresses other than endpoints are omitted: they lead to the proxy.
 
     Args:
         endpoints: The packed endpoints of each dialled address, including endpoints on this node.

@@ -5,8 +5,8 @@
 
 Rule 1: the first change is read immediately. While changes continue, there is at most one listing a
 second, and listing takes at most one eleventh of the time, so the thread is mostly idle.
-Rule 2: if the kernel refuses, the last listing is kept, and the next attempt follows a second
-later.
+Rule 2: if the kernel refuses, the last listing is kept, and the next attempt follows after the same
+pause.
 Rule 3: the network namespace of the thread that creates the object applies.
 """
 

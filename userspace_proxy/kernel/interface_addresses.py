@@ -45,7 +45,7 @@ class NodeAddresses:
     current: tuple[str, ...]
     """Addresses of all interfaces and both families in canonical form, sorted as text, with
     loopback. IPv6 link-local addresses are omitted, because a client must name an interface to dial
-    them, as are addresses on which the kernel doesn't answer yet (duplicate address detection), and
+    them, as are addresses whose duplicate address detection has failed or isn't finished, and
     cluster IPs that other programs have assigned to interfaces."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
@@ -99,7 +99,7 @@ def _read(address: ListedAddress, lent: Container[int]) -> str:
     """Return a listed address; empty if :attr:`NodeAddresses.current` omits it.
 
     Args:
-        lent: Interfaces whose addresses are cluster IPs of Services.
+        lent: Indexes of the interfaces whose addresses are cluster IPs of Services.
     """
     if address.link in lent:
         return ""
@@ -122,15 +122,14 @@ class OwnAddressCheck:
     whole networks, broadcast addresses of links, and the latest changes. A query takes 8 µs.
     Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
 
-    The network namespace of the first calling thread applies. The socket is closed together with
-    the object, which exists as long as a data plane.
+    The network namespace of the first calling thread applies. The object closes its socket.
     """
 
     def __init__(self) -> None:
         self._requests: Requests | None = None
 
     def has(self, ip: str) -> bool:
-        """Return whether packets to an address stay on the node; True if that is unknown."""
+        """Return whether the kernel delivers an address locally; True if that is unknown."""
         try:
             if self._requests is None:
                 self._requests = Requests.open(NETLINK_ROUTE)

@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The address of this node for DNAT in PREROUTING, where REDIRECT doesn't work.
+    """Chooses this node's address for DNAT in PREROUTING, if REDIRECT doesn't work everywhere.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -143,7 +143,7 @@ class PreroutingAddress:
             current: The address that the applied rules use; empty for REDIRECT.
 
         Raises:
-            SteeringError: The kernel doesn't list interfaces, or no socket is available.
+            SteeringError: Events can't be read, interfaces can't be listed, or no socket is left.
         """
         is_current = not self.has_changed()
         if not is_current:
@@ -162,7 +162,7 @@ class PreroutingAddress:
         return self._view.here
 
     def take_lost(self) -> Set[IPFamily]:
-        """Return the families of addresses that interfaces have lost since the last call."""
+        """Return the families whose addresses interfaces may have lost since the last call."""
         lost, self._lost = self._lost, set()
         return lost
 

@@ -25,12 +25,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def info_of(table: str) -> bytes:
-    """Return the value of :data:`GET_INFO` for a table."""
+    """Return the input value of option :data:`GET_INFO` for a table."""
     return table.encode().ljust(_INFO_BYTES, b"\0")
 
 
 def revision_of(name: bytes, revision: int = 0) -> bytes:
-    """Return the value of :data:`GET_REVISION_MATCH` or :data:`GET_REVISION_TARGET`."""
+    """Return the input value of :data:`GET_REVISION_MATCH` or :data:`GET_REVISION_TARGET`."""
     # struct xt_get_revision.
     return struct.pack("=29sB", name, revision)
 

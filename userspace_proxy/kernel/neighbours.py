@@ -74,5 +74,5 @@ def _name_of(link: int) -> str:
     try:
         return socket.if_indextoname(link)
     except OSError:
-        # The interface was removed after it was listed.
+        # The interface was removed after the look-up.
         return f"interface {link}"

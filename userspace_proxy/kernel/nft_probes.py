@@ -1,6 +1,6 @@
 """Defines tables that test whether the kernel supports each expression of this proxy's rules.
 
-Each table is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs.
+Each probe writes one or two tables, and is named after the part in ``offers.NEEDS`` that it needs.
 Together they contain every expression that this proxy writes
 (``tests/unit/kernel/test_nft_probes.py``).
 """

@@ -107,7 +107,7 @@ class NodeListings:
 
     @classmethod
     def here(cls) -> NodeListings:
-        """Return the object that all threads of this network namespace share."""
+        """Return the object that threads of this namespace share; a new one if /proc hides it."""
         with cls._sharing:
             # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")
@@ -184,7 +184,7 @@ def _read_address(message: Message) -> ListedAddress | None:
 
 
 def _read_route(message: Message) -> NodeRoute | None:
-    """Return a route; None for this program's routes, and for types such as broadcast."""
+    """Return a route; None if it is this program's, in other tables, or of type broadcast or so."""
     route = rtnetlink.read_route(message)
     table = route.short_table
     if route.protocol in OURS or table not in (TABLE_MAIN, TABLE_LOCAL):

@@ -2,7 +2,7 @@
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
-Rule 1: only sockets open to any client count: listeners, and UDP sockets without a peer.
+Rule 1: only TCP listeners and UDP sockets without a peer count as holders of a port.
 Rule 2: processes that can't be found are omitted: they have exited, or a privilege is missing.
 
 Source: proc(5), net/ipv4/tcp_ipv4.c, tcp4_seq_show().
@@ -68,7 +68,7 @@ ANOTHER = PortHolder("another program")
 
 
 class HeldPort(NamedTuple):
-    """A socket that any client can reach: a TCP listener, or a UDP socket without a peer."""
+    """A TCP listener, or a UDP socket without a peer."""
 
     port: int
     inode: int
@@ -153,7 +153,7 @@ def connected_at(ips: Collection[str]) -> set[Frontend]:
 
 
 def held_ports(protocol: Protocol) -> list[HeldPort]:
-    """List the sockets of this thread's network namespace that any client can reach."""
+    """List the TCP listeners, or UDP sockets without a peer, of this network namespace."""
     return [held for family in IPFamily for held in _read_table(protocol, family)]
 
 

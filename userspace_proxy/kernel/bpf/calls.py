@@ -194,7 +194,7 @@ def detach(link: int) -> None:
 
 
 def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
-    """Return a cgroup hook's attach flags, and its programs' ids in the order of execution."""
+    """Return the attach flags of a cgroup's hook, and its own programs' ids in execution order."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     where = ctypes.addressof(ids)
     asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)
@@ -235,7 +235,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return the bytes that the kernel counts for a map; before Linux 6.4, as if it were full."""
+    """Return the bytes that a map takes (before Linux 6.4, a full one); 0 if it isn't reported."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -278,7 +278,7 @@ def update(descriptor: int, key: bytes, value: bytes) -> None:
 
 
 def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
-    """Return an element's value or None; in a per-CPU map, the values of all possible CPUs."""
+    """Return an element's value (in a per-CPU map, all possible CPUs' values); None if missing."""
     value = ctypes.create_string_buffer(value_bytes)
     return value.raw if _element(_LOOKUP, descriptor, key, value) else None
 
@@ -350,7 +350,7 @@ def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
 
 
 def reason_of(log: str) -> str:
-    """Return the reason for the refusal from the verifier's log."""
+    """Return the verifier's reason from its log; ``without a reason`` if the log contains none."""
     said, _, _ = log.partition(_EXPLANATION)
     lines = [x for x in said.splitlines() if x.strip() and not x.startswith(_STATISTICS)]
     return lines[-1] if lines else "without a reason"

@@ -121,7 +121,7 @@ class _Elf:
     def __init__(self, data: bytes) -> None:
         header = _HEADER.unpack_from(data)
         if header[0][: len(_MAGIC)] != _MAGIC or header[2] != _MACHINE_BPF:
-            raise ObjectError("cannot read a BPF object: it is for another machine")
+            raise ObjectError("cannot read a BPF object: it isn't a 64-bit ELF file for BPF")
         start, count, names = header[6], header[12], header[13]
         rows = [_SECTION.unpack_from(data, start + _SECTION.size * at) for at in range(count)]
         bodies = [data[row[4] : row[4] + row[5]] for row in rows]

@@ -89,7 +89,7 @@ class Refused(NamedTuple):
 class Requests:
     """A socket for requests to one kernel subsystem; every call blocks until it is done.
 
-    All methods raise an OSError if the kernel refuses or doesn't answer.
+    Methods raise an OSError if the kernel doesn't answer, or refuses, unless they return refusals.
 
     Args:
         sock: A netlink socket without subscriptions; closed by :meth:`close`.
@@ -328,7 +328,7 @@ class Events:
 
 
 class RouteSockets(contextlib.ExitStack):
-    """Requests about links, addresses, routes and rules, and events about their changes.
+    """The sockets for requests about links, addresses, routes and rules, and for their events.
 
     The events are subscribed to before the first request, so no change is missed in between.
 

@@ -109,7 +109,7 @@ class InlineVerdicts(NamedTuple):
 
 
 Part = bytes | InlineSet | InlineVerdicts
-"""One or more expressions of a rule, which may be concatenated."""
+"""A part of a rule: concatenated expressions, or a look-up in an anonymous set or map."""
 
 
 def _meta(key: int, width: int) -> Field:
@@ -254,7 +254,7 @@ def has(name: str, key: int) -> bytes:
 
 
 def counter(kind: int) -> bytes:
-    """Return a counter of packets and bytes as an attribute of a set."""
+    """Return a counter of packets and bytes as an attribute, such as of a set."""
     return expression("counter", kind=kind)
 
 
@@ -354,7 +354,7 @@ def set_bits(field: Field, bits: int) -> bytes:
 
 
 def redirect() -> bytes:
-    """Translate to the incoming interface's address and the port in the first register."""
+    """Translate to the incoming interface's address (in output: loopback) and register 1's port."""
     return expression("redir", number(1, 1) + number(3, _PORT_GIVEN))
 
 

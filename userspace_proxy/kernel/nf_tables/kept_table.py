@@ -93,7 +93,7 @@ class KeptTable(NftTable):
         """Elements that may have been removed: the kernel's answer was lost."""
 
     def is_known(self) -> bool:
-        """Return whether the table contains the last written state."""
+        """Return whether the table certainly contains the last written state."""
         return self._is_right and self._written is not None and not self.is_affected()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
@@ -119,7 +119,7 @@ class KeptTable(NftTable):
         added: Iterable[SetElement],
         before_repair: Callable[[], None] = lambda: None,
     ) -> Repair:
-        """Write a difference of elements; repair the table if another program has changed it.
+        """Write a difference of elements; repair the table if that fails, or it may have changed.
 
         Args:
             before_repair: Called before a repair, which may write the whole table.
@@ -161,11 +161,11 @@ class KeptTable(NftTable):
         self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
-        """Repair the table, unless it contains the last written state (10 µs to check)."""
+        """Repair the table as :meth:`put_right` does, unless it is unchanged (10 µs to check)."""
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
-        """Compare the whole table with its desired contents, and write the differences.
+        """Compare the table with its desired contents; write the differences, or the whole table.
 
         Raises:
             SteeringError: The kernel refused to list or change it, or the outcome is unknown.
@@ -239,7 +239,7 @@ class KeptTable(NftTable):
         return [[message] for message in writer.messages]
 
     def _accepts(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> bool:
-        """Write a difference of elements; return whether the kernel accepted it."""
+        """Write a difference of elements; return whether the kernel has certainly applied it."""
         try:
             self.write(self.steps(removed, added))
         except NftablesError as exc:

@@ -243,7 +243,7 @@ class RulesetEvent(NamedTuple):
 
 
 def read_event(message: Message) -> RulesetEvent | None:
-    """Parse an event; None if another kernel subsystem sent the message."""
+    """Parse an event; None if the message is too short, or of another kernel subsystem."""
     if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _HEADER_BYTES:
         return None
     found = read_all(message.body, _HEADER_BYTES)
@@ -303,7 +303,7 @@ class TableWatch:
 
     @contextlib.contextmanager
     def own_change(self, sender: int) -> Iterator[None]:
-        """Within the ``with`` block, don't count changes over a socket as another program's."""
+        """Within the ``with`` block, don't count changes by a port ID as another program's."""
         with query_errors():
             self._events.filter(_all_but_changes_of(sender))
         try:
