@@ -158,7 +158,7 @@ class Responder:
 async def _add_target(
     query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    """Return the response with the addresses of the alias's target, without further aliases."""
+    """Return the response, with the target's addresses if the upstream server returns any."""
     try:
         found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
     except _UNANSWERED:
@@ -208,7 +208,7 @@ _set_of = operator.attrgetter("name", "type")
 
 
 def pick_for(type_: str, size: int) -> Pick:
-    """Return a function that picks random records of a type, at least as many as fit."""
+    """Return a function that picks indexes of records: all, or a random sample that won't fit."""
     most = size // _LEAST_BYTES.get(type_, _LEAST_BYTES_OF_OTHERS) + 1
     return lambda count: range(count) if count <= most else random.sample(range(count), most)
 

@@ -177,7 +177,7 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, close the longest idle connection of the client with most connections."""
+        """At the limit, close a connection, preferably idle, of the client that would have most."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())
@@ -246,7 +246,7 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
     """Return the process that holds an address in use: a UDP socket, or else a TCP socket.
 
-    The result is empty if the error has another cause, or the process isn't found.
+    ``another program`` if its process isn't found; empty for other errors, or without a socket.
     """
     if exc.errno == errno.EADDRINUSE:
         # Ignore a host name, which isn't an address.

@@ -65,7 +65,7 @@ class ResponseCode(enum.IntEnum):
 
 
 def name_of_code(code: int) -> str:
-    """Return the name of a response code."""
+    """Return the name of a response code; ``code 9`` for a code without a name here."""
     return ResponseCode(code).name if code in set(ResponseCode) else f"code {code}"
 
 
@@ -213,7 +213,7 @@ def is_message(wire: bytes) -> bool:
 
 
 def is_answer(wire: bytes, query: Query) -> bool:
-    """Return whether the bytes answer a query, whose question an answer repeats."""
+    """Return whether the bytes answer a query: they repeat its question, or reject it."""
     if len(wire) < HEADER.size or wire[:2] != query.wire[:2]:
         return False
     _, flags, questions, *_ = HEADER.unpack_from(wire)

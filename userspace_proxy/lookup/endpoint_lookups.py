@@ -77,7 +77,7 @@ class EndpointLookups:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a snapshot or a lookup's result is still unpublished."""
+        """Whether a new snapshot or lookup isn't part of a derived snapshot yet."""
         return self._is_deriving or self._has_changed.is_set()
 
     def take(self, snapshot: Snapshot) -> None:

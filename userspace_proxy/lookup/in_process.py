@@ -114,7 +114,7 @@ def look_up(
         original: Converts addresses, and resolves all other names.
 
     Raises:
-        socket.gaierror: The Service doesn't exist, or has no address of the family.
+        socket.gaierror: No such Service, no address of the family, or ``original`` fails.
     """
     text = _text(host)
     found = None if text is None or flags & socket.AI_NUMERICHOST else names.find(text)
