@@ -298,7 +298,7 @@ class Agent:
         return self._core
 
     def status(self) -> StatusFacts:
-        """Return all facts about this proxy at this moment.
+        """Return all facts about this proxy at this moment; without Service ports unless it runs.
 
         Workers' counters may be a few seconds old; only the status server refreshes them.
         """

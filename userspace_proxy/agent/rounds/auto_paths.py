@@ -98,7 +98,7 @@ class AutoPaths:
         self.on_change()
 
     def return_to_kernel(self, key: PortKey) -> None:
-        """Choose the path by probes again. Idempotent."""
+        """Undo :meth:`leave_kernel`: probes choose the path again, or UDP returns. Idempotent."""
         if self._unanswered.pop(key, None) is not None:
             self._changed[key] = None
             self.on_change()

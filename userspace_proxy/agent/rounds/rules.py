@@ -50,7 +50,7 @@ class Rules:
             level=logging.ERROR,
         )
         self.has_drifted = False
-        """Whether another program has changed the rules, and repairing them has failed."""
+        """Whether the last repair failed, so changes by other programs may remain."""
         self.are_in_force = False
         """Whether the last change succeeded, so that the next change can be incremental."""
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None

@@ -216,8 +216,8 @@ class ServedPorts:
     def retry(self) -> Iterator[bool]:
         """Retry failed listeners; yield after each step whether something has changed.
 
-        Waiting Service ports are retried in turn until one still lacks a common resource; then
-        Service ports with more than their share of listeners give some up.
+        Waiting Service ports are retried in turn until one still lacks a common resource; then,
+        at a limit of this proxy, Service ports with too many listeners give some up.
         """
         shares = self.shortages.shares
         self._addresses.start_over(is_short=shares.next_waiting() is not None)

@@ -44,7 +44,7 @@ class Supervisor:
     def start(
         self, name: str, run: Callable[[], Awaitable[None]], *, restarts: bool = True
     ) -> None:
-        """Run a function as a task until it returns or :meth:`stop` is called.
+        """Run a function as a task until it returns, stops the proxy, or :meth:`stop` is called.
 
         Args:
             run: Called again after a pause if it raised an exception other than

@@ -60,7 +60,7 @@ class ClientAddresses(Component):
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
         cluster: The value of ``--cluster-cidr``.
-        owners: The owners of tables in the kernel; None: only this process.
+        owners: The sockets that own kernel tables; None: only sockets of this object.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ClientAddresses(Component):
 
     @property
     def reason(self) -> str:
-        """Why client addresses aren't preserved; empty if they are, and before the start."""
+        """Why preservation can't work; empty if it can (but see ``problem``), or hasn't begun."""
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def begin(self) -> None:

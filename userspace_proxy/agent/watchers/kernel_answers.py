@@ -308,8 +308,8 @@ class KernelAnswers(Component):
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
         }
-        for unled in self._traffic.keys() - serving.keys() - {*in_kernel}:
-            del self._traffic[unled]
+        for left in self._traffic.keys() - serving.keys() - {*in_kernel}:
+            del self._traffic[left]
         for gone in self._doubts.keys() - {*in_kernel}:
             del self._doubts[gone]
         counts = (await self._steering.kernel_connections() or {}) if serving else {}

@@ -74,7 +74,7 @@ class NodeNow(Component):
 
 
 def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
-    """Return why one cluster IP of each family has no route; empty if all have, or if unknown.
+    """Return, by address, why one cluster IP per family has no route; empty if none or unknown.
 
     Cost: a look-up takes 50 µs, so only the first Service ports are looked through.
     """

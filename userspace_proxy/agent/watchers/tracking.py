@@ -1,9 +1,9 @@
 """Watches whether the connection tracking table is full.
 
-While the table is full, the kernel silently drops the first packet of every new connection, to
-Services and elsewhere; open connections continue. The table's limit is the node's, so it is only
-reported, not changed. While packets are dropped, the status ports are exempt from tracking, so that
-metrics and probes still work (``steering.held_tables``).
+If no entry of a full table can be replaced, the kernel silently drops the first packet of a new
+connection, to Services and elsewhere; open connections continue. The limit is the node's, so it is
+only reported, not changed. While packets are dropped, the status ports are exempt from tracking, so
+that metrics and probes still work (``steering.held_tables``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """

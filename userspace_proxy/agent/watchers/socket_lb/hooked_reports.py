@@ -107,7 +107,7 @@ class _Growth(NamedTuple):
 
 
 class Reports:
-    """The counts of one proxy's hooks that haven't been reported yet.
+    """Converts the counters and events of one proxy's hooks to reports of what has changed.
 
     Args:
         now: Monotonic seconds.
