@@ -106,7 +106,7 @@ def test_a_trusted_listener_with_a_full_queue_is_found(full):
         abstract_sockets.connect(NAME)
 
 
-def test_connect_waits_for_room_in_the_accept_queue(full):
+def test_connect_each_waits_for_room_in_the_accept_queue(full):
     def accept():
         full.accept()[0].close()
 

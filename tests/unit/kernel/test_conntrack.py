@@ -64,7 +64,7 @@ def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
 @pytest.mark.parametrize(
     ("protocol", "answers", "silent"), [("TCP", 1, 1), ("UDP", 1, 1), ("TCP", 0, 2), ("UDP", 0, 0)]
 )
-def test_an_endpoint_is_silent_after_three_unanswered_connections_or_flows_while_another_answers(
+def test_an_endpoint_without_answers_to_three_clients_is_silent_but_for_udp_only_if_another_answers(
     monkeypatch, protocol, answers, silent
 ):
     web, one, other, few = (

@@ -112,7 +112,7 @@ def test_the_message_about_a_missing_feature_names_its_kernel_modules():
     )
 
 
-def test_probes_run_after_their_dependencies():
+def test_every_kernel_part_except_ipv6_is_listed_before_the_parts_that_depend_on_it():
     names = list(NEEDS)
     for name, need in NEEDS.items():
         if need.within and need.within != "IPv6":

@@ -138,7 +138,7 @@ def test_without_proc_the_legacy_tables_count_as_present(monkeypatch):
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.EPROTONOSUPPORT, 0), (errno.ENOENT, errno.ENOENT)]
 )
-def test_an_iptables_extension_with_any_revision_is_accepted_by_default(monkeypatch, code, answer):
+def test_a_legacy_extension_counts_as_present_in_any_revision(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": answer}
 
@@ -172,7 +172,7 @@ def test_an_unexpected_exception_in_a_probe_is_raised(monkeypatch):
         try_parts(["IPv6", "legacy socket match"])
 
 
-def test_without_ipv6_an_ipv6_socket_fails_to_open(monkeypatch):
+def test_ipv6_counts_as_missing_if_no_ipv6_socket_can_be_opened(monkeypatch):
     opened = socket.socket
 
     def only_ipv4(family, *kind):
@@ -207,7 +207,7 @@ def test_a_netlink_feature_counts_as_missing_if_its_request_is_rejected(monkeypa
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.ENOENT, 0), (errno.EOPNOTSUPP, errno.EOPNOTSUPP)]
 )
-def test_sock_diag_destroy_is_probed_without_a_socket(monkeypatch, code, answer):
+def test_sock_diag_destroy_counts_as_present_if_no_socket_is_found(monkeypatch, code, answer):
     monkeypatch.setattr(Requests, "change", lambda *_: [(0, code)])
     assert try_parts(["sock_diag destroy"]) == {"sock_diag destroy": answer}
 

@@ -61,7 +61,7 @@ def test_a_table_with_another_name_is_not_listed(node):
         assert table.look() is None
 
 
-def test_a_table_counts_as_changed_while_events_were_lost(node):
+def test_after_lost_events_a_table_counts_as_changed_until_settle(node):
     with closing(Ruleset()) as ruleset, closing(TableWatch(ruleset, "ours")) as watch:
         watch._events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         node.run("; ".join(f"nft add table inet other{number}" for number in range(50)))
