@@ -143,7 +143,7 @@ class RouteDetails(NamedTuple):
     source: str
     """The preferred source address; empty for none."""
     has_gateway: bool
-    """Whether the route has at least one gateway."""
+    """Whether the route has a gateway, or a list of next hops."""
     gateway: str
     """The only gateway; empty if there is none, or several."""
     gateway_links: tuple[int, ...] = ()
