@@ -194,7 +194,7 @@ async def test_stop_closes_all_descriptors():
     assert counts[0] == counts[1]
 
 
-async def test_stop_leaves_no_objects_after_http_requests():
+async def test_a_stopped_proxy_is_freed_after_http_requests():
     source, port = MemorySource(), free_port()
     source.put_service(health_checked(port))
     proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))

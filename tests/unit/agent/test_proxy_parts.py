@@ -110,7 +110,7 @@ async def test_a_rounds_age_ignores_clock_changes(start):
 
 
 @pytest.mark.parametrize("has_snapshot", [False, True])
-async def test_clients_wait_for_a_first_plan_only_while_it_is_computed(plane, start, has_snapshot):
+async def test_recovered_listeners_close_if_no_snapshot_arrives_in_time(plane, start, has_snapshot):
     at, passed = SocketAddress("127.0.0.1", free_port()), asyncio.Event()
     plane.recover([(Protocol.TCP, at)], transparent=False)
     progress, supervisor, pauses = Progress(SyncCounters()), Supervisor(), []
@@ -158,7 +158,7 @@ def test_a_missing_feature_is_shown_once_with_its_effect():
     assert lack.words.startswith("it lacks inet tables, needed for steering nftables, ")
 
 
-def test_untried_kernel_features_are_reported_with_the_reason():
+def test_forbidden_kernel_features_are_listed_but_unrequested_features_are_not():
     alone = read_kernel_offers(FOR_SOCKETS, try_others=lambda names: dict.fromkeys(names, 0))
     facts = facts_of_kernel(alone)
     assert (list(facts.forbidden), facts.is_partly_asked) == ([], True)

@@ -121,7 +121,7 @@ async def test_other_addresses_are_served_while_one_is_in_use(server):
         assert len(addresses.problems) == 1
 
 
-async def test_counters_contain_the_workers_reports(plane, make):
+async def test_port_counters_contain_connections_and_failed_clients(plane, make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     counters = PortCounters(served_ports, plane)

@@ -264,7 +264,7 @@ async def test_a_change_waits_and_its_listener_stays_open_until_stale_conntrack_
     assert not loop.counters.waiting_since
 
 
-async def test_only_the_first_round_is_logged(start, caplog):
+async def test_only_the_first_round_is_logged_at_info(start, caplog):
     caplog.set_level("INFO")
     loop, cluster = await start(WatchedSteering()), Cluster()
     for count in range(1, 4):

@@ -166,7 +166,7 @@ def test_no_client_addresses_are_preserved_while_reply_routing_is_refused(node, 
     refused.undo()
 
 
-def test_existing_state_is_removed_and_no_state_is_created_beside_cilium(node, caplog):
+def test_with_cilium_existing_reply_rules_are_removed_and_none_are_created(node, caplog):
     async def leave(addresses, _plane):
         assert addresses.reason == ""
 

@@ -68,7 +68,7 @@ async def test_a_firewalls_appearance_and_removal_are_logged(watch, kernel, capl
     assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
 
 
-async def test_what_drops_packets_to_all_services_is_shown_by_family(watch, kernel):
+async def test_a_chain_that_drops_packets_to_services_is_shown_for_each_family(watch, kernel):
     kernel.view = KernelView({**SOME.nft, **CLOSED.nft})
     await watch.look()
     facts = shown(watch)
@@ -101,7 +101,7 @@ async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
 
 
 @pytest.mark.parametrize(("is_sole", "places"), [(True, KUBE_PROXY), (False, ())])
-async def test_kube_proxys_rules_are_shown_if_no_other_proxy_should_serve(kernel, is_sole, places):
+async def test_only_a_sole_proxy_shows_kube_proxys_rules(kernel, is_sole, places):
     watch = FirewallWatch("nftables", PORTS, is_sole=is_sole, read=kernel.read)
     for _ in range(2):
         await watch.look()

@@ -410,7 +410,7 @@ async def test_auto_retries_the_kernel_path_after_increasing_pauses_without_a_kn
         pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
     ],
 )
-async def test_unanswered_hook_dials_beside_answered_dials_count_only_with_a_dropping_chain(
+async def test_unanswered_hook_dials_before_an_answer_count_only_with_a_dropping_chain(
     node, answered, chain, cause
 ):
     node.chain = chain

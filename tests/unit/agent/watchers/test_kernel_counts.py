@@ -51,7 +51,7 @@ def counting(make):
     return Counting(make)
 
 
-async def test_tracked_connections_are_attributed_to_the_frontends_service_port(counting):
+async def test_counted_connections_are_attributed_to_the_frontends_service_port(counting):
     assert await counting.read({}) == (0, None, 0)
     assert await counting.read({WEB: 3}) == (3, None, 3)
     assert await counting.read({WEB: 5}) == (5, None, 5)

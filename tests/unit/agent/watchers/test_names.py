@@ -77,7 +77,7 @@ async def test_a_name_lookup_does_not_iterate_over_other_services(monkeypatch):
         assert looked_at == []
 
 
-async def test_other_names_are_forwarded_also_if_the_query_came_by_udp():
+async def test_queries_by_udp_for_names_outside_the_cluster_are_forwarded():
     def respond(wire, *, is_udp):
         answer = dns.message.make_response(query := dns.message.from_wire(wire))
         name = query.question[0].name

@@ -73,7 +73,7 @@ def test_a_node_without_connection_tracking_has_no_full_table(node):
     assert (node.watch.table, node.watch.is_full) == (TrackingTable(), False)
 
 
-def test_the_status_ports_are_exempt_from_tracking_while_served():
+def test_ports_are_exempt_from_tracking_only_if_a_status_address_is_open():
     assert exempt_ports(OwnAddresses(), None) is None
     assert exempt_ports(OwnAddresses(admin=("127.0.0.1", 10249)), "canary") is not None
 
