@@ -5,7 +5,7 @@
 
 Rule 1: data that the kernel has retransmitted twice in a row without an acknowledgement is lost,
 after at least 0.6 s. To a peer that doesn't read, the kernel sends window probes instead.
-So it does with data that a rule of this node drops, which stays unsent though the window has room.
+It also probes if a rule of this node drops the data, which stays unsent though the window has room.
 Rule 2: a received FIN or RST doesn't reset the counters of a socket.
 Rule 3: data behind a gap uses the socket's buffer memory, but can't be read.
 """
@@ -153,7 +153,7 @@ def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
 
 
 def is_lost_to(sock: _socket.socket) -> bool:
-    """Return whether data was retransmitted repeatedly in vain, or isn't even sent."""
+    """Return whether data was retransmitted repeatedly without effect, or isn't sent at all."""
     held = unacknowledged_bytes(sock)
     if held <= _FIN_BYTES:
         return False

@@ -208,7 +208,7 @@ _set_of = operator.attrgetter("name", "type")
 
 
 def pick_for(type_: str, size: int) -> Pick:
-    """Return a function that picks indexes of records: all, or a random sample that won't fit."""
+    """Return a function that picks indexes of records: all, or a random sample of more than fit."""
     most = size // _LEAST_BYTES.get(type_, _LEAST_BYTES_OF_OTHERS) + 1
     return lambda count: range(count) if count <= most else random.sample(range(count), most)
 

@@ -81,7 +81,7 @@ class NodeResolver:
         return Lookup(addresses, why=f"DNS has no {' or '.join(map(str, families))} address")
 
     async def _ask(self, host: str, family: IPFamily) -> _FamilyAnswer:
-        """Ask the servers in turn until one returns addresses, or that there are none.
+        """Ask the servers in turn until one answers with NOERROR or NXDOMAIN.
 
         Raises:
             LookupFailed: The name isn't valid in DNS, or no server returns NOERROR or NXDOMAIN.

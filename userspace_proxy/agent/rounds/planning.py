@@ -88,7 +88,7 @@ class Planning:
         return changes
 
     def end_recovery(self) -> None:
-        """Close the earlier run's unclaimed listeners, and free its ports; call it on success."""
+        """Close the earlier run's unclaimed listeners and free its ports after an applied round."""
         # Close unclaimed listeners of the earlier run only now: until this round, old rules could
         # still steer clients to them.
         self._served_ports.close_recovered()

@@ -3,7 +3,7 @@
     ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
        │                                └──failed──▶ the failure is current
        └──a dial met silence──▶ the kernel is asked: does any host answer for the next hop?
-    flows of the last minute or open connections get no answer ──▶ which chain drops packets to it?
+    flows of the last minute or open connections get no answer ──▶ which chain drops packets?
 
 With ClientIP affinity or a source hash, clients may stay with other endpoints for hours: the
 recovery of an endpoint would go unnoticed, and an old failure would be shown as current.
@@ -19,7 +19,7 @@ Rule 5: the kernel is queried only about dials that met silence, a bounded numbe
 forgets that it didn't find a host, so "no host answered for the next hop" counts as true until the
 next dial; if a worker has detected this, only the next hop is looked up.
 Rule 6: a UDP Service port is checked only if clients got no answer in the last minute, and any port
-while open connections get none: a rule may be newer than they are, and no dial has failed. A check
+while open connections get no answer: a rule may be newer than they, so no dial has failed. A check
 makes at most ``QUESTIONS_MAX`` queries of each kind, first about the endpoints that were checked
 longest ago.
 """
@@ -78,7 +78,7 @@ class _Ejected:
 
 
 class EjectedEndpoints(Component):
-    """The ejected endpoints and the silent UDP endpoints of one proxy.
+    """The ejected endpoints and the silent endpoints of one proxy.
 
     Args:
         plane: Reports ejections, and receives the answers of probes.

@@ -134,7 +134,7 @@ class FirewallWatch(Component):
 
 
 def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
-    """Return a chain that drops packets to Services, by family; one that drops all is preferred."""
+    """Return a chain that drops packets to Services for each family, preferably all packets."""
     taken: dict[str, Taken] = {}
     for one in sorted(found, key=lambda one: not one.is_for_all):
         # The node's problem states why a chain drops all packets.

@@ -61,7 +61,7 @@ class Records:
         return self._ring.observe(filters)
 
     def note(self, event: SocketEvent) -> None:
-        """Log or show observers a closed connection, or a failed or abandoned dial, if wanted."""
+        """Log or observe a closed connection, or a failed or abandoned dial, if requested."""
         log, port, seen = self.connection_log, event.name.name, event.seen
         # The hooks can't detect whether the answer was complete, so any answer suffices.
         is_plain = seen.result is Result.SERVED and seen.received > 0
