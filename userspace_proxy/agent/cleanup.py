@@ -87,7 +87,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
 
 
 class _Removed:
-    """The log of removed parts, with one line for each."""
+    """Counts removed parts, and logs one line for each."""
 
     def __init__(self) -> None:
         self.count = 0

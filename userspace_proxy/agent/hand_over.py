@@ -248,7 +248,7 @@ async def end_workers(label: str) -> bool:
 
 
 class Relief(Component):
-    """The take-over from the previous process, if there was one."""
+    """Reports to the previous process that this process serves, and drains its workers."""
 
     def __init__(
         self,

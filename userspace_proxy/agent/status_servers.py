@@ -60,7 +60,7 @@ class _Address:
 
 
 class StatusAddresses:
-    """The addresses of one proxy's status servers.
+    """Opens the addresses of one proxy's status servers, again if one is unavailable.
 
     Args:
         wanted: Pairs of an address (None: disabled) and the function that serves it, which may
@@ -170,7 +170,7 @@ def _figures_of(group: Group) -> Figures:
 
 
 class StatusServers(Component):
-    """The status page, the metrics and the answers to probes of one proxy.
+    """Serves the status page, the metrics and the answers to probes of one proxy.
 
     Args:
         own: Receives the open addresses.

@@ -79,7 +79,7 @@ class _Note(NamedTuple):
 
 
 class TrackingTimeouts:
-    """The kernel's timeout of half-closed connections in this thread's network namespace.
+    """Raises the kernel's timeout of half-closed connections in this thread's network namespace.
 
     Args:
         half_closed_s: How long the proxy keeps a half-closed connection; rounded up.

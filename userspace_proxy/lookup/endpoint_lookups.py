@@ -41,7 +41,7 @@ Turn = Callable[[], Awaitable[object]]
 
 
 class EndpointLookups:
-    """The host names that are endpoints of one proxy's Services.
+    """Looks up host names that are endpoints of one proxy's Services, and derives snapshots.
 
     Args:
         allowed, forbidden: See :class:`.EndpointsByName`.

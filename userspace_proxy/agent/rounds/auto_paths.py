@@ -58,7 +58,7 @@ class _Port:
 
 
 class AutoPaths:
-    """The Service ports with path ``auto`` of one proxy."""
+    """Decides the paths of one proxy's Service ports with path ``auto``, by probing endpoints."""
 
     def __init__(self, make_probes: Callable[[Note], PathProbes] = PathProbes) -> None:
         self.on_change: Callable[[], None] = lambda: None

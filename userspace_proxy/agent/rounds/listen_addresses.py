@@ -30,7 +30,7 @@ HELD_HINT = "stop that process, or give the Service another port"
 
 
 class ListenAddresses:
-    """The addresses of one proxy's listeners.
+    """Chooses the addresses of one proxy's listeners, and takes their ports from the pool.
 
     Args:
         transparent: Whether the steering requires transparent sockets.

@@ -57,7 +57,7 @@ class NodePort(NamedTuple):
 
 
 class NodePortReservations:
-    """The node ports of one proxy, in the network namespace of the calling thread."""
+    """Reserves one proxy's node ports, in the network namespace of the calling thread."""
 
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket] = {}

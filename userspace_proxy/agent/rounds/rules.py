@@ -29,7 +29,7 @@ _SWITCH_LINES = 20
 
 
 class Rules:
-    """The rules that steer the frontends of one proxy's Service ports.
+    """Writes and repairs the rules that steer the frontends of one proxy's Service ports.
 
     Args:
         steering: The steering mechanism, which the caller has started.

@@ -55,7 +55,7 @@ _PAST_THE_STACK = "cilium_host"
 
 
 class ClientAddresses(Component):
-    """The preservation of client addresses by one proxy.
+    """Preserves client addresses for one proxy, where replies return through this node.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.

@@ -29,7 +29,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Compared(Component):
-    """The facts by which readers compare nodes.
+    """Collects the facts by which readers compare nodes.
 
     Args:
         source: The kind of the Services' source.

@@ -78,7 +78,7 @@ class _Ejected:
 
 
 class EjectedEndpoints(Component):
-    """The ejected endpoints and the silent endpoints of one proxy.
+    """Probes one proxy's ejected endpoints, and finds chains that drop packets to silent endpoints.
 
     Args:
         plane: Reports ejections, and receives the answers of probes.

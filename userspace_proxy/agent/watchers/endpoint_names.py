@@ -23,7 +23,7 @@ from ..rounds.tasks import Pace, Supervisor, first_of, pause
 
 
 class EndpointNames(Component):
-    """The host names that the Services of one proxy have as endpoints.
+    """Resolves the host names that the Services of one proxy have as endpoints.
 
     Args:
         publish: Receives each snapshot that is derived from a snapshot of the source.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HealthChecks(Component):
-    """The health check node ports of one proxy.
+    """Serves the health check node ports of one proxy.
 
     Args:
         planner: The planner, with the facts of the applied plan.

@@ -32,7 +32,7 @@ def _unused_last(served: ServedPort) -> tuple[bool, PortKey]:
 
 
 class KernelCounts(Component):
-    """The counts of connections on the kernel path of one proxy's Service ports."""
+    """Counts connections on the kernel path of one proxy's Service ports."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ _HEAD_START_S = 3.0
 
 
 class LastState(Component):
-    """The saved state of one proxy.
+    """Saves the state of one proxy, and serves it after a restart until the source has answered.
 
     Args:
         source: The source of Services, which isn't running yet.

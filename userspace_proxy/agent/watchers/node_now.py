@@ -33,7 +33,7 @@ _SOUGHT = 100
 
 
 class NodeNow(Component):
-    """The state of the node on which plans depend."""
+    """Provides the state of the node on which plans depend, and logs missing parts."""
 
     def __init__(self, steering: Steering, options: Options) -> None:
         self.on_change: Callable[[], None] = lambda: None

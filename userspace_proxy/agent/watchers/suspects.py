@@ -45,7 +45,7 @@ def make_probes(note: Note) -> PathProbes:
 
 
 class Suspects:
-    """The suspected endpoints of one proxy.
+    """Probes the suspected endpoints of one proxy.
 
     Args:
         note: Called once per suspect with the failure of its probe, or None for an answer.

@@ -69,7 +69,7 @@ class _ByRules(NamedTuple):
 
 
 class HookedConnections(Component):
-    """The connections of this node's programs that one proxy's hooks have translated."""
+    """Adds the connections of one proxy's hooks to the facts, and ejects failing endpoints."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ _DIALS = {
 
 
 class Records:
-    """The records of one proxy's hooks.
+    """Creates records of the connections that one proxy's hooks have translated.
 
     Args:
         tuning: The tuning, with the share of connections that are logged.
