@@ -184,7 +184,7 @@ def _read_address(message: Message) -> ListedAddress | None:
 
 
 def _read_route(message: Message) -> NodeRoute | None:
-    """Return a route; None if it is this program's, in other tables, or of type broadcast or so."""
+    """Return a route; None for this program's, other tables', and types such as broadcast."""
     route = rtnetlink.read_route(message)
     table = route.short_table
     if route.protocol in OURS or table not in (TABLE_MAIN, TABLE_LOCAL):

@@ -235,7 +235,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return the bytes that a map takes (before Linux 6.4, a full one); 0 if it isn't reported."""
+    """Return the bytes that the kernel counts for a map (before 6.4, as if full); 0 if unknown."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":

@@ -215,7 +215,7 @@ class NftTable:
         self.write([table.messages])
 
     def close(self) -> None:
-        """Close the sockets, which removes a table that they own; idempotent."""
+        """Close the sockets, which removes an owned table unless a copy is open; idempotent."""
         self._watch.close()
         self._ruleset.close()
 

@@ -199,7 +199,7 @@ class Ruleset:
         self._send(messages, b"")
 
     def close(self) -> None:
-        """Close the socket, which removes owned tables; idempotent."""
+        """Close the socket, which removes owned tables unless a copy is open; idempotent."""
         self._requests.close()
 
     def _send(self, messages: Sequence[bytes], end: bytes) -> None:
