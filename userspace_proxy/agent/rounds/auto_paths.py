@@ -98,7 +98,7 @@ class AutoPaths:
         self.on_change()
 
     def return_to_kernel(self, key: PortKey) -> None:
-        """Undo :meth:`leave_kernel`: probes choose the path again, or UDP returns. Idempotent."""
+        """Undo :meth:`leave_kernel`: probes choose the path again, except for UDP. Idempotent."""
         if self._unanswered.pop(key, None) is not None:
             self._changed[key] = None
             self.on_change()

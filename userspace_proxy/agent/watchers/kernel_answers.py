@@ -363,7 +363,7 @@ class KernelAnswers(Component):
         return doubt is None or self._clock() >= doubt.until
 
     async def _probe(self, doubted: Iterable[ServedPort]) -> None:
-        """Probe whether the endpoints of some Service ports answer this node."""
+        """Probe the TCP endpoints of some Service ports; wait for results up to ``PROBES_S``."""
         self._has_probed.set()
         for served in doubted:
             doubt = self._doubts[served] = _Doubt(set())

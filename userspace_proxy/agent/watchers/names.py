@@ -45,7 +45,7 @@ class ProxyNames:
         self._last: _NamesOfSnapshot | None = None
 
     def dialled_address(self, frontend: Frontend) -> SocketAddress:
-        """Return the address on which a frontend answers."""
+        """Return the address to dial for a frontend: its listener's on loopback, else its own."""
         listener = self._listeners.get(frontend) if self._listeners is not None else None
         return frontend.address if listener is None else listener.address
 

@@ -37,7 +37,7 @@ def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
 
 
 def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKey, str]:
-    """Return a line for each served Service port and family, only for ``Side.ALL``."""
+    """Return the line of each served Service port, by its key, only for ``Side.ALL``."""
     lines: dict[PortKey, str] = {}
     for served in served_ports:
         address = dialled_address(served, bind)
