@@ -156,11 +156,11 @@ class StaleEntries:
         """Remove entries of frontends if old or missing rules have caused them.
 
         These are UDP associations of steered frontends that point neither to the port nor to an
-        endpoint; associations of frontends that are no longer steered, if the old ports are known
-        and they point to one or to an endpoint (another proxy may steer the frontend now); and
-        entries of unanswered SYNs and of reset connections, if a new one would be steered
-        elsewhere. The old port of a frontend that is no longer steered refuses its connections, so
-        its TCP entries stay, unless another frontend or program may use that port now.
+        endpoint; associations of frontends that are no longer steered and whose old ports are
+        known, if they point to an old port or endpoint (another proxy may steer the frontend now);
+        and entries of unanswered SYNs and of reset connections that would be steered elsewhere now.
+        The old port of a frontend that is no longer steered refuses its connections, so its TCP
+        entries stay, unless another frontend or program may use that port now.
 
         Returns: The number of stale entries.
 
