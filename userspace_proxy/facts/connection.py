@@ -178,7 +178,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether the client sent bytes, and the endpoint sent none before the client gave up."""
+        """Whether the client sent bytes, and the endpoint sent none, or its first byte was late."""
         # A datagram can be empty, so a flow may have an answer without bytes.
         has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
         is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE
@@ -188,7 +188,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     def is_failed(self) -> bool:
         """Whether the client got no answer, or lost the connection without having ended it.
 
-        Only what the proxy can see counts.
+        A flow doesn't count as failed only because its endpoint is silent.
         Some protocols have no answers (syslog): an endpoint that sends nothing has served its
         client if it received everything, including the FIN, and closed the connection without a
         reset. A reset means that the endpoint hadn't read all data (RFC 1122, 4.2.2.13).

@@ -158,7 +158,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         return tuple(new)
 
     def take_streaks(self) -> dict[str, StreakPart]:
-        """Return the additions to the failure streaks since the last call."""
+        """Return the failures and successes of each changed streak since the last call, by name."""
         succeeded_at, parts = _succeeded_at(self), _parts_of(self)
         if succeeded_at == self._succeeded_at and parts == self._parts:
             return {}

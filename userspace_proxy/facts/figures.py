@@ -225,7 +225,7 @@ class TrafficByCause(Traffic, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """Failed dials, and clients that got no answer."""
+        """Failed dials, and clients that got no answer or that the endpoint disconnected."""
         return self.failures + _failed_at_endpoints(self)
 
 
@@ -356,12 +356,12 @@ class PortFigures(TrafficByCause, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer."""
+        """Clients that got no answer, or that an endpoint disconnected."""
         return failed_clients(self, self)
 
 
 def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
-    """Return the number of clients without an answer.
+    """Return the number of clients that got no answer, or that an endpoint disconnected.
 
     It includes clients that no endpoint answered, that an endpoint disconnected, or that left while
     they waited for an endpoint or a first byte, and flows that got no answer.
@@ -404,4 +404,4 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
 
 
 GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
-"""The endpoints' figures of the present moment; when a worker exits, its part is subtracted."""
+"""The figures of endpoints that may decrease; when a worker exits, its part is subtracted."""

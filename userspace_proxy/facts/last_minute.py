@@ -31,8 +31,8 @@ an endpoint that no client dials (``agent.watchers.ejected``)."""
 # The number of parts in the last minute, including the current one.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
-# The minimum time between two separate departures of clients: workers report a single departure
-# within milliseconds.
+# Client aborts within this time count as one event, because workers report the aborts of one event
+# within milliseconds of each other.
 _APART_S = 1.0
 
 
@@ -126,7 +126,7 @@ class LastMinute:
     def failing(self, now: float) -> MinuteCounts:
         """Return the sums of the last minute; all 0, even ``connections``, without a failure.
 
-        All other counts are failures.
+        Each count except ``connections`` counts as a failure.
         """
         if now - self._failed_at >= LAST_MINUTE_S:
             return _NOTHING

@@ -83,7 +83,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
         return self.affected_of(plural(len(self.services), "Service"))
 
     def affected_of(self, services: str) -> str:
-        """Return the affected endpoints, if several, and then words for the affected Services."""
+        """Return words for the Services, after the number of affected endpoints if several."""
         count = len(self.endpoints)
         return services if count < 2 else f"{plural(count, 'endpoint')} of {services}"
 
@@ -700,7 +700,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         )
 
     def summarised(self, also: Collection[str] = ()) -> StatusFacts:
-        """Return a summary for readers of many nodes: what fails, or was never seen to work.
+        """Return a copy, for views of many nodes, without Service ports that are known to work.
 
         Args:
             also: Services, ``namespace/name``, to include anyway.
@@ -724,7 +724,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         return part
 
     def pod_rules_of(self, ports: Sequence[PortFacts]) -> Sequence[PodRuleFacts]:
-        """Return the rules that name endpoints of some Service ports."""
+        """Return the rules that name endpoints of ``ports``."""
         # Cost: nearly all nodes have no such rules.
         known = ports if self.pod_rules else ()
         ips = {ip_of(one.address) for port in known for one in port.endpoints}

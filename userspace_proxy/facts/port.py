@@ -357,7 +357,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def policy_drops(self) -> Cause | None:
-        """Why the traffic policy drops clients, with their number so far; None if it doesn't."""
+        """Why the traffic policy drops clients, and how many packets so far; None if it doesn't."""
         if not self.is_dropping or self.cause is None:
             return None
         code = self.cause.code
@@ -381,7 +381,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def doubt(self) -> Cause | None:
-        """The cause that another program's chain only may take packets; None without one."""
+        """The cause by which a chain may take packets; None without one, or a neutral mark."""
         chains = (cause for cause in self.state.causes if cause.get("chain"))
         return next(chains, None) if self.neutral_reason else None
 

@@ -44,7 +44,7 @@ class StreakPart(NamedTuple):
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """How many failures there were in a row; if 0, only ``late`` has a meaning."""
+    """How many failures there were in a row; if 0, only ``succeeded_at`` and ``late`` apply."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
@@ -158,7 +158,7 @@ class Streak:
 
 
 class Exclusions(Streak):
-    """Clients that an endpoint always disconnects without a byte, while it answers other clients.
+    """The streak of clients that an endpoint disconnects without a byte, while it answers others.
 
         A ended ──▶ B answered ──▶ A ended ──▶ B answered ──▶ A ended     two in a row, of A
                                       └──▶ A answered: a success, as it ends connections by chance

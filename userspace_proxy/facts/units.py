@@ -15,7 +15,7 @@ _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def format_bytes(count: float) -> str:
-    """Return bytes in decimal units, like network speeds: 1 kB is 1000 B; or ``unknown``."""
+    """Return bytes in decimal units (1 kB is 1000 B); ``unknown`` if negative or not finite."""
     if not math.isfinite(count) or count < 0:
         return "unknown"
     if count < 1000:
@@ -29,7 +29,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration such as ``20 ms``, ``45 s``, ``5 min`` or ``3 h 5 min``; or ``unknown``."""
+    """Return a duration such as ``3 h 5 min``; ``unknown`` if it is negative or not finite."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
     # 0.9995 would be rounded to 1000 ms.
@@ -45,7 +45,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_count(count: float) -> str:
-    """Return a number with thousands separated by commas; or ``unknown``."""
+    """Return a number with thousands separated by commas; ``unknown`` if it isn't finite."""
     return f"{count:,.0f}" if math.isfinite(count) else "unknown"
 
 
@@ -80,14 +80,14 @@ def _bound(times: Times, number: float) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Return a rate per second, with one decimal from 0.05 to 9.95; or ``unknown``."""
+    """Return a rate per second, with one decimal from 0.05 to 9.95; ``unknown`` if not finite."""
     if not math.isfinite(rate):
         return "unknown"
     return f"{rate:.1f}" if 0.05 <= rate < 9.95 else f"{rate:,.0f}"
 
 
 def count_in_short(count: float) -> str:
-    """Return a count below 10^13 in up to six characters: ``99,999``, ``123k``; or ``unknown``."""
+    """Return a count below 10^13 in up to six characters (``123k``); ``unknown`` if not finite."""
     if not math.isfinite(count):
         return "unknown"
     if count < 99_999.5:
