@@ -168,7 +168,7 @@ class ChainNames:
         return name
 
     def known(self, name: str) -> str:
-        """Return this program's name for a chain in the kernel.
+        """Return a chain's name in this program; names of other programs' chains are unchanged.
 
         The name of another proxy's chain is put in brackets, so that the chain counts as a chain of
         another program.

@@ -146,7 +146,7 @@ class ReplyRouting:
         self.without_ipv6 = ""
         """Why IPv6 isn't included, as of the last call; empty if it is included."""
         self.bridges: frozenset[int] = frozenset()
-        """The bridges with delivery to clients on the same bridge, as of the last call."""
+        """Interface indexes of the bridges on which delivery works, as of the last call."""
         self.without_bridges = ""
         """Why no bridge can have delivery; empty if delivery is possible."""
 
@@ -262,7 +262,7 @@ class _Kernel:
         write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Enable delivery on bridges; return the number of changes that other programs made."""
+        """Enable delivery, or set ``without_bridges``; return 1 if the table was repaired."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:
@@ -279,10 +279,6 @@ class _Kernel:
 def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     """Add the chains and rules to the table.
 
-    Args:
-        table: An empty table.
-        bridges: The bridges with delivery to clients on the same bridge.
-
     Ports are checked first, which saves other packets the search for a socket; most of a node's
     packets pass only the first rule. ICMP errors have no ports; the kernel finds their socket by
     the packet that they quote. Without a rule for them, a dial from a client's address wouldn't see
@@ -291,6 +287,10 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     No rule jumps to ``defragment``: while any rule contains ``tproxy``, the kernel reassembles
     fragments before all chains. Otherwise it does so only where connections are tracked, and a
     fragment without ports matches no socket.
+
+    Args:
+        table: An empty table.
+        bridges: Interface indexes of the bridges on which replies are diverted to this node.
     """
     table.add_chain("defragment")
     table.add_rule("defragment", x.UDP + x.tproxy(1))
