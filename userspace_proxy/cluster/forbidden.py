@@ -98,7 +98,7 @@ class ForbiddenAddresses:
         self._own.clear()
 
     def why(self, ip: str) -> str:
-        """Return why names must not resolve to an address, as a noun phrase; empty if they may."""
+        """Return why names must not resolve to an address, to follow "is"; empty if they may."""
         why = reserved_reason(ip) or self._unknown_reason(ip) or self._ours_reason(ip)
         if not why and (inner := behind_nat64(ip)):
             why = reserved_reason(inner) or self._ours_reason(inner)
@@ -112,7 +112,7 @@ class ForbiddenAddresses:
         return ""
 
     def _ours_reason(self, ip: str) -> str:
-        """Return the owner of an address, on this node or in the cluster; empty if unknown."""
+        """Return the owner of an address, on this node or in the cluster; empty if it has none."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
             return Forbidden.PODS

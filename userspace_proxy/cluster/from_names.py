@@ -271,14 +271,14 @@ def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _
 
 
 class _GuardedSteps:
-    """The steps of one batch; a bug affects only the Service that triggers it."""
+    """Runs the steps of one batch; a bug affects only the Service that triggers it."""
 
     def __init__(self) -> None:
         self.raised: dict[ServiceKey, str] = {}
         """By Service, the text and place of an exception that a step raised."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
-        """Return the result of a step; None if it raised an exception."""
+        """Return the result of a step; None if it raised an exception, which is recorded."""
         try:
             return step(value)
         except Exception as exc:  # noqa: BLE001 - the other Services must go on

@@ -40,7 +40,7 @@ _Label = tuple[str, str, str]
 
 
 class PodEndpoints:
-    """The slices in one store, updated when Pods change.
+    """Updates one store with the slices derived from Pods, and all other slices.
 
     Args:
         with_headless: Whether to derive endpoints of headless Services, which only DNS uses.
@@ -118,7 +118,7 @@ class PodEndpoints:
             self._affected.add(item.service)
 
     def settle(self) -> None:
-        """Put the slices of changed Services into the store."""
+        """Replace the slices of changed Services in the store."""
         pods = {key: self._pods_of(key) for key in self._affected - self._unread}
         moved = self._shares.change({key: len(selected) for key, selected in pods.items()})
         pods |= {key: self._pods_of(key) for key in moved - pods.keys()}

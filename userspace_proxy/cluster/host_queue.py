@@ -27,7 +27,7 @@ NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 
 class _QueuedHost(NamedTuple):
-    """A name that waits; invalid once the queue has a newer entry for the name."""
+    """A name that waits; invalid once the name is taken, removed or put again."""
 
     is_doubtful: bool
     at: float
@@ -58,7 +58,7 @@ class HostQueue:
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
         """Schedule a name's next lookup at ``at``, monotonic seconds; replace any earlier schedule.
 
-        A name that is being looked up becomes ready once its slot is given back.
+        A name that is being looked up isn't taken again before its slot is given back.
         """
         entry = _QueuedHost(is_doubtful, at, next(self._numbers), host, namespaces)
         self._entries[host] = entry

@@ -129,7 +129,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Merge a slice of names with an equal key; of equal names, entries with endpoints win."""
+    """Add a slice, merged with one of an equal key; entries with non-default values win."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item
@@ -158,7 +158,7 @@ def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
 
 
 def _of_annotation(service: Service, notes: list[Note]) -> Iterator[NameSlice]:
-    """Yield a slice of names for each port in an annotation; add notes on unknown ports."""
+    """Yield a slice of names for each port in an annotation; note a selector or unknown ports."""
     if service.selector:
         notes.append(NoteKind.NAMES_BESIDE_SELECTOR(ANNOTATION))
         return

@@ -27,7 +27,7 @@ _NOTHING: Mapping[Callable[..., Any], Any] = {}
 
 
 class SliceRun:
-    """Consecutive slices; a slice larger than the maximum size forms a run of its own."""
+    """Consecutive slices; only a large last slice makes a run exceed the maximum size."""
 
     __slots__ = ("derived", "slices", "weight")
 
