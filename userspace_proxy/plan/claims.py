@@ -134,7 +134,7 @@ class _Family(NamedTuple):
     node_ips: tuple[str, ...]
     """The addresses on which clients dial node ports."""
     admits: tuple[str, ...] | None
-    """The source ranges of the load-balancer side."""
+    """The source ranges of the load-balancer side; None if all clients are admitted."""
     notes: tuple[Cause, ...]
 
 
@@ -197,7 +197,7 @@ def _claims(
 def _ranges(
     served: ServedRange, protocol: Protocol, of_all: _Family, facts: NodeFacts
 ) -> Iterator[tuple[Frontend, Cause | None]]:
-    """Yield the range of a port on each address, and why it isn't served there, or None."""
+    """Yield each span of a port's range on each address, and why it isn't served, or None."""
     why = impossible_cause(served, protocol, of_all.family, facts)
     seen: set[str] = set()
     for kind, ip in of_all.addresses:

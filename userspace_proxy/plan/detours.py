@@ -35,7 +35,7 @@ class Detours:
     def set(
         self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
-        """Replace the detours of a Service and their reasons."""
+        """Replace the detours of a Service and their reasons; without detours, remove both."""
         self._of[service] = detours, why
         if not detours:
             del self._of[service]
