@@ -133,7 +133,7 @@ class Endpoints:
         return self._length
 
     def ips(self, *, is_ipv6: bool) -> Sequence[str]:
-        """Return the addresses of a family, each once."""
+        """Return the addresses of a family, each once up to ``_COMPARED_MAX``."""
         return self._ips[is_ipv6]
 
     @functools.cached_property
@@ -143,7 +143,7 @@ class Endpoints:
 
     @functools.cached_property
     def with_ports(self) -> Sequence[Endpoint]:
-        """The endpoints with ports, each pair of name and address once."""
+        """The endpoints with ports, each name and address once up to ``_COMPARED_MAX``."""
         parts = [part.endpoints for one in self._groups if one.numbers for part in one.parts]
         return _each_once(parts, lambda each: (_name_of(each), each.ip))
 

@@ -51,7 +51,7 @@ class NameIndex:
             return namespace in self._namespaces
 
     def names_of(self, snapshot: Snapshot, ip: str) -> list[str]:
-        """Return an address's names, such as ``web.shop``: of a Service, or else of endpoints."""
+        """Return an address's names, such as ``web.shop``: of one Service, or else of endpoints."""
         with self._preparing:
             self._addresses.follow(snapshot)
             return self._addresses.names_of(ip)
