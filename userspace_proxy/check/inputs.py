@@ -35,7 +35,7 @@ class Inputs:
     service_ips: tuple[str, ...] = ()
     """At most one Service address per family; empty if unknown."""
     frontends: tuple[Frontend, ...] = ()
-    """The addresses that clients would dial, if they are known."""
+    """The addresses that clients would dial; empty if unknown."""
     endpoints: tuple[SocketAddress, ...] = ()
     """The usable endpoints; empty if unknown."""
 
