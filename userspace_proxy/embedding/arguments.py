@@ -190,7 +190,7 @@ def make_slices(
     Raises:
         ValueError: An endpoint isn't an address, is in both arguments, or is of a family that the
             Service doesn't have; a weight is out of range.
-        TypeError: An endpoint or a weight has another type, or ``endpoints`` is a single string.
+        TypeError: An endpoint or weight has another type, or an argument isn't a list or mapping.
     """
     families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}
     made: dict[SocketAddress, Endpoint] = {}

@@ -441,11 +441,11 @@ class AddedService:
         """Replace the endpoints, which must be addresses and not names; applied on return.
 
         Raises:
-            ValueError: An endpoint is no address of the Service's family, or is in both arguments.
-            TypeError: An endpoint has another type.
+            ValueError: An endpoint is no address of the Service's family, or is in both arguments;
+                or a weight is out of range.
+            TypeError: An endpoint or a weight has another type.
             LookupError: The Service was removed, or another Service of its name replaced it.
-            ListenError: The Service can't be served now: clients are refused, and the proxy retries
-                every second with these endpoints.
+            ListenError: Clients are refused now; the proxy retries every second with the endpoints.
         """
         await self.put(make_slices(self._service, endpoints, standby))
 

@@ -57,7 +57,7 @@ class _NamedAmong:
         """Split endpoints into addresses, valid or not, and placeholders for names.
 
         Raises:
-            ValueError: A name is invalid or not allowed, or is in both arguments with one port.
+            ValueError: A name is invalid, not allowed or one too many, or is in both arguments.
         """
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
@@ -84,7 +84,7 @@ class _NamedAmong:
         """Return an endpoint's placeholder and port, or None if it has no name.
 
         Raises:
-            ValueError: The name or port is invalid, or the name isn't allowed.
+            ValueError: The name or port is invalid, or the name isn't allowed or is one too many.
         """
         if isinstance(endpoint, str):
             host, colon, port = endpoint.rpartition(":")
