@@ -102,7 +102,7 @@ class ServiceArguments:
         """Return what a word may mean, likeliest first: ``namespace/name[:port]``, or a namespace.
 
         Raises:
-            ConfigError: The word can't name a Service, or the namespace is missing.
+            ConfigError: The word can't name a Service, or its namespace can't be determined.
             SourceError: The kubeconfig can't be read.
         """
         word = self._read_written(word)
@@ -128,7 +128,7 @@ class ServiceArguments:
         return f"{self.namespace or _DEFAULT}/{name}"
 
     def _read_written(self, word: str) -> str:
-        """Convert a Service's DNS name or URL to ``namespace/name``; return other words unchanged.
+        """Convert a Service's DNS name or URL to ``namespace/name[:port]``; keep other words.
 
         Raises:
             ConfigError: The word is an address, or another DNS name.

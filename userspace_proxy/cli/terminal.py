@@ -84,7 +84,7 @@ def add_colours(text: str) -> str:
 
 
 def fit(text: str, columns: int, lines: int) -> str:
-    """Return the lines that fit on a screen, and the number of further lines."""
+    """Return the lines that fit on a screen; if some don't, a last line counts these."""
     shown: list[str] = []
     left = lines - 1
     rows = text.rstrip("\n").split("\n")
