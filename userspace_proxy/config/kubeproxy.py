@@ -45,7 +45,7 @@ class FileSettings:
     texts: dict[str, str] = field(default_factory=dict)
     """The place, field and value by name, for messages: ``config.conf:7: mode: ipvs``."""
     warnings: list[str] = field(default_factory=list)
-    """Sentences about fields without effect."""
+    """Sentences about ignored documents and fields, and about values read as kube-proxy does."""
     is_kube_proxys: bool = False
     """Whether the file contains a KubeProxyConfiguration."""
 
