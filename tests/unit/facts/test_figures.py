@@ -54,7 +54,7 @@ def test_metric_names_end_with_prometheus_units(name):
         assert figure.metric.endswith(f"_{figure.unit}")
 
 
-def test_the_failed_count_includes_every_outcome_without_an_answer():
+def test_the_failed_count_sums_unanswered_and_disconnected_clients():
     ended = {"resets": 2, "empty": 1, "client_aborts": 4, "unanswered_flows": 1}
     waits = Waits(client_aborts=3)
     assert PortFigures(refused=4, failures=9, waits=waits, **ended).failed == 15

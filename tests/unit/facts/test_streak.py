@@ -122,7 +122,7 @@ def test_a_client_failing_again_after_other_clients_were_answered_is_excluded(ex
     assert (exclusions.part.failures, exclusions.part.last_at) == (2, 6.0), "nothing new of others"
 
 
-def test_clients_failing_once_or_while_no_client_is_answered_are_not_excluded(exclusions):
+def test_clients_failing_once_a_minute_or_while_none_is_answered_are_not_excluded(exclusions):
     end(exclusions, ALICE, 1.0, 2.0, 3.0, answered_at=0.5)
     end(exclusions, BOB, 4.0, answered_at=3.5)
     end(exclusions, BOB, 64.0, answered_at=63.0)
