@@ -123,7 +123,7 @@ class KernelRules:
     def difference(
         self, affected: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
     ) -> Difference:
-        """Return the change that sets the new targets of some frontends.
+        """Return the change that sets frontends' new targets; assign numbers to new endpoints.
 
         Args:
             affected: The new targets; None for a frontend that isn't on the kernel path.
@@ -414,7 +414,7 @@ class Numbers:
             in_use: Returns all ranges in use, in any order; called when a gap is used up.
 
         Raises:
-            SteeringError: No numbers are free.
+            SteeringError: Not enough consecutive numbers are free.
         """
         if self._next + count > self._gap_end:
             self._next, self._gap_end = self._find_gap(count, in_use())

@@ -157,7 +157,7 @@ class Edits:
 class _Number:
     number: int
     services: int = 0
-    """The number of services that have the endpoint."""
+    """The number of services that have the endpoint or the affinity."""
 
 
 # An affinity's key includes the IP family, because otherwise the affinity entry of a dual-stack
@@ -243,7 +243,7 @@ class DesiredHooks:
         return edits
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> Edits:
-        """Accept new targets; None as a target means that the frontend is no longer steered."""
+        """Accept new targets, None for frontends no longer steered; return the changes."""
         edits = Edits()
         for frontend, target in affected.items():
             before = self._hooked.pop(frontend, None)

@@ -482,7 +482,7 @@ class Hooks:
             self._note_others(judge_hooks(read_hooks(programs.cgroup, names), programs.ids()))
 
     def _note_others(self, others: Sequence[OtherHook]) -> None:
-        """Log programs that are new in the list, each once."""
+        """Log programs that are new in the list, at a limited rate."""
         for other in others:
             if other not in self._others and self._other_lines.take(Clocks.monotonic()):
                 fields = {"what": other.what, "where": other.where}
