@@ -68,7 +68,7 @@ def refuse(*_):
     raise SteeringError("no memory")
 
 
-async def test_bridge_delivery_covers_the_existing_bridges_of_the_last_repair(node, replies, monkeypatch):
+async def test_bridge_delivery_covers_the_bridges_of_the_last_repair(node, replies, monkeypatch):
     assert (replies.bridges, replies.without_bridges) == (frozenset(), "")
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])

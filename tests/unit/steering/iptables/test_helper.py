@@ -128,7 +128,7 @@ def test_flows_translated_to_a_removed_node_address_are_ended(node, ask):
     assert [ask("repair"), flows()] == [0, 0]
 
 
-def test_this_node_supports_socket_lookup(ask):
+def test_a_helper_reports_that_the_kernel_supports_socket_lookup(ask):
     assert ask("checks_sockets") is True
 
 

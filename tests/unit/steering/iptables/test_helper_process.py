@@ -24,7 +24,7 @@ def helper():
     helper.close()
 
 
-def test_the_helper_process_starts_with_the_first_request(helper, monkeypatch):
+def test_no_helper_runs_before_a_request_and_a_failing_request_is_an_error(helper, monkeypatch):
     assert helper.pid is None
     assert helper.is_new
     monkeypatch.setenv("XTABLES_LIBDIR", "/nowhere")
@@ -48,7 +48,7 @@ def test_a_helper_process_can_be_closed_twice(helper):
     assert helper.pid is None
 
 
-def test_a_helper_exiting_repeatedly_is_restarted_after_a_pause(helper):
+def test_a_helper_that_crashed_twice_is_not_restarted_during_the_pause(helper):
     for _ in range(2):
         with pytest.raises(HelperEnded):
             helper.ask({"do": "start"})
@@ -62,7 +62,7 @@ def test_a_helper_exiting_repeatedly_is_restarted_after_a_pause(helper):
     assert helper.restarts == 1
 
 
-def test_a_helper_exiting_after_an_answer_is_restarted_without_a_pause(helper):
+def test_a_helper_that_crashes_after_another_answered_is_replaced_without_a_pause(helper):
     for _ in range(2):
         with pytest.raises(HelperEnded):
             helper.ask({"do": "start"})
