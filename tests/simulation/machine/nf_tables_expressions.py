@@ -366,6 +366,7 @@ def _hash_step(one: Expression) -> Step:
 
 def _dynset_step(one: Expression) -> Step:
     name, part, timeout_ms = one.set_name, _PART[one.number(4)], one.number(6)
+    counts = one.get(7) is not None
 
     def step(moment: Moment, registers: Registers, _: Packet, table: Table) -> Verdict | None:
         changed = table.sets[name]
@@ -376,6 +377,7 @@ def _dynset_step(one: Expression) -> Step:
         if moment.has_effects:
             element = element or Element(key)
             element.expires_at = moment.now + timeout_ms / 1000
+            element.packets = (element.packets or 0) + 1 if counts else None
             changed.elements[element.place] = element
         return None
 

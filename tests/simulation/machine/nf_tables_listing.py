@@ -150,6 +150,8 @@ def _as_listed(one: Expression) -> list[tuple[int, bytes]]:
             found[6] = nothing
         case "dynset":
             found[9] = nothing
+            if 7 in found:
+                found[7] = _counter(7, 0)[4:]
         case "hash" if found.get(6) == nothing:
             del found[6]
         case _:

@@ -81,10 +81,10 @@ async def test_a_problem_is_shown_until_clients_are_steered_to_the_listener(make
         assert retry(served_ports)
         assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
-        assert "served now" not in caplog.text
+        assert "has ended" not in caplog.text
         served_ports.steered.mark(served_ports.steered.change())
         assert not served.problem
-        assert "are served now" in caplog.text
+        assert "listener shortage has ended" in caplog.text
         assert not retry(served_ports)
 
 
@@ -111,7 +111,7 @@ async def test_a_service_removed_before_being_steered_is_not_logged_as_served(ma
         holder.close()
         assert retry(served_ports)
         served_ports.follow(cluster.remove("web"))
-        assert "served now" not in caplog.text
+        assert "has ended" not in caplog.text
 
 
 async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
