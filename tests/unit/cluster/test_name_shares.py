@@ -61,7 +61,7 @@ def test_names_without_a_service_are_no_longer_resolved(shares):
 
 def test_only_the_first_names_of_a_service_are_resolved(monkeypatch):
     shares = limit(monkeypatch, service=2)
-    change(shares, {A: names(3)})
+    change(shares, {A: [*names(1), *names(3)]})
     assert shares.of(A) == tuple(names(2))
 
 

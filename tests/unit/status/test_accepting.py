@@ -162,7 +162,9 @@ async def test_accept_is_retried_at_a_limited_rate_while_the_kernel_lacks_memory
     clients[0].connect_ex(sock.getsockname())
     await turns(100)
     assert 1 <= sock.calls < 20
+    retry = accepting._retry
     accepting.close()
+    assert retry.cancelled()
 
 
 async def test_a_closed_connection_leaves_no_state_and_a_closed_port_refuses_clients(clients):
