@@ -103,8 +103,9 @@ def test_pick_returns_none_without_endpoints():
     assert under_weights(0, 0, 0).pick(()) is None
 
 
-def test_idle_endpoints_take_turns_by_weight():
+def test_idle_endpoints_take_turns_by_weight_and_catch_up_on_none():
     strategy = under_weights(0, 0, 0)
+    assert {strategy.pick(PODS, skip={POD_A}) for _ in range(50)} == {POD_B, POD_C}
     assert Counter(strategy.pick(PODS) for _ in range(60)) == {POD_A: 10, POD_B: 20, POD_C: 30}
 
 

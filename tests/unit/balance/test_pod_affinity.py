@@ -69,7 +69,7 @@ def test_restored_affinity_entries_are_per_pod():
 
 def test_all_ports_share_an_affinity_timeout():
     affinity = PodAffinity("shop/sip", 60, AffinityTables())
-    affinity.serve(SIP)
+    affinity.serve([*SIP, *RTP])
     affinity.remember(ALICE, SIP[0], 0.0)
     affinity.timeout_s = 10
     assert affinity.timeout_s == 10

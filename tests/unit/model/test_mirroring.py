@@ -23,6 +23,8 @@ from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
 
 WEB = ServiceKey("shop", "web")
 HTTP = {"name": "http", "port": 8080}
+SKIP = "endpointslice.kubernetes.io/skip-mirror"
+LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
 def endpoints(*subsets: dict[str, object], **metadata: object) -> WireEndpoints:
@@ -108,16 +110,9 @@ def test_all_errors_of_an_object_are_reported_together():
     ("metadata", "expected"),
     [
         pytest.param({}, "", id="plain"),
-        pytest.param(
-            {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "label endpointslice.kubernetes.io/skip-mirror",
-            id="skip-label",
-        ),
-        pytest.param(
-            {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}},
-            "annotation control-plane.alpha.kubernetes.io/leader",
-            id="lock",
-        ),
+        pytest.param({"labels": {SKIP: "true"}}, f"label {SKIP}", id="skip-label"),
+        pytest.param({"labels": {SKIP: "false"}}, "", id="label-without-effect"),
+        pytest.param({"annotations": {LEADER: "{}"}}, f"annotation {LEADER}", id="lock"),
     ],
 )
 def test_locks_and_endpoints_labelled_skip_mirror_are_not_mirrored(metadata, expected):

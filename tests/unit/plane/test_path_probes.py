@@ -152,8 +152,11 @@ async def test_a_probe_out_of_descriptors_reports_no_endpoint_failure(probing):
         with descriptors_left(0):
             tried = probes.schedule.finished
             count = []
-            probes.schedule.finished = lambda *a, **k: (count.append(a), tried(*a, **k))
+            probes.schedule.finished = lambda *a, **k: (
+                count.append(k["has_failed"]),
+                tried(*a, **k),
+            )
             await until(lambda: len(count) >= 2)
-            assert noted == []
+            assert (noted, set(count)) == ([], {False})
         await until(lambda: noted)
         assert noted[0] == (at(server), None)

@@ -60,8 +60,9 @@ def test_an_unanswered_flow_to_an_absent_host_is_reported_once(node):
 
 
 def test_a_departed_host_is_detected_unless_its_endpoint_has_answered(node):
-    flow, answered = node.add(PRESENT), node.add(PRESENT)
+    flow, answered, ended = [node.add(PRESENT) for _ in range(3)]
     assert node.take_absent() == []
+    node.flows.discard(ended)
     node.absent.add(PRESENT.ip)
     answered.has_answer = True
     assert node.take_absent(AGAIN_S - 0.1) == []

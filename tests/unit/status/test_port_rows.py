@@ -60,11 +60,11 @@ def test_a_collapsed_row_has_no_detail_and_shows_endpoints_as_dots():
 
 
 def test_hidden_endpoints_are_counted_and_failing_endpoints_are_listed_first():
-    many = (*endpoints(30), *endpoints(1, "not ready"))
+    many = (*endpoints(30), make_endpoint("a", "ready", False), *endpoints(1, "not ready"))
     detail = row_of(make_port(endpoints=many)).detail
     assert len(detail.endpoints) == ENDPOINTS_SHOWN
     assert detail.endpoints[0].state == "not ready"
-    assert detail.more_endpoints == "11 more endpoints, all ready"
+    assert detail.more_endpoints == "12 more endpoints, all ready"
 
 
 def test_a_single_service_port_shows_all_its_endpoints():

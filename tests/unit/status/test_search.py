@@ -117,7 +117,8 @@ def test_invalid_objects_are_matched_by_the_affected_services():
 
 def test_ignored_services_are_matched_by_name_state_and_cause():
     item = make_ignored("voice/media", "rtp", unsupported_protocol("SCTP"))
-    texts = ("media:rtp", "service:voice/media", "is:ignored", "sctp", "ns:voice", "cause:not-ours")
+    texts = ("media:rtp", "service:voice/media", "service:voice/media:rtp", "is:ignored")
+    texts += ("sctp", "ns:voice", "cause:not-ours")
     assert all(Search.parse(text).matches_ignored(item) for text in texts)
     assert not Search.parse("node:a").matches_ignored(item)
 

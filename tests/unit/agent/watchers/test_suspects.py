@@ -55,12 +55,12 @@ async def rig():
 
 async def test_a_probe_result_applies_to_all_earlier_failed_dials(rig):
     rig.suspects.add(WEB, POD, REFUSED)
-    rig.suspects.add(WEB, POD, UNANSWERED)
+    rig.suspects.add(WEB, POD, UNANSWERED, 2)
     rig.suspects.add(CART, POD, REFUSED)
     rig.pass_(1.0, FAILED)
     assert rig.begun == [POD]
     assert rig.results == [
-        ("shop/web", POD, UNANSWERED, 2, FAILED),
+        ("shop/web", POD, UNANSWERED, 3, FAILED),
         ("shop/cart", POD, REFUSED, 1, FAILED),
     ]
     rig.pass_(60.0)
