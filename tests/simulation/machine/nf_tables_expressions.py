@@ -366,7 +366,7 @@ def _hash_step(one: Expression) -> Step:
 
 def _dynset_step(one: Expression) -> Step:
     name, part, timeout_ms = one.set_name, _PART[one.number(4)], one.number(6)
-    counts = one.get(7) is not None
+    counts = bool(one.get(7))
 
     def step(moment: Moment, registers: Registers, _: Packet, table: Table) -> Verdict | None:
         changed = table.sets[name]

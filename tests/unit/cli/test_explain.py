@@ -135,6 +135,9 @@ def test_explain_plans_an_endpoint_name_that_a_flag_allows(tmp_path, capsys):
     said = "Clients would be served once db.example.com is looked up"
     shown = [line for line in lines if "✓" in line or "looked up" in line]
     assert shown == [f"  · endpoints  {said}", f"{said}."]
+    path.write_text(DB.replace("annotations: {", "annotations: {userspace-proxy.io/hold: 60s, "))
+    assert main(["explain", "shop/db", *flags]) == 0
+    assert "Clients would wait for an endpoint for 1 min: " in capsys.readouterr().out
 
 
 def test_endpoints_are_dialled_only_with_the_probe_flag(manifests, capsys):

@@ -172,6 +172,7 @@ def test_legacy_rules_that_drop_packets_before_translation_are_found():
     (found,) = find_firewalls({}, {table: {"": raw}}, "local", PORTS, [POD, CLIENT])
     assert found.why == "rule iifname cali* drop, for packets of this node's pods"
     assert found.hint.startswith("accept them in ")
+    assert raw.listing == "as `iptables-legacy -t raw -S PREROUTING` shows"
 
 
 def test_rules_too_expensive_for_many_links_are_skipped():

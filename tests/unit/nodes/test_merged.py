@@ -115,6 +115,9 @@ def test_the_merged_mark_is_neutral_until_all_nodes_have_answered(answers):
     merged = merged_of(*answers, AgentAnswer("b"))
     assert (merged.level, merged.mark) == (Level.OK, None)
     assert merged_of(answer_of("a", FINE)).mark is Level.OK
+    many = [answer_of(f"n{number}", FINE) for number in range(10)]
+    marks = [one_port(*many[:count], without_answer("x")).mark for count in (9, 10)]
+    assert marks == [None, Level.OK]
 
 
 def test_an_unresponsive_nodes_last_response_is_not_counted():

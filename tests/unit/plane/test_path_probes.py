@@ -61,15 +61,11 @@ async def test_repeated_probes_leave_no_connection_in_the_accept_queue(probing, 
     assert (probes.sent, probes.failed) == (len(noted), 0)
 
 
-async def test_a_failing_endpoint_does_not_delay_other_probes():
-    noted = []
-    # The interval of a failing endpoint's probes doubles, up to 20 times its first value.
-    schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
-    probes = PathProbes(
-        lambda endpoint, failed: noted.append((endpoint, failed and failed.failure)), schedule
-    )
+async def test_a_failing_endpoint_does_not_delay_other_probes(probing):
+    probes, noted = probing
     silent = refusing()
-    with contextlib.closing(probes), listen() as server:
+    with listen() as server:
+        # The interval of a failing endpoint's probes doubles, up to 20 times its first value.
         probes.add(silent, CART)
         await until(lambda: noted.count((silent, Failure.REFUSED)) >= 4)
         probes.add(at(server), WEB)
@@ -108,14 +104,16 @@ async def test_concurrent_probes_of_silent_endpoints_are_limited(silent, namespa
         assert len(probes._dials) <= MAX_UNDER_WAY
 
 
-async def test_a_discarded_endpoint_is_no_longer_probed(probing):
+async def test_an_endpoint_is_probed_until_it_is_discarded_for_all_its_services(probing):
     probes, noted = probing
     with listen() as server, listen() as other:
         probes.add(at(server), WEB)
         probes.add(at(other), WEB)
-        probes.add(at(server), CART)
+        for endpoint in (at(server), at(other)):
+            probes.add(endpoint, CART)
         await turn()
-        probes.discard(at(server), CART)
+        for endpoint in (at(server), at(other)):
+            probes.discard(endpoint, CART)
         probes.discard(at(server), WEB)
         # Discarding prevents even a probe that is already running from being reported.
         before = len(noted)
@@ -133,16 +131,6 @@ async def test_the_first_probe_of_another_endpoint_begins_at_once(probing):
         probes.add(at(other), WEB)
         await turn()
         assert len(noted) + len(probes._dials) == 1
-
-
-async def test_an_endpoint_removed_from_one_service_during_a_probe_is_still_probed(probing):
-    probes, noted = probing
-    with listen() as server:
-        probes.add(at(server), WEB)
-        probes.add(at(server), CART)
-        await turn()
-        probes.discard(at(server), CART)
-        await until(lambda: len(noted) >= 3)
 
 
 async def test_a_probe_out_of_descriptors_reports_no_endpoint_failure(probing):
