@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 from tests.cluster.credentials import NODE_PROXIER, token_of
@@ -42,7 +41,6 @@ GONE = respond(410, status(410, "Expired", "too old resource version"))
 BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/userspace-proxy"
 CHANGE = "then a Service is added"
 START = "changes take effect only after the API server's own start"
-RETRY_AFTER_S = 3
 KILLED = Limits(
     failed=0.1,
     slowest_s=1.0,
@@ -204,26 +202,6 @@ for _name, (_breaks, _fault, _problem) in ANSWERS.items():
         name=_name,
         rig=ApiRig,
     )(answers(_fault))
-
-
-@GROUP.row(
-    f"the API server answers 429 with Retry-After: {RETRY_AFTER_S}, which is heeded; {CHANGE}",
-    Limits(back_s=10.0, fault_s=8.0, log_lines=16),
-    evidence("is busy"),
-    rig=ApiRig,
-)
-def api_429(rig: ApiRig) -> Iterator[None]:
-    busy = status(429, "TooManyRequests", "too many requests")
-    began = time.monotonic()
-    rig.proxy.be(all_requests(respond(429, busy, Retry_After=str(RETRY_AFTER_S))))
-    yield
-    seen = rig.proxy.since(began)
-    rig.proxy.repair()
-    for resource in {request.resource for request in seen}:
-        at_s = [request.at_s for request in seen if request.resource == resource]
-        waits = [after - before for before, after in pairwise(at_s)]
-        assert all(wait >= RETRY_AFTER_S for wait in waits), (resource, waits)
-    settles(rig)
 
 
 @GROUP.row(

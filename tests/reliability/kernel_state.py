@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from tests.cluster.waiting import wait_for
 from tests.node import foreign_sets
 from tests.node.conntrack import fill_for_good
-from tests.node.manifests import with_endpoints
 
 from .evidence import Evidence, LogLine, Metric, Problem
-from .machine import NEW, add_service, remove_service
+from .machine import add_service, remove_service
 from .rig import WEB, Rig, is_served
 from .row import Group, Limits
 
@@ -161,26 +158,6 @@ def rule_before_ours_iptables(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "`nftables`: another program's chain translates the Service's address before the proxy's",
-    Limits(failed=1.0),
-    [
-        Metric("service_port_problem", (("service", "web"),)),
-        Problem("nftables chain ip other pre of another program"),
-        LogLine("nftables chain ip other pre of another program"),
-    ],
-    not_promised="what other programs translate first never reaches the proxy",
-)
-def rule_before_ours_nftables(rig: Rig) -> Iterator[None]:
-    rig.testbed.shell(
-        "nft 'add table ip other; "
-        "add chain ip other pre { type nat hook prerouting priority -150; }; "
-        "add rule ip other pre ip daddr 10.96.0.10 tcp dport 80 redirect to :9'"
-    )
-    yield
-    rig.testbed.shell("nft delete table ip other")
-
-
-@GROUP.row(
     "`iptables`: rules appear in the tables of the other flavour of iptables, then disappear",
     Limits(),
     [],
@@ -209,22 +186,6 @@ def foreign_set(rig: Rig) -> Iterator[None]:
 REMOVE_OTHER = (
     "from userspace_proxy.kernel.nf_tables.nft_table import NftTable; NftTable('other').remove()"
 )
-
-
-@GROUP.row(
-    "`iptables`: another program holds the xtables lock for 13 s, and a Service is added",
-    Limits(fault_s=13.0),
-    [Metric("sync_failures"), Problem("cannot lock"), LogLine("cannot lock")],
-    rig=IptablesRig,
-)
-def lock_held(rig: Rig) -> Iterator[None]:
-    new = with_endpoints(NEW, [rig.testbed.ip("one")])
-    with Path(rig.agent.environment["XTABLES_LOCKFILE"]).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        rig.testbed.edit(*rig.services(), new)
-        yield
-    wait_for("the new Service", lambda: is_served(rig, new.address), hint=rig.agent.log)
-    remove_service(rig)
 
 
 @GROUP.row(

@@ -22,7 +22,6 @@ RESTARTS = Metric("worker_restarts")
 KILLED = LogLine("exited (signal 9), restarting it")
 STARTED = LogLine("plan applied")
 RESTARTED = LogLine("the control process exited (signal 9), restarting it")
-KILLS = 4
 DRAINED_S = 30.0
 # Seconds from each start to the next kill; None to kill the proxy as soon as it serves.
 LIVES_S = (None, 0.1, 0.2, 0.3, 0.4, None, 0.5, None)
@@ -41,32 +40,6 @@ def worker_pids(rig: Rig) -> list[int]:
 )
 def worker_killed(rig: Rig) -> Iterator[None]:
     os.kill(worker_pids(rig)[0], signal.SIGKILL)
-    yield
-
-
-@GROUP.row(
-    "both workers are killed at once",
-    Limits(failed=0.1, other_failed=10, back_s=3.0, same_processes=False, other_p99_ms=500.0),
-    [RESTARTS, KILLED],
-    not_promised="their connections end; new ones wait for a new worker",
-)
-def workers_all_killed(rig: Rig) -> Iterator[None]:
-    for pid in worker_pids(rig):
-        os.kill(pid, signal.SIGKILL)
-    yield
-
-
-@GROUP.row(
-    f"one of two workers is killed {KILLS} times, once a second",
-    Limits(failed=0.1, other_failed=10, fault_s=0.0, log_lines=20, same_processes=False),
-    [RESTARTS, KILLED],
-    not_promised="connections of the killed worker end",
-)
-def worker_killed_again(rig: Rig) -> Iterator[None]:
-    for _ in range(KILLS):
-        if pid := worker_pids(rig)[0]:
-            os.kill(pid, signal.SIGKILL)
-        pass_time(1.0)
     yield
 
 
@@ -206,17 +179,4 @@ def all_killed(rig: Rig) -> Iterator[None]:
     shown = ", ".join(f"{seconds:.2f}" for seconds in took_s)
     rig.figures.append(f"served {shown} s after the start")
     wait_for("a healthy agent", rig.agent.is_healthy)
-    yield
-
-
-@GROUP.row(
-    "a second proxy is started on the same node",
-    Limits(fault_s=0.0),
-    [],
-)
-def second_instance(rig: Rig) -> Iterator[None]:
-    second = rig.agent.run()
-    rig.figures.append(f"the second one: {second.stderr.strip().splitlines()[-1]}")
-    if second.returncode == 0:
-        rig.complaints.append("the second one was not refused")
     yield
