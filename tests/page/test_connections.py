@@ -84,7 +84,7 @@ async def test_a_table_lists_clients_with_the_services_they_call(screen):
     edges = page.locator("#edge-rows tr")
     await expect(edges).to_have_count(2)
     await expect(edges.first).to_have_text("10.244.0.7shop/web:http124")
-    await expect(edges.last).to_have_text("others3")
+    await expect(edges.last).to_have_text("othersany Service3")
 
 
 LONG = "averylongnameofsixtythreelettersasmanyaskubernetesletsanobjecthave"
