@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
     answers_flows_late,
     cuts_off,
@@ -246,6 +247,12 @@ def test_failed_clients_of_the_last_minute_are_reported_if_many(counts, changes,
     now = () if "path" in changes else (SERVED_NOW,)
     assert (rule, told) == (rules.clients_failed, [*now, failed])
     assert (port.state.causes, port.state.is_problem) == ((WHY,), False)
+
+
+def test_clients_that_leave_early_are_not_reported_as_failed():
+    port = served(LastMinuteFacts(30, client_aborts=4), READY)
+    assert many_failed(port) == said.clients_left(4, 30)
+    assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
 
 
 def test_failed_connections_are_reported_by_kind():
