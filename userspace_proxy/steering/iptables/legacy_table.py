@@ -71,15 +71,15 @@ class LegacyTable:
         """The chains written last; None if they may no longer be in the kernel."""
         self._jumps: Sequence[BuiltInJump] = ()
         self._info = b""
-        """The table's size and layout after the last change."""
+        """The table's size and layout after the last change; empty if they couldn't be read."""
         self._overtaken: frozenset[tuple[str, str]] = frozenset()
 
     def info(self) -> bytes:
         return self._tables.info(self.name)
 
     def has_changed(self) -> bool:
-        """Return whether the last write failed, or another program may have written since."""
-        return self._in_force is None or self.info() != self._info
+        """Return whether another program may have written since the last change."""
+        return self.info() != self._info
 
     def read(self) -> dict[str, Lines]:
         """Return all chains; names of other proxies' chains are put in brackets."""
@@ -107,6 +107,7 @@ class LegacyTable:
         self.forget()
         difference = self._put(edits, chains, jumps)
         # The change is applied, even if the table can't be read now.
+        self._info = b""
         with suppress(SteeringError):
             self._info = self.info()
             self._in_force, self._jumps = chains, jumps
