@@ -117,10 +117,10 @@ def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
     """
     is_rare = 2 * len(incident.nodes) <= answered and incident.extent is Extent.NONE
     if incident.extent is Extent.PATH:
-        if not incident.away:
-            places = incident.cause.get("places", ())
-            return places if isinstance(places, tuple) else ()
-        is_rare = len(incident.nodes) <= incident.away
+        places = incident.cause.get("places", ())
+        if not incident.away and places and isinstance(places, tuple):
+            return places
+        is_rare = len(incident.nodes) <= (incident.away or incident.answered)
     return incident.nodes if is_rare else ()
 
 
