@@ -305,7 +305,7 @@ def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(
-            "cannot extend conntrack's timeout, so half-closed connections depend on "
-            "keep-alive: %(cause)s",
+            "cannot raise nf_conntrack_tcp_timeout_close_wait, so half-closed connections depend "
+            "on TCP keep-alive: %(cause)s",
             extra={"cause": cause},
         )

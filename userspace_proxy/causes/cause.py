@@ -248,7 +248,7 @@ class When(enum.StrEnum):
 
 
 class Parameters:
-    """The parameters of a function, to which values are bound as in a call, or all by position."""
+    """A function's parameters: binds values as a call does, keyword-only ones by position, too."""
 
     __slots__ = ("_defaults", "_function", "_rest", "names")
 
@@ -388,7 +388,7 @@ class Cause:
         when: When the cause was seen.
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
         answers_nodes: Whether the endpoint answers other nodes: known only if all nodes are read.
-        answers_own: Whether the only such node is the one on which it runs.
+        answers_own: Whether the only other node that it answers is its own.
         host: The DNS name that resolved to the endpoint, or its IP if it names no pod; empty if it
             is in a pod.
         has_header: Whether the endpoint receives a PROXY header first.

@@ -67,7 +67,7 @@ class Slices(tuple[EndpointSlice, ...]):
 
     @property
     def runs(self) -> Sequence[SliceRun]:
-        """The runs; results for a single run aren't cached."""
+        """The runs; a single run isn't stored, so each access creates it again."""
         return self._runs or _split(self)
 
     def changed(self, changes: Mapping[SliceKey, EndpointSlice | None]) -> Slices:

@@ -23,7 +23,7 @@ from .tcp_connections import TcpConnections, TcpListener
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
-# The maximum number of connections handled per iteration of the loop: some tenths of a millisecond.
+# The maximum number of connections handled per loop iteration, which takes a few 0.1 ms.
 _CONNECTIONS_PER_ITERATION = 512
 
 AnyListener = TcpListener | UdpListener

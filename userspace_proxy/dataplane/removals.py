@@ -40,7 +40,7 @@ class _Left(NamedTuple):
 
 
 class Removals:
-    """Resets one data plane's connections to endpoints that have left, when due."""
+    """Resets connections, and ends UDP flows, to endpoints that have left, when due."""
 
     def __init__(self, engine: Engine, connections: Collection[TcpConnection]) -> None:
         self._loop, self._clock = engine.loop, engine.clock

@@ -66,7 +66,7 @@ STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The names of the failure streaks of one endpoint."""
 _succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
 _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
-# Cost: endpoints that never failed, or whose streaks weren't taken, share these values.
+# Endpoints without failures, or with unchanged streaks, share these values to save memory.
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)

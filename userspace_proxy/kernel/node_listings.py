@@ -107,7 +107,7 @@ class NodeListings:
 
     @classmethod
     def here(cls) -> NodeListings:
-        """Return the object that threads of this namespace share; a new one if /proc hides it."""
+        """Return what threads of this network namespace share; a new one if /proc hides which."""
         with cls._sharing:
             # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")

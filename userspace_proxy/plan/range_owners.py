@@ -18,7 +18,7 @@ from .claims import PortClaim
 
 
 class RangeAddress(NamedTuple):
-    """An IP address and a protocol, for which ranges may overlap."""
+    """An IP address and a protocol; only ranges that have both in common can conflict."""
 
     protocol: Protocol
     ip: str

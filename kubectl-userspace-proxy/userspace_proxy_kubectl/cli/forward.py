@@ -257,7 +257,7 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ForwardedPort:
-    """A Service port that this machine serves, or would serve without a problem."""
+    """A Service port that this machine serves, or can't serve because of ``problem``."""
 
     name: str
     """``web.shop:80``, with the port's number in the cluster."""

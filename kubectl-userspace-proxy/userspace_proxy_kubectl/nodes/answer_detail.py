@@ -174,7 +174,7 @@ class Answers:
             self._nodes[node] = replace(self._nodes[node], problem=cause)
 
     def set_behind(self, behind: Mapping[str, tuple[str, ...]]) -> bool:
-        """Set the Services that differ from the plan, by node; return whether they changed."""
+        """Set the Services whose plan lags behind, by node; return whether any node's changed."""
         news = {
             node: replace(one, behind=services)
             for node, one in self._nodes.items()

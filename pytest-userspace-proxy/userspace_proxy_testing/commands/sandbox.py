@@ -42,7 +42,7 @@ from .sandbox_proxy import (
     wait_until_ready,
 )
 
-# The pods' networks, of the benchmarking range (RFC 2544) and a ULA, which manifests rarely use.
+# The pods' networks: part of the benchmarking range (RFC 2544) and a ULA prefix, both rarely used.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
 _SHOWN = 20
 """The maximum number of printed lines about unserved Services."""

@@ -53,7 +53,7 @@ def test_configz_contains_every_setting():
     assert {"steering", "proxy_port_range", "udp_idle_s"} <= names
 
 
-def test_an_inherited_socket_is_served_unchanged():
+def test_an_inherited_socket_becomes_the_admin_socket():
     with socket.create_server(("127.0.0.1", 0)) as inherited:
         settings = replace(Settings(), metrics_bind_address=InheritedSocket(inherited.fileno()))
         bind = make_options(settings).admin

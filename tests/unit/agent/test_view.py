@@ -400,7 +400,7 @@ def leads_to(served_ports, bind=Bind.PROXY_PORT):
         ),
     ],
 )
-async def test_the_target_of_a_frontend_depends_on_endpoints_and_path(make, pods, more, target):
+async def test_a_frontend_shows_refusal_or_the_kernel_path_as_target(make, pods, more, target):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, *pods, **more))
     assert leads_to(served_ports) == (target, True)

@@ -296,7 +296,7 @@ def test_forward_prints_each_newly_unforwarded_port():
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
 
 
-async def test_a_substitute_for_a_privileged_port_is_stable(pods):
+async def test_a_later_service_does_not_take_the_substitute_of_a_privileged_port(pods):
     await pods.start()
     prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
     arguments = f"--master={pods.api.url}", "-n=shop", "--address=127.77.0.3"

@@ -19,7 +19,7 @@ def test_root_has_net_admin():
     assert effective_capabilities() >> CAP_NET_ADMIN & 1
 
 
-def test_a_process_without_capabilities_lacks_net_admin():
+def test_root_without_cap_net_admin_in_its_bounding_set_lacks_net_admin():
     drop = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-all", "--"]
     done = subprocess.run([*drop, sys.executable, "-c", ASK], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

@@ -61,7 +61,7 @@ def test_only_type_external_name_has_an_external_name(spec, expected):
         pytest.param({"clusterIP": "2001:DB8::0007"}, (CART_IP_V6,), False, id="canonical"),
     ],
 )
-def test_cluster_ips_are_read(spec, cluster_ips, is_headless):
+def test_cluster_ips_are_canonical_and_none_is_headless(spec, cluster_ips, is_headless):
     service = a_service(**spec)
     assert (service.cluster_ips, service.is_headless) == (cluster_ips, is_headless)
 

@@ -108,7 +108,7 @@ def test_the_largest_clients_flow_is_evicted_even_if_recently_used():
         first = table.first_to_go()
         assert (first.client_ip, first.name) == (BOB, f"flood {number}")
         table.remove(first)
-    # Both have twenty flows: the client that exceeded its share first loses a flow.
+    # Bob and Carol have twenty flows each; Carol exceeded her share first, so she loses a flow.
     assert table.first_to_go().client_ip == CAROL
 
 

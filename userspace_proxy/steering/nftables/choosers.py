@@ -198,7 +198,7 @@ def _choose(chooser: Chooser, count: int, first: int) -> bytes:
 
 
 def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
-    """Return expressions that put one of ``count`` indexes, from ``first`` on, into a slot."""
+    """Return expressions that draw an index, by client or at random, from ``first`` on."""
     if not chooser.by_client:
         return x.pick(count, slot, first)
     source = _SOURCE[chooser.family]

@@ -116,7 +116,7 @@ def _missing(capabilities: int) -> Iterator[str]:
 
 
 def _locked_max(capabilities: int) -> int | None:
-    """Return the maximum size of this process's maps in bytes; None if it is unlimited."""
+    """Return the limit of all BPF maps of this user in bytes; None if they are unlimited."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if capabilities >> _CAP_SYS_RESOURCE & 1 or hard == resource.RLIM_INFINITY:
         return None

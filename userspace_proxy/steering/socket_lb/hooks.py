@@ -338,7 +338,7 @@ class Hooks:
         return self._programs
 
     def _begin(self, programs: Programs) -> None:
-        """Write the settings of all programs, before these are attached."""
+        """Desire no hooks, and write the settings that all programs share; attach them later."""
         settings = programs.maps["settings"], programs.specs["settings"]
         value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
         next_number = max(1, DialSettings.unpack(value).next_number) if value else 1
