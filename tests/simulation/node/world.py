@@ -314,6 +314,8 @@ class World(ProcessWorld[AgentMachine]):
         elif what == plans.END:
             if self.agent is not None:
                 self.note("the agent is to end")
+                # No later agent removes the conntrack entries that this one couldn't list.
+                self.kernel.tables.conntrack.refusals.clear()
                 self.agent.stop()
         else:
             self._fail(what, *args)
@@ -339,7 +341,8 @@ class World(ProcessWorld[AgentMachine]):
         fails[what](*args)
 
     def _fail_in_kernel(self, how: str, number: int) -> None:
-        self.kernel.fail(how, number)
+        if how != "conntrack" or (self.agent is not None and not self.agent.is_ending):
+            self.kernel.fail(how, number)
         self.freshness.disturb(self.timeline.now + 2 * _REPAIRED_S)
 
     def _slow_down(self, seconds: float) -> None:
