@@ -84,8 +84,7 @@ def test_missing_privileges_are_reported(node):
 def test_an_nftables_drop_policy_is_an_error_and_the_remedy_works(node):
     node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
     assert node.about("firewall") == [
-        "error: packets to Services may be dropped on their way in: its policy is drop "
-        "[chain ip filter INPUT]"
+        "error: packets of Services may be dropped: its policy is drop [chain ip filter INPUT]"
     ]
     node.run(node.hint("firewall"))
     assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]

@@ -11,7 +11,7 @@ from ..agent.run import make_options, make_source, start_checks
 from ..config import Settings
 from ..dataplane.calls import IS_COMPILED
 from ..errors import ConfigError, UserspaceProxyError
-from ..filters.following import WAY_IN
+from ..filters.following import WAY_IN, WAY_OUT
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..kernel.privileges import read_sysctls
@@ -55,7 +55,9 @@ def check_settings(
         settings.steering, steering, options, offered, own_namespace=own_namespace
     )
     proxies, label = running_proxies(), proxy_label(options.proxy_name or "")
-    kernel = read_kernel(*WAY_IN, "forward") if steering not in ("none", "") else KernelView()
+    kernel = (
+        read_kernel(*WAY_IN, *WAY_OUT, "forward") if steering not in ("none", "") else KernelView()
+    )
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
     relieves = settings.take_over or settings.steering == "none"
     found += judge_running(proxies, label, relieves=relieves)
@@ -134,7 +136,7 @@ def check_node(
     if steering in ("none", ""):
         return found
     if kernel is None:
-        kernel = read_kernel(*WAY_IN, "forward")
+        kernel = read_kernel(*WAY_IN, *WAY_OUT, "forward")
     proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
     sysctls = read_sysctls(network.SYSCTLS)
     uses_client_ports = settings.preserve_client_address != "never"

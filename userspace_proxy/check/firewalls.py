@@ -19,7 +19,7 @@ from .finding import Finding, error, ok, warning
 from .inputs import Inputs
 
 _TOPIC = "firewall"
-_STEERED = "packets to Services may be dropped on their way in"
+_STEERED = "packets of Services may be dropped"
 _FORWARDED = "packets that the kernel path would forward to endpoints are dropped"
 _PRIORITIES = {"nftables": NAT_PRIORITY, "iptables": ALL_NAT}
 _ENDPOINTS_MAX = 100

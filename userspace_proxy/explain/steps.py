@@ -139,8 +139,9 @@ def _firewalls(
     """
     firewalls = firewalls_of(node, ports)
     for one in firewalls:
-        is_passed = not client and _has_answers(ports, one.family, now)
-        whom = "of other clients" if is_passed else "to Services"
+        # Answers of endpoints don't prove that their clients get them.
+        is_passed = not (client or one.is_of_answers) and _has_answers(ports, one.family, now)
+        whom = "of other clients" if is_passed else "of Services"
         what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
     # Look at the causes, too: a port's cause may blame a chain that isn't in the node's list.
@@ -154,10 +155,10 @@ def _firewalls(
         yield PathStep(None, FIREWALL, rule.what, rule.hint)
         is_blamed = True
     if not firewalls and not is_blamed and node.steering.name != "none":
-        what = "No chain of another program on this node is known to drop packets to it"
+        what = "No chain of another program on this node is known to drop its packets"
         if any(port.is_unseen for port in ports):
-            unknown = "on its way in; those at forward are read once its clients get no answer"
-            yield PathStep(None, FIREWALL, f"{what} {unknown}")
+            unknown = "chains at forward are read once its clients get no answer"
+            yield PathStep(None, FIREWALL, f"{what}; {unknown}")
         else:
             # Rules that aren't followed may drop packets, so only answers prove that none does.
             is_passed = all(port.state.level is Level.OK for port in ports)

@@ -447,13 +447,15 @@ class KernelFacts(msgspec.Struct, frozen=True):
 
 
 class FirewallFacts(msgspec.Struct, frozen=True):
-    """A chain of another program that drops packets steered to the proxy."""
+    """A chain of another program that drops packets to the proxy, or its answers to clients."""
 
     chain: str = ""
     why: str = ""
     hint: str = ""
     family: str = ""
     """The packets' family, ``IPv4`` or ``IPv6``; empty for both."""
+    is_of_answers: bool = False
+    """Whether it drops answers to clients."""
 
 
 class PodRuleFacts(msgspec.Struct, frozen=True):
@@ -590,7 +592,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     probes: ProbesFacts = ProbesFacts()
     """The probes for all Services with the path ``auto``; all 0 without such Services."""
     firewalls: Sequence[FirewallFacts] = ()
-    """Chains of other programs that drop packets to Services."""
+    """Chains of other programs that drop packets of Services."""
     pod_rules: Sequence[PodRuleFacts] = ()
     """The rules that name pods of this node, one for each; of a selection, for its endpoints."""
     unserved: Annotated[

@@ -76,7 +76,7 @@ class Chain:
     table: ChainTable
     name: str
     kind: str = ""
-    """``nat``, ``filter`` or ``route`` for a base chain; empty for other chains."""
+    """``nat`` or ``filter`` for a base chain; empty for other chains."""
     hook: str = ""
     """``prerouting``, ``input``, …; empty for a regular chain."""
     priority: int = 0

@@ -13,8 +13,8 @@ from ..kernel.interfaces import is_local
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..policy.locality import PodLink
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step, Tables, base_chains
-from .following import FOLLOWED_MAX, WAY_IN, Drop, find_drop, follow
-from .frontends import SOURCE_NAT, Followed
+from .following import FOLLOWED_MAX, SOURCE_NAT, WAY_IN, Drop, find_drop, follow
+from .frontends import Followed
 from .matches import Match, MatchField
 from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, hint_of_part, judged
 from .packets import FirstPacket, meets

@@ -22,8 +22,12 @@ TRACKING = -200
 """The priority of connection tracking at the hooks where packets enter: NF_IP_PRI_CONNTRACK."""
 ALL_NAT = -100
 """The priority NF_IP_PRI_NAT_DST, at which all nat chains translate destinations."""
+SOURCE_NAT = 100
+"""The kernel's priority NF_IP_PRI_NAT_SRC, at which sources are translated, and translated back."""
 WAY_IN = ("prerouting", "input")
 """The hooks on the way to this node's sockets."""
+WAY_OUT = ("output", "postrouting")
+"""The hooks on the way from this node's sockets."""
 _ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
 """The maximum number of rules × packets to follow, at 1.2 µs each: chains are followed during
@@ -133,7 +137,12 @@ _ALL: Mapping[RuleVerdict, _Effect] = {
 }
 _EFFECTS: Mapping[str, Mapping[RuleVerdict, _Effect]] = {
     "nat": {**_ALL, RuleVerdict.TRANSLATE: _TAKES},
-    "filter": {**_ALL, **dict.fromkeys(DROPS, _TAKES)},
+    # A packet is dropped if no program reads the queue.
+    "filter": {
+        **_ALL,
+        **dict.fromkeys(DROPS, _TAKES),
+        RuleVerdict.QUEUE: _Effect(takes=True, ends=True),
+    },
     # The kernel doesn't translate untracked packets.
     "untracked": {**_ALL, RuleVerdict.NOTRACK: _TAKES},
 }

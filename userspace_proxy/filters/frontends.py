@@ -18,8 +18,8 @@ that names the frontend, for all pods of this node: a firewall may legitimately 
 Rule 2: rules that may drop or translate packets are listed as not followed. If such a rule names a
 frontend, it is unknown whether its clients are answered. If a chain takes all packets of other
 hosts to a frontend, or those of some pods, that is unknown for these: perhaps on purpose.
-Rule 3: answers to clients have the frontend's address as their source again after the translation
-of sources; later chains are followed for the frontends that their rules name as a source.
+Rule 3: chains on the way out are followed with the answers to clients. Until the kernel translates
+their source back to the frontend's address, at postrouting, it is the proxy port.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -36,12 +36,14 @@ from ..errors import SteeringError
 from ..model import Frontend, FrontendKind, IPFamily, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
-from .chains import DROPS, Chain, RuleVerdict, Step, Tables
+from .chains import DROPS, Chain, RuleVerdict, Tables
 from .following import (
     ALL_NAT,
     FOLLOWED_MAX,
+    SOURCE_NAT,
     TRACKING,
     WAY_IN,
+    WAY_OUT,
     Drop,
     Outcome,
     find_drop,
@@ -53,11 +55,8 @@ from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
 _NAT_HOOKS = ("prerouting", "output")
-SOURCE_NAT = 100
-"""The kernel's priority NF_IP_PRI_NAT_SRC, at which sources are translated, and translated back."""
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after all chains."""
-_WAY_OUT_HOOKS = ("output", "postrouting")
 
 
 class Translation(NamedTuple):
@@ -156,7 +155,7 @@ class EarlierChains:
         self.filters = [
             followed(base)
             for base in _others(tables)
-            if (base.kind in ("filter", "route") and base.hook in (*WAY_IN, *_WAY_OUT_HOOKS))
+            if (base.kind == "filter" and base.hook in (*WAY_IN, *WAY_OUT))
             or (base.kind == "nat" and base.hook == "output")
         ]
         found: dict[Frontend, Taken] = {}
@@ -179,7 +178,7 @@ class EarlierChains:
                 of = [one for one in uplinks() if _has_family(one, frontend.family)]
                 if cause := explain_chain(chain, chains, frontend, to, of):
                     perhaps[frontend] = replace(cause, is_certain=False)
-            named = [place for place in named_places(chains, places) if place[0] not in found]
+            named = [at for at in named_places(chain, chains, places) if at[0] not in found]
             links = pods() if named else []
             most = FOLLOWED_MAX // (_count(chains) + _RULES_PER_CALL)
             if len(named) * (len(links) + _CALLS) > most:
@@ -190,16 +189,14 @@ class EarlierChains:
                     found[frontend] = cause
                 elif doubt := doubt_of(chain, chains, frontend, to, of, FOLLOWED_MAX // len(named)):
                     perhaps.setdefault(frontend, doubt)
-        answers = dict(_taken_answers(self.filters, translations, pods))
-        certain = {f: cause for f, cause in answers.items() if cause.is_certain}
-        return answers | perhaps | certain | found
+        return perhaps | found
 
 
 Places = Sequence[tuple[Frontend, Translation]]
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
-    """Yield chains of other programs that may take packets before the proxy receives them.
+    """Yield chains of other programs that may take packets to the proxy, or its answers.
 
     Args:
         last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
@@ -207,7 +204,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
     for chain in _others(tables):
         if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
             yield chain
-        if chain.kind == "filter" and chain.hook in WAY_IN:
+        if chain.kind == "filter" and chain.hook in (*WAY_IN, *WAY_OUT):
             yield chain
 
 
@@ -219,12 +216,14 @@ def _others(tables: Tables) -> Iterator[Chain]:
 def first_packets(
     chain: Chain, frontend: Frontend, translation: Translation
 ) -> Sequence[FirstPacket]:
-    """Return a connection's first packets as a filter chain sees them.
+    """Return a connection's first packets as a filter chain sees them; answers on the way out.
 
     These are the first packet from a pod or another host, and the first packet from this node. The
     result is empty if the chain sees neither, or only after DNAT to an endpoint. The packet from
     this node is missing if the chain doesn't see it, or sees it with another address.
     """
+    if chain.hook in WAY_OUT:
+        return _first_answers(chain, frontend, translation)
     # Only this node's own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
     if translation.priority == NEVER:
@@ -236,6 +235,21 @@ def first_packets(
         return others, *own
     is_after = chain.hook == "input" or chain.priority > ALL_NAT
     return (others._replace(port=port), *own) if port and is_after else ()
+
+
+def _first_answers(
+    chain: Chain, frontend: Frontend, translation: Translation
+) -> Sequence[FirstPacket]:
+    is_own, port = is_loopback(frontend.ip), translation.port
+    others = FirstPacket(frontend, is_own=is_own, is_answer=True, is_to_client=True)
+    if translation.priority != NEVER:
+        # The kernel translates the source back at the priority at which it translates sources.
+        if chain.hook == "postrouting" and chain.priority > SOURCE_NAT:
+            return (others._replace(is_forwarded=True),)
+        if not port or (chain.hook, chain.priority) == ("postrouting", SOURCE_NAT):
+            return ()
+        others = others._replace(port=port)
+    return others, others._replace(is_own=True)
 
 
 def places_to_follow(
@@ -251,14 +265,15 @@ def places_to_follow(
         may = any(step.verdict in (RuleVerdict.TRANSLATE, RuleVerdict.MAP) for step in steps)
         return places if may else ()
     is_for_all = base.policy == "drop" or any(
-        step.verdict in (*DROPS, RuleVerdict.NOTRACK) and may_be_first(step.matches)
+        step.verdict in (*DROPS, RuleVerdict.NOTRACK)
+        and may_be_first(step.matches, is_answer=base.hook in WAY_OUT)
         for step in steps
     )
     if not is_for_all:
         return ()
     if len(steps) * len(places) < FOLLOWED_MAX:
         return places
-    return named_places(chains, places)
+    return named_places(base, chains, places)
 
 
 def places_outside(base: Chain, chains: Mapping[str, Chain], places: Places) -> Places:
@@ -278,20 +293,19 @@ def places_outside(base: Chain, chains: Mapping[str, Chain], places: Places) -> 
     return outside if (len(steps) + _RULES_PER_CALL) * len(outside) < FOLLOWED_MAX else ()
 
 
-def named_places(chains: Mapping[str, Chain], places: Places, *, is_answer: bool = False) -> Places:
-    """Return the frontends that rules name by their address, or by their node port.
+def named_places(base: Chain, chains: Mapping[str, Chain], places: Places) -> Places:
+    """Return the frontends that rules name by their address, their node port, or the proxy port.
 
     The result is empty if following the frontends would take too long.
-
-    Args:
-        is_answer: Whether the frontends are the sources of the packets.
     """
+    is_answer = base.hook in WAY_OUT
     steps = [step for chain in chains.values() for step in chain.steps]
     matches = [one for step in steps for one in step.matches if isinstance(one, Match)]
     ip = MatchField.SOURCE if is_answer else MatchField.DESTINATION
     port = MatchField.SOURCE_PORT if is_answer else MatchField.DESTINATION_PORT
     to_ip = [m for m in matches if m.field in (ip, MatchField.DIALLED_ADDRESS)]
     ports = [m for m in matches if m.field in (port, MatchField.DIALLED_PORT)]
+    proxy_ports = {first for match in ports for first, last in match.ends if first == last}
     networks = [network for match in to_ip for network in match.networks]
     # Cost: comparing thousands of frontends as text takes a hundredth of parsing their addresses.
     ips = {str(one.network_address) for one in networks if one.num_addresses == 1}
@@ -300,6 +314,7 @@ def named_places(chains: Mapping[str, Chain], places: Places, *, is_answer: bool
         (frontend, to)
         for frontend, to in places
         if frontend.ip in ips
+        or to.port in proxy_ports
         or (ranges.values and ranges.has(number_of_ip(frontend.ip)))
         or (
             frontend.kind is FrontendKind.NODE_PORT
@@ -316,7 +331,7 @@ def explain_chain(
     translation: Translation,
     links: Sequence[PodLink] = (),
 ) -> Taken | None:
-    """Return how a chain takes a frontend's packets, and the remedy; None if it doesn't.
+    """Return how a chain takes a frontend's packets or answers; None if it doesn't.
 
     Args:
         chain: The chain, with its rules.
@@ -332,9 +347,10 @@ def explain_chain(
         """Return whose packets are certainly taken: "" for all clients, None if it is unknown."""
         if takes(packet):
             return ""
-        if packet.is_own or not links or not all(takes(packet._replace(link=a)) for a in links):
+        if packet.is_own or not links or not all(takes(packet.of(link)) for link in links):
             return None
-        return " from other hosts" if links[0].is_uplink else " from this node's pods"
+        way = "to" if packet.is_to_client else "from"
+        return f" {way} other hosts" if links[0].is_uplink else f" {way} this node's pods"
 
     priority, first = translation.priority, FirstPacket(frontend)
     if chain.kind == "filter":
@@ -342,8 +358,11 @@ def explain_chain(
         packets = first_packets(chain, frontend, translation)
         if packets and (of := whose(drops, packets[0])) is not None:
             is_all = of or any(map(drops, packets[1:]))
-            besides = of if is_all else ", except those of this node's own programs"
-            return found(f"drops packets to it{besides}", _ADMIT if packets[0].port else _WAY_OUT)
+            is_answer = packets[0].is_to_client
+            of_own = ", except those of this node's own programs"
+            besides = of if is_all else of_own.replace(" of", " to") if is_answer else of_own
+            hint = _ADMIT if packets[0].port and not is_answer else _WAY_OUT
+            return found(f"drops {_packets(chain)}{besides}", hint)
         is_before = chain.hook == "prerouting" and chain.priority < TRACKING and priority != NEVER
         if is_before and follow(chain, chains, first, "untracked").is_certain:
             return found(*_UNTRACKED)
@@ -384,77 +403,22 @@ def doubt_of(
     """
     packets = first_packets(chain, frontend, translation) if chain.kind == "filter" else ()
     if drop := find_partial_drop(chain, chains, packets[:1], links, most):
-        what = f"{chain.described} drops packets to it: {drop}"
+        what = f"{chain.described} drops {_packets(chain)}: {drop}"
         return Taken(what, hint_of_part(drop), str(chain), is_certain=False)
-    outcome = _outcome(chain, chains, frontend, translation)
     is_nat = chain.kind == "nat"
+    outcome = _outcome(chain, chains, frontend, translation, links)
     is_tie = is_nat and not translates_first(chain, translation.priority)
     is_late = is_nat and chain.priority > translation.priority
     if outcome is None or outcome.by is None or is_late or (outcome.is_certain and not is_tie):
         return None
     does = "translate" if is_nat else "drop"
-    return _perhaps(chain, f"{does} packets to it", outcome.by)
-
-
-def _taken_answers(
-    filters: Sequence[Followed],
-    translations: Mapping[Frontend, Translation],
-    pods: Callable[[], Sequence[PodLink]],
-) -> Iterator[tuple[Frontend, Taken]]:
-    """Yield the frontends that rules name as the source of answers, and how these are dropped."""
-    for chain, chains in filters:
-        if chain.kind != "filter" or chain.hook not in _WAY_OUT_HOOKS:
-            continue
-        families = chain.table.families
-        places = [
-            (f, to)
-            for f, to in translations.items()
-            if f.family in families and sees_answers(chain, to)
-        ]
-        for frontend, _ in named_places(chains, places, is_answer=True):
-            of = [one for one in pods() if _has_family(one, frontend.family)]
-            if cause := explain_answers(chain, chains, frontend, of):
-                yield frontend, cause
-
-
-def sees_answers(chain: Chain, translation: Translation) -> bool:
-    """Return whether a chain sees answers to clients with a frontend's address as their source.
-
-    The kernel translates their source back at the priority at which it translates sources.
-
-    Args:
-        chain: A filter chain on the way out.
-    """
-    is_late = chain.hook == "postrouting" and chain.priority > SOURCE_NAT
-    return is_late or translation.priority == NEVER
-
-
-def explain_answers(
-    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, links: Sequence[PodLink]
-) -> Taken | None:
-    """Return how a chain drops, or may drop, a frontend's answers to clients; None if it doesn't.
-
-    Args:
-        chain: A chain of which :func:`sees_answers` is true, with its rules.
-        chains: See :func:`follow`.
-        links: The links of this node's pods.
-    """
-    answer = FirstPacket(frontend, is_answer=True, is_forwarded=True)
-    to_pods = [answer._replace(way_out=link) for link in links]
-    for packets, whose in (([answer], ""), (to_pods, " to this node's pods")):
-        if packets and all(find_drop(chain, chains, one) for one in packets):
-            return Taken(f"{chain.described} drops its answers{whose}", _WAY_OUT, str(chain))
-    # Rules for an uplink may keep ClusterIPs from leaving the node: their clients are pods.
-    packets = to_pods if to_pods and frontend.kind is FrontendKind.CLUSTER_IP else [answer]
-    by = next(filter(None, (follow(chain, chains, one, "filter").by for one in packets)), None)
-    return None if by is None else _perhaps(chain, "drop its answers", by)
-
-
-def _perhaps(chain: Chain, does: str, by: tuple[Chain, Step]) -> Taken:
-    """Return that a chain may do something, by the rule ``by``, with the remedy."""
-    what = f"{chain.described} may {does}: {Drop(chain, *by)}"
-    hint = f"delete that rule if it takes clients' packets, {by[0].listing}"
+    what = f"{chain.described} may {does} {_packets(chain)}: {Drop(chain, *outcome.by)}"
+    hint = f"delete that rule if it takes clients' packets, {outcome.by[0].listing}"
     return Taken(what, hint, str(chain), is_certain=False)
+
+
+def _packets(chain: Chain) -> str:
+    return "its answers" if chain.hook in WAY_OUT and chain.kind == "filter" else "packets to it"
 
 
 def _unfollowed(
@@ -466,15 +430,31 @@ def _unfollowed(
 
 
 def _outcome(
-    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
+    chain: Chain,
+    chains: Mapping[str, Chain],
+    frontend: Frontend,
+    translation: Translation,
+    links: Sequence[PodLink] = (),
 ) -> Outcome | None:
-    """Return the effect on a client that no rule names; None if the chain sees no such packet."""
+    """Return the effect on a client that no rule names; None if the chain sees no such packet.
+
+    Args:
+        links: The links of this node's pods, the clients of cluster IPs' answers.
+    """
     first = (
         (FirstPacket(frontend),)
         if chain.kind == "nat"
         else first_packets(chain, frontend, translation)
     )
-    return follow(chain, chains, first[0]._replace(is_other=True), chain.kind) if first else None
+    if not first:
+        return None
+    packets = [first[0]._replace(is_other=True)]
+    # Rules for an uplink may keep ClusterIPs from leaving the node: their clients are pods.
+    if first[0].is_to_client and frontend.kind is FrontendKind.CLUSTER_IP and links:
+        packets = [first[0].of(link) for link in links]
+    outcomes = [follow(chain, chains, packet, chain.kind) for packet in packets]
+    by = next(filter(None, (one.by for one in outcomes)), None)
+    return Outcome(by, any(one.ends for one in outcomes), any(one.back for one in outcomes))
 
 
 def _count(chains: Mapping[str, Chain]) -> int:

@@ -1,7 +1,8 @@
-"""Finds firewalls of other programs that would drop steered packets or endpoints' replies; pure.
+"""Finds firewalls of other programs that would drop steered packets, or replies; pure.
 
     client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
     endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
+    the proxy's answer to a client ────▶ OUTPUT, POSTROUTING of all ▶ likewise
 
 An ``accept`` is final only in its own table; other tables are evaluated anyway. This proxy's legacy
 chains come first in ``filter``, but decide only for that table; its nftables chain decides only for
@@ -22,7 +23,7 @@ from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
 from .chains import Chain, ChainTable, Tables, base_chains
-from .following import ALL_NAT, FOLLOWED_MAX, WAY_IN, Drop, find_drop, follow
+from .following import ALL_NAT, FOLLOWED_MAX, SOURCE_NAT, WAY_IN, WAY_OUT, Drop, find_drop, follow
 from .matches import Match, MatchField, ends_of, states
 from .packets import ANY_IP, FirstPacket
 
@@ -37,7 +38,7 @@ _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """A chain of another program that drops steered packets, or replies to the proxy."""
+    """A chain of another program that drops steered packets, replies to the proxy, or answers."""
 
     chain: str
     """Family, table and chain."""
@@ -49,6 +50,8 @@ class Firewall:
     """The packets' family; None for both."""
     is_for_all: bool = True
     """Whether it drops packets of all pods, or all answers; otherwise only some packets."""
+    is_of_answers: bool = False
+    """Whether it drops the proxy's answers to clients."""
 
 
 def find_firewalls(
@@ -58,7 +61,7 @@ def find_firewalls(
     proxy_ports: tuple[int, int],
     links: Sequence[PodLink] = (),
 ) -> list[Firewall]:
-    """Return the chains that drop some or all steered packets, or endpoints' replies to the proxy.
+    """Return the chains that drop some or all steered packets, replies to the proxy, or answers.
 
     Args:
         nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
@@ -74,26 +77,43 @@ def find_firewalls(
         anything = Frontend(ANY_IP[family], 0, Protocol.TCP)
         # The proxy's legacy chains accept steered packets before other rules in that table, so only
         # replies can be dropped there.
-        is_open = steering == "iptables" and base.table[1:] == ("filter", True)
+        is_out = base.hook in WAY_OUT
+        is_open = steering == "iptables" and base.table[1:] == ("filter", True) and not is_out
         is_early = base.hook == "prerouting" and base.priority <= ALL_NAT
         known = () if is_open else (0,) if is_early else ports
         first = [FirstPacket(anything, port) for port in known]
         reply = [FirstPacket(anything, is_answer=True)]
-        dropped = find_first_drop(base, chains, first, pods, _OF_PODS)
-        answers = find_first_drop(base, chains, reply, pods, _OF_PODS)
+        if is_out:
+            first, reply = [], list(_answers_to_clients(base, anything, ports))
+        whose = _TO_PODS if is_out else _OF_PODS
+        dropped = find_first_drop(base, chains, first, pods, whose)
+        answers = find_first_drop(base, chains, reply, pods, whose)
         only = family if len(base.table.families) == 1 else None
         drop = dropped or answers
         if drop is None:
             udp = replace(anything, protocol=Protocol.UDP)
-            both = [*first, *(one._replace(frontend=udp) for one in first)]
+            parts = reply if is_out else first
+            both = [*parts, *(one._replace(frontend=udp) for one in parts)]
             some = find_partial_drop(base, chains, both, pods)
-            return some and Firewall(str(base), str(some), hint_of_part(some), only, False)
-        why = f"{drop}{'' if dropped else _ANSWERS}"
+            return some and Firewall(str(base), str(some), hint_of_part(some), only, False, is_out)
+        to_clients = "" if drop.whose else _TO_CLIENTS
+        why = f"{drop}{to_clients if is_out else '' if dropped else _ANSWERS}"
         drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
         hint = _OF_CALICO if drop.place.name == _CALICO else _OF_EARLY if is_early else drops
-        return Firewall(str(base), why, hint, only)
+        return Firewall(str(base), why, hint, only, is_of_answers=is_out)
 
-    return [one for hook in WAY_IN for one in judged((nft, legacy), hook, judge)]
+    hooks = *WAY_IN, *WAY_OUT
+    return [one for hook in hooks for one in judged((nft, legacy), hook, judge)]
+
+
+def _answers_to_clients(
+    base: Chain, frontend: Frontend, ports: Sequence[int]
+) -> Iterator[FirstPacket]:
+    """Yield the proxy's answers as a chain on the way out sees them; ports are 0 if unknown."""
+    is_late = base.hook == "postrouting" and base.priority >= SOURCE_NAT
+    answer = FirstPacket(frontend, is_answer=True, is_to_client=True)
+    for port in (0,) if is_late else ports:
+        yield answer._replace(port=port, is_forwarded=is_late and any(ports))
 
 
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
@@ -157,7 +177,7 @@ def find_first_drop(
     if len(links) * sum(len(chain.steps) for chain in chains.values()) >= FOLLOWED_MAX:
         return None
     for packet in packets:
-        by_link = (find_drop(base, chains, packet._replace(link=link)) for link in links)
+        by_link = (find_drop(base, chains, packet.of(link)) for link in links)
         drops = list(takewhile(bool, by_link))
         if drops and len(drops) == len(links) and drops[0]:
             return drops[0]._replace(whose=whose)
@@ -178,12 +198,16 @@ def find_partial_drop(
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     matches = [one for step in steps for one in step.matches if isinstance(one, Match)]
-    spans = {end for one in matches if one.field is MatchField.SOURCE for end in one.ends}
-    by_link = any(one.field is MatchField.WAY_IN for one in matches)
+    is_out = base.hook in WAY_OUT
+    address = MatchField.DESTINATION if is_out else MatchField.SOURCE
+    way = MatchField.WAY_OUT if is_out else MatchField.WAY_IN
+    spans = {end for one in matches if one.field is address for end in one.ends}
+    by_link = any(one.field is way for one in matches)
     pods = [
         pod for one in filter(has_clients, links) for pod in _pods_of(one, spans, has_names=by_link)
     ]
-    parts = [(one._replace(link=pod), _of_some(pod)) for one in packets for pod in pods]
+    some = _TO_SOME if is_out else _OF_SOME
+    parts = [(one.of(pod), f"{some}{pod.networks[0][0]}") for one in packets for pod in pods]
     if len(parts) * len(steps) >= most:
         parts = []
     if any(one.field is MatchField.DRAWN for one in matches):
@@ -215,10 +239,6 @@ def _pods_of(
                 yield link._replace(networks=(ip_network(pod),))
 
 
-def _of_some(pod: PodLink) -> str:
-    return f", for packets of some of this node's pods, for example {pod.networks[0][0]}"
-
-
 def has_clients(link: PodLink) -> bool:
     """Return whether pods, or other hosts, may dial Services through a link.
 
@@ -232,8 +252,12 @@ _OF_OTHERS = re.compile(
     r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
 )
 _OF_PODS = ", for packets of this node's pods"
+_TO_PODS = ", for answers to this node's pods"
+_OF_SOME = ", for packets of some of this node's pods, for example "
+_TO_SOME = ", for answers to some of this node's pods, for example "
 _AT_RANDOM = ", for some packets"
 _ANSWERS = ", for endpoints' answers to the proxy"
+_TO_CLIENTS = ", for the proxy's answers to clients"
 _OF_EARLY = "accept them in that chain, or delete what drops them"
 _CALICO = "cali-wl-to-host"
 _OF_CALICO = (

@@ -34,8 +34,7 @@ class FirstPacket(NamedTuple):
     is_own: bool = False
     """Whether the client is a program of this node, not a pod or another host."""
     is_answer: bool = False
-    """Whether the packet is an answer from the dialled address, to an unprivileged port of this
-    node."""
+    """Whether the packet is an answer from the dialled address, to an unprivileged port."""
     link: PodLink | None = None
     """The incoming link, with the source networks behind it; None if it may be any link."""
     is_other: bool = False
@@ -48,6 +47,13 @@ class FirstPacket(NamedTuple):
     """Whether the packet has passed connection tracking; otherwise its state is unknown."""
     is_drawn: bool | None = None
     """Whether the packet meets conditions on random numbers and hashes; None if unknown."""
+    is_to_client: bool = False
+    """Whether it is this node's answer to a client; its source is ``port`` until translated back.
+    Otherwise an answer that isn't forwarded is an endpoint's answer to this node."""
+
+    def of(self, client: PodLink) -> FirstPacket:
+        """Return the packet as one from, or an answer to, a client behind a link."""
+        return self._replace(way_out=client) if self.is_to_client else self._replace(link=client)
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
@@ -67,18 +73,27 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
     return is_met
 
 
-def may_be_first(conditions: Iterable[Condition]) -> bool:
-    """Return whether conditions may hold for every client's first packet to some frontend."""
-    return all(isinstance(one, Match) and _may_be_first(one) for one in conditions)
+def may_be_first(conditions: Iterable[Condition], *, is_answer: bool = False) -> bool:
+    """Return whether conditions may hold for every client's first packet to some frontend.
+
+    Args:
+        is_answer: Whether the packets are the answers to clients.
+    """
+    fields = _OF_ANSWERS if is_answer else _OF_FIRST
+    return all(isinstance(one, Match) and _may_be_first(one, *fields) for one in conditions)
 
 
-def _may_be_first(one: Match) -> bool:
+def _may_be_first(one: Match, state: str, address: MatchField, way: MatchField) -> bool:
     if one.field is MatchField.STATE:
-        return {"new", "dnat"}.isdisjoint(one.values) is one.is_inverted
-    # Links and sources differ between clients, except that only this node's programs use loopback.
-    return one.field not in (MatchField.SOURCE, MatchField.DRAWN) and (
-        one.field is not MatchField.WAY_IN or LOOPBACK in one.values
+        return {state, "dnat"}.isdisjoint(one.values) is one.is_inverted
+    # Links and addresses differ between clients, but only this node's programs use loopback.
+    return one.field not in (address, MatchField.DRAWN) and (
+        one.field is not way or LOOPBACK in one.values
     )
+
+
+_OF_FIRST = "new", MatchField.SOURCE, MatchField.WAY_IN
+_OF_ANSWERS = "established", MatchField.DESTINATION, MatchField.WAY_OUT
 
 
 _ANY_IPS = frozenset(ANY_IP.values())
@@ -110,12 +125,15 @@ def _has_port(match: Match, port: int) -> bool | None:
 
 
 def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
-    if packet.is_forwarded or packet.frontend.ip in _ANY_IPS:
+    is_other = packet.is_forwarded and not packet.is_to_client
+    if is_other or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
     return match.has(number_of_ip(packet.frontend.ip))
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
+    if packet.is_to_client and not packet.is_own:
+        return _client(match, packet, packet.way_out)
     # Treat the destination as unknown: it is one of this node's addresses, depending on the
     # interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
@@ -124,10 +142,16 @@ def _destination(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _source(match: Match, packet: FirstPacket) -> bool | None:
-    family = packet.frontend.family
+    if packet.is_to_client and packet.port:
+        return _has_any(match, packet)
     if packet.is_answer and packet.frontend.ip not in _ANY_IPS:
         return match.has(number_of_ip(packet.frontend.ip))
-    link = packet.link
+    return _client(match, packet, packet.link)
+
+
+def _client(match: Match, packet: FirstPacket, link: PodLink | None) -> bool | None:
+    """Return whether a match's networks contain the address of each client behind a link."""
+    family = packet.frontend.family
     if packet.is_other:
         return match.versions.get(family, False)
     pods = [ends_of(one) for one in link.networks if one.version == family] if link else []
@@ -156,7 +180,8 @@ def _is_link(wanted: object, link: PodLink | None, *, is_loopback: bool) -> bool
 
 
 def _way_out(match: Match, packet: FirstPacket) -> bool | None:
-    is_loopback = not packet.is_forwarded and is_local(packet.frontend.ip)
+    is_here = not packet.is_forwarded and is_local(packet.frontend.ip)
+    is_loopback = packet.is_own if packet.is_to_client else is_here
     return _by_link(match, packet.way_out, is_loopback=is_loopback)
 
 
@@ -168,7 +193,7 @@ def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
     # The result is unknown (None) for a client's packet, because a client may use any source port.
-    return _has_port(match, packet.frontend.port) if packet.is_answer else None
+    return _has_port(match, packet.port or packet.frontend.port) if packet.is_answer else None
 
 
 def _is_translated(packet: FirstPacket) -> bool:
@@ -181,8 +206,8 @@ def _state(match: Match, packet: FirstPacket) -> bool:
 
 
 def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
-    if packet.is_forwarded:
-        return False
+    if packet.is_forwarded or packet.is_to_client:
+        return packet.is_own
     return bool(packet.port) or packet.is_answer or is_local(packet.frontend.ip)
 
 
@@ -198,7 +223,9 @@ def _flags(match: Match, packet: FirstPacket) -> bool:
 _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.DIALLED_ADDRESS: _dialled_address,
     MatchField.DIALLED_PORT: lambda match, packet: (
-        None if packet.is_forwarded else _has_port(match, packet.frontend.port)
+        None
+        if packet.is_forwarded and not packet.is_to_client
+        else _has_port(match, packet.frontend.port)
     ),
     MatchField.DESTINATION: _destination,
     MatchField.SOURCE: _source,

@@ -84,7 +84,9 @@ class NftReader:
             if table not in handles or self._is_own(table):
                 continue
             is_newer = bool(own) and handles[table] > max(own)
-            place = found.name, found.kind, found.hook, found.priority, found.policy
+            # Chains of type route differ only in that the kernel may route packets again.
+            kind = "filter" if found.kind == "route" else found.kind
+            place = found.name, kind, found.hook, found.priority, found.policy
             chain = Chain(table, *place, is_read=False, is_newer=is_newer)
             tables.setdefault(table, {})[found.name] = chain
         return tables

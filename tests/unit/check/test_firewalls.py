@@ -32,7 +32,7 @@ def test_dropped_endpoint_replies_are_an_error_with_a_rule(steering):
     kernel = KernelView(nft=firewall(first, policy="drop"))
     (found,) = judge_firewalls(kernel, steering, PORTS)
     assert (found.what, found.hint) == (
-        "packets to Services may be dropped on their way in: its policy is drop, for endpoints' "
+        "packets of Services may be dropped: its policy is drop, for endpoints' "
         "answers to the proxy",
         LET_ANSWERS_IN,
     )

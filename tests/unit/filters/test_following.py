@@ -63,12 +63,6 @@ def test_a_packet_counts_as_dropped_if_all_paths_drop_it(rules, others, expected
     assert (found and str(found)) == expected
 
 
-def test_a_policy_drops_the_packets_that_a_rule_may_leave():
-    steps = (nft("drop", "…"),)
-    base = Chain(EVIL, "in", "filter", "input", 0, policy="drop", steps=steps)
-    assert str(find_drop(base, {}, FirstPacket(WEB))) == "its policy is drop"
-
-
 @pytest.mark.parametrize(
     ("hook", "priority", "is_dropped"),
     [

@@ -166,6 +166,30 @@ def test_a_chain_that_drops_packets_at_random_is_found(rules):
     assert (found.why.endswith("drop, for some packets"), found.is_for_all) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("tcp sport 17000-29999: reject", ", for the proxy's answers to clients"),
+        ("ip daddr 10.244.0.0/16: drop", ", for answers to this node's pods"),
+        (
+            "oifname cali1: drop",
+            ", for answers to some of this node's pods, for example 10.244.1.1",
+        ),
+        ("ip daddr 127.0.0.0/8: drop", ""),
+        ("tcp sport 22: drop", ""),
+    ],
+)
+@pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER])
+def test_a_chain_that_drops_answers_to_clients_is_found(table, rule, expected):
+    tables = chains("output", [rule], {}, table=table)
+    both = ({}, tables) if table.is_legacy else (tables, {})
+    found = find_firewalls(*both, "iptables", PORTS, LINKS)
+    assert [one.why.endswith(expected) for one in found] == ([True] if expected else [])
+    assert [one.is_for_all for one in found] == ["some of" not in expected] * bool(expected)
+    late = chains("postrouting", ["ct status dnat: accept", "drop"], {})
+    assert find_firewalls(late, {}, "iptables", PORTS) == []
+
+
 def test_legacy_rules_that_drop_packets_before_translation_are_found():
     table, steps = ChainTable("ip", "raw", is_legacy=True), (nft("drop", "iifname cali*"),)
     raw = Chain(table, "PREROUTING", "filter", "prerouting", -300, steps=steps)
@@ -192,6 +216,7 @@ LIST = f"as `nft list chain {SHOWN}` shows"
     [
         pytest.param(["ct state established: accept", "tcp dport 22: accept"], [], id="all"),
         pytest.param(["…: drop"], [f"chain {SHOWN}, rule … drop, {LIST}"], id="a-condition"),
+        pytest.param(["queue"], [f"chain {SHOWN}, rule queue, {LIST}"], id="a-queue"),
         pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
     ],
 )

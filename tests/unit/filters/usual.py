@@ -55,6 +55,8 @@ USUAL = {
         iptables-nft -A INPUT -m conntrack --ctstate INVALID -j DROP
         iptables-nft -A INPUT -j ufw-user-input
         iptables-nft -A INPUT -p udp --dport 137 -j DROP
+        iptables-nft -P OUTPUT DROP
+        iptables-nft -A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
         iptables-nft -A ufw-user-input -s 203.0.113.7 -j DROP
         iptables-nft -A ufw-user-input -p tcp --dport 80 -s 203.0.113.8 -j REJECT""",
     "docker": """
@@ -63,7 +65,7 @@ USUAL = {
         iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j RETURN""",
     "kubelet": """
         iptables-nft -N KUBE-FIREWALL
-        iptables-nft -A INPUT -j KUBE-FIREWALL
+        for chain in INPUT OUTPUT; do iptables-nft -A $chain -j KUBE-FIREWALL; done
         iptables-nft -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment local \
             -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP""",
     "fail2ban": """nft '

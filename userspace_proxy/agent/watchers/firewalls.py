@@ -15,7 +15,7 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, PodRuleFacts, StatusFacts
 from ...filters.endpoints import find_forward_firewalls, find_pod_rules
-from ...filters.following import WAY_IN
+from ...filters.following import WAY_IN, WAY_OUT
 from ...filters.kube_proxy import find_kube_proxy
 from ...filters.node import Firewall, find_firewalls
 from ...filters.reading import read_generation
@@ -72,8 +72,8 @@ class FirewallWatch(Component):
         self._thread = OneThread("firewalls")
         self._condition = LoggedCondition[Firewall](
             _log,
-            "a firewall may drop packets to Services: %(chain)s: %(cause)s",
-            "firewalls no longer drop packets to Services",
+            "a firewall may drop packets of Services: %(chain)s: %(cause)s",
+            "firewalls no longer drop packets of Services",
             fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.hint},
         )
 
@@ -82,7 +82,9 @@ class FirewallWatch(Component):
 
     def show(self, facts: StatusFacts) -> None:
         facts.firewalls = [
-            FirewallFacts(f.chain, f.why, f.hint, "" if f.family is None else str(f.family))
+            FirewallFacts(
+                f.chain, f.why, f.hint, "" if f.family is None else str(f.family), f.is_of_answers
+            )
             for f in self._condition.now
             if f.is_for_all
         ]
@@ -121,7 +123,7 @@ class FirewallWatch(Component):
     def _find(self) -> list[Firewall]:
         now = Clocks.monotonic()
         has_nat = self._is_sole and now >= self._nat_s
-        kernel = _read(partial(self._read, *WAY_IN, "forward", has_nat=has_nat))
+        kernel = _read(partial(self._read, *WAY_IN, *WAY_OUT, "forward", has_nat=has_nat))
         if has_nat:
             self._nat_s = now + _NAT_EVERY_S
             self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
@@ -134,12 +136,12 @@ class FirewallWatch(Component):
 
 
 def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
-    """Return a chain that drops packets to Services for each family, preferably all packets."""
+    """Return a chain that drops packets of Services for each family, preferably all packets."""
     taken: dict[str, Taken] = {}
     for one in sorted(found, key=lambda one: not one.is_for_all):
         # The node's problem states why a chain drops all packets.
         why = "" if one.is_for_all else f": {one.why}"
-        what = f"chain {one.chain} of another program drops packets to Services{why}"
+        what = f"chain {one.chain} of another program drops packets of Services{why}"
         for family in IPFamily if one.family is None else (one.family,):
             taken.setdefault(str(family), Taken(what, one.hint, one.chain, is_certain=False))
     return taken

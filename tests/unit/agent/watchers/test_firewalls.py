@@ -65,7 +65,7 @@ async def test_a_firewalls_appearance_and_removal_are_logged(watch, kernel, capl
     kernel.view = KernelView()
     await watch.look()
     assert shown(watch).firewalls == []
-    assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
+    assert caplog.records[-1].getMessage() == "firewalls no longer drop packets of Services"
 
 
 async def test_a_chain_that_drops_packets_to_services_is_shown_for_each_family(watch, kernel):
@@ -78,7 +78,7 @@ async def test_a_chain_that_drops_packets_to_services_is_shown_for_each_family(w
         "IPv6": "inet evil in",
     }
     assert facts.dropped["IPv6"].what == (
-        "chain inet evil in of another program drops packets to Services: rule numgen/hash drop, "
+        "chain inet evil in of another program drops packets of Services: rule numgen/hash drop, "
         "for some packets"
     )
 
