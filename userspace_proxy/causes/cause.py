@@ -465,7 +465,8 @@ class Cause:
     @property
     def is_of_pods(self) -> bool:
         """Whether the state of the Service's pods shows more, which ``explain --pods`` reads."""
-        return self.code.traits.is_of_pods and not self.row.is_of_slices
+        row = self.row
+        return self.code.traits.is_of_pods and not (row.is_of_slices or row.kubectl)
 
     @property
     def is_of_way(self) -> bool:

@@ -288,6 +288,21 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...], node: str = "") ->
     return f"{many}, and {are} terminating"
 
 
+@cause(
+    CauseCode.NOT_READY,
+    about="{node}",
+    is_predicate=True,
+    short="has no ready endpoint",
+    hint="See whether the Node is ready: if not, whether the machine and its kubelet run; if so, "
+    "look at its pods: `kubectl get pods -A --field-selector spec.nodeName={node}`",
+    kubectl="describe node {node}",
+    shared=("node",),
+)
+def none_ready_on(node: str) -> str:
+    """The node has all endpoints of several Services, and none is ready."""
+    return "has all endpoints of these Services, and no endpoint on it is ready"
+
+
 @cause(CauseCode.NOT_READY, command="get pods -n {namespace}")
 def about_to_vanish(namespace: str, count: int) -> str:
     """All usable endpoints terminate."""

@@ -7,8 +7,9 @@ of 35 Services is one incident, even if it fails some of them in another way. A 
 only its Service is an incident of that Service. A chain of another program that may take packets is
 an incident with a neutral mark.
 Rule 2: a node counts as failed only if several endpoint IPs on it fail as if the node were gone,
-and no endpoint on it has answered since. An IP with several such endpoints is one incident, too, as
-are a Service's endpoints that fail alike.
+and no endpoint on it has answered since; or if it has all endpoints of several Services, and no
+endpoint on it is ready. An IP with several such endpoints is one incident, too, as are a Service's
+endpoints that fail alike.
 Rule 3: this module judges nothing, and visits each Service port once, or twice if a node or an IP
 may be gone.
 """
@@ -22,9 +23,11 @@ from typing import TypeAlias
 from ..causes.cause import Cause, CauseCode, When
 from ..causes.endpoints import no_route, node_silent, route_prohibits, route_unreachable
 from ..causes.say import kubectl_words, on_node
+from ..causes.slices import none_ready, none_ready_on
 from ..facts import WORST_FIRST, EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts, worst
 from ..model import port_of
 from ..model.quoting import shell_command, shell_word
+from ..policy.usable import EndpointState
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
@@ -70,6 +73,7 @@ class Incidents:
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
         self._join(view.ports)
+        self._join_unready(view.ports)
         self._join_alike()
 
     def has(self, port: PortFacts) -> bool:
@@ -134,7 +138,9 @@ class Incidents:
         if key[0] is _IP:
             cause = at_ports(cause, list(endpoints))
         elif key[0] is _NODE:
-            cause = _with_times(node_silent(str(key[-1])), causes)
+            row = none_ready_on if all(_is_unready(port) for port in ports) else node_silent
+            cause = _with_times(row(str(key[-1])), causes)
+            endpoints = endpoints if row is node_silent else {}
         return IncidentFacts(
             id=_id(key),
             level=worst(levels),
@@ -189,6 +195,25 @@ class Incidents:
                 continue
             self._merge(keys, place)
 
+    def _join_unready(self, ports: Sequence[PortFacts]) -> None:
+        """Merge the incidents of Services whose endpoints are all on a node without a ready one."""
+        found: dict[str, list[PortFacts]] = {}
+        for port in {id(one): one for of in self._members.values() for one, _ in of}.values():
+            if _is_unready(port):
+                found.setdefault(str(port.state.causes[0].get("node")), []).append(port)
+        alive = {
+            endpoint.node
+            for endpoint, _ in (_endpoints(ports) if found else ())
+            if endpoint.code is not CauseCode.NOT_READY
+            and endpoint.state != EndpointState.PUBLISHED
+        }
+        for node, of_node in found.items():
+            hosts = {_host_of(one.address) for one, _ in _endpoints(of_node)}
+            services = {(port.namespace, port.service) for port in of_node}
+            if node not in alive and min(len(hosts), len(services)) >= _SEVERAL:
+                keys = dict.fromkeys(key for port in of_node for key in self._keys(port))
+                self._merge([*keys], (_NODE, node))
+
     def _join_alike(self) -> None:
         """Merge the incidents of a single Service's endpoints that fail alike."""
         found: dict[_Key, list[_Key]] = {}
@@ -206,7 +231,8 @@ class Incidents:
     def _merge(self, keys: Sequence[_Key], place: _Key) -> None:
         joined = [self._members.pop(key) for key in keys]
         self._members[place] = [member for members in joined for member in members]
-        self._joined |= dict.fromkeys(keys, place)
+        earlier = {key: place if to in keys else to for key, to in self._joined.items()}
+        self._joined = earlier | dict.fromkeys(keys, place)
 
 
 def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
@@ -225,6 +251,12 @@ def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
             yield shared if cause.row.shared is not None else shared[1:], cause
     if causes and not is_found:
         yield (causes[0].code, port.namespace, port.service), causes[0]
+
+
+def _is_unready(port: PortFacts) -> bool:
+    """Return whether no endpoint of a Service port is ready, and all are on one node."""
+    causes = port.state.causes
+    return bool(causes) and causes[0].row is none_ready and bool(causes[0].get("node"))
 
 
 def _distinct(members: Iterable[_Member]) -> Sequence[PortFacts]:

@@ -127,6 +127,7 @@ SAMPLES = (
     slices.none_ready(3, 1, _PODS),
     slices.none_ready(3, 2, _PODS),
     slices.none_ready(3, 3, _PODS),
+    slices.none_ready_on("node-2"),
     slices.about_to_vanish("shop", 1),
     slices.about_to_vanish("shop", 2),
     slices.none_local(1, 0, "node-2", _LOCAL),

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import (
     answers_late,
     dropped_here,
@@ -20,7 +20,7 @@ from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.notes import slow_start_unused
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.services import not_listening
-from userspace_proxy.causes.slices import selects_no_pod
+from userspace_proxy.causes.slices import none_ready, none_ready_on, selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.judge import judge
 from userspace_proxy.facts import FirewallFacts, LastMinuteFacts, Level, SourceFacts, Waits
@@ -33,6 +33,7 @@ ONE_WAY = "10.244.7.1:514"
 POD, OTHER = "10.244.0.9:8080", "10.244.0.8:8080"
 WELL = make_endpoint("10.244.1.1:8080", answered_at=1.0)
 FILES = SourceFacts("manifests", "m", is_synced=True)
+EXPLAIN = "userspace-proxy explain %s --probe"
 
 
 def port_with(name, *causes, **changes):
@@ -95,13 +96,8 @@ def test_endpoints_of_a_service_failing_alike_are_one_incident():
     [
         pytest.param([port_with("a", refuses(POD), resets(OTHER))], id="in-different-ways"),
         pytest.param([port_with("a", silent(POD), silent(OTHER))], id="without-a-response"),
-        pytest.param(
-            [port_with("a", refuses(POD)), port_with("b", refuses(OTHER))], id="two-services"
-        ),
-        pytest.param(
-            [port_with("a", refuses(POD), refuses(OTHER)), port_with("b", refuses(OTHER))],
-            id="one-endpoint-of-two-services",
-        ),
+        [port_with("a", refuses(POD)), port_with("b", refuses(OTHER))],
+        [port_with("a", refuses(POD), refuses(OTHER)), port_with("b", refuses(OTHER))],
     ],
 )
 def test_other_endpoints_are_separate_incidents(ports):
@@ -189,18 +185,37 @@ def test_failing_endpoints_of_a_lost_node_are_one_incident():
     assert incidents.at([a]) == (one,)
 
 
+UNREADY = {"code": CauseCode.NOT_READY, "state": "not ready", "is_usable": False}
+
+
+def unready(name, *endpoints):
+    """Return a Service port whose only endpoint, on node-7, isn't ready."""
+    past = silent(f"10.244.7.{ord(name)}:80").replace(when=When.PAST)
+    cause = none_ready(1, 0, ("pods",), "node-7")
+    return make_port(name, cause=cause, endpoints=(on("node-7", past, **UNREADY), *endpoints))
+
+
+def test_services_with_all_endpoints_on_an_unready_node_are_one_incident():
+    served = make_port("c", endpoints=(on("node-7", silent(POD), **UNREADY), WELL))
+    incidents = Incidents(make_view(unready("a"), unready("b"), served))
+    one = next(one for one in incidents.all() if one.cause == none_ready_on("node-7"))
+    assert one.affected == "2 Services"
+    assert one.command == "kubectl describe node node-7"
+    alive = make_port(endpoints=(make_endpoint(OTHER, node="node-7"),))
+    alone = unready("a", *unready("b").endpoints)
+    for ports in ([unready("a")], [alone], [unready("a"), unready("b"), alive]):
+        causes = [one.cause for one in Incidents(make_view(*ports)).all()]
+        assert none_ready_on("node-7") not in causes
+
+
 @pytest.mark.parametrize(
     "beside",
     [
         pytest.param([], id="one-host"),
         pytest.param([on("node-7", silent("10.244.7.1:81"))], id="two-ports-of-one-host"),
         pytest.param([on("node-8", silent("10.244.8.1:80"))], id="another-node"),
-        pytest.param(
-            [on("", silent("10.244.8.1:80")), on("", silent("10.244.8.2:80"))], id="unknown-node"
-        ),
-        pytest.param(
-            [on("node-7", silent("10.244.7.2:80").replace(when=When.PAST))], id="a-while-ago"
-        ),
+        [on("", silent("10.244.8.1:80")), on("", silent("10.244.8.2:80"))],
+        [on("node-7", silent("10.244.7.2:80").replace(when=When.PAST))],
         pytest.param([on("node-7", silent_to_some("10.244.7.2:80"))], id="it-answers-others"),
         pytest.param(
             [
@@ -209,13 +224,7 @@ def test_failing_endpoints_of_a_lost_node_are_one_incident():
             ],
             id="a-third-one-has-answered-since",
         ),
-        pytest.param(
-            [
-                on("node-7", seen(silent("10.244.7.2:80"))),
-                on("node-7", seen(refuses("10.244.7.3:80"))),
-            ],
-            id="a-third-one-refuses",
-        ),
+        [on("node-7", seen(silent("10.244.7.2:80"))), on("node-7", seen(refuses("10.244.7.3:80")))],
     ],
 )
 def test_a_node_is_not_reported_as_lost_without_sufficient_evidence(beside):
@@ -325,31 +334,11 @@ def test_the_causes_of_a_service_port_link_to_their_incidents():
 @pytest.mark.parametrize(
     ("port", "source", "command"),
     [
-        pytest.param(
-            port_with("a", refuses(POD)),
-            FILES,
-            "userspace-proxy explain shop/a --probe",
-            id="without-a-cluster",
-        ),
-        pytest.param(
-            port_with("a", refuses(POD).replace(host="db.example.com")),
-            None,
-            "userspace-proxy explain shop/a --probe",
-            id="a-host-outside",
-        ),
-        pytest.param(make_port("a", problem="in use"), None, "ss -Hlntup", id="on-the-node"),
-        pytest.param(
-            make_port("a", is_out_of_ports=True),
-            FILES,
-            "userspace-proxy explain shop/a",
-            id="all-that-is-known",
-        ),
-        pytest.param(
-            port_with("$(a)", refuses(POD)),
-            FILES,
-            "userspace-proxy explain 'shop/$(a)' --probe",
-            id="quoted",
-        ),
+        (port_with("a", refuses(POD)), FILES, EXPLAIN % "shop/a"),
+        (port_with("a", refuses(POD).replace(host="db.example.com")), None, EXPLAIN % "shop/a"),
+        (make_port("a", problem="in use"), None, "ss -Hlntup"),
+        (make_port("a", is_out_of_ports=True), FILES, "userspace-proxy explain shop/a"),
+        (port_with("$(a)", refuses(POD)), FILES, EXPLAIN % "'shop/$(a)'"),
     ],
 )
 def test_an_incident_has_a_command_that_shows_details(port, source, command):
