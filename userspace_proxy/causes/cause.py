@@ -202,7 +202,7 @@ class CauseCode(enum.StrEnum):
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
     AGENT_MISSING = "agent-missing"
-    """No proxy runs on a node; reported by tools that read all nodes."""
+    """No proxy runs on a node, or it is restarted; reported by tools that read all nodes."""
     AGENT_UNREAD = "agent-unread"
     """The proxy of a node returns no readable answer."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .reading import read_time
 from .wire import (
     WireContainerState,
     WireContainerStatus,
@@ -91,6 +92,8 @@ class ContainerEnd(NamedTuple):
     text: str = ""
     """A predicate such as "ended with status 137 (OOMKilled)"; empty if it hasn't ended yet."""
     is_out_of_memory: bool = False
+    at: float = 0.0
+    """Unix time; 0 if unknown."""
 
 
 NOT_ENDED = ContainerEnd()
@@ -100,7 +103,8 @@ def last_end_of(container: WireContainerStatus) -> ContainerEnd:
     """Return how a container last ended."""
     for state in (container.state, container.last_state):
         if state and (end := state.terminated):
-            return ContainerEnd(_ended(end), end.reason == "OOMKilled")
+            at = read_time(end.finished_at or "")
+            return ContainerEnd(_ended(end), end.reason == "OOMKilled", at)
     return NOT_ENDED
 
 

@@ -178,7 +178,11 @@ def _trigger_time(metadata: Metadata) -> float:
 
     Source: k8s.io/api/core/v1, EndpointsLastChangeTriggerTime; RFC 3339.
     """
-    text = (metadata.annotations or {}).get(ANNOTATION_TRIGGERED) or ""
+    return read_time((metadata.annotations or {}).get(ANNOTATION_TRIGGERED) or "")
+
+
+def read_time(text: str) -> float:
+    """Return the Unix time of a timestamp of the API; 0 if it is invalid."""
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:

@@ -335,6 +335,7 @@ class WireReason(_Wire, frozen=True):
     reason: str | None = None
     message: str | None = None
     exit_code: int | None = None
+    finished_at: str | None = None
 
 
 class WireContainerState(_Wire, frozen=True):
@@ -352,6 +353,7 @@ class WireContainerStatus(_Wire, frozen=True):
     ready: bool | None = None
     state: WireContainerState | None = None
     last_state: WireContainerState | None = None
+    restart_count: int | None = None
 
 
 class _PodIP(_Wire, frozen=True):

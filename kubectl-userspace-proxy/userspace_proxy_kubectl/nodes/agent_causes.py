@@ -40,6 +40,23 @@ def agent_not_running(
     return f"the agent's pod does not run{refused}: {why}"
 
 
+def _restart_hint(why: str, where: str, is_repeated: bool, out_of_memory: bool) -> str:
+    return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
+
+
+@cause(CauseCode.AGENT_MISSING, hint=_restart_hint, kubectl=_PODS)
+def agent_restarts(
+    why: str, where: str, *, is_repeated: bool = False, out_of_memory: bool = False
+) -> str:
+    """The agent runs, but its container was restarted in the last minutes."""
+    if is_repeated:
+        return (
+            f"the agent's container is restarted again and again: it {why}; each time, clients "
+            "lose their connections through it"
+        )
+    return f"the agent's container was restarted: it {why}; clients lost connections through it"
+
+
 def _and_node(text: str, node_state: str) -> str:
     return f"{text}; the Node is not ready: {node_state}" if node_state else text
 

@@ -52,6 +52,8 @@ class AgentPod:
     reason: str = ""
     """Why the pod isn't running, in the cluster's words; empty if it is."""
     last_end: ContainerEnd = NOT_ENDED
+    restarts: int = 0
+    """How often its container was restarted."""
     placement: Placement = field(default_factory=Placement)
     """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 
@@ -82,6 +84,7 @@ def read_agent(item: bytes) -> AgentPod | None:
         takes_over=_TAKE_OVER in words,
         reason="" if is_running else (state_of(pod).reason or "it does not run")[:_REASON_MAX],
         last_end=last_end_of(own) if own else NOT_ENDED,
+        restarts=(own.restart_count or 0) if own else 0,
         placement=Placement(spec.node_selector or {}, tuple(spec.tolerations or ())),
     )
 

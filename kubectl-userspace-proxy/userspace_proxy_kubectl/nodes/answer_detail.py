@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from userspace_proxy.causes.cause import Cause
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model.pods import NOT_ENDED, ContainerEnd
 from userspace_proxy.status.http_answer import ANSWER_BYTES, Bounds
@@ -23,7 +24,7 @@ from ..port_forward import ForwardTarget, PortForwardError
 from . import agent_causes
 from .agent_answer import AgentAnswer, AllNodes
 from .agent_calls import Read, cause_of_failure
-from .agent_pods import serving
+from .agent_pods import AgentPod, serving
 from .discovery import FoundAgents, Where
 from .plans import Plans
 
@@ -34,6 +35,9 @@ WHOLE_BYTES = 36 << 20
 ALSO_MAX = 100
 """The maximum number of Services in a request: its request line may have 8 KiB."""
 
+# The seconds for which a restart is reported: an agent that fails again and again waits up to five
+# minutes before its next start.
+_LATELY_S = 600.0
 _STATUS = "/api/v1/status"
 
 
@@ -122,6 +126,15 @@ def every_s(count: int) -> int:
     return 1 if count <= SUMMARY_FROM else 5
 
 
+def _restarts(pod: AgentPod) -> Cause | None:
+    """Return why an agent's container was restarted lately; None if it wasn't."""
+    why, is_oom, at = pod.last_end
+    if not pod.restarts or Clocks.time() - at > _LATELY_S:
+        return None
+    where, is_repeated = pod.target.namespace, pod.restarts > 1
+    return agent_causes.agent_restarts(why, where, is_repeated=is_repeated, out_of_memory=is_oom)
+
+
 class Answers:
     """The answers of all nodes, of one read or of a continuous one."""
 
@@ -143,13 +156,14 @@ class Answers:
                 namespace = self._where.namespace
                 problem = agent_causes.no_agent(namespace)
                 if pods:
-                    why, (ended, is_oom) = pods[0].reason, pods[0].last_end
+                    why, (ended, is_oom, _) = pods[0].reason, pods[0].last_end
                     problem = agent_causes.agent_not_running(
                         namespace, why, has_ended=bool(ended), out_of_memory=is_oom
                     )
             elif before.agents == ():
                 problem = None
-            self._nodes[node] = replace(before, agents=running, problem=problem)
+            restarts = _restarts(pods[0]) if running else None
+            self._nodes[node] = replace(before, agents=running, problem=problem, restarts=restarts)
 
     def note(self, found: FoundAgents) -> None:
         """Update the states of Nodes, which the next failures include."""

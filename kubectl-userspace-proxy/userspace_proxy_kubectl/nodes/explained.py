@@ -29,6 +29,7 @@ from userspace_proxy.plan.digest import FORM
 from userspace_proxy.status.incident_words import names_in_line
 
 from .agent_answer import AgentAnswer, AllNodes
+from .agent_causes import agent_restarts
 from .differences import PlanDifference, differences
 from .endpoints import Extent, same_cause
 from .findings import NodeFinding
@@ -231,9 +232,7 @@ def _answers(merged: Merged) -> PathStep:
     total, answered = len(merged.nodes), len(merged.answered)
     lacking = merged.silent.union(*(port.missing for port in merged.ports))
     missing = [
-        one
-        for one in merged.findings
-        if not lacking.isdisjoint(one.nodes) or one.cause.code in _OF_ALL
+        one for one in merged.findings if not lacking.isdisjoint(one.nodes) or _is_of_all(one)
     ]
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
@@ -258,7 +257,11 @@ def _silence(merged: Merged) -> Iterator[str]:
 
 def _of_all(merged: Merged) -> list[NodeFinding]:
     """Return the findings because of which clients of any Service may fail on a node."""
-    return [one for one in merged.findings if one.cause.code in _OF_ALL]
+    return [one for one in merged.findings if _is_of_all(one)]
+
+
+def _is_of_all(finding: NodeFinding) -> bool:
+    return finding.cause.code in _OF_ALL or finding.cause.row is agent_restarts
 
 
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:

@@ -192,6 +192,9 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
         # An agent that has never run may be starting, as during an update.
         level = Level.TROUBLE if answer.agents or cause.get("has_ended") else Level.ATTENTION
         yield _Said(cause.fact, level, cause)
+    elif (cause := answer.restarts) is not None:
+        level = Level.TROUBLE if cause.get("is_repeated") else Level.ATTENTION
+        yield _Said(cause.fact, level, cause)
     if len(answer.agents) > 1:
         cause = several_agents(tuple(f"{one.namespace}/{one.pod}" for one in answer.agents))
         yield _Said(cause.fact, Level.ATTENTION, cause)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from userspace_proxy.model.pods import last_end_of, read_pods
+from userspace_proxy.model.pods import NOT_ENDED, last_end_of, read_pods
 from userspace_proxy.model.wire import (
     FieldError,
     WireContainerState,
@@ -104,10 +104,10 @@ def test_a_pod_being_deleted_is_not_ready():
 
 
 def test_the_last_end_of_a_container_is_returned():
-    assert last_end_of(WireContainerStatus()) == ("", False)
+    assert last_end_of(WireContainerStatus()) == NOT_ENDED
     killed = WireContainerState(terminated=WireReason(reason="OOMKilled", exit_code=137))
     ended = "ended with status 137 (OOMKilled)"
-    assert last_end_of(WireContainerStatus(last_state=killed)) == (ended, True)
+    assert last_end_of(WireContainerStatus(last_state=killed)) == (ended, True, 0.0)
 
 
 def test_pods_are_sorted_by_name():

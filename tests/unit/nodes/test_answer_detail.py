@@ -5,7 +5,8 @@ import errno
 import msgspec
 import pytest
 
-from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge, Unreadable
 from userspace_proxy_kubectl.nodes import agent_causes
@@ -98,18 +99,14 @@ def test_nodes_are_queried_for_complete_responses_again_after_a_brief_peak(answe
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        pytest.param(
+        (
             PortForwardError("refused", errno.ECONNREFUSED),
             agent_causes.forward_failed("kube-system", "refused"),
-            id="port-forward",
         ),
-        pytest.param(
-            TooLarge(5 << 20), agent_causes.answer_too_large("kube-system", 5), id="too-large"
-        ),
-        pytest.param(
+        (TooLarge(5 << 20), agent_causes.answer_too_large("kube-system", 5)),
+        (
             Unreadable("it isn't\nHTTP " + "x" * 1000),
             agent_causes.answer_unreadable("kube-system", ("it isn't HTTP " + "x" * 1000)[:300]),
-            id="unreadable",
         ),
     ],
 )
@@ -120,10 +117,15 @@ def test_failures_become_causes_with_short_texts(answers, error, cause):
     assert asking.refused is None
 
 
-def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers):
-    end = {"exitCode": 137, "reason": "OOMKilled"}
-    status = {"name": "userspace-proxy", "lastState": {"terminated": end}}
-    answers.take(found(pod(status={"phase": "Running", "containerStatuses": [status]})))
+def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers, monkeypatch):
+    end = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-21T09:00:00Z"}
+    status = {"name": "userspace-proxy", "lastState": {"terminated": end}, "restartCount": 2}
+    agents = found(pod(status={"phase": "Running", "containerStatuses": [status]}))
+    for ended_s, is_lately in ((601, False), (599, True)):
+        monkeypatch.setattr(Clocks, "time", lambda s=ended_s: 1795251600.0 + s)
+        answers.take(agents)
+        assert (only(answers).restarts is not None) is is_lately
+    assert say(only(answers).restarts).startswith("the agent's container is restarted again")
     Asking().fail(answers, "node-1", TO, PortForwardError("it broke off", errno.ECONNRESET))
     why = "it broke off; its container last ended with status 137 (OOMKilled)"
     problem = agent_causes.forward_failed("kube-system", why, out_of_memory=True)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.causes.nodes import (
@@ -13,7 +15,7 @@ from userspace_proxy.causes.nodes import (
 from userspace_proxy.causes.say import say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
 from userspace_proxy.model.quoting import SHOWN_MAX
-from userspace_proxy_kubectl.nodes.agent_causes import agent_not_running
+from userspace_proxy_kubectl.nodes.agent_causes import agent_not_running, agent_restarts
 from userspace_proxy_kubectl.nodes.findings import (
     OtherSetting,
     clock_of,
@@ -65,6 +67,8 @@ def test_two_serving_agents_on_a_node_are_named():
     agents = (agent_on("a"), agent_on("a", "other"))
     names = ("kube-system/userspace-proxy-a", "kube-system/other-a")
     assert said(answer_of("a", agents=agents)) == [(several_agents(names), ("a",))]
+    restarts = agent_restarts("ended with status 137", "kube-system")
+    assert said(replace(answer_of("a"), restarts=restarts)) == [(restarts, ("a",))]
 
 
 @pytest.mark.parametrize("last", [LastStateFacts(), LastStateFacts("s", NOW - 300)])
