@@ -76,6 +76,8 @@ class MergedIncident:
     failing: NodesByCause
     pod: str
     """The pod of the first endpoint; empty if unknown, or if its slice names none."""
+    places: tuple[str, ...]
+    """The nodes on which the endpoints run, as far as known."""
 
     def cause_on(self, node: str) -> Cause:
         """Return the first cause that one of the incident's nodes reports."""
@@ -253,6 +255,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         frozenset(seen.keys),
         reported,
         next((reach.pods[at] for at in (named, *incident.endpoints) if at in reach.pods), ""),
+        tuple(sorted(filter(None, places), key=in_order)),
     )
 
 
@@ -332,6 +335,7 @@ def _path(
     left_out = min(one.left_out for one in same)
     tried = len(nodes) + answered
     failing = ((cause, nodes),)
+    extent, pod, of = Extent.PATH, "", tuple(places)
     return MergedIncident(
-        incident, nodes, tried, answered, away, Extent.PATH, left_out, keys, failing, pod=""
+        incident, nodes, tried, answered, away, extent, left_out, keys, failing, pod, of
     )

@@ -2,7 +2,8 @@
 
 Rule 1: nodes without an answer also have a row, which doesn't show their last facts.
 Rule 2: a failure that most nodes see isn't one node's fault: a node's level is the worst of its
-findings, and of failures that it sees but most other nodes don't.
+findings, of failures that it sees but most other nodes don't, and of those of its endpoints that
+only it reaches.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.facts import WORST_FIRST, Level, StatusFacts
 
 from ..port_forward import ForwardTarget
@@ -29,7 +31,8 @@ class NodeRow:
     findings: tuple[NodeFinding, ...]
     """The findings about the node, the worst first, including the reason for a missing answer."""
     incidents: tuple[MergedIncident, ...]
-    """The incidents that this node but not most others see, the worst first."""
+    """The incidents that this node but not most others see, or of endpoints on it that only it
+    reaches, the worst first."""
     has_answer: bool
     agents: tuple[ForwardTarget, ...] = ()
     version: str = ""
@@ -55,15 +58,18 @@ class NodeRow:
     """Cores used by the agent, in the last seconds or since its start; None if unknown."""
     memory_bytes: int = 0
     """Memory used by the agent; 0 if unknown."""
+    is_unreached: bool = False
+    """Whether only this node is known to reach an endpoint on it; either side may be at fault."""
 
     @property
     def mark(self) -> Level | None:
         """The level for all readers.
 
         None if the node hasn't answered yet, or is healthy but clients of some Services aren't
-        known to be answered.
+        known to be answered, or an endpoint on it isn't reached.
         """
-        is_proven = self.has_answer and not (self.unhealthy or self.unserved or self.incidents)
+        is_doubtful = self.unhealthy or self.unserved or self.incidents or self.is_unreached
+        is_proven = self.has_answer and not is_doubtful
         return None if self.level is Level.OK and not is_proven else self.level
 
 
@@ -93,6 +99,7 @@ def rows_of(
     for incident in incidents:
         for node in _at_fault(incident, answered):
             seen.setdefault(node, []).append(incident)
+    unreached = {place for one in incidents if _is_unreached(one) for place in one.places}
     earlier = {one.node: one for one in before.answers} if before is not None else {}
     rows = [
         _row(
@@ -102,6 +109,7 @@ def rows_of(
             tuple(seen.get(one.node, ())),
             settings.get(one.node, {}),
             has_digests=all_nodes.digests is not None,
+            is_unreached=one.node in unreached,
         )
         for one in all_nodes.answers
     ]
@@ -117,11 +125,15 @@ def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
     """
     is_rare = 2 * len(incident.nodes) <= answered and incident.extent is Extent.NONE
     if incident.extent is Extent.PATH:
-        places = incident.cause.get("places", ())
-        if not incident.away and places and isinstance(places, tuple):
-            return places
+        is_joined = incident.cause.row is path_fails
+        if _is_unreached(incident) and (is_joined or len(incident.nodes) > incident.answered):
+            return incident.places
         is_rare = len(incident.nodes) <= (incident.away or incident.answered)
     return incident.nodes if is_rare else ()
+
+
+def _is_unreached(incident: MergedIncident) -> bool:
+    return incident.extent is Extent.PATH and not incident.away and bool(incident.places)
 
 
 def _row(
@@ -132,6 +144,7 @@ def _row(
     settings: Mapping[str, OtherSetting],
     *,
     has_digests: bool,
+    is_unreached: bool,
 ) -> NodeRow:
     levels = [*(one.level for one in findings), *(one.incident.level for one in incidents)]
     level = min(levels, key=WORST_FIRST.index, default=Level.OK)
@@ -162,6 +175,7 @@ def _row(
         sums=of_port(status.totals),
         cpu=_cpu(status, before.status if before is not None else None),
         memory_bytes=max(0, status.process.memory_bytes),
+        is_unreached=is_unreached,
     )
 
 

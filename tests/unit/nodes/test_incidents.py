@@ -119,15 +119,6 @@ def test_a_node_with_a_summary_does_not_count_as_having_dialled():
     assert {one.extent: one.left_out for one in found} == {Extent.ENDPOINT: 2, Extent.NONE: 0}
 
 
-def test_a_node_with_an_answering_endpoint_is_not_dead():
-    members = {
-        "a": web(failing(silent(PODS[0]).replace(**SEEN), node="node-3")),
-        "b": web(failing(silent(PODS[1]).replace(**SEEN), node="node-3")),
-        "c": web(answering(PODS[2], node="node-3", answered_at=NOW - 1)),
-    }
-    assert len(incidents_of([members])) == 2
-
-
 def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     ways = [
         {

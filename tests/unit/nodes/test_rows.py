@@ -91,6 +91,13 @@ def test_an_endpoint_unreachable_from_most_nodes_changes_the_level_of_no_node():
     assert [row.level for row in merged.rows] == [Level.TROUBLE, Level.OK]
 
 
+def test_a_node_whose_endpoint_only_it_reaches_is_not_marked_ok():
+    sick, fine = web(failing(silent(POD), node="c")), web(answering(node="c"))
+    for nodes, marks in (("ab", {"c": Level.TROUBLE}), ("a", {"a": Level.TROUBLE, "c": None})):
+        rows = merged_of(*(answer_of(node, sick) for node in nodes), answer_of("c", fine)).rows
+        assert marks.items() <= {row.node: row.mark for row in rows}.items()
+
+
 def test_a_cause_without_endpoints_is_attributed_to_the_few_affected_nodes():
     ports = web(name="x", problem="in use"), web(answering(), name="x")
     rare = answer_of("a", ports[0], kube_proxy=("chain KUBE-SERVICES of table nat",))
