@@ -14,7 +14,7 @@ frontend's address up to the socket: all nat chains come first, and all filter c
 see it.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
-that names the frontend, for all pods of this node: a firewall may legitimately deny some clients.
+that names the frontend or its port, for all pods of this node: a firewall may deny some clients.
 Rule 2: rules that may drop or translate packets are listed as not followed. If such a rule names a
 frontend, it is unknown whether its clients are answered. If a chain takes all packets of other
 hosts to a frontend, or those of some pods, that is unknown for these: perhaps on purpose.
@@ -36,7 +36,7 @@ from ..errors import SteeringError
 from ..model import Frontend, FrontendKind, IPFamily, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
-from .chains import DROPS, Chain, RuleVerdict, Tables
+from .chains import DROPS, LEADS, Chain, RuleVerdict, Tables
 from .following import (
     ALL_NAT,
     FOLLOWED_MAX,
@@ -178,17 +178,12 @@ class EarlierChains:
                 of = [one for one in uplinks() if _has_family(one, frontend.family)]
                 if cause := explain_chain(chain, chains, frontend, to, of):
                     perhaps[frontend] = replace(cause, is_certain=False)
-            named = [at for at in named_places(chain, chains, places) if at[0] not in found]
-            links = pods() if named else []
-            most = FOLLOWED_MAX // (_count(chains) + _RULES_PER_CALL)
-            if len(named) * (len(links) + _CALLS) > most:
-                links = []
-            for frontend, to in named if len(named) * _CALLS <= most else ():
-                of = [one for one in links if _has_family(one, frontend.family)]
-                if cause := explain_chain(chain, chains, frontend, to, of):
+            places = [at for at in places if at[0] not in found]
+            for frontend, cause in _taken_by_name(chain, chains, places, pods):
+                if cause.is_certain:
                     found[frontend] = cause
-                elif doubt := doubt_of(chain, chains, frontend, to, of, FOLLOWED_MAX // len(named)):
-                    perhaps.setdefault(frontend, doubt)
+                else:
+                    perhaps.setdefault(frontend, cause)
         return perhaps | found
 
 
@@ -322,6 +317,47 @@ def named_places(base: Chain, chains: Mapping[str, Chain], places: Places) -> Pl
         )
     ]
     return named if len(steps) * len(named) < FOLLOWED_MAX else ()
+
+
+def places_at_ports(base: Chain, chains: Mapping[str, Chain], places: Places) -> Places:
+    """Return the frontends whose port is named by rules that may take packets."""
+    port = MatchField.SOURCE_PORT if base.hook in WAY_OUT else MatchField.DESTINATION_PORT
+    takes = (*DROPS, RuleVerdict.TRANSLATE, RuleVerdict.MAP, *LEADS)
+    ports = {
+        first
+        for chain in chains.values()
+        for step in chain.steps
+        for one in (step.matches if step.verdict in takes else ())
+        if isinstance(one, Match) and one.field in (port, MatchField.DIALLED_PORT)
+        for first, last in one.ends
+        if first == last
+    }
+    return [at for at in places if at[0].port in ports] if ports else ()
+
+
+def _taken_by_name(
+    chain: Chain,
+    chains: Mapping[str, Chain],
+    places: Places,
+    pods: Callable[[], Sequence[PodLink]],
+) -> Iterator[tuple[Frontend, Taken]]:
+    """Yield the frontends that rules name, or whose port, with the cause; certain ones for pods."""
+    most = FOLLOWED_MAX // (_count(chains) + _RULES_PER_CALL)
+    named = named_places(chain, chains, places)
+    links = pods() if named and len(named) * (len(pods()) + _CALLS) <= most else ()
+    for frontend, to in named if len(named) * _CALLS <= most else ():
+        of = [one for one in links if _has_family(one, frontend.family)]
+        if cause := explain_chain(chain, chains, frontend, to, of):
+            yield frontend, cause
+        elif doubt := doubt_of(chain, chains, frontend, to, of, FOLLOWED_MAX // len(named)):
+            yield frontend, doubt
+    names = {frontend for frontend, _ in named}
+    at_ports = [at for at in places_at_ports(chain, chains, places) if at[0] not in names]
+    if at_ports and len(at_ports) * (len(pods()) + _CALLS) <= most:
+        for frontend, to in at_ports:
+            of = [one for one in pods() if _has_family(one, frontend.family)]
+            if cause := explain_chain(chain, chains, frontend, to, of):
+                yield frontend, cause
 
 
 def explain_chain(

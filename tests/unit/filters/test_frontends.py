@@ -269,14 +269,11 @@ ALL_PODS = "ip saddr 10.244.0.0/16"
         pytest.param(FILTER_FIRST, "meta mark 5 drop", None, id="unnamed"),
         pytest.param(FILTER_FIRST, "ip daddr 10.96.7.1 meta mark 5 drop", PERHAPS, id="mark"),
         pytest.param(NAT, f"{ALL_PODS} {NFT_WEB} redirect to 9", OF_PODS, id="nat-of-sources"),
+        (FILTER_FIRST, f"{ALL_PODS} tcp dport 80 drop", OF_PODS),
+        (FILTER_FIRST, "ip saddr 10.244.2.9 tcp dport 80 drop", None),
         pytest.param(NAT, f"{NFT_WEB} meta mark 5 redirect to 9", PERHAPS, id="nat-mark"),
         pytest.param(NAT.replace("150", "109"), f"{NFT_WEB} redirect to 9", None, id="after"),
-        pytest.param(
-            NAT,
-            "dnat ip to ip daddr . tcp dport map { 10.96.7.1 . 80 : 10.244.9.9 . 80 }",
-            OF_ALL,
-            id="map",
-        ),
+        (NAT, "dnat ip to ip daddr . tcp dport map { 10.96.7.1 . 80 : 10.244.9.9 . 80 }", OF_ALL),
         pytest.param(
             NAT,
             f"{NFT_WEB} dnat to numgen random mod 2 map {{ 0 : 10.244.9.8, 1 : 10.244.9.9 }}",
@@ -313,6 +310,7 @@ def test_of_nat_chains_with_equal_priority_that_of_a_newer_table_is_first(node, 
 
 LATE = "type filter hook postrouting priority 200;"
 OUT = "type filter hook output priority 0;"
+DIALLED = "meta l4proto tcp ct original proto-dst 80"
 
 
 @pytest.mark.parametrize(
@@ -333,6 +331,7 @@ OUT = "type filter hook output priority 0;"
         (f"{OUT} policy drop;", "oif lo accept", "answers, except those to this node's own"),
         (OUT, "tcp sport 36001 ip daddr 10.244.0.0/16 drop", " to this node's pods"),
         (OUT, "tcp sport 36001 ip daddr 10.244.2.9 drop", " to some of this node's pods"),
+        (OUT, f"{DIALLED} ip daddr 10.244.0.0/16 drop", " to this node's pods"),
         (OUT, "tcp sport 80 drop", ""),
         (OUT, "ct state new drop", ""),
         (OUT, "ct status dnat accept; drop", ""),
