@@ -148,7 +148,10 @@ def _tracking(view: StatusFacts) -> Iterator[Problem]:
     figures = f"{table.entries:,} of {table.limit:,} entries in use"
     more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
     if table.is_full:
-        what = f"New connections fail on this node: the conntrack table is full, {figures}"
+        is_sure = table.is_dropping or table.entries >= table.limit
+        what = f"the conntrack table is full{'' if is_sure else ', or nearly'}, {figures}"
+        may = "fail" if table.is_dropping else "may fail"
+        what = f"New connections {may} on this node: {what}"
         yield Problem(Level.TROUBLE, what, more, kind="tracking full")
     elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
         what = f"The conntrack table is nearly full: {figures}"

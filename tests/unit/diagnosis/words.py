@@ -141,7 +141,7 @@ NODES = [
     {"source": SourceFacts("manifests", ".", is_synced=True, problems=("a.yaml:3: bad",))},
     {"unserved": (UnservedFacts("cannot serve x on 0.0.0.0:1: in use", "stop it"),)},
     {"steering": SteeringState("iptables", problem="Operation not permitted")},
-    {"tracking": TrackingFacts(1000, 1000, is_full=True)},
+    {"tracking": TrackingFacts(990, 1000, is_full=True)},
     {"tracking": TrackingFacts(900, 1000)},
     {"steering": SteeringState("local", unguarded="there is no nftables here")},
     {"steering": SteeringState("nftables", problem="not permitted", has_drifted=True)},
