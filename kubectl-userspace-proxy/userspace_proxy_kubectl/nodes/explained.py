@@ -291,9 +291,11 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
 
 def _pod_rules(merged: Merged) -> Iterator[PathStep]:
     """Yield a step for each rule on a pod's node that may drop packets of its failing endpoint."""
-    failing = {ip_of(e.address): None for p in merged.ports for e in p.endpoints if e.failing}
-    for node, rule in filter(None, map(merged.pod_rules.get, failing)):
-        yield PathStep(None, FIREWALL, f"on {node}, {rule.what}", rule.hint)
+    failing = (e for p in merged.ports for e in p.endpoints if e.failing)
+    for node, ip in dict.fromkeys((e.node, ip_of(e.address)) for e in failing):
+        # Only the agent of the pod's node knows: a rule elsewhere concerns no such pod.
+        if (rule := merged.pod_rules.get((node, ip))) is not None:
+            yield PathStep(None, FIREWALL, f"on {shown(node)}, {rule.what}", rule.hint)
 
 
 def _cause(port: MergedPort) -> Cause | None:

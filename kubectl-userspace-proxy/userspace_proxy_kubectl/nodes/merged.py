@@ -224,8 +224,8 @@ class Merged:
     level: Level
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
-    pod_rules: Mapping[str, tuple[str, PodRuleFacts]]
-    """By address of a pod, its node and the rule there that may drop its packets."""
+    pod_rules: Mapping[tuple[str, str], PodRuleFacts]
+    """By node and address of a pod on it, the rule there that may drop the pod's packets."""
     ignored: tuple[IgnoredFacts, ...] = ()
     """The Services and ports that nodes ignore by design, sorted by name; summaries omit them."""
     namespace: str = ""
@@ -345,7 +345,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         level=worst(levels),
         runs={one.node: AgentRun(s.started, s.now) for one in known if (s := one.status)},
         pod_rules={
-            rule.ip: (one.node, rule)
+            (one.node, rule.ip): rule
             for one in known
             if one.status is not None
             for rule in one.status.pod_rules

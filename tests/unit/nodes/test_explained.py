@@ -144,14 +144,15 @@ def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
 
 def test_a_rule_on_its_node_that_may_drop_a_failing_endpoints_packets_is_named():
     rule = PodRuleFacts(ip_of(A), "chain inet policy f may drop packets to it", "change it")
-    well, sick = answer("node-1", web(A)), answer("node-2", web(A, refusing=(A,)))
-    status = msgspec.structs.replace(well.status, pod_rules=[rule])
-    ruled = replace(well, status=status)
+    well = answer("node-1", web(A))
+    sick = answer("node-2", make_port("web", endpoints=(failing(refuses(A), node="node-1"),)))
+    ruled = replace(well, status=msgspec.structs.replace(well.status, pod_rules=[rule]))
     one = explained(nodes(ruled, sick))
     (step,) = [step for step in last_part(one) if step.topic == "firewall"]
     assert (step.level, step.what, step.hint) == (None, f"on node-1, {rule.what}", rule.hint)
     assert one.sentence.endswith(f"; {step.what}")
-    assert "policy f" not in str(explained(nodes(ruled, well)))
+    elsewhere = replace(sick, status=msgspec.structs.replace(sick.status, pod_rules=[rule]))
+    assert "policy f" not in str((explained(nodes(ruled, well)), explained(nodes(elsewhere))))
 
 
 def test_the_remedy_is_for_the_cause_that_the_endpoints_own_node_reports():
