@@ -33,7 +33,7 @@ from .agent_causes import agent_restarts
 from .differences import PlanDifference, differences
 from .endpoints import Extent, same_cause
 from .findings import NodeFinding
-from .merged import Merged, MergedPort
+from .merged import LATE_HINT, Merged, MergedPort
 from .words import (
     format_all,
     format_endpoint,
@@ -269,7 +269,7 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
     if _is_behind(port, merged):
-        hint = "First see in the agent's log, or `status`, why its changes aren't applied"
+        hint = LATE_HINT
     elif words := cause and command(cause):
         hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
@@ -310,8 +310,8 @@ def _cause(port: MergedPort) -> Cause | None:
 
 def _is_behind(port: MergedPort, merged: Merged) -> bool:
     """Return whether a port fails only on nodes that lag behind the API server with its Service."""
-    late = {row.node for row in merged.rows if port.key.of_service in (row.behind or ())}
-    return bool(port.groups) and all(late.issuperset(group.nodes) for group in port.groups)
+    nodes = [node for group in port.groups for node in group.nodes]
+    return bool(nodes) and merged.are_late(port.key.of_service, nodes)
 
 
 def _next(port: MergedPort, merged: Merged, service: str, invocation: Invocation) -> str:

@@ -45,6 +45,8 @@ from .unanswered import with_unanswered
 ASKED_MAX = 50
 # If one node in this many or more is silent, it is unknown whether Services are served.
 _SILENT_PART = 10
+LATE_HINT = "First see in the agent's log, or `status`, why its changes aren't applied"
+"""The remedy of failures on nodes with an old plan of a Service."""
 # The longest name that Kubernetes allows.
 _NAME_MAX = 253
 
@@ -256,6 +258,11 @@ class Merged:
     def unhealthy_services(self) -> frozenset[str]:
         """The Services that aren't ok on some node, by name."""
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
+
+    def are_late(self, service: str, nodes: Iterable[str]) -> bool:
+        """Return whether all of these nodes lag behind the API server with a Service."""
+        late = {row.node for row in self.rows if service in (row.behind or ())}
+        return late.issuperset(nodes)
 
     def of_service(self, service: str) -> Merged:
         """Return the part about a Service, one of its ports (by name or number), or a namespace.

@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import structs
 
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
 from userspace_proxy.facts.units import (
@@ -31,7 +32,7 @@ from userspace_proxy.status.selection import Selection, id_of, part_of, with_que
 from ..endpoints import MergedEndpoint
 from ..growth import in_order
 from ..incidents import MergedIncident
-from ..merged import Merged, MergedPort, mark_of
+from ..merged import LATE_HINT, Merged, MergedPort, mark_of
 from ..rows import NodeRow
 from ..subset import found_in
 from ..sums import added
@@ -86,7 +87,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         minute=Minute() if merged.healthy else look.lately.minute(),
         findings=merged.findings[:FIRST_FINDINGS],
         more_findings=len(merged.findings[FIRST_FINDINGS:]),
-        incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
+        incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], merged, look.now),
         more_incidents=len(merged.incidents[FIRST_INCIDENTS:]),
         matching=matching,
         part=part,
@@ -123,7 +124,8 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     answers = (one.status for one in look.all_nodes.answers if one.node == node)
     status = next(answers, None) if row.has_answer else None
     ports = _unhealthy_ports(status)
-    incidents = [one for one in merged.incidents if node in one.nodes]
+    own = {one.incident.id for one in row.incidents}
+    incidents = [one for one in merged.incidents if node in one.nodes or one.incident.id in own]
     problems = [one for one in status.problems if not one.port] if status is not None else []
     words = (status.verdict if status is not None and row.mark else "") or _about(row)
     return render(
@@ -132,7 +134,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
         row=row,
         findings=row.findings,
         problems=problems[:OF_A_NODE],
-        incidents=say_incidents(incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
+        incidents=say_incidents(incidents[:FIRST_INCIDENTS], merged, look.now),
         facts=_facts_of(row, status, look.now),
         settings=row.settings,
         ports=ports[:OF_A_NODE],
@@ -143,7 +145,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
 def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
     """Return one page of the causes that match the search."""
     merged = look.merged
-    said = say_incidents(merged.incidents, look.now, len(merged.answered))
+    said = say_incidents(merged.incidents, merged, look.now)
     found = [
         (incident, words)
         for (incident, words), one in zip(said, merged.incidents, strict=True)
@@ -162,7 +164,7 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None
-    incident, words = one.incident, format_incident(one, look.now, len(look.merged.answered))
+    ((incident, words),) = say_incidents([one], look.merged, look.now)
     seen = f"Seen by {len(one.nodes):,} of {plural(len(look.merged.answered), 'node')}."
     services = incident.services[:OF_AN_INCIDENT]
     ports: dict[str, list[MergedPort]] = {service: [] for service in services}
@@ -173,7 +175,7 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
         "incident",
         head(look, asked, words, mark=incident.mark, heading=words, words=seen),
         incident=incident,
-        command=one.command,
+        command=incident.command,
         seen_by=[(node, node_link(node)) for node in one.nodes],
         endpoints=[
             (address, with_query("/", {"q": f"endpoint:{address}"}), "")
@@ -271,13 +273,20 @@ def say_calls(calls: AllCalls, merged: Merged) -> str:
 
 
 def say_incidents(
-    incidents: Iterable[MergedIncident], now: float, total: int
+    incidents: Iterable[MergedIncident], merged: Merged, now: float
 ) -> list[tuple[IncidentFacts, str]]:
     """Return incidents with their sentences."""
-    return [
-        (structs.replace(one.incident, command=one.command), format_incident(one, now, total))
-        for one in incidents
-    ]
+    total = len(merged.answered)
+    return [(_incident(one, merged), format_incident(one, now, total)) for one in incidents]
+
+
+def _incident(one: MergedIncident, merged: Merged) -> IncidentFacts:
+    """Return an incident's facts; if its nodes have old plans, their agents are the remedy."""
+    cause, services = one.cause, one.incident.services
+    if all(merged.are_late(service, one.nodes) for service in services):
+        late = as_read(CauseCode.AGENT_BEHIND, say(cause), "", LATE_HINT)
+        cause = late.replace(count=cause.count, first_at=cause.first_at, last_at=cause.last_at)
+    return structs.replace(one.incident, cause=cause, command=one.command)
 
 
 def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:

@@ -139,7 +139,7 @@ def render_service(
     merged = look.merged.of_service(service)
     if not merged.ports:
         return None
-    incidents, answered = look.merged.incidents, len(look.merged.answered)
+    incidents = look.merged.incidents
     said = frozenset[object]().union(*(one.causes_of_endpoints for one in merged.ports))
     # A node that lacks a port, or has an old plan of it, matters as much as one without an answer.
     behind = [row.node for row in merged.rows if service in (row.behind or ())]
@@ -159,7 +159,7 @@ def render_service(
         head(look, asked, service, mark=mark, heading=service, words=words),
         service=service,
         has_search=bool(asked.q) or len(look.merged.nodes) > NODES_WITHOUT_SEARCH,
-        incidents=say_incidents(incidents[:INCIDENTS_SHOWN], look.now, answered),
+        incidents=say_incidents(incidents[:INCIDENTS_SHOWN], look.merged, look.now),
         more_incidents=len(incidents[INCIDENTS_SHOWN:]),
         ports=[_shown(one, look, asked.q, said) for one in merged.ports[:PORTS_SHOWN]],
         frontends_shown=FRONTENDS_SHOWN,

@@ -19,7 +19,7 @@ from userspace_proxy_kubectl.nodes.dashboard.service_page import (
     render_service,
 )
 from userspace_proxy_kubectl.nodes.endpoints import Extent
-from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.merged import LATE_HINT, merge
 from userspace_proxy_kubectl.nodes.words import format_endpoint
 
 from ..views import (
@@ -114,6 +114,8 @@ def test_the_remedy_for_unready_endpoints_is_the_command_that_examines_pods():
     (incident,) = merge(of_one).incidents
     assert incident.cause.is_of_pods
     assert incident.command in words_of(page_of("shop/web", of_one))
+    late = AllNodes((answer_of("node-1", port, behind=("shop/web",)),))
+    assert LATE_HINT in html.unescape(words_of(page_of("shop/web", late)))
 
 
 def test_the_page_of_a_service_lists_its_addresses_and_clients():
