@@ -48,8 +48,6 @@ class AgentAnswer:
     """The last answer of the first agent, perhaps a summary; None before the first answer."""
     problem: Cause | None = None
     """Why there is no answer, or no current one; None if there is a current answer."""
-    restarts: Cause | None = None
-    """Why the agent's container was restarted lately; None if it wasn't."""
     asked_at: float = 0.0
     """This machine's Unix time when the answer was requested; 0 without an answer."""
     answered_at: float = 0.0
@@ -59,6 +57,8 @@ class AgentAnswer:
     behind: tuple[str, ...] = ()
     """Services, ``namespace/name``, whose plan on the node has differed from the API server's
     contents for more than two seconds, by name; including missing and surplus Services."""
+    restarts: Cause | None = None
+    """Why the agent's container was restarted lately; None if it wasn't."""
 
 
 @dataclass(frozen=True, slots=True)
