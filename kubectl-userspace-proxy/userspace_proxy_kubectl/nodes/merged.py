@@ -31,6 +31,7 @@ from userspace_proxy.facts import (
     StateFacts,
     worst,
 )
+from userspace_proxy.facts.units import plural
 
 from .agent_answer import AgentAnswer, AgentRun, AllNodes
 from .endpoints import MergedEndpoint, by_cause, endpoints_of, same_cause
@@ -232,6 +233,8 @@ class Merged:
     """The Services and ports that nodes ignore by design, sorted by name; summaries omit them."""
     namespace: str = ""
     """The selected namespace; empty if all namespaces or individual Services are selected."""
+    sums: Sums | None = None
+    """The figures of these Service ports; of all, also of former ones. None if some are unknown."""
     unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
     unmatched: str = ""
@@ -258,6 +261,11 @@ class Merged:
     def unhealthy_services(self) -> frozenset[str]:
         """The Services that aren't ok on some node, by name."""
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
+
+    @property
+    def counted(self) -> str:
+        """The number of all Service ports, in words."""
+        return plural(len(self.ports) + self.healthy, "Service port")
 
     def are_late(self, service: str, nodes: Iterable[str]) -> bool:
         """Return whether all of these nodes lag behind the API server with a Service."""
@@ -290,6 +298,7 @@ class Merged:
             self,
             ports=tuple(ports),
             incidents=tuple(incidents),
+            sums=None if self.healthy else added(port.sums for port in ports),
             healthy=0,
             level=worst(port.level for port in ports),
             ignored=tuple(ignored),
@@ -338,6 +347,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         for item in one.status.ignored
         if not item.is_conflict
     }
+    rows = rows_of(all_nodes, findings, incidents, settings, before)
     return Merged(
         now=max((one.answered_at for one in known), default=0.0),
         nodes=tuple(one.node for one in all_nodes.answers),
@@ -348,7 +358,8 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         healthy=max(0, _usual_count(known) - len(ports)) if _summaries(known) else 0,
         incidents=incidents,
         findings=findings,
-        rows=rows_of(all_nodes, findings, incidents, settings, before),
+        rows=rows,
+        sums=added(row.sums for row in rows),
         level=worst(levels),
         runs={one.node: AgentRun(s.started, s.now) for one in known if (s := one.status)},
         pod_rules={

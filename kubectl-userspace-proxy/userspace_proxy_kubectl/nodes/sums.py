@@ -28,6 +28,11 @@ class Sums(NamedTuple):
     kernel_connections: int = 0
     """Connections that the kernel sent straight to endpoints, where it counts them."""
 
+    @property
+    def counted(self) -> int:
+        """All connections, on both paths."""
+        return self.connections + self.kernel_connections
+
 
 NOTHING = Sums()
 

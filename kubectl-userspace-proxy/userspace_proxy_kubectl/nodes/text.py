@@ -150,7 +150,7 @@ def render_top(
         for one in ports[:TOP_SHOWN]
     ]
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
-    lines += top_lines("NODES", rows, columns, more=len(ports) - len(rows))
+    lines += top_lines("OK ON", rows, columns, more=len(ports) - len(rows))
     return StatusText(encoded(lines), worst(port.level for port in merged.ports))
 
 
@@ -177,11 +177,10 @@ def _answered(merged: Merged) -> str:
 def _header(merged: Merged) -> str:
     doubted = sum(port.is_doubted for port in merged.ports)
     words = counted_ports(len(merged.ports) + merged.healthy, merged.unhealthy, doubted)
-    answered = [row for row in merged.rows if row.has_answer]
-    counts = [f"{format_count(sum(row.sums.active for row in answered))} open"]
-    if saved := sum(row.sums.saved for row in answered):
-        counts.append(f"{plural(saved, 'connection')} saved")
-    return "  ".join([_answered(merged), words, ", ".join(counts)])
+    counts = [f"{format_count(merged.sums.active)} open"] if merged.sums else []
+    if merged.sums and merged.sums.saved:
+        counts.append(f"{plural(merged.sums.saved, 'connection')} saved")
+    return "  ".join(filter(None, [_answered(merged), words, ", ".join(counts)]))
 
 
 def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
@@ -238,12 +237,11 @@ def _traffic(port: MergedPort) -> str:
     if port.level is not Level.OK:
         return ""
     sums = port.sums
-    counted = sums.connections + sums.kernel_connections
-    if not counted:
+    if not sums.counted:
         return ""
     noun = "flow" if port.first.protocol == "UDP" else "connection"
     volume = format_bytes(sums.received_bytes + sums.sent_bytes)
-    return f"  {format_count(sums.active)} open, {plural(counted, noun)}, {volume}"
+    return f"  {format_count(sums.active)} open, {plural(sums.counted, noun)}, {volume}"
 
 
 def _node_cells(row: NodeRow) -> tuple[str, ...]:
@@ -260,7 +258,7 @@ def _node_cells(row: NodeRow) -> tuple[str, ...]:
         behind,
         f"{row.unhealthy:,} of {row.ports:,}",
         count_in_short(row.sums.active),
-        count_in_short(row.sums.connections + row.sums.kernel_connections),
+        count_in_short(row.sums.counted),
         count_in_short(row.sums.failed),
         "unknown" if row.cpu is None else f"{100 * row.cpu:.1f} %",
         format_bytes(row.memory_bytes) if row.memory_bytes else "unknown",

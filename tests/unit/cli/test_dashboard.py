@@ -91,7 +91,7 @@ async def test_nodes_appear_on_the_dashboard_as_they_respond(tmp_path, capsys):
             (secret,) = re.findall(r"\?secret=(\S+)", printed)
             assert secret not in window.address
             page = await until_said(window, "/", "3 of 4 nodes answered")
-            assert "3 Services need attention" in page
+            assert "3 of 4 Service ports need attention" in page
             assert "shop/front-5d9" in await window.read("/connections")
             assert "only node-2 can&#39;t reach" in await window.read("/services/shop/cart")
 
@@ -103,7 +103,7 @@ async def test_a_hostile_response_affects_only_its_nodes_row(name, tmp_path):
         add_sick_nodes(cluster)
         cluster.agents.add("node-5", HOSTILE[name]())
         async with running(cluster) as window:
-            page = await until_said(window, "/", "3 Services need attention")
+            page = await until_said(window, "/", "3 of 4 Service ports need attention")
             for path in ("/nodes", "/nodes/node-5", "/incidents", "/connections", "/map"):
                 page += await window.read(path)
             assert len(page) < 1_000_000

@@ -8,6 +8,7 @@ from userspace_proxy.status.search import Search
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.subset import found_in, missing_reason, part_of
+from userspace_proxy_kubectl.nodes.sums import NOTHING
 from userspace_proxy_kubectl.nodes.text import render_status
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
@@ -50,6 +51,8 @@ def test_a_namespaces_status_counts_other_namespaces_problems():
     )
     here = part_of(merged, "shop")
     assert render_status(here).body.decode().splitlines()[1] == "namespace shop"
+    assert (merge(TWO).sums, here.sums) == (NOTHING, here.ports[0].sums), "only this namespace's"
+    assert replace(merge(TWO), healthy=1).of_service("shop").sums is None
 
 
 def test_node_problems_affect_the_level_of_a_namespace_but_not_of_a_service():

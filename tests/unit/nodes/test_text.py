@@ -122,7 +122,7 @@ def test_top_lists_the_busiest_services_first():
     before = at(NOW, [("a", 10, 1), ("b", 10, 9), ("c", 10, 5)])
     now = at(NOW + 10, [("a", 40, 1), ("b", 20, 9), ("c", 110, 5)])
     headings, rows = shown_rates(now, before)
-    assert headings[:4] == ["SERVICE", "PORT", "NODES", "OPEN"]
+    assert headings[:5] == ["SERVICE", "PORT", "OK", "ON", "OPEN"]
     assert [(row[1], row[5], row[6]) for row in rows] == [
         ("shop/c:http", "5", "10"), ("shop/a:http", "1", "3.0"), ("shop/b:http", "9", "1.0"),
     ]  # fmt: skip

@@ -35,7 +35,7 @@ from ..incidents import MergedIncident
 from ..merged import LATE_HINT, Merged, MergedPort, mark_of
 from ..rows import NodeRow
 from ..subset import found_in
-from ..sums import added
+from ..sums import NOTHING
 from ..words import format_excluded, format_incident, format_port
 from .client_calls import AllCalls
 from .lately import Minute
@@ -243,15 +243,14 @@ def verdict(merged: Merged) -> str:
         answers = f"{answers} {excluded[0].upper()}{excluded[1:]}."
     where = " on the others" if silent else ""
     none_fails = f"{answers} No Service is known to fail{where}."
-    doubted = {port.key.of_service for port in merged.ports if port.is_doubted}
-    may_lose = f" {plural(len(doubted), 'Service')} {MAY_LOSE}." if doubted else ""
-    unhealthy = merged.unhealthy_services
-    if unhealthy:
-        needs = "needs" if len(unhealthy) == 1 else "need"
-        return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention.{may_lose}"
-    unknown = {port.key.of_service for port in merged.ports if port.mark is None}
+    doubted = sum(port.is_doubted for port in merged.ports)
+    may_lose = f" {plural(doubted, 'Service port')} {MAY_LOSE}." if doubted else ""
+    if unhealthy := merged.unhealthy:
+        needs = "needs" if unhealthy == 1 else "need"
+        return f"{answers} {unhealthy:,} of {merged.counted} {needs} attention.{may_lose}"
+    unknown = sum(port.mark is None for port in merged.ports)
     if unknown:
-        named = plural(len(unknown), "Service")
+        named = plural(unknown, "Service port")
         return f"{none_fails} Nothing shows whether all clients of {named} are answered.{may_lose}"
     found = (one.nodes for one in merged.findings if one.level is Level.TROUBLE)
     if any(not silent.issuperset(nodes) for nodes in found):
@@ -352,7 +351,7 @@ def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:
 
 
 def _figures(look: ClusterLook) -> list[Fact]:
-    sums = added(row.sums for row in look.merged.rows)
+    sums = look.merged.sums or NOTHING
     return [
         *(
             Fact(one.heading, format_count(count), one.title, one.colour if count else "zero")
@@ -361,7 +360,7 @@ def _figures(look: ClusterLook) -> list[Fact]:
             for count in [getattr(sums, one.name)]
         ),
         Fact("open", format_count(sums.active)),
-        Fact("total", format_count(sums.connections)),
+        Fact("total", format_count(sums.counted)),
         Fact("in", format_bytes(sums.received_bytes)),
         Fact("out", format_bytes(sums.sent_bytes)),
         Fact("nodes", f"{len(look.merged.answered):,}/{len(look.merged.nodes):,}", "that answered"),
@@ -394,7 +393,7 @@ def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact
             f"{format_seconds(age)} ago" if age is not None else "none yet",
             f"revision {row.revision}{_compared(row)}",
         ),
-        Fact("Connections", format_count(sums.active), f"open, of {sums.connections:,}"),
+        Fact("Connections", format_count(sums.active), f"open, of {sums.counted:,}"),
         Fact("Failed", format_count(sums.failed)),
         Fact("CPU", f"{cpu:.1%} of a core" if cpu is not None else "unknown"),
         Fact("Memory", format_bytes(row.memory_bytes) if row.memory_bytes else "unknown"),

@@ -148,7 +148,7 @@ def render_service(
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
     if unhealthy := merged.unhealthy:
         needs = "needs" if unhealthy == 1 else "need"
-        words = f"{unhealthy:,} of {plural(len(merged.ports), 'Service port')} {needs} attention."
+        words = f"{unhealthy:,} of {merged.counted} {needs} attention."
     elif mark and silent:
         mark, where = None, listed(sorted(silent, key=in_order), 3)
         words = f"OK on other nodes; not known on {where}."

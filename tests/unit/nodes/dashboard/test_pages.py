@@ -56,7 +56,7 @@ def names_on(look, **asked):
 
 def test_the_overview_lists_unhealthy_services_and_unresponsive_nodes():
     page = overview(SICK)
-    assert "1 without an answer. 3 Services need attention." in page
+    assert "1 without an answer. 3 of 4 Service ports need attention." in page
     assert "node-4 : the agent has not answered within 5 s" in page
     assert "only node-2 can&#39;t reach 10.244.2.5:8080" in page
     assert names_on(SICK)[1:] == ["shop/search:http", "shop/web:http", "shop/quiet:http"]
@@ -73,7 +73,7 @@ def test_a_healthy_cluster_is_reported_without_problems():
     for more in (), (web(failing(silent(POD)), name="a"),):
         doubted = answer_of("a", web(answering(), perhaps_taken=doubt), *more)
         said = verdict(look_at(AllNodes((doubted,))).merged)
-        assert said.endswith(". 1 Service may lose packets to other programs' rules.")
+        assert said.endswith(". 1 Service port may lose packets to other programs' rules.")
     behind = AllNodes((answer_of("a", web(answering()), behind=("shop/web",)),))
     assert verdict(look_at(behind).merged).endswith("No Service is known to fail.")
 
