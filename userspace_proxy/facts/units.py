@@ -32,12 +32,12 @@ def format_seconds(seconds: float) -> str:
     """Return a duration such as ``3 h 5 min``; ``unknown`` if it is negative or not finite."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
-    # 0.9995 would be rounded to 1000 ms.
+    # 0.9995 would be rounded to 1000 ms, and 59.5 to 60 s.
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    hours, minutes = divmod(int(seconds) // 60, 60)
+    hours, minutes = divmod(max(1, int(seconds) // 60), 60)
     days, hours = divmod(hours, 24)
     if days:
         return _two(days, "d", hours, "h")

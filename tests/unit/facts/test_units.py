@@ -42,7 +42,7 @@ def test_bytes_are_formatted_with_decimal_units(count, expected):
     [
         (0.0042, "4 ms"),
         (0.9996, "1 s"),
-        (60, "1 min"),
+        (59.7, "1 min"),
         (3600, "1 h"),
         (11_100, "3 h 5 min"),
         (86_400, "1 d"),
