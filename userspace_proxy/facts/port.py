@@ -74,7 +74,7 @@ class EndpointVerdictFacts(TrafficByCause):
     is_usable: bool = False
     """Whether this node's clients may use it now."""
     code: CauseCode | None = None
-    """Why the endpoint isn't used, as a code; null if it is ready or terminating."""
+    """Why the endpoint isn't used, as a code; null if ``state`` isn't an obstacle."""
     weight: int = 0
     """Its share of new connections, relative to other weights; 0 if it gets no new connections."""
     priority: int = 0
