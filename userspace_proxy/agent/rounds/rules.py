@@ -111,7 +111,8 @@ class Rules:
             count = await self._steering.repair()
         except SteeringError as exc:
             if not self.has_drifted:
-                note = f"rules of {name} steering differ from the plan and can't be repaired: {exc}"
+                what = f"rules of {name} steering may differ from the plan and can't be repaired"
+                note = f"{what}: {exc}"
                 self._report(Happening("SteeringDrifted", "Repair", note))
             self.has_drifted = True
             self._note_failure(exc)
