@@ -104,6 +104,8 @@ class _Resting:
         self._clock = clock
         self._has_old_workers = bool(core.previous_workers)
         self._relieved_at: float | None = None
+        self._failing: dict[object, str] = {}
+        """The cause of each task that fails now."""
         self._condition = LoggedCondition[str](
             _log,
             "workloads are not scaled to zero: %(cause)s",
@@ -147,16 +149,20 @@ class _Resting:
             try:
                 await step()
             except UserspaceProxyError as exc:
-                self._condition.set(str(exc))
+                self._note(step, str(exc))
                 # Retry soon if the step worked for a while before it failed: a vote may be in
                 # progress.
                 has_worked = self._clock() - began > _RETRY_S
                 failures = 0 if has_worked else failures + 1
             else:
-                if step == self._report:
-                    self._condition.clear()
+                self._note(step)
                 failures = 0
             await pause(backoff_s(failures + 1, _LOOK_S, _RETRY_S))
+
+    def _note(self, step: Callable[[], Awaitable[None]], cause: str = "") -> None:
+        """Record whether a task fails, and why; the condition ends once none fails."""
+        self._failing[step] = cause
+        self._condition.set(*dict.fromkeys(self._failing.values()))
 
     async def _release(self) -> None:
         """End expired acknowledgements, even without an API server or any Service."""
@@ -172,6 +178,7 @@ class _Resting:
     async def _follow(self) -> None:
         """Watch the holder's Lease until the server ends the watch."""
         async for lease in self._leases.follow(HOLDER):
+            self._note(self._follow)
             self._holder.see(lease)
             await self._node.follow(read_counts(lease).round)
 

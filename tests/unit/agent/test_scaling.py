@@ -201,6 +201,8 @@ async def test_saved_acknowledgements_apply_before_any_service_is_served(proxy, 
 
 
 async def test_an_acknowledgement_that_cannot_be_saved_is_logged(proxy, caplog):
+    caplog.set_level(logging.INFO)
+
     async def look():
         raise StateFileError("cannot write cordons.json: No space left on device")
 
@@ -208,3 +210,7 @@ async def test_an_acknowledgement_that_cannot_be_saved_is_logged(proxy, caplog):
     await proxy.start()
     proxy.component._resting._holder.look = look
     await until(lambda: "not scaled to zero: cannot write cordons.json" in caplog.text)
+    reports = len(proxy.store.writes)
+    proxy.component._resting._node._written = None
+    await until(lambda: len(proxy.store.writes) > reports)
+    assert "workloads are scaled to zero again" not in caplog.text

@@ -105,9 +105,7 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
             id="ufw",
         ),
         pytest.param([*ADMITTED, "reject"], {}, "accept", None, id="firewalld"),
-        pytest.param(
-            ["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"
-        ),
+        (["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"),
         pytest.param(["tcp dport != 8080: drop"], {}, "accept", None, id="all-but-its-port"),
         pytest.param(["iifname cali2 oifname eth0: drop"], {}, "accept", None, id="another-way"),
         pytest.param(["iifname eth0: drop"], {}, "accept", None, id="one-link"),
@@ -134,9 +132,7 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
             id="a-lan-is-admitted",
         ),
         pytest.param(["oifname docker0: drop"], {}, "accept", None, id="to-another-bridge"),
-        pytest.param(
-            ["ct state new: accept", "oifname eth0: accept"], {}, "drop", None, id="some-answers"
-        ),
+        (["ct state new: accept", "oifname eth0: accept"], {}, "drop", None),
     ],
 )
 def test_a_rule_dropping_all_forwarded_client_packets_is_found(rules, others, policy, expected):
