@@ -25,7 +25,9 @@ SILENT_S = 10.0
 """The maximum silence in seconds of an agent that sends every second, before it counts as gone."""
 OTHERS_S = 300.0
 """Seconds between lists of all Nodes; pods are watched, and the Node of a stream that has ended is
-listed after each try, and once its agent is gone."""
+listed after each try, and again once its agent is gone."""
+# The pauses after each list of the Node of an agent that is gone: the Node may be deleted later.
+_GONE_S = (5.0, 20.0, 60.0, 60.0)
 
 
 class Following:
@@ -81,9 +83,12 @@ class Following:
         self._changed()
 
     async def _look_at(self, node: str) -> None:
-        """Forget a node that has lost its agent if it has left the cluster."""
-        self._answers.take(await self._finder.look_at(node))
-        self._update()
+        """Forget a node that has lost its agent once it has left the cluster, perhaps later."""
+        for pause_s in _GONE_S:
+            if node in self._answers.nodes and node not in self._streams:
+                self._answers.take(await self._finder.look_at(node))
+                self._update()
+            await self._pause(pause_s)
 
     async def _see_others(self) -> None:
         while True:

@@ -96,10 +96,13 @@ async def test_a_node_that_stops_being_ready_is_reported_with_its_agent(agents, 
 async def test_a_node_that_leaves_with_its_agent_is_not_reported_to_lack_one(agents, api, follow):
     for name in ("node-1", "node-2"):
         agents.add(name, FakeAgent(STATUS))
-    async with follow() as (answers, until, _, _), asyncio.timeout(30):
+    async with follow() as (answers, until, waits, may_go), asyncio.timeout(30):
         await until(lambda: answers.all_nodes(None).has_nodes and answers.is_settled())
-        api.delete("Node", "node-2", "")
         agents.remove("node-2")
+        await until(lambda: 5.0 in waits)
+        assert answers.nodes["node-2"].problem.row.key == "no_agent"
+        api.delete("Node", "node-2", "")
+        may_go.release()
         await until(lambda: list(answers.nodes) == ["node-1"])
 
 
