@@ -73,7 +73,7 @@ def test_cause_codes_and_sections_of_the_docs_match():
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
 
 
-def test_the_last_dial_cause_covers_all_other_errors():
+def test_dial_causes_are_all_codes_of_dials_with_the_general_code_last():
     assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
     assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
 
@@ -196,5 +196,5 @@ def test_another_process_can_read_any_pickled_cause():
     ("cause", "is_of_pods"),
     [(none_ready(2, 0, ()), True), (slice_empty("shop/web", 1), True), (REFUSES, False)],
 )
-def test_pods_explain_only_some_causes(cause, is_of_pods):
+def test_is_of_pods_is_true_only_if_the_state_of_pods_explains_a_cause(cause, is_of_pods):
     assert cause.is_of_pods is is_of_pods

@@ -124,5 +124,5 @@ def test_lost_packets_have_a_row_for_each_side_and_direction(failure, has_sent, 
     assert loses(POD, failure, ALICE, has_sent=has_sent) == cause
 
 
-def test_the_recorded_page_contains_all_texts():
+def test_the_recorded_page_contains_all_texts_about_endpoints():
     assert words.changed(endpoints) == []

@@ -35,5 +35,5 @@ def test_the_text_of_a_cause_starts_with_the_affected_nodes():
     assert say(cause) == "node-7 and node-9: behind the API server by more than 2 s: shop/web"
 
 
-def test_the_recorded_page_contains_all_texts():
+def test_the_recorded_page_contains_all_texts_about_nodes():
     assert words.changed(nodes) == []

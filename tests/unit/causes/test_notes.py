@@ -11,7 +11,7 @@ from . import words
 
 
 @pytest.mark.parametrize("kind", NoteKind)
-def test_each_kind_of_note_has_a_row_whose_code_is_a_mistake(kind):
+def test_each_kind_of_note_has_a_row_with_the_code_of_a_mistake(kind):
     assert ROWS[kind].code.traits.is_mistake
 
 
@@ -24,5 +24,5 @@ def test_a_note_with_wrong_parameters_is_an_error():
         cause_of(NoteKind.RANGE_WRONG())
 
 
-def test_the_recorded_page_contains_all_texts():
+def test_the_recorded_page_contains_all_texts_of_notes():
     assert words.changed(notes) == []

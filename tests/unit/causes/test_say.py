@@ -88,7 +88,7 @@ def test_templates_of_texts_contain_only_known_placeholders(cause):
         assert not text.endswith(".")
 
 
-def test_the_time_of_a_past_denial_is_separated_from_the_client():
+def test_a_past_denial_names_the_client_before_the_time():
     past = denies(POD, ALICE).replace(when=When.PAST)
     assert say(past).endswith(f"but not {ALICE}, when it was last tried")
     assert remedy(past) == remedy(denies(POD, ALICE))
@@ -112,7 +112,7 @@ def test_the_text_of_a_cause_counts_similar_causes_except_in_short_form():
     ],
     ids=lambda value: str(getattr(value, "row", "")),
 )
-def test_a_proxy_header_is_the_likely_reason_if_an_endpoint_accepts(cause, is_likely):
+def test_a_proxy_header_is_named_as_a_reason_only_if_the_endpoint_accepts(cause, is_likely):
     shown = cause.replace(has_header=True)
     added = " (this proxy sends a PROXY header first)" if is_likely else ""
     assert say(shown) == f"{say(cause)}{added}"
@@ -150,7 +150,7 @@ def test_a_previously_unreachable_endpoint_keeps_the_route_remedy(host):
         (unreachable(POD).replace(answers_own=True), "look there first at `sysctl net.ipv4."),
     ],
 )
-def test_the_remedy_for_an_endpoint_that_answers_other_nodes_suspects_the_way(cause, clue):
+def test_the_remedy_for_an_endpoint_that_answers_other_nodes_inspects_the_path(cause, clue):
     """Users looked at the pod's program and its existence, which the answered node had refuted."""
     text = remedy(cause.replace(answers_nodes=True))
     assert clue in text
@@ -199,7 +199,7 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
         pytest.param(LAST, "web-7", "get pods -n shop -o wide", id="of-its-successors"),
     ],
 )
-def test_a_kubectl_command_shows_details_of_a_cause(cause, pod, words):
+def test_a_cause_determines_the_suggested_kubectl_command(cause, pod, words):
     assert kubectl_words(cause, "shop/web", pod) == words
 
 
@@ -221,5 +221,5 @@ def test_a_kubectl_command_shows_details_of_a_cause(cause, pod, words):
         pytest.param(refuses("10.244.0.9:80"), "", id="nothing"),
     ],
 )
-def test_a_command_on_the_node_shows_details_of_a_cause(cause, command):
+def test_a_cause_determines_the_command_suggested_on_its_node(cause, command):
     assert on_node(cause) == command

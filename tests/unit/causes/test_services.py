@@ -20,5 +20,5 @@ def test_notes_above_the_maximum_are_replaced_by_one_note(further):
     assert first_notes(iter(some)) == (*some[:NOTES_MAX], *more)
 
 
-def test_the_recorded_page_contains_all_texts():
+def test_the_recorded_page_contains_all_texts_about_services():
     assert words.changed(services) == []

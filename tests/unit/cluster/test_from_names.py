@@ -103,7 +103,7 @@ class TestNodesThatAreUnknown:
         proxy.answer("203.0.113.1", "203.0.113.2")
         assert proxy.ips() == ["203.0.113.1"]
 
-    def test_names_serve_no_clients_once_node_addresses_become_unknown(self, proxy):
+    def test_endpoints_by_name_get_no_clients_once_node_addresses_are_unknown(self, proxy):
         proxy.store.set_node_addresses(frozenset())
         proxy.derive()
         proxy.answer("203.0.113.1")

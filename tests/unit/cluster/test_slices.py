@@ -66,7 +66,7 @@ def test_runs_of_slices_that_deletions_have_shrunk_are_merged():
     assert len(slices.runs) <= 2
 
 
-def test_results_derived_from_slices_are_cached_only_for_several_runs():
+def test_derived_results_are_cached_for_many_slices_but_not_for_few():
     few, many = of(1), of(*range(600))
     assert few.derive(list)[0] is not few.derive(list)[0]
     assert many.derive(list)[0] is many.derive(list)[0]
