@@ -75,7 +75,7 @@ def test_a_recently_failed_dial_is_in_the_present_tense(counters):
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
-def test_dials_that_fail_again_within_a_minute_fail_at_times(counters):
+def test_dials_that_fail_again_within_a_minute_are_reported_as_intermittent(counters):
     """An endpoint behind a firewall that limits connections was reported as not answering."""
     fail(counters)
     counters.dials.succeeded_at = 6.0
@@ -86,7 +86,7 @@ def test_dials_that_fail_again_within_a_minute_fail_at_times(counters):
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == (cause, False)
 
 
-def test_a_failure_began_when_the_endpoint_last_began_or_ceased_to_refuse(counters):
+def test_a_failure_starts_when_the_endpoint_starts_or_stops_refusing(counters):
     """An incident of a lost gateway had the age of refusals before it."""
     fail(counters)
     for now in (8.0, 9.0):

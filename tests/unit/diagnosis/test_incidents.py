@@ -100,7 +100,7 @@ def test_endpoints_of_a_service_failing_alike_are_one_incident():
         [port_with("a", refuses(POD), refuses(OTHER)), port_with("b", refuses(OTHER))],
     ],
 )
-def test_other_endpoints_are_separate_incidents(ports):
+def test_endpoints_not_known_to_fail_alike_are_separate_incidents(ports):
     assert [len(one.endpoints) for one in Incidents(make_view(*ports)).all()] == [1, 1]
 
 
@@ -297,7 +297,7 @@ def test_an_ip_is_not_blamed_without_sufficient_evidence(beside):
     assert {at for one in found for at in (one.cause.get("at"),)} == {c.get("at") for c in causes}
 
 
-def test_incidents_of_selected_service_ports_are_complete():
+def test_incidents_of_selected_ports_include_all_affected_services():
     ports = [port_with("web", refuses(POD), namespace=one) for one in ("shop", "bank", "mail")]
     calm, incidents = make_port("calm"), Incidents(make_view(*ports, make_port("calm")))
     assert incidents.at([calm, ports[0]]) == incidents.all()
@@ -346,7 +346,7 @@ def test_an_incident_has_a_command_that_shows_details(port, source, command):
     assert [one.command for one in Incidents(view).all()] == [command]
 
 
-def test_a_shareable_cause_lists_its_shared_parameters():
+def test_only_causes_that_services_can_share_have_a_shared_identity():
     assert out_of_ports().shared == (out_of_ports().code,)
     assert not_listening("in use", "").shared is None
     assert refuses(POD).shared == refuses(POD, was_open=True).shared

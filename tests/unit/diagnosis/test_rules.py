@@ -45,7 +45,7 @@ def check(expected):
 
 
 @pytest.mark.parametrize("expected", [*cases.CASES, *cases.BESIDE_ONE, *cases.LEFT, *cases.FLOWS])
-def test_each_case_has_its_expected_verdict(expected):
+def test_port_facts_yield_the_clauses_and_state_of_the_first_matching_rule(expected):
     check(expected)
 
 
@@ -79,7 +79,7 @@ def test_clients_rejected_for_a_mistake_need_attention(expected):
 
 
 @pytest.mark.parametrize("expected", cases.SILENT_PORTS)
-def test_unanswered_connections_are_an_observation_with_a_remedy(expected):
+def test_unanswered_connections_have_a_neutral_mark_and_a_remedy(expected):
     port, (clause,) = check(expected), expected.clauses
     assert (port.mark, port.state.hint) == (None, clause.hint)
     assert port.state.hint

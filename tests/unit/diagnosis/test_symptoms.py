@@ -449,7 +449,7 @@ def test_unanswered_requests_are_reported_as_usual_or_unusual(owed, connections,
     [
         pytest.param((0, 50), (40, 50), False, True, id="one-hangs"),
         pytest.param((0, 50), (40, 50), True, False, id="its-clients-may-send-last"),
-        pytest.param((20, 50), (40, 50), False, False, id="all-do-so"),
+        pytest.param((20, 50), (40, 50), False, False, id="both-omit-answers"),
         pytest.param((0, 50), (20, 50), False, False, id="fewer-than-half-of-one"),
         pytest.param((0, 9), (40, 50), False, False, id="nothing-to-compare-with"),
     ],

@@ -65,7 +65,7 @@ def failing(cause, **figures):
         pytest.param(failing(None, sent_bytes=1), "TCP", []),
     ],
 )
-def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, protocol, said):
+def test_earlier_answers_are_stated_only_if_a_failing_endpoint_sent_them(endpoint, protocol, said):
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
@@ -76,7 +76,7 @@ def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, prot
     [(True, Level.ATTENTION), (False, None)],
     ids=["hangs", "may send last"],
 )
-def test_an_endpoint_that_failed_clients_in_the_last_minute_is_not_marked_good(is_unusual, level):
+def test_an_endpoint_that_failed_clients_in_the_last_minute_has_no_ok_mark(is_unusual, level):
     at = "10.244.1.118:8080"
     minute = LastMinuteFacts(
         connections=20, unanswered_requests=9, cause=owes_answers(at), is_unusual=is_unusual

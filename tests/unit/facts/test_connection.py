@@ -94,7 +94,7 @@ def test_a_flow_is_saved_once_its_endpoint_has_answered():
     ("one", "seconds"),
     [
         pytest.param(served(), 0.003, id="until-it-came"),
-        pytest.param(served(first_byte_s=None, sent_bytes=0), 3.0, id="asked-in-vain"),
+        pytest.param(served(first_byte_s=None, sent_bytes=0), 3.0, id="unanswered-request"),
         pytest.param(served(first_byte_s=None, received_bytes=0), 0.001, id="never-asked"),
         pytest.param(served(first_byte_s=None, endpoint="", received_bytes=0), 3.0, id="refused"),
     ],

@@ -26,7 +26,7 @@ def test_a_title_distinguishes_ports_with_equal_numbers():
     assert PortFacts("shop", "web", "http").title == "shop/web:http"
 
 
-def test_a_node_port_is_that_of_any_node():
+def test_a_node_port_is_formatted_as_a_port_of_any_node():
     assert (
         FrontendFacts("192.0.2.1:30080", "NodePort").of_any_node == "any node's address, port 30080"
     )
