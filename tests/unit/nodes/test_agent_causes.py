@@ -23,5 +23,5 @@ def test_each_cause_has_a_kubectl_command_showing_details(cause):
     assert " -n net" in kubectl_words(cause, "")
 
 
-def test_the_recorded_page_contains_all_texts():
+def test_the_recorded_page_contains_all_texts_about_agents():
     assert words.changed(agent_causes) == []

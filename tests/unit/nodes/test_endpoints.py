@@ -33,7 +33,7 @@ from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried
 SINCE = NOW - 60
 
 
-def test_the_path_is_not_blamed_for_an_endpoint_that_fails_intermittently():
+def test_the_path_is_blamed_only_if_a_failure_has_a_cause():
     """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
     assert extent_of((), 1, ("b",)) is Extent.SOME, "it is not ready"
     dropped = fails(POD, "not-permitted", "Operation not permitted")

@@ -154,7 +154,7 @@ def test_answers_lost_on_only_one_node_are_attributed_to_the_path_unless_dials_t
     assert (one.nodes, one.answered, one.extent) == (("a",), 2, extent)
 
 
-def test_a_node_is_not_blamed_for_failures_that_other_nodes_also_see():
+def test_a_node_is_blamed_only_for_lasting_failures_that_no_other_node_sees():
     """A firewall that limits connections hit one node most, and only that node was named."""
     silence = silent(POD).replace(**SEEN)
     minute = LastMinuteFacts(20, 1, cause=silent(POD).replace(when=When.LAST_MINUTE))

@@ -25,7 +25,7 @@ def state(name="node-1", **options):
     return read_node_state(written(node(name, **options)))
 
 
-def test_a_node_selector_must_match():
+def test_a_daemon_set_includes_only_nodes_matching_its_selector():
     chart = daemon_set(nodeSelector=LINUX, tolerations=ALL)
     assert chart.includes(state(**LINUX))
     assert not chart.includes(state(**{"kubernetes.io/os": "windows"}))
@@ -43,7 +43,7 @@ def test_a_node_selector_must_match():
         pytest.param([{"key": "cpu", "operator": "Exists"}], False, id="another-key"),
     ],
 )
-def test_taints_must_be_tolerated(tolerations, is_meant):
+def test_a_daemon_set_includes_only_nodes_whose_taints_it_tolerates(tolerations, is_meant):
     assert daemon_set(tolerations=tolerations).includes(state(taints=[GPU])) is is_meant
 
 
@@ -67,7 +67,7 @@ def test_only_commonly_tolerated_and_mild_taints_are_ignored():
         pytest.param({"operator": "Gt", "values": ["1"]}, True, id="unknown-here"),
     ],
 )
-def test_a_required_affinity_must_match(expression, is_meant):
+def test_a_daemon_set_includes_only_nodes_matching_its_affinity(expression, is_meant):
     terms = [{"matchExpressions": [{"key": "pool", **expression}]}]
     assert daemon_set(terms=terms).includes(state(pool="a")) is is_meant
     either = [*terms, {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}]
