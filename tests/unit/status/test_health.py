@@ -61,7 +61,7 @@ def test_a_node_about_to_be_deleted_is_ineligible_while_its_proxy_is_healthy():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({}, True, id="all-well"),
+        pytest.param({}, True, id="healthy"),
         pytest.param({"node_is_eligible": False}, True, id="node-leaves"),
         pytest.param({"is_ready": False}, True, id="not-synced-yet-or-draining"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 61)}, False, id="late-change"),
@@ -79,7 +79,7 @@ def test_last_updated_is_the_time_of_the_last_sync_round_while_the_proxy_is_unhe
 @pytest.mark.parametrize(
     ("changes", "healthz", "livez"),
     [
-        pytest.param({}, 200, 200, id="all-well"),
+        pytest.param({}, 200, 200, id="healthy"),
         pytest.param({"is_ready": False}, 503, 200, id="not-synced-yet"),
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 600)}, 503, 200, id="late-change"),
@@ -92,7 +92,7 @@ def test_last_updated_is_the_time_of_the_last_sync_round_while_the_proxy_is_unhe
         pytest.param({"sync": SyncFacts(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
     ],
 )
-def test_healthz_and_livez_return_the_expected_status(changes, healthz, livez):
+def test_healthz_fails_while_unhealthy_and_livez_only_if_the_loop_is_stuck(changes, healthz, livez):
     view = make_view(**changes)
     assert (answer_healthz(view, NOW).status, answer_livez(view, NOW).status) == (healthz, livez)
 
@@ -116,7 +116,7 @@ def test_the_sync_delay_is_measured_from_the_oldest_pending_change(sync, expecte
 
 
 @pytest.mark.parametrize("unix", [0.0, float("nan"), float("inf"), 1e30])
-def test_a_missing_or_impossible_time_is_encoded_as_gos_zero_time(unix):
+def test_a_missing_or_impossible_time_is_encoded_as_the_zero_time_of_go(unix):
     assert go_time(unix) == NEVER
 
 
@@ -125,7 +125,7 @@ def test_a_missing_or_impossible_time_is_encoded_as_gos_zero_time(unix):
     [
         pytest.param(1_763_600_000, "2025-11-20T00:53:20Z", id="whole-second"),
         pytest.param(1_763_600_000.5, "2025-11-20T00:53:20.5Z", id="half"),
-        pytest.param(1_763_600_010.0, "2025-11-20T00:53:30Z", id="ends-in-a-nought"),
+        pytest.param(1_763_600_010.0, "2025-11-20T00:53:30Z", id="ends-in-a-zero"),
     ],
 )
 def test_times_are_formatted_as_go_formats_them(unix, expected):

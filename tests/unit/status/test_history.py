@@ -129,7 +129,7 @@ def test_a_gap_within_a_ten_second_step_makes_the_whole_step_a_gap():
     assert drawn(history.ten_minutes(KEY).connections[-8:]) == "- 2 2 2 2 - - 2"
 
 
-def test_a_service_port_idle_for_ten_minutes_uses_no_memory():
+def test_a_service_port_idle_for_ten_minutes_frees_its_history():
     busy, idle = noted(0, 7, step_s=5.0), noted(0, 7, *[7] * 200, step_s=5.0)
     assert getsizeof(pickle.dumps(idle)) < getsizeof(pickle.dumps(busy)) / 2
 

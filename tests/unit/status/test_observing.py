@@ -150,7 +150,7 @@ def test_connections_refused_by_the_kernel_are_not_observable():
     ("kinds", "shown"),
     [
         pytest.param({"saved": True}, [], id="neither-path-saves-a-connection"),
-        pytest.param({"slow_s": 1.0}, ["shop/fast:http"], id="who-is-refused-does-not-wait"),
+        pytest.param({"slow_s": 1.0}, ["shop/fast:http"], id="refused-clients-do-not-wait"),
         pytest.param({"failed": True}, ["shop/fast:http", "shop/web:http"], id="both-may-fail"),
         pytest.param(
             {"failed": True, "saved": True}, ["shop/fast:http", "shop/web:http"], id="either"

@@ -192,7 +192,7 @@ def test_each_streamed_part_of_the_page_occurs_in_the_whole_page():
         assert html.lstrip().split(">")[0].count(f'id="{name}"') == 1
 
 
-def test_without_scripts_a_page_without_refresh_has_a_search_field():
+def test_a_page_without_refresh_has_a_search_form_without_scripts():
     text = render(make_view(), refresh=False, q="web")
     assert "http-equiv" not in text
     assert re.search(r'<form id="search"[^>]*[^n]>', text)

@@ -88,7 +88,7 @@ def found(text):
         pytest.param("cart:http", ["cart"], id="unknown-qualifier"),
     ],
 )
-def test_a_search_matches_the_expected_ports(text, expected):
+def test_search_words_and_qualifiers_select_ports(text, expected):
     assert found(text) == expected
 
 

@@ -328,7 +328,7 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
 @pytest.mark.parametrize(
     ("changes", "healthz", "livez"),
     [
-        pytest.param({}, 200, 200, id="well"),
+        pytest.param({}, 200, 200, id="healthy"),
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
     ],
 )
