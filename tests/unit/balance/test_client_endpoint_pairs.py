@@ -32,7 +32,7 @@ def test_a_pair_exists_until_it_is_removed_as_often_as_it_was_added():
     assert counts._counts == {}
 
 
-def test_pairs_with_another_client_or_endpoint_are_different():
+def test_a_pair_with_another_client_or_endpoint_is_not_remembered():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert not pairs.has(BOB, POD_A, 0)

@@ -26,7 +26,7 @@ def under(start=0, **loads):
         pytest.param(under(a=1, b=1), None, POD_C, id="the-idle-one"),
         pytest.param(under(a=2, b=1, c=3), {POD_B}, POD_A, id="the-next-where-it-is-skipped"),
         pytest.param(under(), None, POD_A, id="the-first-of-equals"),
-        pytest.param(under(2), None, POD_C, id="whose-turn-it-is-of-equals"),
+        pytest.param(under(2), None, POD_C, id="turn-among-equals"),
         pytest.param(under(7), None, POD_B, id="a-turn-beyond-the-end"),
         pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="the-turn-among-equals-only"),
     ],
@@ -103,7 +103,7 @@ def test_pick_returns_none_without_endpoints():
     assert under_weights(0, 0, 0).pick(()) is None
 
 
-def test_idle_endpoints_take_turns_by_weight_and_catch_up_on_none():
+def test_idle_endpoints_take_turns_by_weight_and_skipped_turns_are_lost():
     strategy = under_weights(0, 0, 0)
     assert {strategy.pick(PODS, skip={POD_A}) for _ in range(50)} == {POD_B, POD_C}
     assert Counter(strategy.pick(PODS) for _ in range(60)) == {POD_A: 10, POD_B: 20, POD_C: 30}

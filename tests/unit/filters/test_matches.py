@@ -70,7 +70,7 @@ def test_a_condition_records_whether_it_matches_all_addresses_of_its_family(text
     assert listed.versions == versions
 
 
-def test_conntrack_states_are_parsed_and_many_are_cut():
+def test_conntrack_states_are_parsed_and_only_the_first_eight_are_shown():
     assert states(["dnat"]) == conditions("ct status dnat")[0]
     assert states(["established", "dnat"]) == conditions("ct state established,dnat")[0]
     many = states([str(number) for number in range(9)])

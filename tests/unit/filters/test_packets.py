@@ -102,7 +102,7 @@ def test_a_reply_goes_from_the_dialled_address_to_an_unprivileged_port(condition
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
 
 
-def test_a_drawn_packet_meets_conditions_on_random_numbers():
+def test_a_randomly_selected_packet_meets_conditions_on_random_numbers():
     for drawn in (None, True, False):
         assert meets("numgen/hash tcp dport 80", FirstPacket(WEB, is_drawn=drawn)) is drawn
 

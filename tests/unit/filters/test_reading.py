@@ -202,7 +202,7 @@ def test_a_map_of_other_values_is_a_set_of_its_keys():
     assert written(step, MAP, to_pod) == [nft("translate", "ip daddr 10.96.7.1/32")]
 
 
-def test_only_a_map_of_drawn_numbers_contains_each_number():
+def test_only_a_map_of_random_numbers_contains_each_number():
     drawn = nft("drop", "numgen/hash")
     assert written(nft("drop", "numgen @__set0"), PLAIN, element(0)) == [drawn]
     assert written(nft("translate", "numgen @__set0"), MAP, element(0)) == [nft("translate")]

@@ -131,7 +131,7 @@ def test_without_socket_lookup_the_guard_omits_the_socket_check():
     assert as_text(guard).count("-m conntrack --ctstate DNAT -j ACCEPT") == 3
 
 
-def test_ipv6_uses_icmp6_port_unreachable():
+def test_ipv6_guard_rules_reject_with_icmp6_port_unreachable():
     guard = make_guard({"udp": [36001]}, refuse_port=35999, is_ipv6=True)
     assert as_text(guard).count("icmp6-port-unreachable") == 3
 

@@ -144,7 +144,7 @@ def test_an_address_keeps_its_guard_until_its_route_is_removed(node, tables, des
     guard.close()
 
 
-def test_a_frontend_is_active_while_the_table_admits_what_is_desired(node, tables, desired):
+def test_a_frontend_is_active_while_the_guard_table_has_its_desired_state(node, tables, desired):
     guard = NftGuard(tables, OWNER, desired, "userspace-proxy/local")
     change(guard, desired, {WEB: 80, CART: 80})
     change(guard, desired, {CART: None})

@@ -732,7 +732,7 @@ async def test_conntrack_entries_of_a_removed_address_are_deleted_despite_a_reje
     ids=["translates-before-the-proxy-port", "drops-at-the-proxy-port"],
 )
 @pytest.mark.parametrize("is_on", [True, False])
-async def test_a_chain_takes_only_frontends_that_the_kernel_path_does_not_translate_before(
+async def test_a_chain_takes_only_frontends_that_the_kernel_path_does_not_translate_first(
     node, steering, chain, is_on
 ):
     await steering.apply({WEB: replace(to_endpoint("10.244.1.2"), is_on=is_on)})
