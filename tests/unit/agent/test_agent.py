@@ -48,7 +48,7 @@ class Silent(MemorySource):
         await asyncio.Event().wait()
 
 
-async def test_is_awaited_ends_the_hand_over_task_before_it_calls_the_option():
+async def test_the_hand_over_task_ends_before_the_option_is_awaited_is_called():
     def tasks():
         return {task.get_name() for task in asyncio.all_tasks()}
 

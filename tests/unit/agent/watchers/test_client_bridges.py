@@ -42,7 +42,7 @@ def test_a_bridges_entry_stays_for_open_connections_while_it_is_effective(bridge
     assert bridges.wanted == frozenset()
 
 
-def test_a_rejected_bridge_table_is_an_obstacle_for_all_bridges_without_another_obstacle(bridges):
+def test_a_bridges_own_obstacle_takes_precedence_over_a_rejected_bridge_table(bridges):
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     bridges.note([], "no nftables for bridges")
     assert [(one.version, one.cause) for one in bridges.obstacles] == [
@@ -51,7 +51,7 @@ def test_a_rejected_bridge_table_is_an_obstacle_for_all_bridges_without_another_
     ]
 
 
-def test_an_obstacle_and_its_end_are_logged_once_each(bridges, caplog):
+def test_an_obstacle_to_client_addresses_and_its_end_are_logged_once_each(bridges, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     for _ in range(2):

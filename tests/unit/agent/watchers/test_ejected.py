@@ -347,7 +347,7 @@ def test_a_dropping_chain_is_named_while_open_connections_to_its_endpoint_are_st
         assert rig.group.obstacle_to(POD) == obstacle
 
 
-def test_an_obstacle_is_shown_only_while_a_rule_drops_the_packets(silent):
+def test_a_chain_is_shown_only_while_it_drops_packets_of_a_silent_endpoint(silent):
     silent.miss(POD)
     silent.way.dropped.clear()
     assert silent.look() == [None, None]
@@ -358,7 +358,7 @@ def test_an_obstacle_is_shown_only_while_a_rule_drops_the_packets(silent):
 
 
 @pytest.mark.parametrize("end", ["answered", "a-minute", "removed"])
-def test_the_obstacle_of_a_silent_endpoint_ends_with_its_recovery_or_removal(silent, end):
+def test_a_silent_endpoint_shows_no_chain_after_its_recovery_removal_or_a_minute(silent, end):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     if end == "answered":
@@ -368,7 +368,7 @@ def test_the_obstacle_of_a_silent_endpoint_ends_with_its_recovery_or_removal(sil
     assert silent.look(60 if end == "a-minute" else 1) == [None, None]
 
 
-def test_an_endpoint_that_turns_from_silent_to_absent_has_only_the_new_obstacle(silent):
+def test_an_endpoint_that_turns_from_silent_to_absent_shows_a_next_hop_and_no_chain(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)
@@ -379,7 +379,7 @@ def test_an_endpoint_that_turns_from_silent_to_absent_has_only_the_new_obstacle(
     assert silent.look() == [None, None]
 
 
-def test_obstacle_queries_per_check_are_bounded_and_the_next_check_continues(silent, monkeypatch):
+def test_chain_queries_per_check_are_bounded_and_the_next_check_continues(silent, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
     silent.miss(POD)
     silent.miss(OTHER)

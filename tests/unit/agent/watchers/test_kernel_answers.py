@@ -224,7 +224,7 @@ async def test_an_endpoint_silent_to_its_clients_and_this_node_is_the_cause(node
     assert node.port.unanswered is None
 
 
-async def test_several_silent_endpoints_are_counted(node):
+async def test_the_number_of_silent_endpoints_is_recorded_and_stated(node):
     others = [SocketAddress(f"192.0.2.{n}", 8080) for n in (2, 3)]
     node.serve(POD.ip, *(one.ip for one in others))
     node.clients = DialledBy({}, {}, frozenset(pack_address(*one) for one in others))
