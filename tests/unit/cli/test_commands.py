@@ -67,7 +67,7 @@ def test_a_usage_error_is_reported_in_one_line_with_status_2(words, message, cap
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip
-def test_an_outcome_determines_exit_status_and_error_line(
+def test_the_outcome_of_a_command_sets_its_exit_status_and_error_line(
     outcome, status, err, substitutes, clean_logging, capfd
 ):
     substitutes(outcome)

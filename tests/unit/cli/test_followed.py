@@ -66,7 +66,7 @@ async def test_service_ports_omitted_by_summaries_are_fetched_by_a_second_read(c
     assert all(ports and ports[0].service == "web" for ports in others)
 
 
-async def test_service_ports_of_a_second_read_stay_while_nodes_are_followed(cluster):
+async def test_service_ports_fetched_by_a_second_read_stay_while_nodes_are_followed(cluster):
     agents = [cluster.add(f"node-{number}") for number in range(101)]
     agents[7].change(status_of("node-7", REFUSED))
     words = given(cluster, "--timeout=60s")

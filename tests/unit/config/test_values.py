@@ -20,7 +20,7 @@ from userspace_proxy.model import SocketAddress
         *((text, False) for text in ("0", "f", "F", "false", "FALSE", "False")),
     ],
 )
-def test_a_boolean_accepts_gos_twelve_spellings(text, value):
+def test_a_boolean_accepts_the_twelve_spellings_of_go(text, value):
     assert parse_bool(text) is value
 
 

@@ -356,7 +356,7 @@ def test_the_name_of_an_endpoint_without_a_pod_is_unresolved_and_listed_as_not_f
     ]
 
 
-def test_the_name_of_a_deleted_pod_is_removed_and_gets_its_address_back():
+def test_a_deleted_pods_name_is_removed_and_a_recreated_pod_gets_its_address():
     both = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5")
     world = ledger(*both)
     before = names_of(world, "ledger-1.ledger.shop.svc")

@@ -90,7 +90,7 @@ async def test_queries_waiting_for_an_upstream_server_do_not_delay_other_queries
     assert len(asked) == ELSEWHERE_MAX
 
 
-async def test_a_forwarded_query_frees_its_place(address):
+async def test_an_answered_forwarded_query_frees_its_slot(address):
     for _ in range(ELSEWHERE_MAX + 1):
         assert await ask_udp(address, b"later") == b"later udp"
 

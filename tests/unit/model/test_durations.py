@@ -27,7 +27,7 @@ NONE, FORMS = "is not a duration", "write 30s, 250ms or 1m30s"
         (" 3s ", 3.0),
     ],
 )
-def test_a_duration_in_gos_notation_is_parsed(text, seconds):
+def test_a_duration_in_go_notation_is_parsed(text, seconds):
     assert parse_duration(text) == seconds
 
 
@@ -66,6 +66,6 @@ def test_an_invalid_duration_is_rejected_with_a_hint(text, what, hint):
         (5e-9, "5ns"),
     ],
 )
-def test_a_duration_round_trips_in_gos_notation(seconds, text):
+def test_a_duration_round_trips_in_go_notation(seconds, text):
     assert format_duration(seconds) == text
     assert parse_duration(text) == seconds

@@ -194,7 +194,7 @@ class TestSlice:
         assert item == a_slice(metadata=metadata)
 
     @pytest.mark.parametrize("manager", ["vm-sync", ""])
-    def test_the_label_names_what_writes_the_slice(self, manager):
+    def test_the_manager_of_a_slice_is_read_from_its_label(self, manager):
         labels = {LABEL: "web", LABEL_MANAGED_BY: manager or None}
         assert a_slice(metadata={"name": "x", "labels": labels}).manager == manager
 

@@ -434,7 +434,7 @@ def ports(count, **fields):
         pytest.param({"ports": ports(6_000, node_port=30000)}, 5_000, id="node-ports"),
     ],
 )
-def test_too_many_ports_times_addresses_serve_only_the_first_ports_by_name(policies, expected):
+def test_above_the_frontend_limit_only_the_first_ports_by_name_are_served(policies, expected):
     given = service(**{"ports": tuple(reversed(ports(20_000))), **policies})
     served, (left_out,) = served_ports(given)
     assert served == sorted(given.ports, key=lambda port: port.name)[:expected]

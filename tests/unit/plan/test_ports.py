@@ -380,7 +380,7 @@ class TestEndpointsByName:
         assert the_port(service(), made).cause == none_ready(1, 0, ())
 
 
-def test_ports_with_the_same_number_for_both_protocols_are_marked():
+def test_a_number_shared_by_a_tcp_and_a_udp_port_is_recorded_at_both():
     ports = [
         ServicePort("dns", 53, "UDP"),
         ServicePort("dns-tcp", 53, "TCP"),

@@ -391,7 +391,7 @@ async def test_a_credential_is_used_until_it_expires_while_renewal_fails(write, 
             await shared(plugin, **expected)
 
 
-async def test_gos_zero_time_is_not_an_expiry_date(run):
+async def test_the_zero_time_of_go_is_not_an_expiry_date(run):
     answer = answer_of(token="secret", expirationTimestamp="0001-01-01T00:00:00Z")
     assert await run(f"print({answer!r})") == CREDENTIAL
 
