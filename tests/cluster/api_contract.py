@@ -93,7 +93,7 @@ class ApiContract:
         with pytest.raises(PortForwardError, match='pod default/gone, port 1: pods "gone" not f'):
             await open_stream(client, ForwardTarget("default", "gone", 1))
 
-    async def test_port_forwards_to_and_logs_of_an_unscheduled_pod_are_rejected(
+    async def test_a_port_forward_to_an_unscheduled_pod_is_rejected_and_its_log_is_empty(
         self, client: ApiClient, pods: list[str]
     ) -> None:
         with pytest.raises(PortForwardError, match="pod agent-0 does not have a host assigned"):

@@ -36,7 +36,7 @@ SLICE = {
 }
 
 
-def test_the_documented_role_is_sufficient(control_plane: ControlPlane, tmp_path: Path) -> None:
+def test_the_documented_role_allows_forwarding(control_plane: ControlPlane, tmp_path: Path) -> None:
     role = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert role is not None
     inside, run = ("-n", "shop"), control_plane.kubectl

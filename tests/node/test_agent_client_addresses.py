@@ -40,7 +40,7 @@ def _hang_up(request):
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("client", "endpoint"), PAIRS)
-def test_an_endpoint_sees_the_expected_client_address(world, client, endpoint, protocol, version):
+def test_an_endpoint_sees_its_client_if_replies_return(world, client, endpoint, protocol, version):
     """The node's own address counts as its clients' address."""
     assert world.saw(client, endpoint, protocol, version) == SEEN[client, endpoint]
 

@@ -18,13 +18,13 @@ pytest_plugins = ["pytester"]
 TESTS = """
 from urllib.request import urlopen
 
-def test_a_service_answers(service_proxy):
+def test_a_dead_backend_fails_no_request(service_proxy):
     web = service_proxy.service("web", backends=2)
     web.backends[0].stop()
     with urlopen(web.url, timeout=30) as answer:
         assert answer.read() == b"web-2\\n"
 
-def test_a_fault_takes_its_time(service_proxy):
+def test_a_service_with_latency_answers(service_proxy):
     web = service_proxy.service("web")
     web.backends[0].fault("latency", latency=100)
     with urlopen(web.url, timeout=30) as answer:
@@ -226,7 +226,7 @@ def no_programs(monkeypatch):
 COMMAND = [sys.executable, "-m", "http.server", "--bind={host}", "{port}"]
 """
 UNDIALLED = """
-def test_what_a_test_may_not_dial_is_served_and_ends(service_proxy, no_network):
+def test_a_service_runs_and_ends_while_the_test_may_not_connect(service_proxy, no_network):
     web = service_proxy.service("web", backends=[COMMAND, lambda request: "hello"])
     web.backends[1].stop()
 """
@@ -243,10 +243,10 @@ def test_a_module_that_replaces_popen_is_named_in_the_error(pytester):
     """Otherwise pytest-subprocess reports that setpriv isn't registered."""
     pytester.makepyfile(
         FORBIDDEN
-        + "def test_a_command(no_programs, service_proxy):\n"
+        + "def test_a_command_backend_is_an_error(no_programs, service_proxy):\n"
         + "    service_proxy.service('web', backends=[COMMAND])\n"
-        + "def test_a_network(no_programs, service_network): pass\n"
-        + "def test_of_its_own(no_programs, service_proxy): subprocess.run(COMMAND)\n"
+        + "def test_a_network_is_an_error(no_programs, service_network): pass\n"
+        + "def test_a_tests_command_fails(no_programs, service_proxy): subprocess.run(COMMAND)\n"
     )
     result = pytester.runpytest_subprocess(*PLUGIN)
     result.assert_outcomes(failed=2, errors=1)
@@ -258,10 +258,10 @@ def test_a_module_that_replaces_popen_is_named_in_the_error(pytester):
 
 
 WITH_IPV6 = """
-def test_ipv4(service_proxy):
+def test_a_service_has_an_ipv4_address(service_proxy):
     assert service_proxy.service("web").url
 
-def test_ipv6(service_proxy):
+def test_a_service_has_an_ipv6_address(service_proxy):
     service_proxy.service("web", cluster_ip="::1")
 """
 WITHOUT_IPV6 = "*service proxy: IPv6 is switched off on this machine (sysctl *disable_ipv6=0)*"

@@ -68,7 +68,7 @@ def dial(cgroup: Path, address: tuple[str, int]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_map_elements_are_set_and_removed_singly_and_in_batches() -> None:
+def test_map_elements_are_set_singly_or_in_batches_and_removed() -> None:
     table = calls.create_map("table", MapSpec(HASH, 4, 4, 30_000))
     keys = struct.pack("=30000I", *range(30_000))
     calls.update_batch(table, keys, keys, 30_000)

@@ -198,7 +198,7 @@ def test_a_removed_endpoint_is_counted_until_its_connections_end(
     assert at not in hooks.counts()
 
 
-def test_a_refusal_is_reported_and_ejects_the_endpoint_only_for_its_client(stage: Stage) -> None:
+def test_a_refusal_is_reported_and_ejects_no_endpoint_for_all_clients(stage: Stage) -> None:
     hooks = stage.start()
     dead = SocketAddress(POD, 9)
     hooks.replace({WEB: to(dead)})

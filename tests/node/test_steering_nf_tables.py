@@ -93,7 +93,7 @@ RULES = dedent("""\
 
 
 @pytest.mark.kernel
-def test_nft_prints_each_rule_as_intended(node, ruleset):
+def test_nft_lists_written_rules_as_the_golden_text(node, ruleset):
     table = table_with_map()
     table.add_set("guarded", x.joined(x.INET_PROTO, x.INET_SERVICE))
     table.add_set("addresses", x.IPV6_ADDR)

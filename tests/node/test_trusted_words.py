@@ -31,7 +31,7 @@ def testbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", MISTAKES, ids=lambda case: case.name)
-def test_the_first_line_states_the_cause(testbed, case):
+def test_the_final_sentence_of_explain_states_the_cause(testbed, case):
     agent = testbed.agent
     places = {
         "pod": testbed.ip("pod"),

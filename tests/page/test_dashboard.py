@@ -149,7 +149,7 @@ async def test_search_results_follow_typing_and_update_the_url(page, shown):
     await expect(names).to_have_count(2)
 
 
-async def test_keys_open_the_help_and_close_the_search(page):
+async def test_a_question_mark_opens_the_help_and_escape_clears_the_search(page):
     await page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys and search")
     assert await dialog.get_by_text("clear the search").is_visible()

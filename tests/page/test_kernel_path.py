@@ -60,7 +60,7 @@ async def endpoint(proxy):
         yield address
 
 
-async def test_connections_and_the_probe_budget_are_shown(tab, proxy, endpoint):
+async def test_kernel_path_connections_and_the_probe_budget_are_shown(tab, proxy, endpoint):
     page = tab.page
     await proxy.add_service("web", port=WEB[1], cluster_ip=WEB[0], endpoints=[endpoint])
     await page.goto("http://{}:{}/?q=web".format(*proxy.admin_address))

@@ -45,7 +45,7 @@ def excess(costs: Costs) -> str:
 
 
 @pytest.mark.parametrize("largest", WALKED, ids=lambda one: one.name.replace(" ", "-"))
-def test_a_full_namespace_hardly_affects_other_namespaces(largest: inputs.Input, quiet, tmp_path):
+def test_a_full_namespace_affects_others_within_bounds(largest: inputs.Input, quiet, tmp_path):
     found = []
     for attempt in range(ATTEMPTS):
         costs = measure(tmp_path / str(attempt), largest).beyond(quiet)
