@@ -39,7 +39,7 @@ def simulate(
 
 
 @pytest.mark.parametrize("half", PACKAGES)
-def test_the_simulation_of_each_half_finds_no_violations(half: str) -> None:
+def test_each_simulation_finds_no_violation_in_its_tested_seeds(half: str) -> None:
     done = simulate(f"--half={half}", "--tested")
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -30,13 +30,13 @@ def test_each_decision_record_is_listed_exactly_once() -> None:
 
 
 @pytest.mark.parametrize("row", tuple(ROW.finditer(BY_SUBJECT)), ids=lambda row: row["number"])
-def test_an_index_row_has_its_records_number_and_a_short_summary(row: re.Match[str]) -> None:
+def test_an_index_row_has_its_adr_number_and_a_short_summary(row: re.Match[str]) -> None:
     assert row["file"].startswith(f"{row['number']}-")
     assert len(row["holds"].split()) <= WORDS_MAX
 
 
 @pytest.mark.parametrize("row", tuple(MERGED_ROW.finditer(MERGED)), ids=lambda row: row["numbers"])
-def test_a_merged_record_is_removed_and_named_by_its_replacement(row: re.Match[str]) -> None:
+def test_a_merged_adr_is_removed_and_named_by_its_replacement(row: re.Match[str]) -> None:
     status = (FOLDER / row["file"]).read_text(encoding="utf-8").split("\n\n")[0]
     for number in row["numbers"].split(", "):
         assert list(FOLDER.glob(f"{number}-*")) == []
@@ -44,7 +44,7 @@ def test_a_merged_record_is_removed_and_named_by_its_replacement(row: re.Match[s
 
 
 @pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.name[:4])
-def test_a_record_begins_with_its_number_and_its_status(file: Path) -> None:
+def test_a_decision_record_begins_with_its_number_and_its_status(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert re.match(rf"# ADR {file.name[:4]}: .+\n\n?Status: accepted", text)
 
@@ -77,7 +77,7 @@ def named_in(row: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("addition", SPECIMENS)
-def test_the_listed_files_of_an_addition_match_the_code(addition: str) -> None:
+def test_contributing_lists_each_file_that_an_addition_edits(addition: str) -> None:
     (row,) = re.findall(rf"(?m)^\| {re.escape(addition)} \| (.*) \|$", PAGE.read_text())
     named = set(named_in(row))
     edited = git(ROOT, "grep", "-lE", SPECIMENS[addition], "--", *SEARCHED).split()
@@ -128,5 +128,5 @@ def test_the_command_of_an_example_collects_its_tests(
     assert f"{example.name}::" in found.stdout
 
 
-def test_at_least_three_examples_are_found() -> None:
+def test_at_least_three_pytest_examples_are_found() -> None:
     assert len(EXAMPLES) >= 3

@@ -48,7 +48,7 @@ def test_the_docs_together_stay_below_the_word_limit() -> None:
     assert sum(counts.values()) <= ALL_MAX, counts
 
 
-def test_the_records_together_stay_below_the_word_limit() -> None:
+def test_the_decision_records_together_stay_below_the_word_limit() -> None:
     counts = {page.name: words_of(page) for page in sorted(RECORDS.glob("*.md"))}
     assert sum(counts.values()) <= RECORDS_MAX, counts
 
@@ -56,7 +56,7 @@ def test_the_records_together_stay_below_the_word_limit() -> None:
 @pytest.mark.parametrize(
     "record", sorted(RECORDS.glob("[0-9]*.md")), ids=lambda record: record.name[:4]
 )
-def test_a_record_stays_below_the_word_limit(record: Path) -> None:
+def test_a_decision_record_stays_below_the_word_limit(record: Path) -> None:
     assert words_of(record) <= RECORD_MAX
 
 
@@ -71,6 +71,6 @@ def test_the_section_of_a_cause_stays_below_the_word_limit(code: CauseCode) -> N
     assert len(SECTIONS[code].split()) <= SECTION_MAX
 
 
-def test_the_changelog_stays_below_its_limit() -> None:
+def test_the_changelog_stays_below_its_line_limit() -> None:
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= CHANGELOG_LINES_MAX

@@ -143,7 +143,7 @@ SUPPOSED = {
 
 
 @pytest.mark.parametrize("name", SUPPOSED)
-def test_a_transaction_is_accepted_or_rejected_as_supposed(kernel: Contract, name: str) -> None:
+def test_a_transaction_is_accepted_or_rejected_as_a_whole(kernel: Contract, name: str) -> None:
     program = kernel.program()
     assert program.commit(*small_table()) == 0
     before = listing_of(kernel)

@@ -103,12 +103,12 @@ def _tests(contract: type) -> list[Any]:
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("test", _tests(SourceContract), ids=lambda test: test.__name__[5:])
-def test_the_source_contract_is_fulfilled(test: Any, settings: dict[str, Any]) -> None:
+def test_a_simulated_server_meets_the_source_contract(test: Any, settings: dict[str, Any]) -> None:
     cluster = SimulatedCluster(**settings)
     cluster.run(test(cluster))
 
 
 @pytest.mark.parametrize("test", _tests(HistoryContract), ids=lambda test: test.__name__[5:])
-def test_the_history_contract_is_fulfilled(test: Any) -> None:
+def test_a_simulated_server_meets_the_history_contract(test: Any) -> None:
     cluster = SimulatedCluster()
     cluster.run(test(cluster))
