@@ -44,7 +44,7 @@ def test_an_address_in_use_is_an_error():
     assert caught.value.errno == errno.EADDRINUSE
 
 
-def test_the_given_words_are_the_last_words_of_a_backends_command():
+def test_the_given_arguments_end_the_command_of_a_backend():
     assert BackendPlace().command(["no-such-program"]) == ["no-such-program"]
     assert list(BackendPlace().command(["sh", "-c", "a b"]))[-3:] == ["sh", "-c", "a b"]
     BackendPlace().leave()

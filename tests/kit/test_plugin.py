@@ -40,7 +40,7 @@ NETWORK = """
 import os
 from pathlib import Path
 
-def test_it_answers(service_network):
+def test_a_service_answers(service_network):
     web = service_network.service("web", backends=2)
     client = service_network.client()
     before = os.readlink("/proc/self/ns/net"), os.readlink("/proc/self/ns/user")
@@ -66,10 +66,10 @@ def test_the_fixture_provides_a_network_without_privileges(pytester, monkeypatch
 SCOPE = """
 seen = []
 
-def test_first(service_proxy):
+def test_the_first_test_gets_a_proxy(service_proxy):
     seen.append(service_proxy)
 
-def test_second(service_proxy):
+def test_the_second_test_shares_the_proxy_only_in_session_scope(service_proxy):
     assert (service_proxy is seen[0]) is {shared}
 """
 
@@ -94,20 +94,20 @@ class TestWeb(unittest.TestCase):
     def _proxy(self, service_proxy):
         self.web = service_proxy.service("web")
 
-    def test_it_answers(self):
+    def test_a_service_answers(self):
         self.assertEqual(get(self.web), "web-1")
 
-async def test_a_coroutine(service_proxy):
+async def test_a_coroutine_uses_the_fixture(service_proxy):
     web = service_proxy.service("web")
     reader, writer = await asyncio.open_connection(*web.address)
     writer.write(b"GET / HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n")
     assert (await reader.read()).endswith(b"web-1\\n")
     writer.close()
 
-async def test_a_coroutine_fails(service_proxy):
+async def test_a_failing_coroutine_is_reported(service_proxy):
     assert service_proxy.services
 
-async def test_without_the_fixture_it_is_left_to_other_plugins():
+async def test_a_coroutine_without_the_fixture_is_left_to_other_plugins():
     pass
 """
     )
@@ -116,7 +116,7 @@ async def test_without_the_fixture_it_is_left_to_other_plugins():
 
 
 ASKS = """
-def test_it_asks(kubernetes_services):
+def test_a_cluster_service_answers(kubernetes_services):
     web = kubernetes_services["shop/web"]
     web.pods = {"web-1": None}
     assert get(web) == "web-1"
@@ -204,7 +204,7 @@ def masked(text):
 
 
 FAILS = """
-def test_it_fails(service_proxy):
+def test_a_count_is_wrong(service_proxy):
     web = service_proxy.service("web", backends=2)
     web.backends[0].stop()
     get(web)
@@ -230,7 +230,7 @@ def test_the_report_of_a_failing_test_matches_the_documentation(pytester):
             "default/web: backends web-1 at 127.0.0.2:* (stopped), web-2 at 127.0.0.3:*",
         ]
     )
-    one, _, other = result.stdout.str().partition(" test_it_fails ")[2].partition("\n____")
+    one, _, other = result.stdout.str().partition(" test_a_count_is_wrong ")[2].partition("\n____")
     assert "connection ended" not in one
     output = iter(masked(other))
     assert [line for line in masked(shown) if line not in output] == []

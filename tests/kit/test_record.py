@@ -23,7 +23,7 @@ FAILS = """
 import pytest
 
 @pytest.mark.parametrize("what", ["a/b", "a b", "../../etc", "ü" * 300])
-def test_it_fails(service_proxy, what):
+def test_an_assertion_fails(service_proxy, what):
     service_proxy.service("web")
     assert 0
 """
@@ -54,7 +54,7 @@ def records(pytester):
 
 
 SHOP = """
-def test_of_the_shop(service_proxy):
+def test_a_shop_saves_seven_connections(service_proxy):
     web = service_proxy.service("web", backends=3, balance="random", seed=7, hold="60s")
     idle = service_proxy.service("idle", namespace="shop")
     web.backends[0].stop()
@@ -64,10 +64,10 @@ def test_of_the_shop(service_proxy):
     web.drain(web.backends[2])
     assert web.stats.saved == 7
 
-def test_it_passes(service_proxy):
+def test_a_service_answers(service_proxy):
     get(service_proxy.service("web"))
 
-def test_without_a_fixture():
+def test_a_test_without_the_fixture_fails():
     assert 0
 """
 
@@ -83,23 +83,23 @@ def shop(service_proxy, request):
     assert "teardown" not in request.node.name
 
 @pytest.mark.parametrize("fails_in", ["setup", "teardown", "call-teardown"])
-def test_phases(shop, fails_in):
+def test_a_shop_is_set_up_and_torn_down(shop, fails_in):
     assert "call" not in fails_in
 """
 LEFT_BEHIND = """
 import socket
 
-def test_left_behind(service_proxy):
+def test_a_listener_takes_over_the_address(service_proxy):
     web = service_proxy.service("web")
     # The listener below takes the address, as another program might, and accepts after the end.
     web.backends[0].stop()
     global listener
     listener = socket.create_server(web.backends[0].address)
 
-def test_another(service_proxy):
+def test_another_test_fails(service_proxy):
     assert 0
 """
-CLOSED = "def test_closed(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
+CLOSED = "def test_a_closed_proxy_fails(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
 
 
 class Recorded(NamedTuple):
@@ -142,7 +142,7 @@ def test_only_failed_tests_are_recorded(recorded):
 
 
 def test_a_record_contains_the_services_of_the_test(recorded):
-    found = recorded.of("test_of_the_shop")
+    found = recorded.of("test_a_shop_saves_seven_connections")
     (failure,) = found["failures"]
     (fixture,) = failure["fixtures"]
     web, idle = fixture["services"]
@@ -170,7 +170,7 @@ def test_a_record_contains_the_services_of_the_test(recorded):
 
 @pytest.mark.parametrize("failed", [["setup"], ["teardown"], ["call", "teardown"]])
 def test_each_failure_in_setup_call_or_teardown_is_recorded(recorded, failed):
-    found = recorded.of(f"test_phases[{'-'.join(failed)}]")
+    found = recorded.of(f"test_a_shop_is_set_up_and_torn_down[{'-'.join(failed)}]")
     assert [one["when"] for one in found["failures"]] == failed
     for one in found["failures"]:
         assert one["fixtures"][0]["services"][0]["service"] == "default/shop"
@@ -178,16 +178,16 @@ def test_each_failure_in_setup_call_or_teardown_is_recorded(recorded, failed):
 
 def test_a_backend_still_serving_after_the_proxy_closes_fails_the_test(recorded):
     assert "still served after the end of the proxy: 127.0.0.2:" in recorded.printed
-    (failure,) = recorded.of("test_left_behind")["failures"]
+    (failure,) = recorded.of("test_a_listener_takes_over_the_address")["failures"]
     assert "still served after the end" in failure["text"]
     assert failure["fixtures"][0]["services"][0]["backends"][0]["state"] == "stopped"
-    another = recorded.of("test_another")
+    another = recorded.of("test_another_test_fails")
     assert [len(one["fixtures"]) for one in another["failures"]] == [1]
 
 
 def test_a_proxy_closed_by_the_test_does_not_hide_its_failure(recorded):
     assert re.search(r"assert 3 == 4(?s:.*)\nnot known: this proxy isn't running", recorded.printed)
-    found = recorded.of("test_closed")
+    found = recorded.of("test_a_closed_proxy_fails")
     assert found["failures"][0]["fixtures"][0]["services"] == []
 
 
@@ -220,7 +220,7 @@ def test_each_failed_attempt_of_a_rerun_test_is_recorded_in_its_own_file(pyteste
     text = """
 tries = []
 
-def test_it(service_proxy):
+def test_the_third_attempt_passes(service_proxy):
     tries.append(service_proxy.service("web", seed=len(tries)))
     assert len(tries) > 2
 """
@@ -249,7 +249,7 @@ def test_a_configured_folder_is_below_the_root_and_has_only_failed_tests_using_t
     result = run(SHOP, *folder, "--service-proxy-scope=session", root, "..")
     result.assert_outcomes(failed=2, passed=1)
     (found,) = records("reports/proxy")
-    assert found["test"].endswith("::test_of_the_shop")
+    assert found["test"].endswith("::test_a_shop_saves_seven_connections")
 
 
 def test_a_failed_write_leaves_no_partial_record(tmp_path):
@@ -275,15 +275,15 @@ class Text(str):
 class Number(int):
     pass
 
-def test_its_arguments(service_proxy):
+def test_subclassed_arguments_fail(service_proxy):
     service_proxy.service(Text("web"), seed=Number(3), hold=Text("5s"))
     assert 0
 
-def test_what_no_record_can_have(service_proxy):
+def test_an_unserializable_argument_fails(service_proxy):
     service_proxy.service("web")._asked["hold"] = object()
     assert 0
 
-def test_another(service_proxy):
+def test_another_test_fails(service_proxy):
     assert 0
 """
 

@@ -163,7 +163,7 @@ def is_gone(descriptor):
 # Only root can change its user; any other user has no privileges anyway.
 AS_ROOT = [
     pytest.param(False, id="nobody"),
-    pytest.param(True, id="ourselves", marks=pytest.mark.long),
+    pytest.param(True, id="same-user", marks=pytest.mark.long),
 ]
 
 
@@ -187,7 +187,7 @@ def manifest(demo):
     path.write_text(text)
 
 
-def test_the_demo_prints_exactly_the_expected_labels(demo):
+def test_the_demo_prints_twelve_labels_and_no_others(demo):
     assert set(demo.printed) == {
         "status page",
         "round robin",
