@@ -98,7 +98,7 @@ async def test_nodes_appear_on_the_dashboard_as_they_respond(tmp_path, capsys):
 
 # An answer that is shown, and one for each problem; tests of the reader have all answers.
 @pytest.mark.parametrize("name", ["tricks", "broken-json", "huge", "silent", "closes"])
-async def test_a_hostile_response_affects_only_its_nodes_row(name, tmp_path):
+async def test_a_hostile_response_is_escaped_and_other_nodes_are_shown(name, tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         cluster.agents.add("node-5", HOSTILE[name]())

@@ -73,6 +73,6 @@ def test_the_flags_of_a_kubeconfig_select_the_same_entries_again(tmp_path):
     assert kubeconfig.flags_of(two) == {"context": "a"}
 
 
-def test_the_flags_match_those_of_kubectl():
+def test_the_kubeconfig_flags_have_the_names_of_kubectls_flags():
     assert [flag.name for flag in kubeconfig.FLAGS] == ["context", "cluster", "user"]
     assert kubeconfig.given_choices(Given({"user": "u", "output": "json"})) == {"user": "u"}

@@ -111,7 +111,7 @@ def test_the_facts_about_a_service_exclude_other_services(service, ports, ignore
     assert part.demand == {ServiceKey("shop", "web"): 3}
 
 
-def test_attributes_beside_the_json_are_not_encoded():
+def test_attributes_outside_the_json_schema_are_not_encoded():
     status = make_status()
     status.ports[0].plan = None
     text = msgspec.json.encode(status, enc_hook=to_json)

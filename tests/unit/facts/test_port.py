@@ -198,7 +198,7 @@ def test_a_port_with_a_neutral_mark_has_a_reason(facts, mark, why):
         ),
     ],
 )
-def test_an_endpoint_is_marked_as_good_only_if_it_answers_all_clients(port, mark):
+def test_an_endpoint_has_an_ok_mark_only_if_it_answers_all_clients(port, mark):
     ready, other = (
         EndpointFacts(address=one, is_usable=True, state="ready", sent_at=1.0)
         for one in (AT, "10.0.0.2:80")
