@@ -52,7 +52,7 @@ def test_each_failed_probe_doubles_the_ejection_up_to_60_s(ejections):
     assert lengths == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
 
 
-def test_the_bpf_hooks_use_the_same_ejection_times():
+def test_the_bpf_hooks_use_the_proxys_ejection_times():
     source = files("userspace_proxy.steering.socket_lb").joinpath("socket_lb.bpf.c").read_text()
     assert f"{FIRST_S=:g}, {LONGEST_S=:g}, {PROBE_S=:g}".replace("=", " = ") in source
 

@@ -58,7 +58,7 @@ def test_a_port_no_longer_sharing_affinity_gets_its_own_entries():
     assert media.pick(ALICE, 1.0).ip != pod
 
 
-def test_restored_affinity_entries_are_per_pod():
+def test_a_restored_affinity_entry_selects_its_pod_on_all_ports():
     former, tables = AffinityTables(), AffinityTables()
     old = balancer(SIP, former, start=1)
     pod = old.pick(ALICE, 0.0).ip
@@ -67,7 +67,7 @@ def test_restored_affinity_entries_are_per_pod():
     assert media.pick(ALICE, 2.0).ip == pod
 
 
-def test_all_ports_share_an_affinity_timeout():
+def test_a_shortened_affinity_timeout_applies_to_existing_entries():
     affinity = PodAffinity("shop/sip", 60, AffinityTables())
     affinity.serve([*SIP, *RTP])
     affinity.remember(ALICE, SIP[0], 0.0)

@@ -49,7 +49,7 @@ def test_slots_are_spread_evenly_over_endpoints():
     assert all(7 <= counts[pod] <= 19 for pod in PODS)
 
 
-def test_removing_an_endpoint_moves_only_its_slots_to_all_other_endpoints():
+def test_removing_an_endpoint_spreads_only_its_slots_over_other_endpoints():
     before, after = fill_slots(PODS, {}), fill_slots(PODS[1:], {})
     assert {one for one, _ in moved(before, after)} == {PODS[0]}
     assert len({other for _, other in moved(before, after)}) > len(PODS) / 3

@@ -56,7 +56,7 @@ def forbidden():
         pytest.param("10.250.2.7", "", id="private"),
     ],
 )
-def test_names_resolving_to_this_node_or_the_cluster_are_forbidden(forbidden, ip, why):
+def test_addresses_of_this_node_the_cluster_and_reserved_ranges_are_forbidden(forbidden, ip, why):
     assert forbidden.why(ip) == why
 
 

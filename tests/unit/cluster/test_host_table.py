@@ -168,7 +168,7 @@ def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):
     assert clock.table.addresses(DB, V4) == ONE
 
 
-def test_a_due_name_is_offered_until_it_is_taken(clock):
+def test_has_ready_is_true_until_all_due_names_are_taken(clock):
     clock.table.want("db2.example.com", [V4], ["shop"])
     assert clock.table.take(clock.now) is not None
     assert clock.table.has_ready

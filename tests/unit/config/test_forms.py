@@ -91,7 +91,7 @@ def test_an_invalid_node_name_is_rejected(value):
         (HEALTH, 10256, "10256 (a number) is not text such as 0.0.0.0:10256"),
     ],
 )
-def test_an_impossible_setting_value_is_rejected(kind, value, message):
+def test_an_invalid_setting_value_is_rejected(kind, value, message):
     with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message

@@ -142,5 +142,5 @@ def test_a_value_other_than_a_number_is_rejected():
         NUMBER.parse("fast")
 
 
-def test_an_error_for_a_wrong_type_names_null():
+def test_an_error_about_a_null_value_calls_it_null():
     assert str(wrong_type(None, "text")) == "null is not text"

@@ -360,7 +360,7 @@ strangers = pytest.mark.parametrize(
 
 
 @strangers
-async def test_a_service_scales_no_workload_to_zero_whose_pods_it_does_not_select(world, selector):
+async def test_a_service_cannot_scale_a_workload_without_selecting_its_pods(world, selector):
     """Source: issue 52."""
     for node in world.nodes:
         node.serve(POD, selector=selector)

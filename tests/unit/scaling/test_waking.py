@@ -313,7 +313,7 @@ async def test_namespaces_take_turns_regardless_of_their_number_of_workloads(rig
 
 
 @pytest.mark.parametrize("selector", [(), (("app", "api"),)])
-async def test_a_service_wakes_no_workload_whose_pods_it_does_not_select(rig, selector):
+async def test_a_service_cannot_wake_a_workload_without_selecting_its_pods(rig, selector):
     """Source: issue 52."""
     rig.serve(selector=selector)
     rig.begin()
