@@ -292,7 +292,7 @@ def test_a_rule_naming_a_frontend_is_reported_with_its_clients(node, hook, rule,
 
 @pytest.mark.parametrize("priority", [-110, ALL_NAT])
 @pytest.mark.parametrize("tables", [("userspace-proxy", "evil"), ("evil", "userspace-proxy")])
-def test_of_nat_chains_with_equal_priority_that_of_a_newer_table_is_first(node, tables, priority):
+def test_of_nat_chains_with_equal_priority_the_newer_tables_chain_is_first(node, tables, priority):
     rules = f"type nat hook prerouting priority {priority}; {NFT_WEB} redirect to 9;"
     for table in tables:
         node.run(f"nft 'table inet {table} {{ chain pre {{ {rules} }}; }}'")

@@ -171,7 +171,7 @@ def test_packets_of_local_programs_arrive_through_loopback():
         pytest.param("tcp dport 80 …", False, id="not-understood"),
     ],
 )
-def test_may_be_first_is_false_for_conditions_on_only_some_clients(condition, expected):
+def test_may_be_first_is_false_for_conditions_not_met_by_every_first_packet(condition, expected):
     assert may_be_first(conditions(condition)) is expected
 
 

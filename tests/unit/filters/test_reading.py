@@ -196,7 +196,7 @@ def test_each_verdict_of_a_map_becomes_a_rule():
     ]
 
 
-def test_a_map_of_other_values_is_a_set_of_its_keys():
+def test_a_map_without_verdicts_is_read_as_a_set_of_its_keys():
     to_pod = ListedElement(bytes([10, 96, 7, 1]), False, number(1, 5))
     step = nft("translate", "ip daddr @__set0")
     assert written(step, MAP, to_pod) == [nft("translate", "ip daddr 10.96.7.1/32")]

@@ -45,7 +45,7 @@ def test_an_address_that_was_just_removed_is_skipped():
     assert choose_address(preferred, VIEW, "192.0.2.10".__ne__) == "198.51.100.20"
 
 
-def test_without_addresses_an_empty_string_is_returned():
+def test_choose_address_returns_an_empty_string_without_addresses():
     assert choose_address(("192.0.2.10",), InterfaceView(), ALL_THERE) == ""
 
 

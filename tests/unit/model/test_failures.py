@@ -49,7 +49,7 @@ def test_no_errno_maps_to_a_failure_that_the_proxy_detects_itself():
     assert read.isdisjoint({Failure.NO_HOST, Failure.CLOSED, Failure.NO_DATAGRAM})
 
 
-def test_sets_of_failures_are_disjoint_where_rules_require_it():
+def test_sets_of_failures_with_different_rules_are_disjoint():
     assert not SHORTAGES & BY_OWN_ROUTE
     assert not SHORTAGES & LEFT
     assert not BY_OWN_ROUTE & OWN_ROUTES.keys()

@@ -88,7 +88,7 @@ def test_without_subsets_no_slices_are_mirrored():
         ),
     ],
 )
-def test_an_impossible_value_is_rejected_and_its_field_reported(subset, problem):
+def test_an_invalid_value_is_rejected_and_its_field_reported(subset, problem):
     with pytest.raises(FieldError) as caught:
         mirror_endpoints(endpoints(subset))
     assert str(caught.value).startswith(problem)

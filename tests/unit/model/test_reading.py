@@ -299,7 +299,7 @@ class TestSlice:
             ({"metadata": {"labels": {LABEL: "cart"}}}, "metadata.name: is missing"),
         ],
     )
-    def test_an_impossible_value_is_rejected_and_its_field_reported(self, fields, problem):
+    def test_an_invalid_value_is_rejected_and_its_field_reported(self, fields, problem):
         with pytest.raises(FieldError) as caught:
             a_slice(**fields)
         assert str(caught.value) == problem

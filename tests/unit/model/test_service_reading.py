@@ -88,7 +88,7 @@ def test_service_ports_are_read(port, expected):
     assert a_service(ports=[port]).ports == (expected,)
 
 
-def test_ports_keep_their_order():
+def test_service_ports_keep_their_order():
     ports = [{"name": name, "port": port} for name, port in (("b", 2), ("a", 1), ("c", 3))]
     assert [port.name for port in a_service(ports=ports).ports] == ["b", "a", "c"]
 
@@ -263,7 +263,7 @@ def test_an_invalid_address_gets_a_note_and_drops_only_that_address():
         ),
     ],
 )
-def test_an_impossible_value_is_rejected_and_its_field_reported(spec, problem):
+def test_an_invalid_value_is_rejected_and_its_field_reported(spec, problem):
     with pytest.raises(FieldError) as caught:
         a_service(**spec)
     assert str(caught.value) == problem

@@ -82,7 +82,7 @@ def test_equally_named_sets_of_different_writers_have_different_ids():
     assert len({read_set(one) for table in writers for one in messages(table)}) == 1
 
 
-def test_an_interval_set_describes_the_fields_of_its_keys():
+def test_interval_sets_declare_their_flags_and_key_lengths():
     table = w.TableWriter("ours")
     table.add_interval_set("ranges", (x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE), x.INET_SERVICE)
     table.add_interval_set("choices", (x.IPV4_ADDR, x.INET_SERVICE), w.VERDICTS)
