@@ -336,7 +336,7 @@ def port_unreachable(packet: bytes) -> bytes:
     return struct.pack("!BBH", 3, 3, ~(total + (total >> 16)) & 0xFFFF) + body
 
 
-def test_the_last_usable_endpoint_is_dialled_even_if_ejected(
+def test_an_ejected_endpoint_is_dialled_if_all_endpoints_are_ejected(
     hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
 ) -> None:
     numbers = hooks.lead(WEB, address_of(server), address_of(other))

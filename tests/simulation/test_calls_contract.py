@@ -122,7 +122,7 @@ def test_socket_options_are_set(system: System, calls: SystemCalls) -> None:
     assert calls.set_option(left, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1) == 0
 
 
-def test_pipes_are_filled_and_emptied(system: System, calls: SystemCalls) -> None:
+def test_spliced_bytes_can_be_read_from_the_pipe(system: System, calls: SystemCalls) -> None:
     left, right = pair(system, calls)
     read_end, write_end = calls.open_pipe(4096)
     assert calls.splice(left, write_end, 9) == -errno.EAGAIN

@@ -145,7 +145,7 @@ def test_wildcard_and_localhost_addresses_listen_on_127_0_0_1(call, upstream, ho
         pytest.param("192.0.2.1:0", 500, "cannot listen on 192.0.2.1:0: Cannot assign", id="far"),
     ],
 )
-def test_an_address_of_another_machine_is_rejected(call, upstream, listen, status, words):
+def test_a_host_name_or_nonlocal_address_is_rejected(call, upstream, listen, status, words):
     wanted = {"name": "db", "upstream": upstream, "listen": listen}
     found, error = refused(call, "POST", "/proxies", wanted)
     assert (found, words in error) == (status, True)

@@ -68,7 +68,7 @@ def test_a_descriptor_other_than_a_socket_is_rejected():
         make_options(settings)
 
 
-def test_manifests_replace_an_api_server():
+def test_configured_manifests_are_the_source_instead_of_an_api_server():
     source = make_source(Settings(manifests="services/"))
     assert source.kind == "manifests"
     assert source.location == "services/"

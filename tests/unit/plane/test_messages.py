@@ -65,7 +65,7 @@ def test_a_message_round_trips_through_its_encoding(message):
     assert msgspec.json.decode(encode(message), type=ALL) == message
 
 
-def test_a_message_that_changes_one_endpoint_has_less_than_100_bytes():
+def test_a_message_about_one_endpoint_takes_fewer_than_100_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
     assert len(encode(Ejected(4711, POD_A, True))) < 50
 

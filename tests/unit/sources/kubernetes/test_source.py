@@ -81,7 +81,7 @@ async def test_nodes_with_names_like_a_missing_node_are_requested_once(api, sour
         assert len(api.requests) == before
 
 
-async def test_nodes_are_listed_for_a_missing_node_while_endpoint_slices_fail(api, source_of):
+async def test_nodes_are_listed_even_while_endpoint_slice_requests_fail(api, source_of):
     """If Nodes were listed only later, everything would be planned twice."""
     api.refuse("endpointslices", 500, times=10**6)
     async with running(source_of(api, node_name="alice")):
