@@ -107,7 +107,7 @@ def test_an_endpoint_unlike_its_pod_is_reported_with_both_states(cluster, servic
         web.pods["web-1"].is_ready = False
 
 
-def test_a_server_that_stops_first_leaves_no_backend(cluster):
+def test_an_api_server_that_stops_first_leaves_no_backend(cluster):
     cluster.put_service()
     with KubernetesServices(str(cluster.kubeconfig)) as services:
         services["shop/web"].pods = {"web-1": None}

@@ -164,7 +164,7 @@ async def test_a_reset_waits_for_the_clients_first_byte_and_forwards_a_greeting(
         writer.close()
 
 
-async def test_a_client_that_closes_without_sending_is_reset():
+async def test_a_reset_toxic_resets_a_client_that_closes_without_sending():
     async with faulty(echo, {"type_": "reset_peer"}) as faults:
         reader, writer = await connect(faults)
         writer.write_eof()

@@ -50,7 +50,7 @@ def test_requests_after_connection_close_are_ignored():
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 1
 
 
-def test_invalid_requests_are_rejected():
+def test_invalid_http_requests_are_rejected():
     assert answer(serve_http, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
