@@ -99,7 +99,7 @@ def test_a_listener_takes_over_the_address(service_proxy):
 def test_another_test_fails(service_proxy):
     assert 0
 """
-CLOSED = "def test_a_closed_proxy_fails(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
+CLOSED = "def test_proxy_closes(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
 
 
 class Recorded(NamedTuple):
@@ -187,7 +187,7 @@ def test_a_backend_still_serving_after_the_proxy_closes_fails_the_test(recorded)
 
 def test_a_proxy_closed_by_the_test_does_not_hide_its_failure(recorded):
     assert re.search(r"assert 3 == 4(?s:.*)\nnot known: this proxy isn't running", recorded.printed)
-    found = recorded.of("test_a_closed_proxy_fails")
+    found = recorded.of("test_proxy_closes")
     assert found["failures"][0]["fixtures"][0]["services"] == []
 
 
