@@ -29,7 +29,7 @@ from ..facts import RejectedFacts
 from ..model import ServiceKey, Workload
 
 Pause = Callable[[float], Awaitable[None]]
-"""Returns after a number of seconds; tests pass a function that they control."""
+"""Waits for a number of seconds; tests pass a function that they control."""
 pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
 """Accepts a snapshot; cheap, never raises; called in the event loop's thread."""
@@ -62,7 +62,7 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """Seconds for which a part of the snapshot is outdated; 0.0 if current or before the first."""
+    """Seconds for which part of the snapshot has been outdated; 0.0 if none is, or without one."""
     problems: tuple[str, ...] = ()
     """One line per problem, with place and remedy."""
     restarts: int = 0
@@ -98,7 +98,7 @@ class Lease:
     holder: str = ""
     """The proxy that holds the Lease; empty if no proxy does."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Annotations of this proxy, without their domain."""
+    """The annotations in this proxy's domain, by their names without the domain."""
     version: str = ""
     """The Lease's resourceVersion; empty if the Lease doesn't exist yet."""
 
@@ -123,7 +123,7 @@ class Leases(abc.ABC):
 
     @abc.abstractmethod
     def follow(self, name: str) -> AsyncIterator[Lease]:
-        """Yield the Lease, if it exists, and after each change, until the server ends the watch.
+        """Yield the Lease if it exists, and again after each change, until the watch ends.
 
         A deletion yields nothing. A server that is silent for too long counts as a failure.
         """
@@ -147,7 +147,7 @@ class Source(abc.ABC):
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """Raise SourceError early for some mistakes for which :meth:`run` would; blocks briefly."""
+        """Raise early some of the SourceErrors that :meth:`run` would raise; may block briefly."""
 
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with an earlier run's Services; call it before :meth:`run`.

@@ -244,7 +244,7 @@ class ApiClient:
             self._watches.discard(response)
 
     def doubt_watches(self) -> None:
-        """Interrupt all watches, which a response contradicts, once per ``WATCHES_ANEW_S``.
+        """Interrupt all watches, because a response contradicts one; once per WATCHES_ANEW_S.
 
         Watches may be silent because their connections are dead, for instance after a laptop was
         suspended. For this reason, pooled connections aren't reused.
@@ -440,7 +440,7 @@ class LineTooLong(UserspaceProxyError):
 
 
 class LineSplitter:
-    """A splitter of chunks into lines, which keeps the start of the next line."""
+    """Splits the chunks of one stream into lines, and keeps the start of an incomplete line."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

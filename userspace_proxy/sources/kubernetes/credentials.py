@@ -202,7 +202,7 @@ class Credentials:
 
     @property
     def cluster(self) -> str:
-        """The server's URL, and a digest of a known authority; valid after :meth:`check`."""
+        """The server's URL, with a digest of its authority if known; valid after :meth:`check`."""
         server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:
@@ -234,7 +234,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """Text on the client certificate's expiry; empty if unknown, or if it hasn't expired."""
+        """The day on which the client certificate expired, as text; empty if valid or unknown."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf

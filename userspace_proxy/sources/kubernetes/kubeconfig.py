@@ -234,7 +234,7 @@ class _Part:
         return self._text(key, self.value.get(key))
 
     def header(self, key: str) -> str:
-        """Return a string, checked to be a valid HTTP header value."""
+        """Return a string without surrounding whitespace, checked to be a valid header value."""
         text = self.text(key).strip()
         self._check_header(key, text)
         return text
@@ -257,7 +257,7 @@ class _Part:
         return bool(value)
 
     def content(self, key: str) -> Content:
-        """Return the content in ``key-data``, or else in the file ``key``."""
+        """Return the content in the field ``key-data``, or else the path in the field ``key``."""
         data = self.text(f"{key}-data").replace("\n", "").replace("\r", "")
         if not data:
             return Content(path=self.file_path(key))

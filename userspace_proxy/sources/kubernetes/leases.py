@@ -1,7 +1,7 @@
 """Reads and writes Leases of coordination.k8s.io, in a separate namespace.
 
 Rule 1: only Leases with this proxy's label are listed, so other Leases are ignored.
-Rule 2: the owner of a node's Lease is the Node, so the garbage collector deletes both together.
+Rule 2: a node's Lease is owned by the Node, so the garbage collector deletes it after the Node.
 """
 
 from __future__ import annotations

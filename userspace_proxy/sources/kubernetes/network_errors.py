@@ -38,7 +38,7 @@ def describe(exc: BaseException) -> str:
             return f"{text or os.strerror(cause.errno)}{more}"
     if isinstance(exc, ClientPayloadError):
         return "its response was cut off"
-    # A reset without an errno is a connection closed during the TLS handshake.
+    # A reset without an errno means that the connection was closed during the TLS handshake.
     closed = (ServerDisconnectedError, ConnectionResetError)
     if any(isinstance(cause, closed) for cause in causes):
         return "it closed the connection without a response"

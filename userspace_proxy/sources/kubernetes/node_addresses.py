@@ -38,7 +38,7 @@ class _Forbidden(TransportError):
 
 
 class NodeAddressLister:
-    """A lister of all Nodes' addresses, which is active while they are wanted.
+    """Lists all Nodes' addresses regularly while they are wanted.
 
     Args:
         take: Called with the addresses from each list, and with None when they are unknown.

@@ -36,11 +36,11 @@ class OneService:
 
     url: str
     snapshot: Snapshot
-    """The namespace's Services, maybe without this one, and its slices; without any, others."""
+    """The namespace's Services, this one's slices, the Node; without slices, more of both kinds."""
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
-    """The pods that the selector matches, else up to 500 of the namespace; empty if not read."""
+    """The pods that match the selector, or if none do, up to 500 others; empty if not read."""
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +71,7 @@ def list_refused(client: ApiClient, what: str, response: Response) -> str:
 
 
 class OneServiceReader:
-    """A reader of one Service from one API server.
+    """Reads one Service from one API server.
 
     The arguments are the same as for KubernetesSource.
     """

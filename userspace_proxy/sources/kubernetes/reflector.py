@@ -86,7 +86,7 @@ class Timing:
 
 
 class Reflector:
-    """A task that lists and watches one resource into a cache.
+    """The list and the watches that keep the cache of one resource in sync.
 
     Args:
         changed: Called after the cache or ``problem`` may have changed.
@@ -229,8 +229,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # The watch itself reports other errors, such as a missing permission. The error may be one
-        # server's only, so ask again after the watch.
+        # The watch itself reports other errors, such as a missing permission. Other servers may not
+        # have this error, so ask again after the watch.
         return None, response.code == 200
 
     async def _list(self) -> RequestFailure | None:
@@ -380,7 +380,7 @@ class Reflector:
         return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
     def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
-        """Handle an interrupted watch; only consecutive early interruptions are a problem."""
+        """Count an interrupted watch; return a failure if it is the second early one in a row."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
             return None

@@ -137,7 +137,7 @@ def slices(
     Args:
         with_headless: Include slices of headless Services, and host names, which only DNS and
             port-forwards use.
-        with_pods: Note endpoints whose target can't be a pod, which port-forwards need.
+        with_pods: Mark endpoints whose target can't be a pod, for port-forwards.
         pods: Receives the slices instead of the store.
     """
 
@@ -279,7 +279,7 @@ class ResourceCache:
             self._shares.count(key[0], -1, -_size(item))
 
     def delete(self, item: Any, metadata: Metadata) -> None:
-        """Delete an object, or count one omitted object less; the metadata is as in :meth:`put`."""
+        """Delete an object, or subtract it from the omitted ones; metadata is as in :meth:`put`."""
         key = _key(metadata)
         if key in self._shares:
             self._delete(key)

@@ -54,7 +54,7 @@ class KubernetesSource(Source):
             and port-forwards use.
         endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
-        with_pods: Note endpoints whose target can't be a pod.
+        with_pods: Mark endpoints whose target can't be a pod, for port-forwards.
         namespace: The only namespace to read; empty for all namespaces.
         service_account: The folder with a pod's token and the server's certificate authority.
         share_bytes: The maximum memory of one kind's objects in each namespace, in bytes.

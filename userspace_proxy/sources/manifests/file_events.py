@@ -48,7 +48,7 @@ class _Folder:
 
 
 class FileEvents:
-    """A watch of manifests' files and links under one path; not thread-safe; must be closed."""
+    """The inotify watches for the manifests under one path; not thread-safe; must be closed."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)

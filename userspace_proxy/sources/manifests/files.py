@@ -99,7 +99,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read files that changed, but not since the last check, or that keep changing for long.
+        """Read changed files that are as at the last check, or that keep changing for long.
 
         Args:
             writing: Files known to be written by programs.

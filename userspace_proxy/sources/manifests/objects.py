@@ -81,7 +81,7 @@ class Found(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """The identity, which must be unique."""
+        """Kind and name, by which duplicates are found."""
         return self.kind, self.key
 
     @property
@@ -138,7 +138,7 @@ class _Read(NamedTuple):
 
 
 class ManifestReader:
-    """A reader of one file's texts, which keeps the objects of unchanged parts without problems."""
+    """Parses the texts of one file, and keeps the objects of unchanged parts without problems."""
 
     def __init__(self, place: str) -> None:
         self._place = place

@@ -38,8 +38,8 @@ class Pool(Generic[Value]):
         used = set(taken)
         allocated: dict[str, Value] = {}
         for name in sorted(set(names)):
-            # One candidate more than there are used values always suffices, even in an IPv6 range
-            # of 2⁶⁴ addresses.
+            # Of one more candidate than there are used values, one is free: a bound that matters in
+            # an IPv6 range of 2⁶⁴ addresses.
             candidates = self._candidates(name, len(used) + 1)
             value = next((value for value in candidates if value not in used), None)
             if value is None:
