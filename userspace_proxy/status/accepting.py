@@ -53,7 +53,7 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close a descriptor, which the next accept() then uses; return False if none is left."""
+        """Close a spare descriptor, so that accept() can use it; return False if none is left."""
         if not self._held:
             return False
         os.close(self._held.pop())
@@ -66,7 +66,7 @@ class Reserve:
 
 
 class Accepting:
-    """An acceptor of the connections of one listening socket.
+    """Accepts the connections of one listening socket.
 
     It replaces the event loops' own servers: without free descriptors, asyncio's server stops
     accepting for a second, and uvloop's server closes the waiting connections.

@@ -242,7 +242,7 @@ def _port_labels(port: PortFacts) -> tuple[str, ...]:
 
 
 def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
-    """Yield the kernel path's metrics of Service ports, which are given by their labels."""
+    """Yield the kernel path's metrics of Service ports, given by their labels as text."""
     yield gauge(
         f"{PREFIX}service_port_path",
         "1 for a Service port whose new connections don't pass through the proxy; "

@@ -80,7 +80,7 @@ class HealthCheckPorts:
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
-        """Why a Service's health check isn't served on some or all addresses, in one line."""
+        """For each Service whose health check isn't served on some address, why, in one line."""
         return self._problems
 
     async def apply(
@@ -149,7 +149,7 @@ class HealthCheckPorts:
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
-        """Open a listener, except ``::`` on a node without IPv6; return the error, or empty."""
+        """Open a listener, except ``::`` on a node without IPv6; return the error; "" if none."""
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:

@@ -247,7 +247,7 @@ class History:
         return self._long.series(key)
 
     def is_busy(self, key: Hashable) -> bool:
-        """Return whether a Service port had traffic in the last seconds."""
+        """Return whether a Service port had traffic in the last three seconds."""
         return self._minute.is_busy(key)
 
 

@@ -43,7 +43,7 @@ class Unreadable(UserspaceProxyError):
 
 
 class TooLarge(UserspaceProxyError):
-    """An answer exceeds the limit on bytes or on memory.
+    """An answer is larger than a limit.
 
     Args:
         bytes_max: The limit.

@@ -168,8 +168,9 @@ def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[
     """Yield a record with the reason for each Service port whose connections can't be observed.
 
     Such connections take the kernel path, or the kernel rejects them for lack of an endpoint.
-    A port is named if the filter might select such connections; if the filter can match none at
-    all, each port is named with the reason. Ports beyond ``_UNSEEN_MAX`` are only counted.
+    A port is named if the filter might select such connections; if the filter can't match any
+    connection of any port, all are named, each with the reason. Ports beyond ``_UNSEEN_MAX`` are
+    only counted.
     """
     ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.prefixes)]
     whys = ((port, _never_reason(port, wanted, view.announcing)) for port in ports)

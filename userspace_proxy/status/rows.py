@@ -34,8 +34,7 @@ class FigureColumn:
     write: Callable[[float], str]
     is_rate: bool = False
     moves: bool = False
-    """Whether the figure is a rate or counts open objects: where it is zero, a sentence may use its
-    space."""
+    """Whether the figure is a rate or counts open objects; at zero, a sentence may use its cell."""
     colour: str = ""
     """A CSS class, used for values other than 0."""
     title: str = ""

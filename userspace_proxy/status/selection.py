@@ -191,7 +191,7 @@ def id_of(words: Iterable[str]) -> str:
 
 
 def address_in_order(address: str) -> tuple[int, bytes, int]:
-    """Return a sort key: empty strings, then names, then addresses in numeric order."""
+    """Return a sort key that puts empty strings before names, and names before addresses."""
     try:
         dialled = SocketAddress.read(address)
         packed = pack_ip(dialled.ip)
