@@ -118,7 +118,7 @@ class Frontend:
         return bool(self.last) and self.protocol is Protocol.UDP
 
     def has(self, other: Frontend) -> bool:
-        """Return whether a frontend has this range's address and a port in it, of any protocol."""
+        """Return whether a frontend's address and port are in this range, whatever its protocol."""
         return self.ip == other.ip and self.port <= other.port <= self.last
 
     @property

@@ -1,6 +1,6 @@
 """Parses the annotations of Services and EndpointSlices that this proxy supports.
 
-Rule 1: an invalid value has no effect and is reported as a note, a problem of the Service.
+Rule 1: an invalid value has no effect and is reported as a note of the Service or the slice.
 Rule 2: an unknown annotation that was probably meant for this proxy (a typo) is also reported.
 Rule 3: a value longer than ``TEXT_MAX`` is invalid and isn't parsed.
 """
@@ -49,7 +49,7 @@ WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 # The maximum number of clients in the annotation ``hold``: a worker has descriptors for that many
 # connections (``dataplane.descriptors``).
 HOLD_MAX = 100_000
-# The maximum connection limit: more connections than a node has.
+# The maximum value of ``max-connections``: more connections than a node can have.
 CONNECTIONS_MAX = 1_000_000
 # The maximum idle time before scaling to zero, in seconds. An autoscaler's cooldown takes minutes;
 # a day without clients isn't a mere pause.

@@ -12,7 +12,7 @@ from .notes import Note
 DEFAULT_WEIGHT = 100
 """The default weight of an endpoint. Source: Cilium, whose annotation is also read."""
 CONTROLLER = "endpointslice-controller.k8s.io"
-"""Kubernetes' controller for pods, not the controller that mirrors user-written Endpoints."""
+"""The ``managed-by`` label of slices that Kubernetes writes for pods; mirrored ones differ."""
 _name = operator.attrgetter("name")
 
 
@@ -77,7 +77,7 @@ class EndpointSlice:
     is_headless: bool = False
     """Whether the slice has the label of headless Services, so that no other Service uses it."""
     manager: str = ""
-    """The value of its label ``managed-by``: what writes the slice; empty if unknown."""
+    """The value of its label ``managed-by``, the program that writes it; empty if unknown."""
 
     @property
     def is_managed(self) -> bool:

@@ -89,7 +89,7 @@ class DialFailure(NamedTuple):
 
 
 UNREACHABLE = frozenset({Failure.HOST_UNREACHABLE, Failure.NET_UNREACHABLE, Failure.HOST_DOWN})
-"""Failures that mean no host can be reached."""
+"""Failures that mean that the endpoint's host can't be reached, or is down."""
 NO_ANSWER = frozenset({Failure.SILENT, Failure.HOST_UNREACHABLE})
 """Failures of dials to an absent host: the dial timed out first, or the kernel gave up."""
 SHORTAGES = frozenset({Failure.EXHAUSTED, Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS})

@@ -100,7 +100,7 @@ NOT_ENDED = ContainerEnd()
 
 
 def last_end_of(container: WireContainerStatus) -> ContainerEnd:
-    """Return how a container last ended."""
+    """Return how a container last ended; ``NOT_ENDED`` if it hasn't ended yet."""
     for state in (container.state, container.last_state):
         if state and (end := state.terminated):
             at = read_time(end.finished_at or "")

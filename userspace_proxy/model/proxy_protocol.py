@@ -3,7 +3,7 @@
     1   PROXY TCP4 192.0.2.1 203.0.113.7 40000 80 CR LF
     2   12 bytes of signature, version and command, family, length, addresses, fields (TLV)
 
-Rule 1: input is untrusted: another beginning than a header's raises MalformedHeader at once, and an
+Rule 1: input is untrusted: bytes that can't begin a header raise MalformedHeader at once; an
 invalid or too long header (HEADER_BYTES) does so once its line or its length is complete.
 
 Source: https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt

@@ -109,7 +109,7 @@ class _Open:
 
 
 class Reader:
-    """A reader of the documents of one text.
+    """Builds the values of one text's documents.
 
     Args:
         lines_before: The number of lines before the text, added to line numbers in errors only.
