@@ -74,7 +74,7 @@ class EndFacts(NamedTuple):
     answers_others: bool = False
     """Whether the endpoint has answered other connections, so that its protocol has answers."""
     lost: Failure | None = None
-    """The side whose packets were lost; None if no packets were lost."""
+    """Which packets were lost, a member of ``LOSSES``; None if no packets were lost."""
 
 
 def classify(end: EndFacts) -> Failure | None:

@@ -380,7 +380,7 @@ def _failed_at_endpoints(endpoints: Traffic) -> int:
 
 @cache
 def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Return the integer fields that a table adds to its base class, in order."""
+    """Return the names of the integer fields that a table adds to its base classes, in order."""
     hints = get_type_hints(table)
     inherited = {
         name for base in table.__bases__ for name in getattr(base, "__struct_fields__", ())

@@ -59,7 +59,7 @@ class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def of_any_node(self) -> str:
-        """The address for readers of all nodes: every node has a node port at its own ones."""
+        """The address for readers of all nodes: a node port has other addresses on each node."""
         is_node_port = self.kind == FrontendKind.NODE_PORT
         return f"any node's address, port {port_of(self.address)}" if is_node_port else self.address
 
@@ -294,8 +294,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; the counts are packets."""
     other_ports: Cause | None = None
-    """What clients dialled in the last minute at its ClusterIP, and its Service doesn't have; only
-    one port of the Service states it. Null with steerings other than ``nftables``."""
+    """The ports that clients dialled at its ClusterIP in the last minute, and that its Service
+    lacks; only one port of the Service states it. Null with steerings other than ``nftables``."""
     client_mistakes: Sequence[Cause] = ()
     """Clients rejected because of their requests, by cause: in the last minute, or since startup if
     no client has been served."""
@@ -391,8 +391,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         If a cause of the port's state names an endpoint with level ok, the endpoint failed clients
         in the last minute, and has the port's mark. The mark of any other ok endpoint is neutral if
         nothing has come back in its connections, if it has sent nothing while the port isn't ok, or
-        if its answers aren't visible (:attr:`is_unseen`). So is that of an endpoint that failed so
-        long ago that the port is ok.
+        if its answers aren't visible (:attr:`is_unseen`). The mark of an endpoint that failed so
+        long ago that the port is ok is also neutral.
         """
         if endpoint.level is not Level.OK:
             is_over = endpoint.is_past and self.state.level is Level.OK

@@ -54,7 +54,7 @@ class StreakPart(NamedTuple):
     late: LateByte | None = None
     """The last record of a late first byte; None if there was none."""
     turned_at: Moment = _NEVER
-    """When refusals became other failures, or these refusals; negative if they didn't."""
+    """When refusals became other failures, or other failures refusals; negative for never."""
 
     def since(self, before: StreakPart) -> StreakPart:
         """Return the part that was added since an earlier state of the streak."""
