@@ -25,7 +25,7 @@ class NodeFacts:
 
     node_name: str = ""
     proxy_name: str | None = None
-    """``--service-proxy-name``; None if only Services without that label are served."""
+    """``--service-proxy-name``: the label of served Services; None if they don't have the label."""
     allow_loopback_endpoints: bool = False
     """Whether to accept endpoints on 127.0.0.0/8 and ::1; only for embedding."""
     allow_node_endpoints: bool = True
