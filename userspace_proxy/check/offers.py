@@ -124,7 +124,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
 def look_at_hooks(
     wanted: HookOptions | None, taken: str, kernel: KernelOffers, names: Path | None = None
 ) -> list[Finding]:
-    """Find the cgroup for the hooks as ``run`` does, and report it or the reason for its absence.
+    """Find the cgroup for the hooks as ``run`` does; report it, or why the hooks can't be used.
 
     Args:
         wanted: The requested hooks; None without a request.

@@ -139,7 +139,7 @@ def _client(text: str) -> str:
 
 
 def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Found:
-    """Return the first of these Services that exists, as planned and on nodes, or only on nodes."""
+    """Return the first existing Service: its plan with the nodes' answers, or only the answers."""
     asks_nodes = (
         settings.origins.get("manifests") != "flag" or given.is_on("pods")
     ) and means_all_nodes(given, settings)
@@ -334,7 +334,7 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
-    """Dial up to DIALLED_MAX addresses and endpoints; None if the network can't be entered.
+    """Dial up to DIALLED_MAX addresses and endpoints; None if this node's network can't be entered.
 
     UDP is omitted, because a dial would have to send data.
 

@@ -1,4 +1,4 @@
-"""Runs as a container's first process: starts the control process, and restarts it if killed.
+"""Runs as a container's first process: starts the control process, and restarts a killed one.
 
     first process ──▶ control process ──▶ workers
 
