@@ -203,7 +203,7 @@ _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def open_reader(given: Given, settings: Settings) -> NodesReader:
-    """Return the reader that the flags select, to be opened; raise the descriptor limit.
+    """Raise the descriptor limit; return a reader of the selected nodes, which the caller opens.
 
     Raises:
         ConfigError: A flag's value isn't valid, or there is no kubeconfig.

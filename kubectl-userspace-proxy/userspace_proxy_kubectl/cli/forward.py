@@ -276,7 +276,7 @@ def render_start(
     dns: str,
     columns: int = 0,
 ) -> str:
-    """Return the table.
+    """Return the text that is printed once the first Services are served.
 
     Args:
         ports: The forwarded ports by name.

@@ -77,7 +77,7 @@ class ForwardSource(Source):
         """Dials the endpoints while the source is running."""
 
     def options(self, others: Options | None = None) -> Options:
-        """Return the given or default options, changed for this source; steer with ``none``."""
+        """Return the given or default options, changed for this source and steering ``none``."""
         tuning = Tuning(connect_timeout_s=CONNECT_S)
         return replace(
             others or Options(tuning=tuning),

@@ -98,7 +98,7 @@ class Limits:
 
 
 class AgentCalls:
-    """Calls agents.
+    """Sends requests to agents through port-forwards, and parses their answers.
 
     Args:
         client: The API server's client, open.

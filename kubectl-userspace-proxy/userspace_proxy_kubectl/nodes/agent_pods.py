@@ -1,8 +1,8 @@
 """Finds the agents among pods, and decides which agent of a node is asked, and on which port.
 
 Rule 1: an agent uses its node's network namespace; other pods with the same labels aren't agents.
-Rule 2: a node's agents are sorted by these criteria in turn: it runs, isn't terminating, serves
-Services with the wanted name (a canary's, otherwise none), is ready, is newer.
+Rule 2: a node's agents are sorted by these criteria in turn: it runs, isn't terminating, has the
+wanted ``--service-proxy-name`` (a canary's, otherwise none), is ready, is newer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class AgentPod:
     is_ready: bool = False
     is_ending: bool = False
     serves_name: str = ""
-    """The Service name that a canary serves; empty if it serves Services without a name."""
+    """A canary's ``--service-proxy-name``; empty if it serves Services without that label."""
     takes_over: bool = False
     """Whether the pod has the flag ``--take-over``, as all of the chart's agents do."""
     reason: str = ""

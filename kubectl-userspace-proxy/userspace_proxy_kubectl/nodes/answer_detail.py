@@ -116,7 +116,7 @@ class Asking:
         *,
         is_open: bool = False,
     ) -> None:
-        """Record that a node hasn't answered within some seconds, or that an open stream hasn't."""
+        """Record that a node hasn't answered for ``seconds``, or that its open stream is silent."""
         row = agent_causes.gone_silent if is_open else agent_causes.no_answer
         answers.fail(node, row(to.namespace, seconds, answers.state_of(node)))
 

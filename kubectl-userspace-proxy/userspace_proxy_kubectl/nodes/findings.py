@@ -133,7 +133,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
         ((value, count),) = counted.most_common(1)
         if 2 * count > len(given):
             usual_of[name] = value
-    # Cost: settings usually keep their default, so compare a node's own and those most nodes set.
+    # Most settings have their default, so compare only those that the node or most nodes set.
     common = [name for name, value in usual_of.items() if value]
     found: dict[str, dict[str, OtherSetting]] = {}
     for node, settings in given.items():

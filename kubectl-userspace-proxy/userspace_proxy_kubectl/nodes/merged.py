@@ -143,7 +143,7 @@ class MergedPort:
         """The level for all readers, or None for a neutral mark.
 
         Besides :attr:`known_mark`, it is neutral if a node lacks the port, or many nodes don't
-        answer: in a large cluster, one never does.
+        answer: in a large cluster, some node never does.
         """
         is_unknown = self.level is Level.OK and (self.missing or self.is_partly_known)
         return None if is_unknown else self.known_mark
@@ -375,7 +375,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
     """Return up to ASKED_MAX Services that aren't ok in summaries, on the most nodes first.
 
-    Summaries omit Services where they are served, so they don't show if endpoints answer at all.
+    Summaries omit Services on nodes that serve them, so they don't show whether endpoints answer.
     """
     found = Counter(
         f"{port.namespace}/{port.service}"

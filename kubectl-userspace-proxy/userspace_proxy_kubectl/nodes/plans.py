@@ -115,7 +115,7 @@ class Plans:
         services = self._store.snapshot().services
         # Use a thread: the first computation takes a fraction of a second for 10,000 Services.
         await asyncio.to_thread(self._digests.follow, services)
-        # Not while the thread computes, or the previous digest would be unknown for a moment.
+        # Assign only now: while the thread computes, the previous digest must stay known.
         self.summary = self._digests.summary
         if before and before != self.summary[0]:
             self._former.append((before, self._clock()))

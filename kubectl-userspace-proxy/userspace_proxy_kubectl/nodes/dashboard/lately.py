@@ -46,7 +46,7 @@ class Minute:
 
 
 class Lately:
-    """The last minute of one dashboard."""
+    """The traffic of the last minute, recorded for one dashboard."""
 
     def __init__(self) -> None:
         self._history = History()

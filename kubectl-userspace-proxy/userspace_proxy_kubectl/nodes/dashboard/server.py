@@ -78,7 +78,7 @@ class Addresses(NamedTuple):
 
 
 class Dashboard:
-    """Shows all nodes of one cluster.
+    """Serves the pages about all nodes of one cluster.
 
     Args:
         live: The contents of the pages.

@@ -105,7 +105,7 @@ def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
 async def gather(
     client: ApiClient, all_nodes: AllNodes, *, made_at: float, unknown: str = ""
 ) -> Material:
-    """Read a report's material other than agents' answers.
+    """Read the rest of a report's material, and return it together with the agents' answers.
 
     Args:
         unknown: Why some names to hide are unknown; unless empty, logs are left out.
