@@ -1,4 +1,4 @@
-"""Sets the version to userspace-proxy's, and requires that version of it.
+"""Gives the package userspace-proxy's version, and requires userspace-proxy at this version.
 
 The checkout declares the version, authors, URLs and readme format. A source distribution contains
 them in its metadata, which hatchling then uses, so this hook does nothing.

@@ -23,7 +23,7 @@ class BackendError(UserspaceProxyError):
 
 
 class FaultControl(NamedTuple):
-    """Adds and removes the faults of one Service."""
+    """Functions that add and remove the faults of one Service."""
 
     add: Callable[..., None]
     remove: Callable[..., None]
@@ -40,7 +40,7 @@ class Backend:
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless the backend is an HTTP server of the test."""
     is_left = False
-    """Whether a TCP backend on loopback still accepted connections after its end."""
+    """Whether a TCP backend on loopback still accepted connections after it was closed."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name

@@ -32,7 +32,7 @@ class ReadyCommand:
     """
 
     words: Sequence[str]
-    """The program and its arguments, in which ``{host}`` and ``{port}`` become its address."""
+    """The program and its arguments; in each, ``{host}`` and ``{port}`` stand for its address."""
     ready: Ready | None = None
 
 

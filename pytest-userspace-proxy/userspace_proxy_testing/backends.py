@@ -320,7 +320,7 @@ class CommandBackend(Backend):
         """Return why the program isn't ready although it listens; empty if it is."""
         if isinstance(self._ready, str):
             has_come = any(output.has_come.is_set() for output in outputs)
-            # testcontainers search for patterns, so users may expect this here.
+            # testcontainers searches for patterns, so users may expect the same here.
             is_pattern = any(sign in self._ready for sign in (".*", ".+", "\\d", "\\s", "\\w"))
             plain = ", a text and no pattern" if is_pattern else ""
             return "" if has_come else f"no line of its output has {self._ready!r}{plain}"

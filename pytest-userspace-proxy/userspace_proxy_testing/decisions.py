@@ -43,13 +43,13 @@ class Decision:
     dials: int
     """The number of dials; all but the last failed, and the last, too, if none answered."""
     duration_s: float
-    """Seconds."""
+    """The connection's duration in seconds."""
     received_bytes: int
     """Bytes from the client."""
     sent_bytes: int
     """Bytes to the client."""
     began_at: float = 0.0
-    """Unix time."""
+    """The Unix time at which the connection began."""
     ended_by: str = ""
     """``client``, ``endpoint``, ``proxy``."""
     failed_dials: Sequence[FailedDial] = ()

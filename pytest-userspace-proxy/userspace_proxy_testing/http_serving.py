@@ -86,8 +86,8 @@ class HttpServer:
                 return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
-            # Set this before the client can read the answer, because its test may then fail and
-            # print this.
+            # Set this before the client can read the answer: its test may fail at once and print
+            # the status.
             seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":

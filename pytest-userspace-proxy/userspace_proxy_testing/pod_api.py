@@ -106,7 +106,7 @@ class PodApi:
         await self._send("PATCH", f"{_path(key)}/status", patch, kind=_STRATEGIC)
 
     async def terminate(self, key: PodKey) -> None:
-        """Delete a Pod in such a way that it stays terminating until :meth:`remove`."""
+        """Delete a Pod, but keep it terminating until :meth:`remove`."""
         patch = {"metadata": {"finalizers": [_FINALIZER]}}
         await self._send("PATCH", _path(key), patch, kind=_STRATEGIC)
         await self._send("DELETE", _path(key))

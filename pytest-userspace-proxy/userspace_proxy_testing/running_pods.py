@@ -150,7 +150,7 @@ class RunningPod:
         self._update(self)
 
     def stop(self) -> None:
-        """Refuse new connections and reset open connections; it stays ready. Idempotent."""
+        """Refuse new connections and reset open ones; the Pod stays ready. Idempotent."""
         for backend in self.backends.values():
             backend.stop()
 

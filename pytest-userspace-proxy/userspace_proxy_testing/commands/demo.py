@@ -83,7 +83,7 @@ def _show(
     began: float,
     stack: contextlib.ExitStack,
 ) -> None:
-    """Set everything up, print suggestions, and run commands until a signal; raise if it fails."""
+    """Run the demo and its commands until a signal or the proxy's end; raise if the proxy fails."""
     sandbox = stack.enter_context(Sandbox())
     tour = Tour()
     pods = _add_pods(sandbox, tour)

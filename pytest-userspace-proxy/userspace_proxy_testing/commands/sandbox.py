@@ -146,7 +146,7 @@ def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]
 def _add_endpoints(
     box: Sandbox, snapshot: Snapshot, own: Container[ServiceKey], client: Pod
 ) -> None:
-    """Start a pod with backends for each address of a ready endpoint of other Services.
+    """Start a pod with backends for each ready endpoint's address, unless the client gets it.
 
     Args:
         own: Services whose endpoints' addresses are assigned to the client.

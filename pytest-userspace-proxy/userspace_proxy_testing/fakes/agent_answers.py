@@ -1,4 +1,4 @@
-"""Answers of fake agents: a proxy's answers, an older proxy's, and hostile answers.
+"""Answers of fake agents: the answers of a real proxy, and hostile answers.
 
     FakeAgent(facts) ──change──▶ /api/v1/status, whole, as a summary, or each change of it
     HOSTILE["huge"]() ─────────▶ answers that must not harm a reader of many nodes
@@ -175,7 +175,7 @@ def slow_drip(every_s: float = 0.05) -> Answer:
 
 
 def huge(size_bytes: int = 1 << 30) -> Answer:
-    """Return an answer with a correct length that no reader should accept."""
+    """Return an answer that is too long for any reader, with a correct Content-Length."""
 
     async def answer(_request: AgentRequest, send: Send) -> None:
         await send(

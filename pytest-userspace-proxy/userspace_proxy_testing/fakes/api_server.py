@@ -182,7 +182,7 @@ class FakeApiServer:
             self._runner = None
 
     def put(self, item: Object) -> str:
-        """Add an object, or replace the object of that kind and name; return its resourceVersion.
+        """Add an object, or replace its earlier version; return its new resourceVersion.
 
         Raises:
             KeyError: The kind is unknown, or the object has no name.

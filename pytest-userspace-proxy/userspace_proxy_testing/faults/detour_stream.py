@@ -245,7 +245,7 @@ class FaultyStream:
         return False
 
     def _pieces(self, data: bytes, toxics: Sequence[object]) -> Iterator[tuple[bytes, float]]:
-        """Yield pieces, each with the seconds to wait before it."""
+        """Yield a slicer's pieces, or else all data, each with the seconds to wait before it."""
         slicer = next((toxic for toxic in toxics if isinstance(toxic, Slicer)), None)
         if slicer is None or not slicer.average_size:
             yield data, 0.0

@@ -70,7 +70,7 @@ class ToxiproxyServices(Protocol):
 
 
 class _ApiError(UserspaceProxyError):
-    """An error response."""
+    """An error that is sent to the client as a response with ``status``."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -78,7 +78,7 @@ class _ApiError(UserspaceProxyError):
 
 
 class ToxiproxyApi:
-    """The API for some Services."""
+    """An HTTP server for toxiproxy's API, which changes the given Services."""
 
     def __init__(self, services: ToxiproxyServices) -> None:
         self._services = services

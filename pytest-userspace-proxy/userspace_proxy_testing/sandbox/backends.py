@@ -49,7 +49,7 @@ slow = threading.Event()
 
 
 def serve_http(connection: socket.socket, name: str) -> None:
-    """Answer requests, ignoring bodies, until EOF, an invalid request, or a wish to close."""
+    """Answer requests, ignoring bodies, until EOF, or one that is invalid or asks to close."""
     client = client_address(connection)
     stream = connection.makefile("rb")
     while request := stream.readline(MAX_HEAD_BYTES):
