@@ -9,7 +9,7 @@ from tests.unit.port_numbers import free_port
 
 @contextlib.asynccontextmanager
 async def backend(name):
-    """A server that sends its name and closes; yields its address."""
+    """Run a server that sends its name and closes connections; yield its address."""
 
     async def answer(_reader, writer):
         writer.write(name)
@@ -32,7 +32,7 @@ async def answers(address, count):
 
 
 def free_address():
-    """A loopback address on which nothing listens."""
+    """Return a loopback address on which nothing listens."""
     return f"127.0.0.1:{free_port()}"
 
 

@@ -1,4 +1,4 @@
-"""A process that holds the lock, and hands over the node on request."""
+"""Processes that hold the lock, and hand over the node on request."""
 
 import asyncio
 import contextlib
@@ -45,17 +45,17 @@ uvloop.run(main())
 
 
 def take_over():
-    """Ask the unnamed proxy to hand over the node."""
+    """Ask the unnamed proxy to hand over the node; return its answer."""
     return asyncio.run(ask_to_hand_over(None))
 
 
 @contextlib.contextmanager
 def running(executable, spoil="", *, drains=False):
-    """A process that holds the lock and hands the node over on request.
+    """Run a process that holds the lock and hands the node over on request; yield it.
 
     Args:
         spoil: Code that runs before it takes the lock.
-        drains: SIGTERM doesn't end it, as if connections were open.
+        drains: Whether SIGTERM doesn't end it, as if connections were open.
     """
     command = [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}

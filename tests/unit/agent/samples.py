@@ -36,7 +36,7 @@ def endpoints(name, *ips, port=8080, protocol="TCP", **fields):
 
 
 class Cluster:
-    """Changes a store and returns snapshots: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
+    """A store; changes return a snapshot: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
 
     def __init__(self):
         self.store = Store()

@@ -149,7 +149,7 @@ def test_no_report_is_awaited_after_the_previous_process_exited(holder):
 
 
 class Starts:
-    """Attempts to take the lock, which another process releases after some of them."""
+    """Attempts to take a lock that another holder releases at attempt number ``until``."""
 
     def __init__(self, until=10**9):
         self.count = 0

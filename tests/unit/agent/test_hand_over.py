@@ -146,7 +146,7 @@ def accept(lock):
 
 @pytest.fixture
 async def ask(lock):
-    """Return a function that asks for the node; it returns the request and the holder's socket."""
+    """Yield a function that asks for the node, and returns its task and the holder's socket."""
 
     async def make():
         asking = asyncio.create_task(ask_to_hand_over("a"))

@@ -41,7 +41,7 @@ def lock():
 
 @pytest.fixture
 def strangers():
-    """Bind names as user nobody."""
+    """Yield a function that binds names, and listens on them as the user nobody."""
     with contextlib.ExitStack() as stack:
 
         def bind(*names, listens=True):

@@ -147,7 +147,7 @@ def test_settling_memory_collects_garbage_and_freezes_live_objects():
     finally:
         gc.unfreeze()
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
-    # Undo this, as objects were frozen before the test (tests/conftest.py).
+    # Freeze objects again, because tests/conftest.py had frozen them.
     gc.freeze()
 
 

@@ -70,7 +70,7 @@ async def test_without_an_address_no_server_is_opened(plane, start):
 
 @pytest.fixture
 def server():
-    """A function that serves an address; its sockets stay open until the end."""
+    """Yield a coroutine function that listens on an address until the test ends."""
     socks = []
 
     async def serve(bind):

@@ -222,7 +222,7 @@ async def test_the_target_of_a_frontend_depends_on_where_its_listener_is_bound(
 
 
 def balanced(*nodes, node_port=30080, **changes):
-    """Return a snapshot with a load balancer's Service that has an endpoint on each given node."""
+    """Return a snapshot of a LoadBalancer Service with an endpoint on each given node."""
     store = Store()
     web = service("web", "10.96.0.1")
     store.put_service(

@@ -147,7 +147,7 @@ class TestAffinity:
     def test_an_affinity_entry_does_not_select_an_already_tried_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
-        # If its source ports run out, an endpoint is tried but not ejected.
+        # If the source ports for an endpoint run out, it is tried but not ejected.
         assert balancer.pick(ALICE, 1.0, tried=[POD_A]) == POD_B
 
     def test_a_client_with_affinity_leaves_an_endpoint_ejected_by_another_client(self):

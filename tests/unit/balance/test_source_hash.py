@@ -1,4 +1,4 @@
-"""Tests that a client has the same endpoint on each node, and that a change moves few."""
+"""Tests that a client has the same endpoint on each node, and that a change moves few clients."""
 
 import math
 from collections import Counter

@@ -4,5 +4,5 @@ from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 
 
 def a_note(words: str) -> Cause:
-    """Return a note as if it was decoded from another proxy version's JSON."""
+    """Return a note as decoded from the JSON of another version of the proxy."""
     return as_read(CauseCode.NOT_FOLLOWED, words)

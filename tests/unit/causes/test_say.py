@@ -151,7 +151,7 @@ def test_a_previously_unreachable_endpoint_keeps_the_route_remedy(host):
     ],
 )
 def test_the_remedy_for_an_endpoint_that_answers_other_nodes_inspects_the_path(cause, clue):
-    """Users looked at the pod's program and its existence, which the answered node had refuted."""
+    """The usual remedy suspects the pod or its program, which answers to other nodes refute."""
     text = remedy(cause.replace(answers_nodes=True))
     assert clue in text
     for refuted in ("has ended", "pod still exists", "still has", "with those of the pod"):

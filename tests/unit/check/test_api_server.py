@@ -1,4 +1,4 @@
-"""Tests of checking whether the API server permits all reads, also of Leases for scaling."""
+"""Tests of checking whether the API server permits all reads, and use of Leases for scaling."""
 
 import asyncio
 

@@ -87,7 +87,7 @@ async def test_nodes_appear_on_the_dashboard_as_they_respond(tmp_path, capsys):
         async with running(cluster) as window:
             printed = capsys.readouterr().out
             assert printed.startswith("all nodes of prod: http://")
-            # Other users can see a browser's arguments, which contain a single-use secret.
+            # Other users can see a browser's arguments, so these have a secret for a single use.
             (secret,) = re.findall(r"\?secret=(\S+)", printed)
             assert secret not in window.address
             page = await until_said(window, "/", "3 of 4 nodes answered")

@@ -20,7 +20,7 @@ def started_by_name(monkeypatch):
 
 @pytest.fixture
 def three(cluster):
-    """A cluster of three nodes that serve the API server's Service web."""
+    """The agents, by node, of three nodes that serve the API server's Service web."""
     web = service(name="web", clusterIP="10.96.0.10")
     web["metadata"]["namespace"] = "shop"
     web["spec"]["ports"] = [{"name": "http", "port": 80}]

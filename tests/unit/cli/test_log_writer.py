@@ -37,7 +37,7 @@ def pipe():
 
 
 def socketpair():
-    """Return the ends of a socket pair; stderr of a systemd service is a socket of journald."""
+    """Return the descriptors of a socket pair: stderr of a systemd service is such a socket."""
     return [sock.detach() for sock in socket.socketpair()]
 
 
@@ -144,7 +144,7 @@ def test_a_flush_waits_for_the_reader_up_to_a_deadline(pipe, make):
     writer = make(theirs)
     writer.put("one")
     assert writer.flush(WITHIN_S)
-    # A single line is taken from the queue, and is longer than a pipe.
+    # The thread takes this line from the queue, but the line doesn't fit into the pipe.
     writer.put("x" * 2**17)
     assert not writer.flush(0.2)
     writer.put("end")

@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 @pytest.fixture
 def proxy():
-    """The port of a proxy that sends one connection to the first observer and stops."""
+    """The port of a proxy that sends its first observer one connection and stops; its filters."""
     filters, serving = [], []
     observing = Observing()
     server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)

@@ -356,7 +356,7 @@ BAD = ServiceKey("shop", "bad")
 
 
 class Unanswerable(set):
-    """This node's addresses; checking whether they contain one of them raises an exception."""
+    """A set of addresses; testing whether a member is in it raises an exception."""
 
     def __contains__(self, ip):
         if super().__contains__(ip):

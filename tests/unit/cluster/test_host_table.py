@@ -18,7 +18,7 @@ GONE = Lookup({V4: ()}, why="no such name")
 
 
 class Clock:
-    """A clock of monotonic seconds; Unix time is a million seconds later."""
+    """A host table, and its clock of monotonic seconds, which a test advances."""
 
     def __init__(self):
         self.now = 100.0

@@ -225,7 +225,7 @@ class UdpPeer:
 
     Args:
         ip: The address to bind.
-        port: 0: any port.
+        port: The port to bind; 0 for any port.
         to: The address to connect to; then the socket receives ICMP errors, and datagrams only from
             this address.
     """

@@ -78,7 +78,7 @@ class Service:
 
 
 def raise_error(answer: Answer) -> None:
-    """Raise the error of a listener that isn't open or that resets its clients."""
+    """Raise an answer's first error, if any: a listener isn't open, or resets its clients."""
     for error in answer.errors.values():
         assert error is not None, "an address was given"
         raise error

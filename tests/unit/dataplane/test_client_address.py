@@ -77,7 +77,7 @@ def node():
 
 @pytest.fixture
 def server(node, request):
-    """A function that opens servers; they are closed at the end of the test."""
+    """Yield a function that opens servers, which are closed at the end of the test."""
     opened = []
 
     def open_server(kind, ip=POD):
@@ -206,7 +206,7 @@ def test_without_a_free_port_a_reached_endpoint_sees_this_node_for_a_minute(serv
     assert not first.is_preserved
     assert first.group.left == [(ALICE, at, 100.0)]
     sock.close()
-    # Reset it, so that its port isn't left in TIME_WAIT.
+    # Reset the connection, so that its port isn't left in TIME_WAIT.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     held.close()
     sock, _ = dial_for(dialer, second, TCP, at, 159.0, may_preserve=True)

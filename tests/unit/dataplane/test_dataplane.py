@@ -65,7 +65,7 @@ async def test_listeners_use_at_most_half_of_the_descriptors(build):
 
 
 async def busy(rig):
-    """Open one of each kind of object in a rig."""
+    """Open one of each kind of object in a rig; return TCP clients, and the first one's Service."""
     pod, echo = rig.endpoint(), rig.udp_peer()
     web, dns = rig.service(pod.address), rig.udp_service(echo.address)
     clients = [rig.client(web), rig.client(rig.service(rig.silent()))]

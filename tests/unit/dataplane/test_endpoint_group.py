@@ -289,7 +289,7 @@ def test_neither_a_refusal_nor_a_timeout_of_a_present_host_counts_as_an_absent_h
 
 @pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
 def test_a_failed_dial_has_the_same_code_in_all_outputs(group, number):
-    """Compares the counter, the state of the Service port, and the connection's record."""
+    """The outputs are the counter, the state of the Service port, and the connection's record."""
     code = group.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
     counters.connections = 1

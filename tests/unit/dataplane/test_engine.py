@@ -37,7 +37,7 @@ class HeldDialer:
 
 @pytest.fixture
 async def make():
-    """Return a rig, and its dialer."""
+    """Yield a function that returns a rig and its dialer."""
     rigs = []
 
     def make(tuning=None, clock=time.monotonic):

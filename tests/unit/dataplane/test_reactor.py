@@ -14,7 +14,7 @@ from .waiting import turns, until
 
 @pytest.fixture
 def pairs():
-    """Make non-blocking socket pairs, and close them at the end."""
+    """Yield a function that returns socket pairs, whose first end is non-blocking."""
     made = []
 
     def pairs():

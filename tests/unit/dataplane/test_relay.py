@@ -29,7 +29,7 @@ from .waiting import until
 
 
 def error_of(peer):
-    """Return the pending error of a socket, if any."""
+    """Return the number of a socket's pending error; 0 if there is none."""
     return peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
@@ -514,7 +514,7 @@ async def test_short_messages_after_bulk_data_are_copied(rig, first):
 @SIDES
 async def test_a_direction_splices_again_after_copying_one_part_of_bulk_data(rig, first):
     sends, hears = await rig.both_ends(first)
-    # This opens the windows. After a short message, the next bytes are copied.
+    # This opens TCP's windows. After a short message, the next bytes are copied.
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
     assert await hears.read_exactly(6) == b"a word"

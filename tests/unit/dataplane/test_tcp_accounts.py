@@ -65,7 +65,7 @@ async def connect(rig):
 
 
 async def is_silent(rig, seconds=0.95):
-    """Return when the client has been silent for this time."""
+    """Wait until the client has been silent for this time."""
     (connection,) = rig.connections.open
     await until(lambda: silence(connection.client)[0] >= seconds, "the client has waited")
 

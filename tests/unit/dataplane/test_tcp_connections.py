@@ -144,7 +144,7 @@ def has_quick_acks(sock):
 
 
 def asks(rig, web, *requests, nagle=False):
-    """Connect, and send each request before the proxy has accepted the connection."""
+    """Connect, and send requests before the proxy accepts the connection; return the client."""
     sock = socket.create_connection(web.address)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not nagle)
     for request in requests:
@@ -545,7 +545,7 @@ async def test_a_reset_without_undelivered_bytes_is_immediate(rig, first):
 
 
 async def read_slowly(peer, timers):
-    """Return what a reader with 250 kB a second receives before its reset."""
+    """Return the bytes that a client which reads 250 kB per second gets until a FIN or RST."""
     got = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while some := await peer.read(250_000):

@@ -222,7 +222,7 @@ def dials(**results):
 
 
 def dialled(*endpoints, **changes):
-    """Explain a Service whose first endpoint refuses a dial."""
+    """Explain a Service whose first endpoint refuses a dial; return also the step of the dial."""
     subject = make_subject(make_port(endpoints=endpoints, **changes))
     explanation = explain(subject, dials=dials(**{POD: False}))
     (step,) = steps_of(explanation, "dial")

@@ -417,7 +417,7 @@ SLICES: Mapping[str, Sequence[EndpointSlice]] = {
 
 
 def listing(*pods: PodState, manager: str = CONTROLLER) -> Sequence[EndpointSlice]:
-    """Return slices that list those pods that have the Service's label."""
+    """Return slices that list the pods with the Service's labels."""
     own = (one for one in pods if one.labels == _WEB.selector)
     ends = (Endpoint(f"10.244.3.{n}", ready=p.is_ready, pod=p.name) for n, p in enumerate(own))
     return (with_fields(_slice(manager=manager), endpoints=tuple(ends)),)
@@ -504,7 +504,7 @@ def _lines(cases: Iterator[tuple[str, Explanation]]) -> Iterator[str]:
 
 
 def of_commands() -> Iterator[str]:
-    """Yield the next command for each element of NEXT."""
+    """Yield a line for each element of NEXT, and lines for commands about a named pod."""
     for name, (cause, subject, asked) in NEXT.items():
         yield f"  {name}: {next_command(cause, subject, Invocation(**asked))}".rstrip()
     for name, cause in (("not ready", NOT_READY), ("labels", NO_ENDPOINT), ("another", DEAD)):

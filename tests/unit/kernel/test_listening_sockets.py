@@ -42,7 +42,7 @@ table inet steering {
 
 @pytest.fixture
 def opened():
-    """Open listening sockets, and close them at the end."""
+    """Yield a function that opens listening sockets, which are closed at the end."""
     socks = []
 
     def opened(protocol, ip="127.0.0.1", port=0, *, freebind=False):

@@ -24,7 +24,7 @@ def listener():
 
 @pytest.fixture
 def connect(listener):
-    """Return both ends of a new connection."""
+    """Yield a function that returns both ends of a new connection."""
     opened = []
 
     def make():

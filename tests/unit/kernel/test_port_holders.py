@@ -41,7 +41,7 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 @pytest.fixture
 def daemon():
-    """Start processes with one socket each; return process and port."""
+    """Yield a function that starts a process with one socket, and returns process and port."""
     stack = contextlib.ExitStack()
 
     def start(family, kind, ip, *options):

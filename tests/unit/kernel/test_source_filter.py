@@ -79,7 +79,7 @@ def test_a_source_passes_the_filter_if_a_network_contains_it(networks, source, e
 
 
 def networks_of(addresses, bits):
-    """Draw networks, half of them with long prefixes."""
+    """Return a strategy that draws networks, half of them with long prefixes."""
     drawn = st.tuples(addresses, st.integers(0, bits) | st.integers(bits - 8, bits))
     return st.lists(drawn.map(lambda n: ipaddress.ip_network(n, strict=False)), max_size=12)
 

@@ -30,7 +30,7 @@ def refusing(code):
 
 @pytest.fixture
 def modprobe(monkeypatch, tmp_path):
-    """A function that installs a fake modprobe; it returns the file that records the arguments."""
+    """Return a function that installs a fake modprobe and returns the file with its arguments."""
 
     def make(status, says="builtin ip_tables"):
         program, noted = tmp_path / "modprobe", tmp_path / "noted"

@@ -25,7 +25,7 @@ def answer(*ips, is_truncated=False, number=4711):
 
 
 def answering(by_udp, by_tcp=None, **options):
-    """Return a handler with a fixed response for each protocol."""
+    """Serve a fixed response for each protocol during a block; see ``serving``."""
     return serving(lambda _wire, *, is_udp: by_udp if is_udp else by_tcp, **options)
 
 

@@ -256,7 +256,7 @@ async def test_clients_with_truncated_responses_get_different_endpoints():
 
 @pytest.fixture
 async def upstream():
-    """The address of a server whose only name is elsewhere.example."""
+    """The address of a DNS server that answers for localhost, 9.9.9.9 and names in .example."""
 
     def respond(wire, *, is_udp):
         query = dns.message.from_wire(wire)

@@ -131,7 +131,7 @@ def make_sick_cluster() -> AllNodes:
 
 
 def at(now, *counts, started=NOW - 1000, **facts):
-    """Return all nodes at this time, each with one of these connection counts."""
+    """Return the merged view of nodes at this time, each with one of these connection counts."""
     answers = [
         answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
         for number, (count, at_) in enumerate(

@@ -42,7 +42,7 @@ PORTS = [
 
 
 def some(items, **limits):
-    """Draw a list of distinct items."""
+    """Return a strategy that draws lists of distinct items."""
     return st.lists(st.sampled_from(items), unique=True, **limits)
 
 
@@ -86,5 +86,5 @@ SLICES = st.builds(
 
 
 def in_two_orders(services):
-    """Draw services in two orders."""
+    """Return a strategy that draws the services as given, and in another order."""
     return st.tuples(st.just(services), st.permutations(services))

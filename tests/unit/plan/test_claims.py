@@ -366,7 +366,7 @@ def test_equal_claims_whose_frontends_differ_in_kind_are_not_the_same():
 
 
 class Looks(tuple):
-    """Networks that count how often they are evaluated."""
+    """Networks; the class counts how many were read, with repetitions."""
 
     count = 0
 

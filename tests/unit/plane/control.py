@@ -55,7 +55,7 @@ class Control:
             os.close(descriptor)
 
     def keep(self, closeable):
-        """Close an object at the end of the test."""
+        """Return an object, which is closed at the end of the test."""
         self.kept.append(closeable)
         return closeable
 

@@ -52,7 +52,7 @@ async def serves(client, pod):
 
 
 async def asked(client, pod):
-    """Send from a UDP client until this endpoint receives it; return the answer.
+    """Send datagrams from a UDP client until this endpoint receives one; return its next answer.
 
     During a change, a client's datagram may be lost.
     """
@@ -73,7 +73,7 @@ async def asked(client, pod):
 
 
 async def is_refused(client):
-    """Send from a UDP client until it is refused."""
+    """Send datagrams from a UDP client until one is refused; return True."""
 
     def is_told():
         try:

@@ -34,7 +34,7 @@ def counted(report):
 
 
 def report_to(group, now, clients=0, pod="192.0.2.1", waits=0, **counted):
-    """Report waiting clients, and waits, of a group, and figures of a pod, as a worker."""
+    """Report a group's waiting clients and waits, and a pod's figures, like a worker."""
     waiting = WaitingReport(clients, 1.0) if clients else None
     endpoints = [endpoint_report(SocketAddress(pod, 8080), **counted)] if counted else []
     report = group_report(*endpoints, waiting=waiting, **{"waits.total": waits})

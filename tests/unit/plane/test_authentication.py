@@ -282,7 +282,7 @@ async def desk(monkeypatch):
 
 @pytest.fixture
 def invisible(monkeypatch):
-    """Processes of other PID namespaces, which can't be distinguished."""
+    """Make all peers seem to be in other PID namespaces, where they can't be distinguished."""
     monkeypatch.setattr(abstract_sockets, "peer", lambda _sock: (0, os.geteuid()))
     monkeypatch.setattr(authentication, "PLACES", 4)
 

@@ -45,7 +45,7 @@ class Loop:
         self.writers.pop(fd, None)
 
     def turn(self):
-        """Call all readers once."""
+        """Call all readers and writers once."""
         for callback in [*self.readers.values(), *self.writers.values()]:
             callback()
 
@@ -89,7 +89,7 @@ def end_of(sock, **kwargs):
 
 @pytest.fixture
 def make():
-    """Return an end and the raw socket of its peer."""
+    """Yield a function that returns an end and the raw socket of its peer."""
     before, closers = open_sockets(), []
 
     def make(**kwargs):
@@ -148,7 +148,7 @@ def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
 
 
 def turn_until(end, count):
-    """Read small pieces at an end until this many messages have arrived."""
+    """Run up to 1,000 turns of an end's loop, until this many messages have arrived."""
     for _ in range(1000):
         if len(end.messages) >= count:
             return

@@ -126,7 +126,7 @@ def test_the_message_of_a_waiting_update_contains_the_newest_endpoints(group):
 
 
 def largest(count):
-    """Return a Serving with the maximum number of endpoints, each with the longest text."""
+    """Return a Serving with this many endpoints, whose texts are as long as possible."""
     endpoints = tuple(SocketAddress(f"2001:db8:{'ffff:' * 5}{n:04x}", 65535) for n in range(count))
     numbers = tuple((endpoint, 65535) for endpoint in endpoints)
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)

@@ -37,7 +37,7 @@ def share():
 
 
 async def who_is_reached(sockets, client):
-    """Return the worker whose socket a TCP client connects to."""
+    """Return the worker whose socket a TCP client connects to; None if it is no worker's."""
     peer = await dial(sockets.at, source=client)
     with contextlib.closing(peer):
         for worker, sock in sockets.by_worker.items():

@@ -17,7 +17,7 @@ def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fie
 
 @pytest.fixture
 def sent():
-    """The lines that a logger's handler has sent."""
+    """A logger, and the lines that its handler has sent."""
     lines, logger = [], logging.getLogger(f"{LOGGER}.test")
     handler = LogSender(lines.append)
     logger.addHandler(handler)

@@ -86,7 +86,7 @@ def absence(pool, monkeypatch):
 
 
 async def answers(pool, service, pod, protocol, count=20):
-    """Serve this many clients, which the kernel distributes over all sockets."""
+    """Serve clients, which the kernel distributes over all sockets; return their set of answers."""
     at = SocketAddress("127.0.0.1", service.address.port)
     if protocol is TCP:
         clients = [pool.keep(await dial(at)) for _ in range(count)]

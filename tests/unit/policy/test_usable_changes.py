@@ -29,7 +29,7 @@ REFUSALS = Refusals(
 )
 IPS = [f"192.0.2.{n}" for n in range(1, 60)]
 MANY = [Endpoint(ip) for ip in IPS[10:]]
-"""So many endpoints that a handful of changes is judged alone."""
+"""So many endpoints that a few changed endpoints are judged without the others."""
 
 
 def versions(*rounds):

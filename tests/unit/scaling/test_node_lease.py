@@ -19,7 +19,7 @@ ROUND = Vote("7", (WEB,))
 
 @pytest.fixture
 async def node(make):
-    """A node without clients for the time idle-after of its Service."""
+    """A node whose Service has had no clients for its idle-after time."""
     (node,) = World(make, "node-1").nodes
     await node.lease.look()
     node.world.now += IDLE_AFTER_S

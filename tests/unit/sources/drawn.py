@@ -22,7 +22,7 @@ def is_selecting(item: Object) -> bool:
 
 
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Object]:
-    """Draw a mapping that lacks some fields."""
+    """Return a strategy that draws mappings with some of these fields."""
     return st.fixed_dictionaries({}, optional=fields)
 
 

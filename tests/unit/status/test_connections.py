@@ -146,7 +146,7 @@ async def is_reset(streams):
 
 
 async def has(limit, count):
-    """Wait until the limit counts this many connections, because the server reacts late."""
+    """Wait until the limit counts this many connections; the server reacts late."""
     async with asyncio.timeout(WAIT_S):
         while len(limit) != count:
             turn = asyncio.Event()

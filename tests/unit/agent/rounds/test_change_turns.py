@@ -34,7 +34,7 @@ class Rounds:
         self._generation = 0
 
     def change(self, name, count=MANY, namespace="busy"):
-        """Change the endpoints of a Service."""
+        """Change the endpoints of a Service, which is added first if it is missing."""
         self._generation += 1
         key = ServiceKey(namespace, name)
         self.store.put_service(service(key, PORTS if count > 10 else PORTS[:1], cluster_ips=()))
@@ -167,7 +167,7 @@ def test_a_deleted_service_does_not_wait(rounds):
 
 
 def put(rounds, ports=PORTS, **fields):
-    """Change a large Service's ports and fields, and return the changes that a round takes."""
+    """Change a large Service's ports and fields; return the Service as the next round has it."""
     key = ServiceKey("busy", "web")
     rounds.store.put_service(service(key, ports, **fields))
     rounds.round()

@@ -234,7 +234,7 @@ def test_an_error_omits_a_port_number_that_varies_between_attempts(ip, number, s
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 RECOVERED = [
-    # Two frontends of one Service port, a refused one, and one of a range that has changed.
+    # Two frontends with one proxy port, a refused one, and one with a port outside today's range.
     (
         Bind.PROXY_PORT,
         {WEB: FIRST, frontend("10.96.0.2"): FIRST, frontend("10.96.0.3"): 0, WEB_6: FIRST - 1},

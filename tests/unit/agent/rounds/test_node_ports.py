@@ -1,4 +1,4 @@
-"""Node ports that the proxy reserves, and those that other programs hold."""
+"""Node ports that the proxy reserves, and node ports that other programs hold."""
 
 import socket
 import struct
@@ -111,7 +111,7 @@ def test_a_node_port_used_by_connections_is_reserved_after_they_end(reservations
         port = client.getsockname()[1]
         with client:
             assert reservations.take(NodePort(TCP, V4, port), now=0) == ""
-            # Reset it, so that the port isn't left in TIME_WAIT.
+            # Reset the connection, so that its port isn't left in TIME_WAIT.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert reservations.take(NodePort(TCP, V4, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):

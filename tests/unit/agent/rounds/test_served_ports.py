@@ -354,7 +354,7 @@ async def test_a_node_port_used_by_a_connection_is_reserved_after_the_connection
         accepted, _ = server.accept()
     with client, accepted:
         served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
-        # Reset it, so that the port isn't left in TIME_WAIT.
+        # Reset the connection, so that its port isn't left in TIME_WAIT.
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert not retry(served_ports)
     with pytest.raises(OSError, match="in use"):

@@ -21,7 +21,7 @@ PORTS = (17000, 29999)
 
 
 class Kernel:
-    """Counts reads of the rules, and contains the number of changes."""
+    """The kernel's rules, and how often they were read and changed."""
 
     def __init__(self):
         self.count = self.changes = 0

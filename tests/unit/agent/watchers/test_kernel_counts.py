@@ -23,7 +23,7 @@ POD = "192.0.2.1"
 
 
 class Counting:
-    """A web Service on the kernel path, a cart that isn't, and a clock."""
+    """A Service web on the kernel path, a Service cart that isn't on it, and a clock."""
 
     def __init__(self, make):
         self.now = 0.0

@@ -38,7 +38,7 @@ class Written:
 
     @property
     def read(self) -> int:
-        """Return the reader's position."""
+        """The reader's position."""
         return int(struct.unpack("=Q", os.pread(self.descriptor, 8, 0))[0])
 
 

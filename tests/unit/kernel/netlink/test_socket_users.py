@@ -47,7 +47,7 @@ NAME = b"\0userspace-proxy-users"
 
 @pytest.fixture
 def unix_socket():
-    """Open and bind Unix sockets of the given type."""
+    """Yield a function that opens and binds a Unix socket of a type."""
     with contextlib.ExitStack() as stack:
 
         def opened(kind, *, listens=True):

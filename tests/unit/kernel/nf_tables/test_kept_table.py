@@ -95,7 +95,7 @@ def printed(node):
 
 @pytest.fixture
 def refused(monkeypatch):
-    """Make the kernel reject the transactions with these numbers, counted from 0."""
+    """Return a function after whose call the transactions with these numbers, from 0, fail."""
 
     def refuse(*numbers: int, code: int = errno.EINVAL) -> None:
         commit, waiting = Ruleset.commit, iter(range(99))
@@ -233,7 +233,7 @@ def test_drift_is_counted_and_the_table_is_rewritten(node, table, printed, comma
 
 @pytest.fixture
 def meanwhile(node, monkeypatch):
-    """Run nft commands right before and after each transaction from now on."""
+    """Return a function after whose call nft commands run right before and after transactions."""
 
     def begin(before: str, after: str) -> None:
         commit = Ruleset.commit

@@ -15,7 +15,7 @@ QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 
 @pytest.fixture(autouse=True)
 def always(nothing_of_this_machine: None) -> None:
-    """Use the fixture in tests without the fake, too."""
+    """Use ``nothing_of_this_machine`` in all tests, even without the fake."""
 
 
 @pytest.fixture

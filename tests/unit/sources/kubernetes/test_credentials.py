@@ -267,7 +267,7 @@ async def test_credential_files_stay_until_a_refresh_succeeds(tmp_path):
 
 @pytest.fixture
 def plugin(tmp_path):
-    """Write a plugin that numbers its tokens, and a kubeconfig that uses it."""
+    """Return a function that writes a plugin, which numbers its tokens, and a kubeconfig for it."""
 
     def plugin(**status: str) -> str:
         write_program(

@@ -25,7 +25,7 @@ async def said_of(url: str, **options) -> str:
 
 @pytest.fixture
 async def answering():
-    """Start servers that answer each connection with some bytes, and close it."""
+    """Yield a function that starts a server with a fixed answer, and returns its port."""
     stack = AsyncExitStack()
 
     async def start(answer: bytes) -> int:

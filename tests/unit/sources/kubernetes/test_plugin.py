@@ -40,7 +40,7 @@ CREDENTIAL = PluginCredential("secret", b"", b"", NOW, None)
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a plugin, in Python or as a shell script, which starts faster."""
+    """Return a function that writes a plugin: Python, or a shell script, which starts faster."""
 
     def write(script, **more):
         if script.startswith("#!"):
@@ -55,7 +55,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def run(write):
-    """Run a Python script as a plugin."""
+    """Return a coroutine function that runs a Python script as a plugin."""
 
     async def run(script, *, within_s=WITHIN_S, cluster=None, **more):
         plugin = write(script, **more)
@@ -310,7 +310,7 @@ print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": token}}}}))
 
 @pytest.fixture
 def counted(write, tmp_path):
-    """A plugin that numbers its tokens."""
+    """Return a function that writes a plugin, which numbers its tokens."""
 
     def counted(**status):
         return write(f"""

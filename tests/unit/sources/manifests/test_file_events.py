@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def follow():
-    """Follow a path and the links in it; earlier events don't count."""
+    """Yield a function that follows a path and links, and returns their events from then on."""
     opened = []
 
     def opener(path, *links):

@@ -19,7 +19,7 @@ from userspace_proxy.steering.iptables.legacy import (
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """A directory of commands, which is the only directory in PATH."""
+    """Return a function that writes a script into the only directory in PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(legacy, "MORE_PATHS", ())
 
@@ -34,7 +34,7 @@ def commands(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tables(commands):
-    """IPv4 tables whose restore program is a script."""
+    """Return a function that makes IPv4 tables whose restore program is a script."""
 
     def make(script: str) -> LegacyTables:
         commands("iptables-legacy-save", "exit 0")

@@ -483,7 +483,7 @@ def test_clients_beyond_the_limit_are_served_without_affinity(node, path, dial, 
 
 @pytest.fixture
 def crowded(node, monkeypatch):
-    """Make another program change its own table during each transaction."""
+    """Return a function after whose call each transaction collides with another program's."""
     commit, numbers = Ruleset.commit, count()
 
     def begin():

@@ -96,7 +96,7 @@ def restore_without_noting(programmer, frontend, choice):
 
 @pytest.fixture
 def begin(node, dial):
-    """Start a UDP flow, or send a SYN that isn't answered."""
+    """Return a function that starts UDP flows, or sends SYNs that aren't answered."""
 
     def begin(*frontends):
         for frontend in frontends:

@@ -372,7 +372,7 @@ async def test_the_state_of_the_hooks_is_shown_in_the_node_facts(node, hooks):
 
 
 class Tasks:
-    """A supervisor for one test."""
+    """A supervisor that records tasks instead of running them."""
 
     def __init__(self):
         self.runs = {}

@@ -15,7 +15,7 @@ AT = (WEB, POD)
 
 
 class Rig:
-    """Reports about one endpoint, added to a group as the plane does."""
+    """Reports about one endpoint, and the group to which they are added, as in the plane."""
 
     def __init__(self):
         self.now = 100.0
