@@ -57,7 +57,7 @@ class ApiContract:
 
     @pytest.fixture
     async def pods(self, put: Put) -> list[str]:
-        """Write five agents' pods, and a pod with other labels."""
+        """Write five agents' pods, and a pod with other labels; return the agents' names."""
         agents = [f"agent-{number}" for number in range(5)]
         for name in agents:
             await put(pod(name, LABELS))

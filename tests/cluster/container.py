@@ -154,7 +154,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def privileges(context: Manifest) -> list[str]:
-    """Return the options of `limited` for a security context; a ValueError if it isn't known."""
+    """Return the options of `limited` for a security context; raise ValueError if it is unknown."""
     if unknown := context.keys() - _KNOWN_SECURITY:
         raise ValueError(f"securityContext: {', '.join(unknown)} isn't known here")
     if context.get("privileged") or not context["readOnlyRootFilesystem"]:

@@ -30,7 +30,7 @@ OF_EVERYBODY = {
 def rights_of(
     control_plane: ControlPlane, user: str, groups: Sequence[str], *, namespace: str
 ) -> set[str]:
-    """Create a namespace; return the verbs and resources that are granted in it."""
+    """Create a namespace; return the verbs and resources that the user is granted in it."""
     control_plane.kubectl("create", "namespace", namespace, check=False)
     wait_for(
         "the authorizer to know the role",

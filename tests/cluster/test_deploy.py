@@ -178,7 +178,7 @@ class Node:
         return agent, log
 
     def rules(self) -> str:
-        """The node's iptables and nftables rules, without counters."""
+        """Return the node's iptables and nftables rules, without counters."""
         run = self.sandbox.node.run
         legacy = re.sub(r"(?m)^#.*\n| \[\d+:\d+\]", "", run(["iptables-legacy-save"]).stdout)
         chains = [line for line in legacy.splitlines() if line.startswith("-A")]

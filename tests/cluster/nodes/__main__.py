@@ -156,7 +156,7 @@ def _leave(_number: int, _frame: object) -> None:
 
 
 def write_wrappers(cluster: Cluster, folder: Path) -> None:
-    """Write commands for users: kubectl in the world's namespace, and a shell on a node."""
+    """Write links and commands for users: kubectl, a shell on a node, an import of images."""
     for name, target in (
         ("kubeconfig", cluster.control_plane.kubeconfig),
         ("control-plane", cluster.control_plane.folder),
@@ -181,7 +181,7 @@ def _write_script(path: Path, text: str) -> None:
 
 
 def _running() -> int | None:
-    """Return the process that runs the cluster, if any."""
+    """Return the PID of the process that runs the cluster; None if there is none."""
     try:
         pid = int((state() / "pid").read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -49,9 +49,7 @@ class NodeGroup:
                         (parent / "cgroup.subtree_control").write_text(f"+{controller}")
 
     def enter_root(self) -> tuple[str, ...]:
-        """Return the prefix that moves the command that creates the node's namespaces into the
-        group.
-        """
+        """Return a prefix that moves the creator of the node's namespaces into the group."""
         return entering(self.folder)
 
     @property

@@ -136,7 +136,7 @@ class ClusterNode:
         check_alive([self._proxy] if self._proxy else [], self.site.name)
 
     def close(self) -> None:
-        """Forget the node's processes, which exit with the world."""
+        """Kill the node's programs and its holder; its containers exit with the world."""
         for child in [*self._children, *([self._proxy] if self._proxy else [])]:
             child.kill()
         self.holder.close()
