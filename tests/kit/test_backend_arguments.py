@@ -9,7 +9,7 @@ from userspace_proxy_testing.backend_arguments import read_backends, stream_hand
 
 
 async def echo(reader, writer):
-    """Handles a stream."""
+    """Handle a stream by doing nothing."""
 
 
 class Handler:
@@ -20,7 +20,7 @@ class Handler:
 
 
 def plain(reader, writer):
-    """A plain function, where a coroutine function is needed."""
+    """Do nothing; only a coroutine function may have these arguments."""
 
 
 def price(request, currency="EUR"):

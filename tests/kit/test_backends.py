@@ -35,7 +35,7 @@ SERVER = [
 
 @pytest.fixture
 def make():
-    """Make a backend; all are closed at the end."""
+    """Yield a function that makes backends, which are closed at the end."""
     thread, made = LoopThread(), []
     thread.start()
 

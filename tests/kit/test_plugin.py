@@ -27,7 +27,7 @@ def get(service):
 
 @pytest.fixture
 def run(pytester):
-    """Run a test file with the plugin in a subprocess."""
+    """Return a function that runs a test file with the plugin in a subprocess."""
 
     def run(text, *arguments):
         pytester.makepyfile(GET + text)

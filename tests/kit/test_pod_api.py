@@ -12,7 +12,7 @@ POD = PodKey("shop", "web-1")
 
 @pytest.fixture
 def ask(cluster):
-    """Call a method of the API and return its result."""
+    """Return a function that calls a method of a new PodApi and returns its result."""
 
     async def call(method, *arguments, **more):
         api = PodApi(str(cluster.kubeconfig))

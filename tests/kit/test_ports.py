@@ -10,7 +10,7 @@ from userspace_proxy_testing.places import BackendPlace
 
 @pytest.fixture
 def claim(monkeypatch):
-    """Claim one of two free ports; both are released at the end."""
+    """Yield a function that claims one of two free ports; both are released at the end."""
     with contextlib.ExitStack() as stack:
         two = [ports.claim_port(BackendPlace()) for _ in range(2)]
         for claimed in two:

@@ -31,7 +31,7 @@ def test_an_assertion_fails(service_proxy, what):
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    """Run a test file with the plugin in a subprocess."""
+    """Return a function that runs a test file with the plugin in a subprocess."""
     # This process may be a worker of pytest-xdist; the subprocess isn't one.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
@@ -44,7 +44,7 @@ def run(pytester, monkeypatch):
 
 @pytest.fixture
 def records(pytester):
-    """Return the folder's records, by the names of the test functions."""
+    """Return a function that reads the records in a folder, sorted by file name."""
 
     def records(folder="out"):
         files = sorted((pytester.path / folder).glob("*.json"))

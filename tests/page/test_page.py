@@ -165,7 +165,7 @@ COUNTS = {
     "[tabindex]:not(.events ol, .connection-scroll)": 0,
     "script:not([src]), iframe, object, style": 0,
 }
-"""Returns the number of elements of a kind."""
+"""The expected number of elements by CSS selector."""
 
 
 async def test_markup_is_valid_with_unique_ids_and_no_skipped_heading_level(screen):

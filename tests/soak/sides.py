@@ -54,7 +54,7 @@ class Side(abc.ABC):
         folder.mkdir()
         self.client = node.add_pod(f"client-{node.name}")
         self.kills: list[Kill] = []
-        """When processes that relay connections were killed."""
+        """The killings of processes that relayed connections."""
         self._load: subprocess.Popen[str] | None = None
         self._sockets = Sockets(node)
         self._dialler = Client(self.client)
