@@ -1,8 +1,7 @@
-"""Makes what a distribution contains that no file has: pages for shells, addresses, the readme.
+"""Adds the manual page and completions to a distribution, and metadata from the checkout.
 
-The manual page is made by the package's own code from its tables, which needs no other package.
-The shells' completions are asked of the program once they are needed, as other distributions add
-commands. They are where programs look for them.
+The package's own code makes the manual page from its tables, which needs no other package. A
+completion only asks the program when a shell needs it, because other distributions add commands.
 
 An index shows the readme on a page of its own, so its links lead to the repository, at the tag of
 the version. A source distribution has all that in its metadata, which hatchling then uses.
@@ -59,18 +58,18 @@ class Addresses(MetadataHookInterface):
 
 
 def declared_version(checkout: Path) -> str:
-    """Return the version of all distributions."""
+    """Return the version that a checkout declares for all its distributions."""
     return str(runpy.run_path(str(checkout / "userspace_proxy/version.py"))["__version__"])
 
 
 def declared_repository(checkout: Path) -> str:
-    """Return where the source is published, without a slash at the end."""
+    """Return the URL at which the source is published, without a slash at the end."""
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     return str(project["tool"]["userspace-proxy"]["repository"])
 
 
 def tag_of(version: str) -> str:
-    """Return the repository's name for the files of a version."""
+    """Return the Git tag of a version."""
     return f"v{version}"
 
 
@@ -97,7 +96,7 @@ def addresses(checkout: Path, root: Path) -> dict[str, Any]:
 
 
 def of_same_version(root: Path) -> dict[str, Any]:
-    """Return the metadata, decided by the checkout, of a distribution that requires this one.
+    """Return the metadata of a distribution that requires userspace-proxy in the same version.
 
     Args:
         root: The distribution's folder in it.
@@ -139,7 +138,7 @@ def with_links(text: str, address: Callable[[str], str]) -> str:
 
 
 def outside_fences(text: str, change: Callable[[str], str]) -> str:
-    """Return Markdown whose parts between blocks of code are changed."""
+    """Return Markdown, with each part outside fenced code blocks replaced by ``change``."""
     return _between(_FENCE, text, change)
 
 
@@ -149,12 +148,12 @@ def _between(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) 
 
 
 class Texts(BuildHookInterface[Any]):
-    """Writes the files for the duration of one build."""
+    """Adds the generated files to a build; they exist on disk only until it ends."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files; an editable install has none, because they would age."""
+        """Add the files; an editable install has none, because they would get outdated."""
         if version == "editable":
             return
         self._folder = TemporaryDirectory()
@@ -179,10 +178,10 @@ class Texts(BuildHookInterface[Any]):
 
 
 def commit_of(root: Path) -> str:
-    """Return the commit of what is built; empty if it is unknown.
+    """Return the commit from which the distribution is built; empty if it is unknown.
 
-    That is what the environment states, as for an image, or a source distribution contains, or
-    git knows of the checkout.
+    The environment states it for an image, a source distribution contains it in a file, and
+    otherwise git knows it.
     """
     if stated := os.environ.get("USERSPACE_PROXY_COMMIT"):
         return stated
@@ -193,7 +192,7 @@ def commit_of(root: Path) -> str:
 
 
 def made_texts(root: Path) -> dict[str, str]:
-    """Return the texts by their paths in the prefix."""
+    """Return the manual page and the completions, by their paths below the prefix."""
     sys.path.insert(0, str(root))
     from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
     from userspace_proxy.cli.man import man_page

@@ -69,7 +69,7 @@ _Value = Callable[[str, str], float | None]
 
 
 def base_of(load: str) -> str:
-    """Return the way by whose figures a load's figures are divided: HAProxy relays no UDP."""
+    """Return the way by whose figures a load's are divided: HAProxy, which relays no UDP, or Go."""
     return "go" if load.startswith("udp") else "haproxy"
 
 
@@ -308,7 +308,7 @@ def _proxy_metric(load: Load) -> str:
 
 
 def _unit(load: Load) -> str:
-    """Return the unit of a load's CPU time, and the work that it counts for."""
+    """Return a load's name, and the unit of its CPU time for one unit of work."""
     amount = "s for each GB" if load.rate == "gbits" else f"µs for each of its {load.rate}"
     return f"{load.short}, {amount}"
 
@@ -422,7 +422,7 @@ def _whose(goal: Goal) -> str:
 
 
 def _spread(samples: Samples) -> str:
-    """Return the spread between rounds as a part of a sentence."""
+    """Return the median and the highest spread between rounds, as a part of a sentence."""
     keys = [key for key in MAIN if _has(samples, key)]
     spreads = sorted(
         spread

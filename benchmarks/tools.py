@@ -37,7 +37,7 @@ class ToolMissing(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The paths of the Go programs."""
+    """The paths of the built Go programs, and the version of Go that built them."""
 
     goload: Path
     goproxy: Path

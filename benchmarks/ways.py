@@ -32,7 +32,7 @@ from .way import TCP_ONLY, Way, matching
 
 
 class Direct(Way):
-    """No Service: the network's own speed."""
+    """Connections to a pod's own address, which show the network's own speed."""
 
     key, label = "direct", "direct to one pod"
 
@@ -41,7 +41,7 @@ class Direct(Way):
 
 
 class KernelDnat(Way):
-    """As in kube-proxy's iptables mode: every other connection is sent to each pod."""
+    """Rules as in kube-proxy's iptables mode, which send every other connection to each pod."""
 
     key, label = "dnat", "kernel DNAT (iptables)"
 

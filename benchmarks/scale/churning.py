@@ -22,8 +22,8 @@ must not overtake the creation."""
 
 @dataclass(slots=True)
 class Churn:
-    """Of 50 changes, 44 only change endpoints, 4 remove or restore all endpoints of a Service, and
-    2 create or delete a Service.
+    """A stream of changes: of 50, 44 only change endpoints, 4 remove or restore all endpoints of a
+    Service, and 2 create or delete a Service.
 
     Args:
         specs: Services that may be changed.

@@ -16,7 +16,7 @@ TIMEOUT_S = 120.0
 
 
 def rules_of(node: SandboxNode, steering: str) -> str:
-    """Return the rules of a node in the format of its tool; empty if there are none."""
+    """Return a node's rules in the format of the mode's tool; empty if the mode has no tool."""
     if steering == "nftables":
         return node.run([find_program("nft"), "list", "ruleset"], timeout=TIMEOUT_S).stdout
     if steering == "iptables":

@@ -27,7 +27,8 @@ def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]
     """Dial repeatedly until there is one of the wanted outcomes.
 
     Returns:
-        ``at``: the time of the wanted outcome; ``last_other``: that of the last other one, or 0.
+        ``at``: the time of the wanted outcome; ``last_other``: that of the last other one, or 0;
+        ``tries``: the number of dials.
     """
     deadline = time.monotonic() + seconds
     last_other, tries = 0.0, 0
