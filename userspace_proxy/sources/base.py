@@ -75,8 +75,7 @@ class ScaleDown(NamedTuple):
     """The result of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
-    """Whether the workload has no replica after the update, or may have none because a response was
-    lost."""
+    """Whether the workload has no replica now, or may have none because a response was lost."""
     reason: str = ""
     """The reason why it wasn't scaled; empty if there is nothing new to report, for example because
     clients need the workload."""
@@ -160,7 +159,7 @@ class Source(abc.ABC):
         """Start or stop including all Nodes' addresses in snapshots; cheap, idempotent."""
 
     def record(self, happening: Happening) -> None:  # noqa: B027 - files have no Events
-        """Report an occurrence to the cluster, if there is one; never raises or waits."""
+        """Report an occurrence to the source's cluster, if it has one; never raises or waits."""
 
     async def wake(self, namespace: str, workload: Workload, may: May) -> str:
         """Scale a workload from zero to one replica; do nothing if it has replicas.
@@ -168,8 +167,8 @@ class Source(abc.ABC):
         Args:
             may: Called once the scale was read, with the known labels of its pods.
 
-        Returns: Why that failed, with the remedy; empty if the workload has replicas now, another
-            program has just changed it, or ``may`` has reported the reason.
+        Returns: Why scaling failed, with the remedy; empty if the workload has replicas now,
+            another program has just changed it, or ``may`` has reported the reason.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 

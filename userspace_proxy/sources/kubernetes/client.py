@@ -3,8 +3,8 @@
 Rule 1: a missing or incomplete response raises TransportError. Except for WebSockets, callers never
 see aiohttp, which is imported when a client is opened.
 Rule 2: a path is sent unchanged: nothing resolves or requotes it (``api_paths``).
-Rule 3: connecting, the start of a response, and silence within it all have a deadline. A watch may
-be silent; its reader decides for how long.
+Rule 3: the time to connect, until a response starts, and of silence within it is limited. A watch
+may be silent; its reader decides for how long.
 Rule 4: large lists and watches are streams, which are read in parts. Other responses are read as a
 whole, up to RESPONSE_BYTES_MAX.
 Rule 5: redirects aren't followed: another server would receive the client's certificate, its
@@ -129,7 +129,7 @@ class ApiClient:
         return self.credentials.location
 
     async def open(self) -> None:
-        """Load the credentials without a request to the API server; this may run a plugin.
+        """Load the credentials and open a session, without a request; this may run a plugin.
 
         Raises:
             SourceError: The credentials can't be used.
@@ -168,7 +168,7 @@ class ApiClient:
             await asyncio.sleep(0)  # noqa: TID251 - yields once
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
-        """Open a socket with TCP keep-alive, which :meth:`close` closes if aiohttp doesn't."""
+        """Open a socket with TCP keep-alive; :meth:`close` closes it if aiohttp doesn't."""
         family, kind, protocol, _, _ = address
         opened = socket.socket(family, kind, protocol)
         self._sockets.add(opened)

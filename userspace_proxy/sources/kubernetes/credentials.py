@@ -234,7 +234,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """The day on which the client certificate expired, as text; empty if valid or unknown."""
+        """A clause with the day when the client certificate expired; empty if valid or unknown."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf

@@ -36,7 +36,8 @@ class OneService:
 
     url: str
     snapshot: Snapshot
-    """The namespace's Services, this one's slices, the Node; without slices, more of both kinds."""
+    """The namespace's Services, the Service's slices, and the Node. If the Service has no slices,
+    also the namespace's slices, and Services and slices of this name elsewhere if permitted."""
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
@@ -45,7 +46,7 @@ class OneService:
 
 @contextlib.asynccontextmanager
 async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
-    """Open a client; allow requests for ``within_s`` seconds, and close the client.
+    """Open a client, limit the block's requests to ``within_s`` seconds, and close the client.
 
     Raises:
         SourceError: The server doesn't respond, or credentials can't be used.
@@ -179,7 +180,7 @@ def _targets_of(item: bytes) -> tuple[int | str, ...]:
 async def read_service_names(
     kubeconfig: str | Kubeconfig, master: str, *, namespace: str, within_s: float
 ) -> list[ServiceKey]:
-    """Return the Services of a namespace, or of all namespaces if the name is empty.
+    """Return the keys of a namespace's Services, or of all Services if the name is empty.
 
     Args:
         within_s: The time limit for the server; the other arguments are as for KubernetesSource.

@@ -44,7 +44,7 @@ PLUGIN_S = 60.0
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
-"""A credential is renewed this long before it expires: these seconds, or this share if shorter."""
+"""A credential is renewed _AHEAD_S before it expires, or this share of its lifetime if shorter."""
 _APART_S = 5.0
 """Seconds after a run in which its credential's expiry doesn't cause another run."""
 _OUTPUT_BYTES_MAX = 1 << 20

@@ -218,7 +218,7 @@ class ResourceCache:
     """A cache that keeps one resource's objects in a store.
 
     Args:
-        shares: The share of each namespace.
+        shares: Limits the memory for objects in each namespace; None for the default limit.
     """
 
     def __init__(

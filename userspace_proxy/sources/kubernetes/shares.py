@@ -39,7 +39,7 @@ class Excess(NamedTuple):
     """The size of the objects as JSON, in bytes."""
 
     def plus(self, objects: int, size: int) -> Excess:
-        """Return the sum of each number and its argument, at least 0."""
+        """Return a copy to which both arguments are added; no number is less than 0."""
         return Excess(max(0, self.objects + objects), max(0, self.size + size))
 
 

@@ -15,7 +15,7 @@ from .pool import NAMES_MAX, Pool, low_band
 from .written import Problem, WrittenService
 
 Ranges = Mapping[IPFamily, "ClusterIPRange"]
-"""The ranges; the first family is the default for Services."""
+"""The ranges by family; the first family is the default for Services."""
 
 _HINT = "write a range as 10.96.0.0/16"
 
