@@ -165,7 +165,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def until_first_byte_s(self) -> float:
-        """Seconds to the first byte, or so far; to the dial's answer if the client sent no byte."""
+        """Seconds until the first byte or now; until the dial's answer if the client is silent."""
         if self.first_byte_s is not None:
             return self.waited_s + self.first_byte_s
         return self.duration_s if self.received_bytes or not self.endpoint else self.waited_s

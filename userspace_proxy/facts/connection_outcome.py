@@ -33,7 +33,7 @@ from .streak import LateByte
 _WAITED_S = 0.9
 """How long a client with a timeout of 1 s waits after the endpoint's answer to the dial."""
 PATIENCE_S = 0.3
-"""How long a client that gives up has waited, if the endpoint has answered other clients."""
+"""The minimum wait of a client that gives up, if the endpoint has answered other clients."""
 _AWAITED_S = 0.1
 """The minimum silence before a FIN if the client awaited an answer."""
 OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}

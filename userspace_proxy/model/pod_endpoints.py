@@ -81,7 +81,7 @@ class TargetPort:
 
 @dataclass(frozen=True, slots=True)
 class PodSelection:
-    """How a Service selects its endpoints, apart from its selector."""
+    """The settings of a Service, besides its selector, that determine its Pods' endpoints."""
 
     targets: tuple[TargetPort, ...]
     families: tuple[IPFamily, ...]
@@ -89,7 +89,7 @@ class PodSelection:
 
 
 def read_selection(wire: WireService) -> PodSelection:
-    """Return how a Service selects its endpoints; the API server has already set defaults."""
+    """Return a Service's settings for endpoints; the API server has already set defaults."""
     spec = wire.spec or WireServiceSpec()
     return PodSelection(
         tuple(

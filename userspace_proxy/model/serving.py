@@ -47,7 +47,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_dropping(self) -> bool:
-        """Whether clients from outside are dropped: no endpoint is theirs, or none is admitted."""
+        """Whether clients from outside are dropped: they have no endpoint, or none is admitted."""
         return not (self.used_outside or self.has_none)
 
     @property

@@ -99,7 +99,7 @@ def cells_of(one: ConnectionFacts) -> Sequence[str]:
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
     """Return the rows of the ``most`` busiest clients: client, Service port, connections, failures.
 
-    If other clients have called any Service, a last row contains the number of these connections.
+    If other clients have called any Service, a last row contains the number of their connections.
     """
     rows = [
         [

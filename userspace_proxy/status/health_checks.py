@@ -80,7 +80,7 @@ class HealthCheckPorts:
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
-        """For each Service whose health check isn't served on some address, why, in one line."""
+        """The reason, in one line, for each Service whose check isn't served on some address."""
         return self._problems
 
     async def apply(
