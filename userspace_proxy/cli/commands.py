@@ -142,7 +142,7 @@ def _discard_output() -> None:
 
 
 def _tolerate_encodings() -> None:
-    """Write a similar character or ``?`` for each character that an encoding lacks."""
+    """Make the output contain a similar character or ``?`` for one that its encoding lacks."""
     codecs.register_error(_SIMILAR, _write_similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -334,7 +334,7 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
-    """Dial up to DIALLED_MAX addresses and endpoints; None if this node's network can't be entered.
+    """Return the results of up to DIALLED_MAX dials; None if the node's network can't be entered.
 
     UDP is omitted, because a dial would have to send data.
 

@@ -173,7 +173,7 @@ def _choose_of_client(own: Collection[H], share: int, count: int, now: float) ->
 def _choose_within_shares(
     connections: Collection[H], clients: Counter[str], share: int, now: float
 ) -> Eviction[H] | None:
-    """Choose settled connections of the largest networks, largest client first, or None."""
+    """Choose settled connections of the largest networks, the largest client's first, or None."""
     networks = {ip: network_of(ip) or ip for ip in clients}
     sizes: Counter[Hashable] = Counter()
     for ip, held in clients.items():

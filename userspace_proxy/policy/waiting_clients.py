@@ -51,7 +51,7 @@ class WaitingClients(Generic[W]):
         return waiter in self._since
 
     def add(self, waiter: W, since: float, *, is_first: bool = False) -> None:
-        """Add a place from ``since``, monotonic seconds; ``is_first``: waited longest."""
+        """Add a place whose wait began at a monotonic time; with ``is_first``, ahead of all."""
         self._since[waiter] = since
         places = self._places.setdefault(waiter.client_ip, OrderedDict())
         places[waiter] = None
