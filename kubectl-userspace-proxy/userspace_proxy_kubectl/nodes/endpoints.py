@@ -36,7 +36,7 @@ _OF_PATHS = {CauseCode.PACKETS_LOST, CauseCode.ENDPOINT_FAILS, owes_answers} | f
 )
 """If a node has one of these causes, it has received nothing from the endpoint, or not all."""
 _PROBED_S = 20.0
-"""In this time an ejected endpoint is probed at least once; failed probes aren't counted."""
+"""Seconds in which an ejected endpoint is probed at least once; failed probes aren't counted."""
 NodesByCause: TypeAlias = tuple[tuple[Cause, tuple[str, ...]], ...]
 """The causes of a failure, each with the nodes that report it."""
 

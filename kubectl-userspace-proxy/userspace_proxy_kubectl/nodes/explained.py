@@ -109,7 +109,7 @@ def with_nodes(
 
 
 def _before(step: PathStep) -> PathStep:
-    """Return a step without OK marks, because the API server has had bad news since."""
+    """Return a step without OK marks, because the plan shows later problems with endpoints."""
     details = tuple((None if level is Level.OK else level, says) for level, says in step.details)
     return replace(step, level=None, what=f"{step.what} when they answered", details=details)
 

@@ -195,7 +195,7 @@ def _denials(port: MergedPort, total: int, now: float) -> Iterator[str]:
 
 
 def _doubt(port: PortFacts) -> Cause | None:
-    """Return why clients may get no answer: now, in the last minute, or as an endpoint was last."""
+    """Return the first known reason, current or past, for clients without an answer; or None."""
     past = next((one.cause for one in port.endpoints if one.cause is not None), None)
     return port.doubt or port.last_minute.cause or past or port.other_ports
 

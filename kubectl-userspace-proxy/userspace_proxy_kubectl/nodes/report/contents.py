@@ -209,7 +209,7 @@ NEVER = (
 
 
 def _in_new_order(all_nodes: AllNodes, *, has_new_names: bool) -> AllNodes:
-    """Return nodes, sorted by new names if any: an order by hidden names would reveal something."""
+    """Return nodes sorted by new names, if any: an order by hidden names would hint at these."""
     if not has_new_names:
         return all_nodes
     answers = sorted(all_nodes.answers, key=lambda one: one.node)
