@@ -58,7 +58,7 @@ class PodApi:
         await self._client.close()
 
     async def service(self, key: ServiceKey) -> tuple[Service, PodSelection]:
-        """Return a Service, and the labels by which it selects Pods.
+        """Return a Service, and the target ports and families of its endpoints.
 
         Raises:
             LookupError: The Service doesn't exist.

@@ -59,7 +59,7 @@ class PodRunner:
             self.end_pod(pod)
 
     def select(self, key: ServiceKey) -> SelectingService:
-        """Return a Service with its selector.
+        """Return a Service, which must select Pods.
 
         Raises:
             LookupError: The Service doesn't exist.

@@ -19,7 +19,7 @@ PodLike = BackendLike | Mapping[str, BackendLike | None] | None
 
 @dataclass(frozen=True, slots=True)
 class SelectingService:
-    """A Service with its selector."""
+    """A Service that selects Pods, with the target ports and families of its endpoints."""
 
     service: Service
     selection: PodSelection

@@ -2,7 +2,7 @@
 
 Rule 1: unless a fault requires otherwise, it accepts a client only to forward it: if the endpoint
 refuses, the client is reset.
-Rule 2: faults beyond toxics are modes of the listening socket: refuse, silent, half-open.
+Rule 2: the faults ``refuse``, ``silent`` and ``half_open`` are modes of the listening socket.
 """
 
 from __future__ import annotations
