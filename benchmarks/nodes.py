@@ -132,7 +132,7 @@ async def command(kubeconfig: Path, *words: str) -> AsyncIterator[asyncio.subpro
 
 
 async def measure_first(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, float]:
-    """Measure the command until it has printed one table of all nodes."""
+    """Return the command's figures until it has printed one table of all nodes."""
     before, began, usage = cluster.passed_bytes, time.monotonic(), Usage()
     async with (
         asyncio.timeout(WITHIN_S),
@@ -154,7 +154,7 @@ async def measure_first(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, 
 
 
 async def measure_idle(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, float]:
-    """Measure bytes per second, memory and cores of a watch while nothing changes."""
+    """Return the bytes per second, memory and cores of a watch while nothing changes."""
     async with (
         asyncio.timeout(2 * WITHIN_S),
         command(kubeconfig, "--watch", f"--timeout={WITHIN_S:.0f}s") as process,

@@ -109,7 +109,7 @@ def build_tools() -> Tools:
 
 
 def _build(go: Path, source: Path, version: str) -> Path:
-    """Build one program outside the checkout, under a name that depends on sources and Go."""
+    """Return a program, built outside the checkout unless these sources and Go have been built."""
     digest = hashlib.sha256(version.encode())
     for path in sorted(source.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())

@@ -65,7 +65,7 @@ class NodeProcess:
     def look_up(
         self, host: str, port: int, type_: socket.SocketKind, namespace: str
     ) -> AddressInfos:
-        """Resolve a name as in a pod of a namespace.
+        """Resolve a name as in a pod of a namespace; return the result of ``getaddrinfo``.
 
         Raises:
             socket.gaierror: The name is unknown there.

@@ -157,7 +157,7 @@ class PodRunner:
         return f"127.0.{self._hosts // 250}.{self._hosts % 250 + 1}"
 
     def _update(self, pod: RunningPod) -> None:
-        """Write a Pod's address and readiness; applied on return."""
+        """Write a Pod's state, applied on return; raise ValueError if it has several addresses."""
         ips = sorted({backend.address.ip for backend in pod.backends.values()})
         if len(ips) != 1:
             raise ValueError(f"Pod {pod.name}: its ports are at several addresses: {ips}")

@@ -136,12 +136,12 @@ class RunningPod:
 
     @property
     def name(self) -> str:
-        """The pod's name."""
+        """The Pod's name."""
         return self.key.name
 
     @property
     def is_ready(self) -> bool:
-        """The pod's condition ``Ready``; an assignment is applied on return."""
+        """Whether the Pod's condition ``Ready`` is true; an assignment is applied on return."""
         return self._is_ready
 
     @is_ready.setter

@@ -37,7 +37,7 @@ class ProxyCalls(Protocol):
     """The methods that a test's Services need from their proxy; see :class:`.EmbeddedProxy`."""
 
     def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
-        """Serve a Service."""
+        """Serve a Service, and return it."""
 
     def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
         """Inject a fault into connections of a Service."""

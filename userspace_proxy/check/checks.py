@@ -35,7 +35,7 @@ _log = FieldLogger("userspace_proxy.check")
 def check_settings(
     settings: Settings, warnings: Sequence[str], problem: ConfigError | None = None
 ) -> list[Finding]:
-    """Check everything that ``run`` requires with these settings.
+    """Return findings about everything that ``run`` requires with these settings.
 
     Args:
         warnings: Warnings from reading the settings.
@@ -123,7 +123,7 @@ def _look_at_source(
 def check_node(
     settings: Settings, steering: str, kernel: KernelView | None = None
 ) -> list[Finding]:
-    """Check the node's own state that affects steering, except firewalls.
+    """Return findings about the node's state that affects steering, except firewalls.
 
     The agent calls this function at startup, and watches firewalls continuously. The call blocks
     for about 50 ms, and imports no large library.

@@ -28,7 +28,7 @@ _ENDPOINTS_MAX = 100
 def look_at_firewalls(
     kernel: KernelView, steering: str, proxy_ports: tuple[int, int], inputs: Inputs, path: str
 ) -> list[Finding]:
-    """Trace packets through the chains as ``run`` does, for the known Services."""
+    """Report chains that drop packets of the known Services, traced as in ``run``."""
     is_forwarding = steering == "nftables" and path != "userspace"
     translation = Translation()
     if steering in _PRIORITIES:

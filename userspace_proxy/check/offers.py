@@ -60,7 +60,7 @@ class Offers:
 
 
 def read_offers(kernel: KernelOffers, taken: str) -> Offers:
-    """Query the libraries and the kernel's features.
+    """Return this node's privileges, libraries and kernel features.
 
     Args:
         taken: The chosen steering; empty if none works here.

@@ -76,7 +76,7 @@ class AdminAddress:
         return str(SocketAddress(self.host, self.port))
 
     def get(self, path: str, *, accept: str, **query: str) -> AdminAnswer:
-        """Request one path.
+        """Request one path, and return the answer.
 
         Args:
             accept: The media type to request; other types are rejected.

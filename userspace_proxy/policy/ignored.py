@@ -45,7 +45,7 @@ def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
-    """Return the cause if a cluster IP can't be served because this node owns the address.
+    """Return the cause if this node owns a cluster IP, which can't be served; otherwise None.
 
     Clients that dial the node itself on the Service's ports would reach the Service. Without
     steering, this is intended: the proxy only listens, even on loopback addresses.

@@ -175,7 +175,7 @@ class Source(abc.ABC):
     async def scale_down(
         self, namespace: str, workload: Workload, may: May, agree: Agree
     ) -> ScaleDown:
-        """Scale a workload from one replica to zero, unless something else requires replicas.
+        """Scale one replica to zero unless something else requires it; return the result.
 
         Args:
             may: Called if it has one replica, with the known labels of its pods.

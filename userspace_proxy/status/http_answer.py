@@ -114,7 +114,7 @@ class HttpAnswer:
         self.is_complete = True
 
     def _read_head(self, data: bytes) -> bytes:
-        """Add to the head; return the bytes after it, or none while it is incomplete."""
+        """Add to the head; return the bytes after its end, if any. Raises Unreadable."""
         self._head += data
         at = self._head.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD)))
         self._searched = len(self._head)

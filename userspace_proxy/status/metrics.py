@@ -147,7 +147,7 @@ def render_metrics(
     detail: Detail = "service",
     form: MetricsForm | None = None,
 ) -> MetricsPage:
-    """Render all metrics.
+    """Return a page with all metrics.
 
     Call it in a thread, one call at a time. It reads only its arguments and /proc.
 

@@ -139,7 +139,7 @@ class AgentCalls:
     async def status(
         self, to: ForwardTarget, path: str, bounds: Bounds, waits: Callable[[bool], object]
     ) -> Read:
-        """Request an agent's status once, not as a stream.
+        """Request an agent's status once, not as a stream, and return it.
 
         Args:
             waits: Called with False once a slot is free and the request is about to be sent, and

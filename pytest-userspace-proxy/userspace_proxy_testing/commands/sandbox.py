@@ -129,7 +129,7 @@ def _read(manifests: Path) -> Snapshot:
 
 
 def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]:
-    """Return the Services in a list such as ``web,shop/db``."""
+    """Return the Services in a list such as ``web,shop/db``; a missing one is a ConfigError."""
     keys = set()
     for word in filter(None, text.split(",")):
         before, slash, name = word.strip().rpartition("/")

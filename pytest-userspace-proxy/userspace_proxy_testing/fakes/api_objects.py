@@ -93,7 +93,7 @@ class FakeObjects:
         """The remaining pages of lists, by continue token."""
 
     def put(self, item: Object) -> WatchEvent:
-        """Add an object, or replace the object with the same kind, namespace and name.
+        """Add an object, or replace one of the same kind, namespace and name; return the event.
 
         Raises:
             KeyError: The kind isn't in ``KINDS``, or the object has no name.
@@ -112,7 +112,7 @@ class FakeObjects:
         return self._objects.get((resource, namespace, name))
 
     def delete(self, kind: str, name: str, namespace: str) -> WatchEvent:
-        """Delete an object.
+        """Delete an object; return the event.
 
         Raises:
             KeyError: The kind isn't in ``KINDS``, or the object doesn't exist.

@@ -208,7 +208,7 @@ class FaultyStream:
         return True
 
     async def _send_slowly(self, piece: bytes, toxics: Sequence[object]) -> bool:
-        """Send a piece in parts at the lowest rate; if the toxics change, send the rest at once."""
+        """Send a piece at the lowest rate, at once if toxics change; return whether to continue."""
         rates = [toxic.rate * 1000 for toxic in toxics if isinstance(toxic, Bandwidth)]
         rate, left = min(rates, default=None), piece
         while rate is not None and left:

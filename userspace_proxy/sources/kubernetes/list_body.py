@@ -100,7 +100,7 @@ class ListBody:
         return items
 
     def _cut(self, items: list[bytes]) -> int:
-        """Split off complete items; return the start of the rest."""
+        """Append complete items; return the start of the rest; raise FieldError if invalid."""
         rest, at = self._rest, 0
         with memoryview(rest) as view:
             while (at := _blanks_end(rest, at)) < len(rest):

@@ -157,7 +157,7 @@ class OneServiceReader:
     async def _ask(
         self, resource: Resource, path: str, query: Mapping[str, str], take: Take
     ) -> Response | None:
-        """Read a list; return the first response whose code isn't 200, if any."""
+        """Read a list; return the first response that isn't 200, if any. Raises SourceError."""
         try:
             return await read_whole(self._client, path, query, take)
         except FieldError as exc:

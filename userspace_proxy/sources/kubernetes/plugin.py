@@ -284,7 +284,7 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
 
 
 def _moment(text: str, shown: str) -> float | None:
-    """Return a time in seconds since 1970; None for Go's zero time, which means no expiry."""
+    """Return seconds since 1970; None for Go's zero time (no expiry). Raises PluginError."""
     try:
         moment = datetime.fromisoformat(text) if _RFC_3339.match(text) else None
     except ValueError:

@@ -84,7 +84,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
 async def scale_to_zero(
     client: ApiClient, namespace: str, workload: Workload, may: May, agree: Agree
 ) -> ScaleDown:
-    """Scale from one replica to zero if ``may`` and ``agree`` permit, and no object forbids it."""
+    """Scale one replica to zero if ``may``, ``agree`` and all objects permit; return the result."""
     path, resource = _scale_of(namespace, workload)
     try:
         async with asyncio.timeout(_ANSWER_S):

@@ -74,7 +74,7 @@ class SocksConnector(TCPConnector):
                 raise
 
     async def _dial(self, host: str, port: int) -> socket.socket:
-        """Connect to a host through the proxy."""
+        """Return a socket that is connected to a host through the proxy."""
         found = await self._loop.getaddrinfo(
             self._proxy.host, self._proxy.port, type=socket.SOCK_STREAM
         )
