@@ -42,7 +42,7 @@ def leave(descriptor, status):
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Return a function that starts children, which end after the test."""
+    """Yield a function that starts children, which end after the test."""
     (tmp_path / "program.py").write_text(PROGRAM, encoding="ascii")
     monkeypatch.syspath_prepend(tmp_path)
     children = []

@@ -101,5 +101,5 @@ def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Make root the owner, and omit devices, because a container has its own devices."""
+    """Return an archive's entry; None for a device, because a container has its own devices."""
     return None if info.ischr() or info.isblk() else info

@@ -96,7 +96,7 @@ class Holder:
             self._child.wait(STOP_DEADLINE_S)
 
     def _find(self) -> int | None:
-        """Return the PID of the process that holds the namespaces, once they are set up."""
+        """Return the PID of the process that holds the namespaces; None until they are set up."""
         if self._child.status is not None:
             raise AssertionError(f"cannot make {self.name}: {self._child.log_tail()}")
         pid = self._child.pid

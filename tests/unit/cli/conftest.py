@@ -40,7 +40,7 @@ def substitutes(monkeypatch):
 
 @pytest.fixture
 def serve_view():
-    """Return a function that serves a view on loopback and returns its flag ``--server=…``."""
+    """Yield a function that serves a view on loopback and returns its flag ``--server=…``."""
     with contextlib.ExitStack() as stack:
         yield lambda view: f"--server=127.0.0.1:{stack.enter_context(_serving(view))}"
 

@@ -93,7 +93,7 @@ def test_a_connection_error_includes_the_address_and_the_remedy():
 
 @pytest.fixture
 def other_server():
-    """Return a function that starts a loopback server with a fixed response."""
+    """Yield a function that starts a loopback server with a fixed response."""
     servers = []
 
     def start(status=200, body=b"hello", **headers):

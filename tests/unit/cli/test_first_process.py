@@ -25,7 +25,7 @@ AGAIN = "error: the control process exited (signal 9), restarting it\n"
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function that starts a first process, which runs a script."""
+    """Yield a function that starts a first process, which runs a script."""
     stack = contextlib.ExitStack()
 
     def start(script, *, times="0 10", stderr=PIPE):

@@ -49,7 +49,7 @@ def stack():
 
 @pytest.fixture
 def make():
-    """Return a function that creates log writers, whose threads end with the test."""
+    """Yield a function that creates log writers, whose threads end with the test."""
     made = []
 
     def make(descriptor, **more):

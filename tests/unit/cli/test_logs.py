@@ -26,7 +26,7 @@ class Stderr:
 
 @pytest.fixture
 def make_stderr():
-    """Return a function that creates files in place of stderr."""
+    """Yield a function that creates files in place of stderr."""
     made = []
 
     def make():

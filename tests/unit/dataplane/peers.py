@@ -103,7 +103,7 @@ class Peer:
         self.sock.close()
 
     def detached(self) -> _socket.socket:
-        """Move the descriptor to a plain socket object, as the data plane uses it."""
+        """Return a plain socket with the descriptor, as the data plane uses it."""
         family = self.sock.family
         plain = _socket.socket(family, _socket.SOCK_STREAM, 0, self.sock.detach())
         plain.setblocking(False)
@@ -122,7 +122,7 @@ class Peer:
 async def dial(
     address: SocketAddress, *, source: str | None = None, receive_bytes: int = 0
 ) -> Peer:
-    """Connect to an address; raises ConnectionRefusedError without a listener.
+    """Return a connection to an address; raise ConnectionRefusedError without a listener.
 
     Args:
         address: The destination.

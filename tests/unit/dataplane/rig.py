@@ -148,7 +148,7 @@ class Rig:
         affinity_timeout_s: int | None = None,
         **others: Any,
     ) -> Service:
-        """Serve these endpoints; ``others`` are fields of the :class:`Serving`."""
+        """Return a Service with these endpoints; ``others`` are fields of the :class:`Serving`."""
         serving = Serving(endpoints, affinity_timeout_s, **others)
         address = SocketAddress(at, 0) if isinstance(at, str) else at
         wanted: dict[Any, Wanted] = {object(): Wanted(protocol, (address,))}
@@ -177,7 +177,7 @@ class Rig:
         *endpoints: SocketAddress,
         **others: Any,
     ) -> Service:
-        """Serve these endpoints over UDP."""
+        """Return a Service with these endpoints over UDP."""
         return self.service(*endpoints, protocol=Protocol.UDP, **others)
 
     def update(self, service: Service, *endpoints: SocketAddress, **others: Any) -> None:
@@ -202,7 +202,7 @@ class Rig:
     async def client(
         self, service: Service, *, source: str | None = None, receive_bytes: int = 0
     ) -> Peer:
-        """Connect to a Service."""
+        """Return a client that has connected to a Service."""
         return self.keep(await dial(service.address, source=source, receive_bytes=receive_bytes))
 
     async def resets_a_client(self, service: Service) -> bool:

@@ -14,7 +14,7 @@ HOLD: dict[str, Any] = {"handling": Handling(hold=Hold(60))}
 
 
 async def waiting(rig: Rig, service: Service, count: int) -> list[Peer]:
-    """Connect clients, which then wait for an endpoint."""
+    """Return clients that have connected, and wait for an endpoint."""
     clients = []
     for number in range(count):
         clients.append(await rig.client(service))

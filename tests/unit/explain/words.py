@@ -147,7 +147,7 @@ def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
 
 
 def dialled(*endpoints: EndpointFacts, is_live: bool = True, **results: DialResult) -> Explanation:
-    """Explain a Service after a dial to its first endpoint, which refuses by default."""
+    """Return a Service's explanation after a dial to its first endpoint, by default refused."""
     subject = make_subject(make_port(endpoints=endpoints), is_live=is_live)
     dials = with_hosts(subject.ports, {POD: results.get("of_pod", REFUSED)})
     return explain(subject, dials=dials)

@@ -141,7 +141,7 @@ async def test_a_rejected_datagram_is_answered_with_an_error(address):
 
 @pytest.fixture
 async def connect():
-    """Return a function that connects from a client address to the server."""
+    """Yield a function that connects from a client address to the server."""
     opened = []
 
     async def connect(address, client="127.0.0.1"):

@@ -252,7 +252,7 @@ async def until(following, condition):
 
 @pytest.fixture
 async def quick(reader_of):
-    """Return a reader with short pauses between results and before retries."""
+    """Yield a reader with short pauses between results and before retries."""
 
     async def short(_seconds):
         await asyncio.sleep(0.01)  # noqa: TID251 - the place of a longer pause

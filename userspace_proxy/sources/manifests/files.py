@@ -122,7 +122,7 @@ class FileWatch:
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
-        """Return a look that keeps all contents, and from the second failure on contains the error."""
+        """Return a look that keeps all contents, and from the second failure on has the error."""
         if exc.errno in _SHORTAGES:
             return Look(problems=self._problems)
         if not self._is_lost:
