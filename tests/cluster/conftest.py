@@ -28,7 +28,7 @@ BUILT_FOR_TEST_ALL = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need more than a control plane, except in ``make test-all``."""
+    """Mark tests that need more than a control plane as long: ``make test-all`` runs them."""
     for item in items:
         if not BUILT_FOR_TEST_ALL.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.long)
@@ -60,7 +60,7 @@ def coredns_program() -> Path:
 
 @pytest.fixture(scope="session")
 def helm() -> None:
-    """The built helm, which `chart` runs."""
+    """Require the built helm, which `chart` runs."""
     _need(build.missing_targets((HELM,), path_of(HELM).parent))
 
 

@@ -23,7 +23,7 @@ from .objects import made
 
 USER = "kube-proxy"
 USERS = {USER: "system:masters"}
-"""Its user for ``ControlPlane``."""
+"""kube-proxy's user, for ``ControlPlane``, and the user's group."""
 
 HEALTH = 10256
 

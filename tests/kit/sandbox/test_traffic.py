@@ -49,7 +49,7 @@ def test_the_request_rate_oscillates_around_its_average():
 
 
 def counting(answered):
-    """Return the handler of a server that counts requests."""
+    """Serve HTTP in an ``async with`` block, and count the requests."""
 
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
