@@ -27,8 +27,7 @@ def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]
     """Dial repeatedly until there is one of the wanted outcomes.
 
     Returns:
-        ``at``: the time of the wanted outcome; ``last_other``: that of the last other one, or 0;
-        ``tries``: the number of dials.
+        ``at``: when it came; ``last_other``: when the last other one came, or 0; ``tries``: dials.
     """
     deadline = time.monotonic() + seconds
     last_other, tries = 0.0, 0
