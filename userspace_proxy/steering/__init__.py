@@ -1,7 +1,7 @@
-"""Steers a frontend's traffic to its listener: by rules, by routes, or not at all.
+"""Steers frontends' traffic to proxy ports or endpoints by rules or routes, or records it only.
 
-``base`` defines the contract, and ``programmer`` implements what the mechanisms that change the
-kernel share; :func:`make_steering` returns the mechanism for a name.
+``base`` defines the contract, and ``programmer`` contains the code that all mechanisms with state
+in the kernel share; :func:`make_steering` creates a mechanism by its name.
 """
 
 from .base import (

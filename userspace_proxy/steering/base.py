@@ -47,10 +47,10 @@ NO_PORT = PortKey(ServicePortName("", "", ""))
 
 
 class EndpointChoice(NamedTuple):
-    """The endpoints from which the kernel chooses for some clients."""
+    """Endpoints among which the kernel chooses, for all clients or for clients of some networks."""
 
     endpoints: tuple[SocketAddress, ...]
-    """One or more endpoints, equally likely; one that is listed twice gets twice the share."""
+    """One or more entries, equally likely; an endpoint listed twice gets twice the share."""
     networks: tuple[str, ...] | None = None
     """The clients' networks; None for all clients."""
 
@@ -71,7 +71,7 @@ class Affinity(NamedTuple):
 class KernelTarget:
     """Endpoints to which the kernel translates a frontend's new connections.
 
-    Open TCP connections are unaffected.
+    A change of the target doesn't affect open TCP connections.
     """
 
     port: int | Refusal
@@ -276,7 +276,7 @@ class Steering(abc.ABC):
         return None
 
     async def other_ports(self) -> Mapping[Frontend, int]:
-        """Return the ports that clients dialled in the last minute and that their ClusterIPs lack.
+        """Return the ports that clients recently dialled although their ClusterIPs lack them.
 
         Returns: The number of refused connections (flows) since the last minute without any, by
             address, port and protocol; empty if this mechanism doesn't count them.

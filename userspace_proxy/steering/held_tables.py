@@ -1,4 +1,4 @@
-"""Owns nftables tables other than steering tables; the kernel removes them with this process.
+"""Owns two nftables tables that don't steer; the kernel removes them when this process exits.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
     Untracked       admits connections to the status ports while the conntrack table is full

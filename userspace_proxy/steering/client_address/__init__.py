@@ -4,7 +4,7 @@
     routes         policy routing that delivers marked packets locally
 
 It works in any steering mode. ``policy.locality`` decides for which clients the address is
-preserved, ``dataplane.client_address`` dials, and ``agent.watchers.client_address`` connects them.
+preserved, ``dataplane.client_address`` dials, and ``agent.watchers.client_address`` connects these.
 """
 
 from .reply_routing import ReplyRouting

@@ -2,7 +2,7 @@
 
     socket bound to the client's address ──▶ endpoint
            ▲                                    │ replies to the client, through this node
-           └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
+           └── table local ◀── mark ◀── is it for a transparent socket here? ◀──┘
 
 This works in every steering mode, independently of its rules. Replies on a bridge that client and
 endpoint share need another table: ``BridgeDelivery``.
@@ -110,7 +110,7 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
 
     Args:
         table: A table of the ``inet`` family, in which br_netfilter shows packets on bridges.
-        bridges: Bridges whose forwarding database has an entry for ``MAC``.
+        bridges: Interface indexes of bridges whose forwarding database has an entry for ``MAC``.
     """
     table.add_chain(chain)
     for number in sorted(bridges):
@@ -144,14 +144,14 @@ class ReplyRouting:
         self._kernel = InOneThread("reply-routing", lambda: _Kernel(name, sockets, offers))
         self._offers = offers
         self.without_ipv6 = ""
-        """Why IPv6 isn't included, as of the last call; empty if it is included."""
+        """Why IPv6 replies aren't routed, as of the last call; empty if they are."""
         self.bridges: frozenset[int] = frozenset()
         """Interface indexes of the bridges on which delivery works, as of the last call."""
         self.without_bridges = ""
-        """Why no bridge can have delivery; empty if delivery is possible."""
+        """Why delivery on bridges failed, as of the last call; empty if it works or is unneeded."""
 
     async def start(self, bridges: Iterable[int] = ()) -> str:
-        """Install all parts; on failure, remove them and return why, else return "". Idempotent.
+        """Install all parts and return ""; on failure, remove them and return why. Idempotent.
 
         Args:
             bridges: See :meth:`repair`; the previous process may have left connections on them.

@@ -218,7 +218,7 @@ class LegacyProgrammer(NatProgrammer):
         self._put_rules()
 
     def _follow_address(self) -> bool:
-        """Rebuild rules that depend on interfaces if necessary; return whether they changed."""
+        """Lay out the rules again if the address for DNAT has changed; return whether it has."""
         to_ip = self._choose_ip()
         # Only IPv4 needs an address; see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:

@@ -133,7 +133,7 @@ class HelperProcess:
             ) from exc
 
     def _printed(self) -> str:
-        """Return a colon and the last line of the helper's output; empty without output."""
+        """Return a colon and the last line of the helper's error output; empty if it has none."""
         assert self._errors is not None
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -141,7 +141,7 @@ class HelperProcess:
 
 
 Row = tuple[str, str, int, int, int | None]
-"""A frontend's address, protocol, port and last port, and its target port."""
+"""A frontend's address, protocol, port and last port, and its target port; None to remove it."""
 
 
 def as_rows(ports: Affected) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The chains of all programs in the legacy tables, as ``iptables-save`` prints them."""
+"""Parses the chains of all programs in the legacy tables, which ``iptables-save`` prints."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_legacy(*names: str) -> Tables:
 
 
 def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain]:
-    """Return a table's chains, built-in ones with ``priority``; SteeringError for partial text."""
+    """Return a table's chains; built-in chains get ``priority``. Partial text: SteeringError."""
     policies = {
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
     }

@@ -135,7 +135,7 @@ class _TreeChains:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
-        """Yield the table's lines for some lines of the tree, each with its chain."""
+        """Yield the chain and text, in the table, of each of these lines of the tree."""
         for chain, line in lines:
             if chain == ROOT:
                 yield PRE, self._on_side(line, self._pre)
@@ -288,7 +288,7 @@ class Tree:
 
 
 def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
-    """Return the rules that packets reach through the jumps, from :data:`PRE` and :data:`OUT`."""
+    """Return the rules that packets reach through the jumps in PRE, and in OUT, by chain."""
     return {chain: list(_reached(chains, chain, ())) for chain in (PRE, OUT)}
 
 

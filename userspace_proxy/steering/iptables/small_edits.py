@@ -30,7 +30,7 @@ _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether this module is faster than ``iptables-restore`` for a number of edits."""
+    """Return whether so many edits to a table of ``rules`` rules aren't slower here."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 

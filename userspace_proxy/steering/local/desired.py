@@ -48,7 +48,7 @@ class DesiredState:
         self._node_networks: frozenset[str] = frozenset()
         self._uses: Counter[str] = Counter()
         self.sources: dict[IPFamily, str] = {}
-        """The source addresses for clients on the node; if there is none, the kernel chooses."""
+        """The source address for clients on the node, by family; if missing, the kernel chooses."""
         self.ports: Ports = {}
         self.networks: set[str] = set()
         """The single addresses to route, outside the ranges."""
@@ -68,7 +68,7 @@ class DesiredState:
         return {frontend: str(cause) for frontend, cause in found.items() if cause is not None}
 
     def is_affected_by(self, network: str) -> bool:
-        """Return whether the desired state changes if the node gains or loses an address."""
+        """Return whether the desired state depends on whether the node has this single address."""
         return network in self.networks or network in self._node_networks
 
     def is_in_ranges(self, ip: str) -> bool:

@@ -200,7 +200,7 @@ class OpenGuard(LocalGuard):
 
 
 class NftGuard(OpenGuard):
-    """Routes, and the table that guards them; a SteeringError if nftables doesn't work here."""
+    """One proxy's routes, and the table that guards them; SteeringError if nftables fails here."""
 
     needs_transparent = True
 

@@ -244,7 +244,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> int:
-    """Remove all proxies' routes; return their number. Idempotent; may raise a SteeringError."""
+    """Remove all proxies' local routes; return how many. Idempotent; may raise a SteeringError."""
     with closing(RoutingTables()) as tables:
         routes = sorted(tables.local_table().ours)
         tables.change(removed=routes)

@@ -10,7 +10,7 @@ run's workers may still serve connections.
 A flow that another steering mode or program has translated bypasses the listener because of its
 conntrack entry, so such entries of new frontends are removed.
 
-Rule 1: unless another program has changed it, the kernel's state is the last written state.
+Rule 1: the kernel is assumed to have the last written state unless an event shows another change.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class LocalProgrammer(Programmer):
             self._forget_stale()
 
     def in_force(self) -> Ports:
-        """Return the ports of frontends that are both routed here and guarded."""
+        """Return the ports of frontends for which the kernel's routes and guard are as desired."""
         if self._applied is None:
             return {}
         is_as_desired = self._guard.look()

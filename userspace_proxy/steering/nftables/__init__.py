@@ -1,4 +1,4 @@
-"""Steers by one nftables table of this proxy.
+"""Steers by this nftables table, and by another table for frontends on the kernel path.
 
     table inet userspace-proxy
       prerouting, output   nat      redirects entries of frontends4 and frontends6 to their ports

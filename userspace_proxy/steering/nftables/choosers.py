@@ -103,7 +103,7 @@ class ChooserChain(NamedTuple):
 
 
 def chooser_of(frontend: Frontend, target: KernelTarget) -> Chooser:
-    """Return the chooser of a target."""
+    """Return the chooser of a frontend's target."""
     counts = tuple((choice.networks, len(choice.endpoints)) for choice in target.choices)
     span = (frontend.port, frontend.last) if frontend.last else None
     if target.affinity is None and span is None:

@@ -1,6 +1,6 @@
 """Maintains the nftables table of the kernel path, which is created once a frontend needs it.
 
-Rule 1: packets traverse this table first; the table of proxy ports steers all other connections.
+Rule 1: packets traverse this table first; the table of proxy ports steers untranslated connections.
 Rule 2: a refused transaction changes nothing.
 """
 

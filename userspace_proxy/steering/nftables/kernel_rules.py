@@ -112,7 +112,7 @@ class KernelRules:
     def __init__(self) -> None:
         self.targets: dict[Frontend, KernelTarget] = {}
         self.counted: dict[SetKey, Frontend] = {}
-        """The elements that count; they stay when their frontends leave the kernel path."""
+        """The frontend of each element that counts; it stays when the frontend leaves the path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
         # Don't reuse numbers early: affinity entries may still contain removed endpoints' numbers.

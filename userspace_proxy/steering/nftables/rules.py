@@ -81,7 +81,7 @@ RANGE_PRIORITY = -108
 REFUSAL_CHAINS = ("prerouting_others", "output_others")
 # Other programs may translate ports of ClusterIPs that no Service has, so they take precedence.
 REFUSAL_PRIORITY = -90
-# How long a port stays in OTHER_PORTS after a client's last packet, and how many ports do.
+# The time that a port stays in OTHER_PORTS after the last packet, and the maximum number of ports.
 _OTHERS_S, _OTHERS_MAX = 60, 1024
 
 # The sets whose elements several frontends use, by the width of their keys.
@@ -181,7 +181,7 @@ def guard_key(frontend: Frontend, port: int) -> bytes:
 
 
 def is_guard(key: bytes) -> bool:
-    """Return whether a key of a use is a port's, which stays guarded for a while once unused."""
+    """Return whether a key is a port's: unlike ClusterIPs, unused ports stay for a while."""
     return len(key) == _PORT.size
 
 

@@ -96,7 +96,7 @@ def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
 
 
 class Hooked(NamedTuple):
-    """The contents of a service."""
+    """What makes up a service in the maps; frontends for which this is equal share the service."""
 
     name: PortKey
     endpoints: tuple[SocketAddress, ...]
@@ -149,7 +149,7 @@ class Edits:
     put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
-    """Removed endpoints, whose ejection for all clients must be removed. Their ejections for
+    """The keys of removed endpoints' ejections for all clients, which must be deleted. Those for
     network namespaces are harmless, because numbers aren't reused, and stay until evicted."""
 
 
@@ -176,7 +176,7 @@ class _Service:
 
 
 class DesiredHooks:
-    """The desired state, and the numbers assigned for it."""
+    """The desired map elements of one proxy, and the numbers assigned for them."""
 
     def __init__(self, room: Room) -> None:
         self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in LED}

@@ -43,7 +43,7 @@ class HookRights:
     capabilities: int
     """This process's effective capabilities, one bit each."""
     locked_max: int | None = None
-    """The maximum size of this process's maps in bytes; None if only memory limits it."""
+    """The limit of all BPF maps of this user in bytes; None if only memory limits them."""
     cgroup: Path | None = None
     """The cgroup v2 directory to which programs are attached; None if there is none."""
     names: Path | None = None

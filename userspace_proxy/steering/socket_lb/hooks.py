@@ -355,7 +355,7 @@ class Hooks:
             calls.update(programs.maps["settings"], SETTINGS_KEY, self._settings.pack())
 
     def _read_found(self) -> tuple[dict[SocketAddress, FoundService], list[int]]:
-        """Return each frontend's target in an earlier run, and the services with slots."""
+        """Return an earlier run's entries, by frontend, and the numbers of services with slots."""
         slots: dict[int, dict[int, SlotValue]] = {}
         for key, value in self._elements(SLOTS):
             service, index = divmod(number_of(key), 1 << 32)
@@ -514,7 +514,7 @@ class Hooks:
 
 
 class HookPlace(NamedTuple):
-    """A place where hooks can be attached."""
+    """The mounts where hooks can be attached and pinned, and the other programs there."""
 
     cgroup: Path
     names: Path

@@ -58,7 +58,7 @@ class Hook(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OtherHook:
-    """A program of another proxy, or an unknown program."""
+    """A program, not of a userspace-proxy, that may interfere with the proxy's hooks."""
 
     what: str
     """The actual or possible effect of the program."""

@@ -76,7 +76,7 @@ class Programs:
         self._programs = calls.load_object(parts, self.maps)
 
     def attach(self) -> None:
-        """Attach the programs, or put them into an earlier run's links; remove its other pins."""
+        """Attach the programs, or put them into an earlier run's links; remove unused pins."""
         for section in sorted(self._programs, key=_ORDER.index):
             path = self._paths[section] = self._folder / section.rpartition("/")[2]
             found = None
