@@ -79,7 +79,7 @@ def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
     """Return a pattern's matches with the names (``@NAME``) of this network namespace's sockets.
 
     Unproved names are omitted if this process can prove names. Names occur repeatedly: an accepted
-    socket has its listener's. Raises OSError if no descriptor is left.
+    socket has its listener's name. Raises OSError if no descriptor is left.
     """
     found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
     if not name_proofs.can_prove():

@@ -109,7 +109,7 @@ class Allowed:
         ]
 
     def is_stale(self, entry: ConntrackEntry) -> bool:
-        """Return whether an entry leads to no allowed target; if unsteered, to a previous one."""
+        """Return whether an entry leads to no allowed target; if unsteered, to an old target."""
         if self._now is None:
             led_there = any(leads_to(entry, port) for port in self._before)
             at = self._answered_from(entry)
@@ -128,7 +128,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return an entry's endpoint; for a range, with the port for the range's first port."""
+        """Return an entry's endpoint; for a range, with the port to which the first port maps."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first
@@ -290,7 +290,7 @@ def _port(packed: bytes) -> int:
 
 
 def leads_to(association: ConntrackEntry, port: int) -> bool:
-    """Return whether an association's replies come from a port, whatever the address."""
+    """Return whether an entry's replies come from a port, whatever the address."""
     return association.answered_from[-_PORT_BYTES:] == port.to_bytes(_PORT_BYTES, "big")
 
 
@@ -300,7 +300,7 @@ def is_answered(connection: ConntrackEntry) -> bool:
 
 
 Leg = tuple[bytes, bytes]
-"""The dialled address, and the address from which replies come."""
+"""The dialled address, and the address from which replies come; both are packed."""
 
 
 class Tracked(NamedTuple):

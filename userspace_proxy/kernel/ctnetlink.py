@@ -219,7 +219,7 @@ def remove_request(entry: ConntrackEntry) -> bytes:
 
 
 def may_have_reset(block: bytes) -> bool:
-    """Return whether a datagram of a listing may contain an entry that :attr:`.was_reset`."""
+    """Return whether a datagram may contain an entry with :attr:`.ConntrackEntry.was_reset`."""
     return _CLOSED in block
 
 

@@ -47,7 +47,7 @@ def _chains(table: TableWriter) -> None:
 
 
 def _sets(table: TableWriter) -> None:
-    """Fill a table with all kinds of sets, and with the expressions built into nf_tables."""
+    """Add all kinds of sets without counters, and all expressions that are built into nf_tables."""
     table.add_set("keys", _KEY_TYPE)
     table.add_map("ports", _KEY_TYPE, x.INET_SERVICE)
     table.add_verdict_map("chains", _KEY_TYPE)

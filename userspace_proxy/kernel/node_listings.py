@@ -107,7 +107,7 @@ class NodeListings:
 
     @classmethod
     def here(cls) -> NodeListings:
-        """Return what threads of this network namespace share; a new one if /proc hides which."""
+        """Return the object that this namespace's threads share; a new one if /proc hides it."""
         with cls._sharing:
             # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")
@@ -184,7 +184,7 @@ def _read_address(message: Message) -> ListedAddress | None:
 
 
 def _read_route(message: Message) -> NodeRoute | None:
-    """Return a route; None for this program's, other tables', and types such as broadcast."""
+    """Return a route; None if it is this program's, in another table, or, say, for broadcast."""
     route = rtnetlink.read_route(message)
     table = route.short_table
     if route.protocol in OURS or table not in (TABLE_MAIN, TABLE_LOCAL):

@@ -41,7 +41,7 @@ _FORBIDDEN = (errno.EPERM, errno.EACCES)
 
 
 class Need(NamedTuple):
-    """The consequences of a missing kernel part."""
+    """What a missing kernel part prevents, and what provides it."""
 
     fails: str
     """Features that don't work without the part; empty if there are none yet."""

@@ -211,7 +211,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 def _pids() -> list[int]:
     """Return all pids: this process's, then its network namespace's, then the rest, each sorted.
 
-    A socket mostly belongs to a process in the socket's own network namespace.
+    A socket usually belongs to a process in the socket's own network namespace.
     """
     own = os.getpid()
     here = network_namespace("thread-self")

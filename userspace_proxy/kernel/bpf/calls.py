@@ -194,7 +194,7 @@ def detach(link: int) -> None:
 
 
 def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
-    """Return the attach flags of a cgroup's hook, and its own programs' ids in execution order."""
+    """Return a hook's attach flags, and the ids of a cgroup's own programs in execution order."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     where = ctypes.addressof(ids)
     asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)
@@ -229,7 +229,7 @@ def link_info(link: int) -> LinkInfo:
 
 
 def map_info(table: int) -> MapSpec:
-    """Return the type and sizes with which a map was created."""
+    """Return the type, sizes and flags with which a map was created."""
     *spec, _ = _MAP_INFO.unpack(_info(table, _MAP_INFO.size))
     return MapSpec(*spec)
 

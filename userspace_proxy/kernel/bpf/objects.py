@@ -51,7 +51,7 @@ KINDS: Mapping[str, HookKind] = {
 
 
 class MapSpec(NamedTuple):
-    """The type and sizes of a map; the type is a value of ``enum bpf_map_type``."""
+    """The type, sizes and flags of a map; the type is a value of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -69,7 +69,7 @@ class MapReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program, whose maps aren't created yet."""
+    """One program, whose references to maps aren't resolved yet."""
 
     section: str
     """A key of :data:`KINDS`."""

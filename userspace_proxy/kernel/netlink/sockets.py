@@ -78,7 +78,7 @@ def explained(
 
 
 class Refused(NamedTuple):
-    """The message of a transaction that the kernel refused."""
+    """The message because of which the kernel refused a transaction."""
 
     kind: int
     """The kind of the refused message."""
@@ -333,7 +333,7 @@ class RouteSockets(contextlib.ExitStack):
     The events are subscribed to before the first request, so no change is missed in between.
 
     Args:
-        groups: See :class:`Events`.
+        groups: The multicast groups whose events are received.
         event_filter: Returns the filter; by default all events pass.
 
     Raises:

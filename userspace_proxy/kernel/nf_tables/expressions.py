@@ -156,7 +156,7 @@ DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
 """The type of the source address according to the node's routes: ``fib saddr type``."""
 LOCAL = 2
-"""A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
+"""A value of :data:`DADDR_TYPE` and :data:`SADDR_TYPE`: an address of this node (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )

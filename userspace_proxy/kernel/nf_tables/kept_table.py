@@ -84,7 +84,7 @@ class KeptTable(NftTable):
         self._written: tuple[Definition, ...] | None = None
         """Everything but the elements, as the kernel lists it; None if it is unknown."""
         self._is_unread = False
-        """Whether the table wasn't read back after a write: the next comparison sees no change."""
+        """Whether the table wasn't read back after a write: differing definitions don't count."""
         self._is_right = False
         """Whether the last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()

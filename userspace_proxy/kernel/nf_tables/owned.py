@@ -1,4 +1,4 @@
-"""Keeps tables that only this process can change, and that the kernel removes at its exit.
+"""Keeps tables that only this process can change, and that the kernel removes when it exits.
 
 A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and the kernel
 removes it even after ``kill -9``, unless another process keeps a copy of the socket. Through this
