@@ -10,7 +10,7 @@ kube_proxy      rules left by kube-proxy
 
 Rule 1: only a certain drop is reported as a problem: all paths through the rules drop the packets.
 Rules that depend on more (a mark, a limit, a set that packets change, an unreadable chain) are
-not followed: ``check`` names them, with the command that shows them. A Service that such a rule
-names has a neutral mark.
+not followed: ``check`` names them, with the command that shows them. The status page has a neutral
+mark at a Service that such a rule names.
 Rule 2: all chains are listed, but rules are read only for a few chains.
 """

@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 
 class ChainTable(NamedTuple):
-    """A table of chains; as text ``inet firewalld``, as in nft, or ``legacy ip nat``."""
+    """A table of chains; its text is ``inet firewalld``, as in nft, or ``legacy ip nat``."""
 
     family: str
     """``ip``, ``inet`` and so on; for iptables-legacy ``ip`` or ``ip6``."""
@@ -85,7 +85,7 @@ class Chain:
     is_read: bool = True
     """Whether the chain's rules have been read."""
     is_newer: bool = False
-    """Whether its table was created after this proxy's nftables chains that translate."""
+    """Whether its table is newer than all tables in which a userspace-proxy has nat chains."""
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"
@@ -117,7 +117,7 @@ _HOOKS = {"forward": ("forward", "postrouting")}
 
 
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
-    """Yield the base chains at a hook; for ``forward`` also at ``postrouting``."""
+    """Yield the base chains of a kind at a hook; for ``forward``, also at ``postrouting``."""
     for chains in tables.values():
         for chain in chains.values():
             if chain.kind == kind and chain.hook in _HOOKS.get(hook, (hook,)):

@@ -29,7 +29,7 @@ def dropping_chain(
     protocol: Protocol,
     link: PodLink | None = None,
 ) -> str:
-    """Describe the chain that takes an endpoint's packets; empty if none certainly does.
+    """Describe the chain that certainly drops or translates an endpoint's packets; empty if none.
 
     The text is a clause in which "it" is the endpoint.
 
@@ -93,8 +93,8 @@ def find_forward_firewalls(
 def find_pod_rules(nft: Tables, legacy: Tables, links: Sequence[PodLink]) -> dict[str, Taken]:
     """Return the rules that may drop packets to or from this node's pods, by the pod's address.
 
-    These are the first rules for forwarded packets that name the address and drop, or that such a
-    rule leads to. Other nodes' dials to the pod pass them.
+    A rule counts if it names the address, or is reached by a jump of a rule that does; the first
+    rule for each address is returned. Other nodes' dials to the pod traverse these rules.
 
     Args:
         nft, legacy: See :func:`.node.find_firewalls`.
@@ -142,7 +142,7 @@ def _named_ips(step: Step, field: MatchField) -> Iterator[str]:
 def _naming_drop(
     chain: Chain, chains: Chains, packet: FirstPacket, depth: int = 0, *, is_named: bool = False
 ) -> tuple[Chain, Step] | None:
-    """Return the first rule that may drop a packet and names its pod, or is led to by its name."""
+    """Return the first rule that may drop a packet where it, or a jump to it, names the pod."""
     field = MatchField.SOURCE if packet.is_answer else MatchField.DESTINATION
     for step in chain.steps:
         if (met := meets(step.matches, packet)) is False:

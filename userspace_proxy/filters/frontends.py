@@ -16,8 +16,8 @@ see it.
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
 that names the frontend or its port, for all pods of this node: a firewall may deny some clients.
 Rule 2: rules that may drop or translate packets are listed as not followed. If such a rule names a
-frontend, it is unknown whether its clients are answered. If a chain takes all packets of other
-hosts to a frontend, or those of some pods, that is unknown for these: perhaps on purpose.
+frontend, it is unknown whether its clients are answered. If a chain takes all packets from other
+hosts to a frontend, or from some pods, this may be intended, so it is also unknown for them.
 Rule 3: chains on the way out are followed with the answers to clients. Until the kernel translates
 their source back to the frontend's address, at postrouting, it is the proxy port.
 

@@ -191,7 +191,7 @@ def find_partial_drop(
     links: Sequence[PodLink],
     most: int = FOLLOWED_MAX,
 ) -> Drop | None:
-    """Return what certainly drops some packets: those of some pods, or drawn at random; or None.
+    """Return the rule or policy that certainly drops some pods' packets, or random ones; or None.
 
     Args:
         most: The maximum number of rules × packets of pods to follow; above it, none is followed.
@@ -220,7 +220,7 @@ def find_partial_drop(
 def _pods_of(
     link: PodLink, spans: Collection[tuple[int, int]], *, has_names: bool
 ) -> Iterator[PodLink]:
-    """Yield the link as that of one pod, for each part of its networks that rules distinguish.
+    """Yield the link with one pod's address, for each part of its networks that rules distinguish.
 
     Args:
         spans: The first and last address of each source that rules name.
