@@ -24,7 +24,7 @@ _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name
 _SELECTOR = "edit service -n {namespace} {name}"
 
 NEWER_MAX = 100
-"""How many unknown codes in one answer are distinguished."""
+"""The maximum number of unknown codes that are distinguished in one answer."""
 newer_codes: dict[str, CauseCode] = {}
 """The unknown codes of the answer being read; the reader clears them before the next answer."""
 
@@ -121,14 +121,14 @@ class CauseCode(enum.StrEnum):
             kubectl="get networkpolicies -n {namespace} -o yaml",
         ),
     )
-    """The endpoint answers this node or other clients, but not some clients."""
+    """The endpoint doesn't answer some clients, but answers this node or other clients."""
     ENDPOINT_CUTS_OFF = (
         "endpoint-cuts-off",
         Traits(is_of_endpoint=True, serves=True, accepts=True, may_be_header=True),
     )
     """The endpoint resets connections after it has sent bytes."""
     PACKETS_LOST = "packets-lost", Traits(accepts=True)
-    """After the handshake, packets to or from an endpoint, or to a client, are lost."""
+    """Packets to or from an endpoint, or to a client, are lost, mostly after the handshake."""
     ENDPOINT_FAILS = "endpoint-fails", Traits(is_of_endpoint=True, is_of_now=True, is_dial=True)
     """A dial failed with an error for which there is no other code."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed", Traits(kubectl=_SLICES)
@@ -261,8 +261,8 @@ class Parameters:
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
         values = tuple(self._defaults.values())
-        # Don't precompute defaults if a keyword-only parameter has none: the parameters without a
-        # value aren't the last ones then.
+        # Don't precompute defaults if a keyword-only parameter has none: then the parameters with a
+        # default aren't the last parameters.
         are_last = self.names[last_of[0] :] == tuple(self._defaults)
         self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
         """The defaults of the remaining parameters, by the number of given values."""
@@ -360,7 +360,7 @@ class CauseRow(Generic[P]):
 
 
 ROWS: dict[str, CauseRow[...]] = {}
-"""All rows, by function name."""
+"""All declared rows, by :attr:`CauseRow.key`."""
 
 
 def _find_row(key: str, code: CauseCode) -> CauseRow[...]:
@@ -389,8 +389,8 @@ class Cause:
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
         answers_nodes: Whether the endpoint answers other nodes: known only if all nodes are read.
         answers_own: Whether the only other node that it answers is its own.
-        host: The DNS name that resolved to the endpoint, or its IP if it names no pod; empty if it
-            is in a pod.
+        host: The DNS name that resolved to the endpoint, or the endpoint's IP if its slice names no
+            pod; empty if it is in a pod.
         has_header: Whether the endpoint receives a PROXY header first.
         is_terminating: Whether the endpoint is used although it is terminating.
         before: The endpoint's previous failure; None if it had none.
@@ -470,7 +470,7 @@ class Cause:
 
     @property
     def is_of_way(self) -> bool:
-        """Whether the remedy inspects the way, because the endpoint answers other nodes."""
+        """Whether the remedy inspects the network, because the endpoint answers other nodes."""
         return self.answers_nodes and bool(self.row.to_some_nodes)
 
     def get(self, name: str, default: Param = "") -> Param:
@@ -478,7 +478,7 @@ class Cause:
         return next((value for known, value in self.params if known == name), default)
 
     def replace(self, **changes: Any) -> Cause:
-        """Return a copy with other modifiers, or with another count."""
+        """Return a copy with changed :data:`MODIFIERS`."""
         return Cause(self.row, self.params, **{**self.modifiers(), **changes})
 
     def modifiers(self) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ def several_agents(pods: tuple[str, ...]) -> str:
     hint="While an update runs, this is so for a time; `kubectl rollout status` shows it",
 )
 def other_version(version: str, usual: str) -> str:
-    """Most other nodes run version ``usual``; empty if no version has a majority."""
+    """Most other nodes run version ``usual``, which is empty if no version has a majority."""
     others = f", and {usual} on most others" if usual else ""
     return f"version {version} runs there{others}"
 

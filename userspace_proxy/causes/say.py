@@ -50,7 +50,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
     if not is_now and row.past:
         text = row.past
     elif row.short and (form in _SHORT or cause.is_of_way):
-        # The suspected reasons are those of all nodes.
+        # Most suspected reasons would also affect the nodes that the endpoint answers.
         text = row.short
     subject = f"{object_of(cause)} " if row.is_predicate and form not in _PREDICATE else ""
     within = f"{cause.within}: " if cause.within else ""

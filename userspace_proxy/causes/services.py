@@ -107,7 +107,7 @@ def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{about}", hint=_number_hint)
 def lost_to(about: str, kind: str, number: str, holder: str) -> str:
-    """Another Service's port already has this cluster IP, node port, … and port number."""
+    """Another Service's port already has this address and port number, or this node port."""
     return f"{kind} {number} is not served: it is already held by {holder}"
 
 
@@ -326,5 +326,5 @@ def no_proxy_header(client: str) -> str:
     "Service whose endpoint or load balancer leads back to it",
 )
 def hop_limit_reached(client: str) -> str:
-    """Datagrams with an exhausted hop limit were dropped; ``client`` is the last such client."""
+    """Datagrams with an exhausted hop limit were dropped; ``client`` sent the last of them."""
     return f"datagrams were dropped because their hop limit was reached, the last one of {client}"

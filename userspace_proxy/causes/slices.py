@@ -65,7 +65,7 @@ def _headless_hint(service: str, slice_: str, is_managed: bool) -> str:
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=_headless_hint)
 def slice_headless(service: ServiceKey | str, slice_: SliceKey | str, is_managed: bool) -> str:
-    """The Service's slice has the label of headless Services, perhaps from when that was so.
+    """The Service's slice has the label of headless Services, perhaps because it was headless.
 
     Args:
         is_managed: Whether Kubernetes' controller writes the slice, and would make it anew.
