@@ -36,7 +36,7 @@ FEW = 2
 
 
 class Clause(NamedTuple):
-    """One clause; equal facts give equal clauses."""
+    """One clause of the sentence about a Service port; equal facts give equal clauses."""
 
     row: ClauseRow[...]
     values: tuple[object, ...] = ()
@@ -137,7 +137,7 @@ def before_cause(name: str, text: str) -> ClauseRow[[Cause]]:
 
 
 def joined(texts: Iterable[str]) -> str:
-    """Return clauses as a sentence without a full stop."""
+    """Join texts of clauses, and return them as a sentence without a full stop."""
     return capitalised("; ".join(texts))
 
 
@@ -478,7 +478,7 @@ def no_client_yet(has_failed: bool = False) -> str:
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """State that only a few addresses serve the node port: clients of others aren't seen."""
+    """State that only these addresses serve the node port: dials to others aren't seen."""
     return f"node port at {' and '.join(addresses)}"
 
 
@@ -642,8 +642,8 @@ def stalled(
     Args:
         total: The number of open connections (flows).
         address: The endpoint's address, if there is only one endpoint.
-        endpoints: The number of their endpoints that are still used.
-        has_former: Whether other endpoints of theirs are no longer used.
+        endpoints: The number of these connections' endpoints that are still used.
+        has_former: Whether some of these connections are to endpoints that are no longer used.
     """
     by = address or plural(endpoints, "endpoint")
     if has_former:

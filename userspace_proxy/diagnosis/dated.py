@@ -23,7 +23,7 @@ def sentence_at(
         now: Unix time.
         timed: Causes whose counts and times are appended to the clauses that state them.
         above: Facts of causes that are already shown. Clauses that state only these causes are
-            omitted; if the sentence would begin with one, it begins with the state's word.
+            omitted; instead of an omitted first clause, the sentence begins with the state's word.
     """
     state = port.state
     texts: list[str] = []
@@ -72,7 +72,7 @@ def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
     It contains the first mistake, unless one was stated already, and the number of the others.
 
     Args:
-        mistakes: Without duplicates.
+        mistakes: All mistakes, without duplicates.
         stated: The facts of causes that are already shown.
     """
     others = [mistake for mistake in mistakes if mistake.fact not in stated]

@@ -36,7 +36,7 @@ _Member: TypeAlias = tuple[PortFacts, Cause]
 _SEVERAL = 2
 # The maximum number of ports in the address of an IP's incident.
 _PORTS = 3
-# This node's routes, which say nothing of the endpoint's node, have an IP's endpoints in common.
+# These causes are in this node's routes: they concern all endpoints of an IP, but not their node.
 _OF_IP = (no_route, route_prohibits, route_unreachable)
 _NO_ANSWER = "no answer"
 _ALIKE = {
@@ -77,9 +77,9 @@ class Incidents:
         self._join_alike()
 
     def has(self, port: PortFacts) -> bool:
-        """Return whether a Service port has incidents: it needs attention, or a chain is in doubt.
+        """Return whether a Service port has incidents: it needs attention, or may lose packets.
 
-        The node's problems include its firewalls.
+        A doubtful chain that is among the node's firewalls is only a problem of the node.
         """
         if port.state.level is not Level.OK or not port.state.causes:
             return port.state.level is not Level.OK
@@ -188,7 +188,7 @@ class Incidents:
                     if place in since and _has_answered(port, endpoint, since[place]):
                         del since[place]
         for place in sorted(since, key=lambda place: place[0] is _IP):
-            # The node of an endpoint has joined it already.
+            # Nodes come first, so some endpoints may already be part of their node's incident.
             keys = [key for key in found[place] if key in self._members]
             hosts = {_host_of(str(key[-1])) for key in keys}
             if len(keys if place[0] is _IP else hosts) < _SEVERAL:
@@ -272,8 +272,8 @@ def _id(key: _Key) -> str:
 def seen_together(causes: Sequence[Cause]) -> Cause:
     """Return the cause that was last seen, present causes first, with its count and times."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
-    # The times beside the sentence are those of what it states; a host that is gone fails dials in
-    # several ways.
+    # Count only what the sentence states. Dials to a host that is gone fail in several ways, which
+    # count together.
     return _with_times(last, [one for one in causes if _are_alike(one, last)])
 
 
@@ -319,7 +319,7 @@ def _host_of(at: str) -> str:
 
 
 def pod_at(ports: Iterable[PortFacts], addresses: Container[str]) -> str:
-    """Return the pod's name of the first endpoint with one of the addresses; empty if unknown."""
+    """Return the pod of the first endpoint with one of the addresses; empty if it is unknown."""
     endpoints = (endpoint for endpoint, _ in _endpoints(ports) if endpoint.address in addresses)
     return next((endpoint.pod for endpoint in endpoints), "")
 

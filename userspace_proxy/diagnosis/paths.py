@@ -71,7 +71,7 @@ def format_probes(probes: ProbesFacts) -> str:
 
 
 def format_path(path: str, why: str, since: float, now: float) -> str:
-    """Return a path, its age, and the reason."""
+    """Return a path, its age and the reason in words."""
     age = f" for {format_seconds(max(1, round(now - since)))}" if since else ""
     return f"{path}{age}{f': {why}' if why else ''}"
 

@@ -29,8 +29,8 @@ from .paths import problems_of_kernel
 # If this share of descriptors is in use, a warning is shown, so that an operator can raise the
 # limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# How many repairs in a minute are reported as a problem; a single repair usually follows a firewall
-# restart.
+# The minimum number of repairs in a minute to report as a problem; a single repair usually follows
+# a firewall restart.
 _AGAIN = 3
 _CHANGED_BY = {
     "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
@@ -117,7 +117,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
 
 
 def problems_of_clients(view: StatusFacts, now: float) -> Iterator[Problem]:
-    """Yield why clients of any Service may fail, except source, rules, routes and firewalls."""
+    """Yield trouble for clients of all Services, unless of source, rules, routes or firewalls."""
     yield from _starting(view)
     waits = () if view.sync.problem else _sync(view, now)
     others = (*_workers(view), *problems_of_kernel(view), *waits, *_node(view))
@@ -333,7 +333,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield a problem for each Service that can't be served, or one for many with like causes."""
+    """Yield a problem for each Service that can't be served, or one if many have similar causes."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:

@@ -44,8 +44,8 @@ _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
 _LONG_S = 1
-# How many seconds after an endpoint's last failure others must have answered clients, so that it is
-# only mentioned.
+# How many seconds after an endpoint's last failure other endpoints must have answered clients so
+# that the failure is only mentioned.
 _LONG_AGO_S = 300
 # The maximum number of addresses named for a node port.
 _ADDRESSES = 2
@@ -394,9 +394,9 @@ def clients_are_mistaken(case: Case) -> PortVerdict | None:
 
 
 def some_fail(case: Case) -> PortVerdict | None:
-    """Report that some endpoints fail, except a while ago (:func:`_is_over`).
+    """Report that some endpoints fail, unless their failures are over (:func:`_is_over`).
 
-    If no endpoint has ever answered, clients aren't partly answered while the others are untried.
+    If no endpoint has ever answered and the others are untried, clients count as unanswered.
     """
     port, failing = case.port, case.failing
     if all(_is_over(one, port) for one in failing):
@@ -567,7 +567,7 @@ def lacks_addresses(case: Case) -> PortVerdict | None:
 
 
 def others_fail_inside(case: Case) -> PortVerdict | None:
-    """Report endpoints of other nodes that fail, which only clients inside the cluster get."""
+    """Report failing endpoints of other nodes, which are only for clients inside the cluster."""
     failing = [
         e
         for e in case.port.endpoints
@@ -646,7 +646,7 @@ def _serving(port: PortFacts) -> tuple[int, int]:
 def served_clauses(
     port: PortFacts, *, are_leaving: bool = False, shown: str = ""
 ) -> Sequence[Clause]:
-    """Return the clauses about clients of working endpoints: who serves them, if that is known.
+    """Return the clauses about clients of working endpoints: what serves them, if that is known.
 
     Args:
         shown: The evidence, other than probes, that endpoints accept connections; or empty.

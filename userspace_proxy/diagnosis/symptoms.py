@@ -37,7 +37,7 @@ servers answer some names late, and clients leave for their own reasons."""
 _ENDED = 10
 """The number of ended connections that shows how connections usually end."""
 _USUAL_SHARE = 0.5
-"""Connections usually end in the way in which more than this share of them do."""
+"""If more than this share of connections end alike, this is the usual end."""
 _MANY_DENIALS = 10
 """The number of consecutive failed dials of clients that proves a denial while this node is
 answered: if half of all packets are lost, this many fail by chance once in a thousand times."""
@@ -55,7 +55,7 @@ class Symptom:
     how: str = ""
     """How such connections failed, in brackets after a sum; empty if they didn't fail."""
     share: float = SILENT_SHARE
-    """The minimum share of all connections to report. ``SHARE``: the reason can only be an
+    """The minimum share of all connections to report; ``SHARE`` if the reason can only be an
     endpoint, or the lack of an endpoint. Flows without an answer count like connections that
     clients leave."""
     find: Callable[[Endpoints], _Failures] | None = None
@@ -326,7 +326,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     """Return how many clients failed, with the cause; None if there are few.
 
     Args:
-        but: Codes already reported. If there are any, return None for these, and without a cause.
+        but: Codes already reported. With any, return None if the cause has one or is unknown.
     """
     minute, why = port.last_minute, _why(port)
     if but and (minute.cause is None or minute.cause.code in but):
@@ -391,8 +391,8 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
     Also report open connections (flows) that no longer get an answer.
 
     Args:
-        in_a_row: Flows that the failing endpoints haven't answered since the last answer. If these
-            are all flows, the Service port doesn't answer now.
+        in_a_row: The number of flows without an answer since the failing endpoints' last answer. If
+            there are no others, the Service port doesn't answer now.
     """
     minute, open_ = port.last_minute, port.active
     if port.stalled > in_a_row and (port.stalled == open_ or are_many(minute, port.stalled, open_)):
