@@ -1,4 +1,4 @@
-"""Plans Services without a running proxy, and returns the facts that its JSON would contain."""
+"""Plans Services without a running proxy, and returns the facts that a proxy's JSON would have."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def foreign_slices(service: Service, slices: Iterable[EndpointSlice]) -> list[Pa
 
 
 def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list[PathStep]:
-    """Return a step if slices lack ready pods, or if those made from pods list other ones."""
+    """Return a step if slices lack ready pods, or if slices made from pods list other pods."""
     as_ready = {one.pod for item in slices for one in item.endpoints if one.ready}
     ready = [pod.name for pod in pods if pod.is_ready]
     unlisted = [name for name in ready if name not in as_ready]

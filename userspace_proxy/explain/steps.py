@@ -132,7 +132,7 @@ def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
 def _firewalls(
     node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
 ) -> Iterator[PathStep]:
-    """Yield a step for each chain that may drop packets to a Service; without any, at most one.
+    """Yield a step for each chain that may drop packets to a Service; at most one without a chain.
 
     Args:
         client: The address of the client that the user asked about; empty for any client.
