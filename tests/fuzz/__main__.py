@@ -36,13 +36,13 @@ class Result:
     new: int
     """The number of inputs that reached new code."""
     crash: str
-    """The file with the input that crashed the target; empty if there was no crash."""
+    """The file with the input that crashed the target; ``no input`` without one; empty if none."""
     report: str
     """The last lines of the target's output."""
 
 
 def fuzz(target: str, seconds: float) -> Result:
-    """Fuzz a target in its own process."""
+    """Fuzz a target in its own process for some seconds, and return the result."""
     crashes = FOUND / "crashes"
     found = FOUND / target
     for folder in (crashes, found):
@@ -78,7 +78,7 @@ def _figure(text: str, name: str) -> int:
 
 
 def main() -> int:
-    """Fuzz all targets; return the exit status."""
+    """Fuzz the named targets, by default all; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=float, default=FUZZ_S, help="in all")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))

@@ -133,4 +133,4 @@ OBJECTS = st.lists(
     ),
     max_size=4,
 )
-"""Each kind's objects, with the index of its resource."""
+"""Up to four objects of any kind, each with the index of its kind in ``api.RESOURCES``."""
