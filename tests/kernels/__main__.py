@@ -129,7 +129,7 @@ def make_ready(kernel: Kernel) -> tuple[Unpacked, Way]:
 
     Raises:
         BuildError: The kernel can't be fetched or built.
-        MachineError: The kernel starts in no way.
+        MachineError: The kernel can't be started on this machine.
     """
     if kernel.label in uml.LABELS:
         return uml.ensure_uml(kernel)
@@ -197,7 +197,7 @@ def end_machines(*_: object) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Test the kernels; return 1 if a test failed on any kernel."""
+    """Test the kernels; return 1 if a test, or a kernel's machine, failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels")
     parser.add_argument("--jobs", type=int, default=2, help="machines at a time")
     parser.add_argument("--root", help="Debian's suite, for all kernels; default: each one's own")

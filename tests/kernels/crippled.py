@@ -31,7 +31,7 @@ from .smoke import CLUSTER_IPS, PROGRAM, make_node, serve, write_manifests
 STEERINGS = ("auto", "nftables", "local", "none", "iptables")
 """iptables is last, because it loads tables that would make auto prefer it."""
 END_S = 10.0
-"""CPU seconds within which a failing start must exit, because other programs may be busy, too."""
+"""CPU seconds within which a failing start must exit; real time depends on other programs, too."""
 _TIMES_CHECK = 4.0
 """A failing start that takes longer than ten seconds and this multiple of ``check`` has slept."""
 _LIMIT_S = 120.0

@@ -78,7 +78,7 @@ _BUILT_IN = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A row of the table.
+    """A tested kernel: a row of the table.
 
     Args:
         label: The name for users; ``newest`` changes its version each month.
@@ -262,7 +262,7 @@ Acquire::Retries "3";
 
 
 def dependencies(shown: str, parts: str) -> list[str]:
-    """Return the packages of one kernel among a package's dependencies."""
+    """Return the packages with these parts of a kernel among a package's dependencies."""
     depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
     return re.findall(rf"\blinux-(?:{parts})-\d[^\s,]*", depends[1] if depends else "")
 

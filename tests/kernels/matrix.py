@@ -135,7 +135,7 @@ def table(cells: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Test the matrix, write ``matrix.json`` to a folder, and print the table."""
+    """Test the matrix, write ``matrix.json``, and print the table; return 1 on any fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels.matrix")
     parser.add_argument("--target", type=Path, default=results_folder(), help="for the results")
     parser.add_argument("--without", action="append", help="a name; default: each")

@@ -48,7 +48,7 @@ SKIPPED = "Skipped: "
 
 @dataclass(frozen=True, slots=True)
 class Smoke:
-    """An action that a new user would take."""
+    """The outcome of an action that a new user would take."""
 
     what: str
     outcome: str

@@ -40,7 +40,7 @@ PODS = {"client": "10.244.1.2", "a": "10.244.1.10", "b": "10.244.1.11"}
 PORT = 8080
 NODE_PORT = 30080
 READY_S = 600.0
-"""The timeout of a start in seconds, which takes minutes on a busy, emulated processor."""
+"""The timeout of a start in seconds; a start takes minutes on a busy, emulated processor."""
 ANSWER_S = 60.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")
@@ -88,7 +88,7 @@ class Rows:
         self.rows: list[dict[str, Any]] = []
 
     def attempt(self, what: str, act: Callable[[], object]) -> bool:
-        """Call a function, and add a row with its outcome; the function fails by an exception."""
+        """Call a function, and add a row with its outcome; return whether nothing was raised."""
         began = time.monotonic()
         words = ""
         try:

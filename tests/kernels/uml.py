@@ -23,14 +23,14 @@ _DISKS = Disks("/dev/ubda", "/dev/ubdb", ())
 _ARGUMENTS = ("quiet", "panic=-1", "random.trust_cpu=on", "con=null", "con0=null,fd:1")
 
 _LIBRARIES = {"bullseye": "bookworm", "forky": "trixie"}
-"""The suites whose libraries are used with kernels from other suites."""
+"""The suite whose libraries are used, by the kernel's suite; by default, these are the same."""
 WHOLE = Kernel("uml-6.1", ("bookworm",), "bookworm")
 KERNELS = (WHOLE, Kernel("uml-6.12", ("trixie",), "trixie"))
 """Kernels with all networking features of a stock kernel; some of them are built here."""
 LABELS = frozenset(kernel.label for kernel in KERNELS)
 NO_INET = Kernel("uml-5.10", ("bullseye",), "bookworm")
 NO_INET_NO_LEGACY = Kernel("uml-7.2", ("forky",), "bookworm")
-"""Built here as Debian built them, because Debian no longer has the source of these versions."""
+"""Used as Debian built them, because Debian no longer has the source of these versions."""
 
 
 def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacked, Way]:
