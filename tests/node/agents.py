@@ -29,12 +29,12 @@ CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
 
 
 class Agent:
-    """``userspace-proxy run`` in the node's namespace, as often as it is started.
+    """An agent (``userspace-proxy run``) in the node's namespace, which can be started repeatedly.
 
     Args:
         folder: The folder for log, manifests and the lock of the legacy tables.
-        steering: The flag's value; or ``local-on-a-node``, ``local-without-nftables``, or
-            ``auto-on-a-node``.
+        steering: The flag's value; the suffixes ``-on-a-node`` and ``-without-nftables`` make the
+            namespace look like a real node's, and the kernel as if it lacked nf_tables.
     """
 
     def __init__(

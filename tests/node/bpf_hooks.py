@@ -42,7 +42,7 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def own_cgroup(folder: Path) -> Iterator[Path]:
-    """Mount cgroup v2, and create a cgroup, which is removed at the end with those below it."""
+    """Mount cgroup v2, and create a cgroup; at the end, remove it and the cgroups below it."""
     with mounted(folder, "cgroup2") as root, HookedGroup("test", root) as group:
         yield group.folder
 

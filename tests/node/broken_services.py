@@ -2,8 +2,8 @@
 
     Case ──▶ manifests ──▶ client ──▶ page, JSON, explain, metric
 
-The mistakes of ``wrong_services`` show only to clients; all other causes follow from objects alone:
-`tests/unit/causes`.
+``wrong_services`` has mistakes that only clients notice. Causes that follow from objects alone are
+tested by `tests/unit/causes`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from userspace_proxy.causes.say import say
 NAMESPACE = "broken"
 NODE = "node-1"
 REFUSED, SERVING = 8080, 80
-"""Ports of the endpoint "pod"; none listens on REFUSED."""
+"""Ports of the endpoint "pod"; no server listens on REFUSED."""
 
 Object = dict[str, Any]
 
@@ -39,22 +39,22 @@ class Shown(enum.Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """One broken Service."""
+    """A broken Service, and its cause."""
 
     name: str
     code: CauseCode
     sentence: str
-    """Its sentence, with ``{ip}`` for the endpoint's address."""
+    """The cause's sentence, with ``{ip}`` for the endpoint's address."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     """Additional fields of the Service's spec."""
     ingress: str = ""
-    """A load balancer's address in its status, which a client outside dials."""
+    """A load balancer's address in the Service's status, which a client outside dials."""
     port: int = SERVING
     """The port of the Service's endpoint; 0 if its slice is empty."""
     dialled: int = 80
     shown: Shown = Shown.PORT
     is_problem: bool = True
-    """Whether it counts as a problem."""
+    """Whether the cause counts as a problem."""
 
 
 EMPTY = Case(
@@ -89,7 +89,7 @@ CASES = (
         is_problem=False,
     ),
 )
-"""Two more cases are of the node: a firewall, and an unreachable source."""
+"""Two tested causes aren't a Service's but the node's: a firewall, and an unreachable source."""
 
 
 def cluster_ip(case: Case) -> str:
@@ -116,7 +116,7 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
 
 
 def ask(testbed: Testbed, case: Case) -> None:
-    """Dial from a client of the applied Service; return when it has hit the mistake."""
+    """Dial from a client once the Service is applied; return when the client's dial has ended."""
     if case.shown is Shown.IGNORED:
         return
     agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]

@@ -46,7 +46,7 @@ class CheckedNode(nodes.Net):
         return super().run(f"export {lock}; {command}" if lock else command)
 
     def check(self, *flags: str, manifests: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the command here; its output is text."""
+        """Run the command in this namespace; return its exit status, and its output as text."""
         source = [f"--manifests={self.manifests}"] if manifests else []
         command = [sys.executable, "-m", "userspace_proxy", "check", *source, *flags]
         return subprocess.run(
@@ -69,7 +69,7 @@ class CheckedNode(nodes.Net):
         return found
 
     def about(self, topic: str, *flags: str, manifests: bool = True) -> list[str]:
-        """Return the findings about a topic: mark, sentence and place."""
+        """Return the findings about a topic as text: each with its mark, sentence and place."""
         return [
             f"{f['mark']}: {f['what']}" + (f" [{f['where']}]" if f["where"] else "")
             for f in self.findings(*flags, manifests=manifests)
@@ -82,7 +82,7 @@ class CheckedNode(nodes.Net):
         return hint
 
     def kernel(self) -> str:
-        """Return the rules, routes and used tables as text."""
+        """Return rules, routes, addresses and the names of legacy tables as text."""
         return self.run(
             "nft list ruleset; ip route; ip -6 route; ip rule; ip addr; cat /proc/net/ip*_names"
         )

@@ -40,11 +40,11 @@ class Sockets:
         self._lock = threading.Lock()
 
     def tcp(self, ip: str = "") -> socket.socket:
-        """Return a TCP socket of that namespace, of the family of an address."""
+        """Return a TCP socket of that namespace; its family is the address's, by default IPv4."""
         return self._create(socket.SOCK_STREAM, family_of(ip))
 
     def udp(self, ip: str = "") -> socket.socket:
-        """Return a UDP socket of that namespace, of the family of an address."""
+        """Return a UDP socket of that namespace; its family is the address's, by default IPv4."""
         return self._create(socket.SOCK_DGRAM, family_of(ip))
 
     def unix(self) -> socket.socket:
@@ -156,7 +156,7 @@ class Client:
 
 
 def family_of(ip: str) -> int:
-    """Return the family of an address; an empty one counts as IPv4."""
+    """Return the family of an address; an empty address counts as IPv4."""
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 

@@ -17,7 +17,7 @@ CLUSTER_IPS = {4: "10.96.0.{}", 6: "fd00:96::{}"}
 
 
 class Endpoint:
-    """A pod that reports its clients' addresses; its sockets are this process's."""
+    """A pod with servers in this process, which sees the addresses of their clients."""
 
     def __init__(self, host):
         self.host = host
@@ -105,7 +105,7 @@ SEEN = {
     ("bare-pod", "remote"): "client",
     ("bridge-pod", "routed"): "client",
     ("bridge-pod", "remote"): "client",
-    # The first case's Service has externalTrafficPolicy Local, the second one's Cluster.
+    # The Service in the first case has externalTrafficPolicy Local; in the second, Cluster.
     ("laptop", "routed"): "client",
     ("laptop", "bridged"): "client",
     # The endpoint's answer would bypass this node on its way to the laptop.
@@ -121,7 +121,7 @@ SEEN = {
 
 
 class EndpointWorld:
-    """A testbed with endpoints of each kind, each behind its own Service."""
+    """A testbed with an endpoint of each kind, each behind its own Service."""
 
     def __init__(self, testbed):
         self.testbed = testbed

@@ -25,12 +25,12 @@ from userspace_proxy_testing.sandbox import Namespace
 TIMEOUT_S = 5.0
 """How long the prober waits for an answer."""
 _END_S = 30.0
-"""The additional time for its exit, and for its start on a busy machine."""
+"""The additional time for the prober's exit, and for its start on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcomes of connections, in the order in which they began."""
+    """The outcomes of connections, or of UDP queries, in the order in which they began."""
 
     attempts: Sequence[Attempt]
 
@@ -153,8 +153,7 @@ class Flow:
         self.broken = ""
         """Why it ended before it was closed; empty while it works."""
         self.retransmitted = 0
-        """Retransmitted segments, including those whose answers were dropped, but not due to
-        load."""
+        """Segments that were retransmitted because they or their answers were dropped."""
         self._answers = 0
         self._sock = sock
         self._sock.settimeout(_DEAD_S)
@@ -163,7 +162,7 @@ class Flow:
         self._thread.start()
 
     def until_it_flows(self, *, count: int = 20) -> None:
-        """Wait for that many answers, or for the end of the flow."""
+        """Wait for ``count`` more answers, or for the end of the flow."""
         wanted = self._answers + count
         wait_for("answers", lambda: bool(self.broken) or self._answers >= wanted)
 

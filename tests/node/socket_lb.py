@@ -74,7 +74,7 @@ class Backend:
         return self.host.name
 
     def at(self, version: int) -> Address:
-        """Return its address and port."""
+        """Return the address and port at which it answers."""
         return str(self.host.ip if version == 4 else self.host.ip6), TARGET
 
 
@@ -235,7 +235,7 @@ class SocketNode(Testbed):
 
     @contextlib.contextmanager
     def load(self, web: Web) -> Iterator[list[Outcome]]:
-        """Dial from a pod and the node during the block; assert that each dial is answered."""
+        """Dial from a pod and the node during the block; then assert that each dial succeeded."""
         loads = [
             Load(
                 self[name].host,

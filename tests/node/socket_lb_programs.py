@@ -30,7 +30,7 @@ OBJECT = Path(socket_maps.__file__).with_name("socket_lb.bpf.o")
 
 
 class Client(NamedTuple):
-    """A client for affinity: a network namespace, because a pod has one address."""
+    """A client of an affinity: its network namespace, because a pod has one address."""
 
     netns: int
     affinity: int
@@ -66,7 +66,7 @@ class SocketLb(Attached):
         timeout_s: int = 60,
         weights: tuple[int, ...] = (),
     ) -> list[int]:
-        """Assign new endpoints to a frontend; return their ids."""
+        """Assign new endpoints to a frontend; return their numbers."""
         self._services += 1
         numbers = [self._numbers + 1 + at for at in range(len(endpoints))]
         self._numbers += len(endpoints)
@@ -96,7 +96,7 @@ class SocketLb(Attached):
         assert calls.delete(self.maps["counters"], socket_maps.number_key(number))
 
     def ejection(self, number: int, netns: int = 0) -> Ejection | None:
-        """Return an endpoint's ejection for all clients, or for those of a network namespace."""
+        """Return an endpoint's ejection for all clients, or for one network namespace's clients."""
         value = self._get("ejected", EjectionScope(number, netns).pack())
         return None if value is None else Ejection.unpack(value)
 

@@ -29,7 +29,7 @@ MakeSteering = Callable[[], Steering]
 
 
 class SteeringContract:
-    """The suite; hooks below define the differences between the modes."""
+    """The contract of every mode; methods that aren't tests define the modes' differences."""
 
     @pytest.fixture
     async def steering(self, steerings: MakeSteering) -> AsyncIterator[Steering]:
@@ -126,7 +126,7 @@ class SteeringContract:
 
 
 class KernelSteeringContract(SteeringContract):
-    """The contract of modes with state in a kernel, which can refuse and drift."""
+    """The contract of modes with state in a kernel, which can refuse changes and lose state."""
 
     @abc.abstractmethod
     def break_it(self, steering: Steering) -> None:

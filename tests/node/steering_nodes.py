@@ -200,7 +200,7 @@ def wait_until_dead(pid: int) -> None:
 
 @contextmanager
 def unusable_lock(path: Path) -> Iterator[None]:
-    """Make the xtables lock unusable: the helper opens it each time."""
+    """Make the xtables lock, which the helper opens for each change, unusable within the block."""
     path.unlink()
     path.mkdir()
     yield

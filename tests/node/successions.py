@@ -27,7 +27,7 @@ RATE = 30.0
 TIMEOUT_S = 30.0
 
 Succession = Callable[[Testbed], AbstractContextManager[None]]
-"""The next process serves when the block begins; the previous one has no clients when it ends."""
+"""The next process serves when the block begins; the previous one's clients leave in the block."""
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
 
 
 def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
-    """Neither can resolve the other's address."""
+    """Neither pod can resolve the other's address."""
     for pod in ("bridge-pod", "bridged"):
         port = bridge.testbed.pod(pod).host_interface
         bridge.testbed.shell(f"ip link set {port} type bridge_slave isolated on")

@@ -41,7 +41,7 @@ def _hang_up(request):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("client", "endpoint"), PAIRS)
 def test_an_endpoint_sees_its_client_if_replies_return(world, client, endpoint, protocol, version):
-    """The node's own address counts as its clients' address."""
+    """For clients on the node, the expected address is the node's, which is their own."""
     assert world.saw(client, endpoint, protocol, version) == SEEN[client, endpoint]
 
 
@@ -51,7 +51,7 @@ def shown(world, name):
 
 
 def test_a_client_denied_by_an_endpoint_is_denied_through_the_service(world):
-    """A network policy: the endpoint's own kernel drops packets of one client."""
+    """As with a network policy, the endpoint's own kernel drops packets of one client."""
     testbed, endpoint = world.testbed, world.endpoints["routed"]
     address, denied = world.address("pod", "routed", 4), testbed["pod"]
     rules = f"""table ip denied {{

@@ -1,4 +1,4 @@
-"""After all processes were killed, no other process gets a client, and restarted ones serve.
+"""No other program gets the clients of a killed proxy, and a restarted proxy serves them.
 
     rest         while nothing changes
     start        while it starts
@@ -56,7 +56,7 @@ endpoints: [{{addresses: ["fd00:10:244::99"]}}]
 
 
 def our_ports(testbed: Testbed) -> set[int]:
-    """Return the local ports that the agent's rules point to, or Services' ports without rules."""
+    """Return the local ports to which rules lead; with local steering, the Services' ports."""
     if testbed.agent.steering == "local":
         return {80, 53}
     targets = [t for s in ("web", "dns") for t in testbed.agent.frontends(s).values()]
@@ -82,7 +82,7 @@ def thief(testbed: Testbed, ports: set[int]):
         yield
 
 
-# The other clients have no IPv6.
+# The clients that dial IPv6, too; the laptop has no route to the Services' IPv6 addresses.
 IPV6_CLIENTS = ("pod", "node-1")
 
 

@@ -201,7 +201,7 @@ def test_a_connection_may_finish_during_the_drain_before_the_agent_exits(node, s
 
 
 def test_a_client_dialling_during_the_restart_is_served_afterwards_from_the_same_port(node, story):
-    """While there was no rule, its SYN bypassed the proxy: that entry would misroute later SYNs."""
+    """A SYN that is sent without rules leaves a conntrack entry that would misroute later SYNs."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:
         client.dial_without_answer(WEB.address, port=PORT_OF_THE_PAUSE)

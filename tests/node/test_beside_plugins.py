@@ -64,7 +64,7 @@ def frozen(with_what: str, module: str) -> str:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Undo this repository's settings, with which other plugins' warnings would be errors."""
+    """Bypass web proxies, and undo the setting of this repository that makes warnings errors."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
 
@@ -233,7 +233,7 @@ def test_a_service_runs_and_ends_while_the_test_may_not_connect(service_proxy, n
 
 
 def test_blocking_the_network_for_tests_does_not_block_the_kit(pytester):
-    """pytest-recording's block_network used to fail at the end of each test, and in commands."""
+    """Blockers like pytest-recording's would make commands, and the end of each test, fail."""
     pytester.makepyfile(FORBIDDEN + UNDIALLED)
     pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
 

@@ -37,7 +37,7 @@ BUSY = re.compile(r'userspace_proxy_connections_active\{[^}]*service="busy"[^}]*
 
 
 class Answers(NamedTuple):
-    """The answers of a proxy."""
+    """What a proxy answers to Prometheus and KEDA."""
 
     metrics: str
     by_path: Mapping[str, object]
@@ -45,7 +45,7 @@ class Answers(NamedTuple):
 
 
 def for_busy(text: str) -> str:
-    """Return a query or a page address for the Service of the test."""
+    """Return a query or an address with the test's Service instead of the documented one."""
     return text.replace("default", "shop").replace("web", "busy")
 
 

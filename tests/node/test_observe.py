@@ -13,7 +13,7 @@ from tests.node.testbed import Testbed, steerings
 pytestmark = pytest.mark.netns
 
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
-# No controller lists this pod, so its name is followed by the namespace of the slice that does.
+# No controller lists this pod, so its name is followed by the namespace of the slice that lists it.
 CART = "shop/cart-1 (listed by shop)"
 WEB = Service("web", "10.96.0.10")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)

@@ -25,8 +25,8 @@ PORTS = [
 ]
 RANGES = {"port-ranges": f"media={FIRST}-{LAST}, data={FIRST}-{LAST}"}
 MOVED_IPS = {4: "10.96.0.22", 6: "fd00:96::22"}
-# Ranges are shifted to larger and to smaller numbers, in several parts, because the first port is
-# less than half the last.
+# Ranges are shifted to larger and to smaller numbers; `far` in several parts, because its first
+# port is less than half its last.
 MOVED = [
     ("up", "UDP", 100, FIRST),
     ("up-tcp", "TCP", 100, FIRST),
@@ -123,7 +123,7 @@ class Life:
         return asks(self.testbed["pod"], (IPS[4], port), protocol, **more)
 
     def wait_for(self, port, protocol, answers):
-        """Wait until exactly these pods answer, or none if there are none."""
+        """Wait until exactly these pods answer; without pods, until no pod does."""
 
         def is_so():
             said = (self.ask(port, protocol, is_served=bool(answers)) for _ in range(12))
@@ -134,13 +134,13 @@ class Life:
         wait_for(f"answers of {answers}", is_so, hint=self.testbed.agent.log)
 
     def wait_for_all(self, port, answers):
-        """Do the same for each protocol that has ranges."""
+        """Wait until, by each protocol that has ranges, exactly these pods answer."""
         for protocol in self.protocols:
             self.wait_for(port, protocol, answers)
 
 
 def asks_again(flow):
-    """Return the pod that answers a flow; empty if none does.
+    """Send a datagram on a flow; return the name of the pod that answers, empty without an answer.
 
     The kernel drops an answer if the flow's conntrack entry was deleted after the question.
     """

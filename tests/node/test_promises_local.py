@@ -1,4 +1,4 @@
-"""The guarantees of Services that depend on the packets' path, tested with local steering."""
+"""Those guarantees of a Service that depend on the packets' path, with local steering."""
 
 import pytest
 

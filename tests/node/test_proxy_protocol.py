@@ -110,7 +110,7 @@ def hang_up(world):
 
 
 def announced(world, client, address):
-    """Return the header's contents, once the endpoint runs."""
+    """Return the contents of the header that an endpoint got, once a request succeeds."""
     said = []
 
     def is_answered():

@@ -80,7 +80,7 @@ def urls(host):
 
 
 def all_gone(descriptors):
-    """Wait until all processes of these pidfds have exited; close the pidfds."""
+    """Return whether all processes of these pidfds exit within a timeout; close the pidfds."""
     gone = []
     for descriptor in descriptors:
         poll = select.poll()
@@ -211,7 +211,7 @@ def readable_packages():
 
 @contextlib.contextmanager
 def running_owner(prefix, packages):
-    """A process that owns a sandbox, and its output."""
+    """Run a process that owns a sandbox; yield the process and its report."""
     client = Path(packages, Path(CLIENT[-1]).relative_to(ROOT / "pytest-userspace-proxy"))
     python = readable_python(prefix)
     env = os.environ | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}

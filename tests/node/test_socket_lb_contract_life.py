@@ -100,7 +100,7 @@ class Life:
         return f"src={self.pod.host.ip} " in line
 
     def pins(self) -> list[Path]:
-        """Return the pins."""
+        """Return the proxy's pins in the test's bpffs."""
         assert self.agent.pins is not None
         # The kernel adds its own files to each bpffs.
         return sorted(p for p in self.agent.pins.glob("userspace-proxy/**/*") if p.is_file())
@@ -234,7 +234,7 @@ def test_all_removed_pins_and_links_are_restored(hooked):
 
 @contextlib.contextmanager
 def repair(life: Life) -> Iterator[None]:
-    """Assert that the log reports a repair within the block."""
+    """After the block, wait until the log reports a repair that it didn't report before."""
     before = life.agent.log().count(REPAIRED)
     yield
 

@@ -66,7 +66,7 @@ def to(*endpoints: SocketAddress, name: PortKey = NAME, affinity: int = 0) -> Ke
 
 @dataclass
 class Stage:
-    """A cgroup in which this test dials, a bpffs mount, and processes that use both."""
+    """A cgroup in which this test dials, a bpffs mount, a node, and hooks that use them."""
 
     cgroup: Path
     names: Path
@@ -136,7 +136,7 @@ def other(stage: Stage) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def refused(hooks: Hooks, name: str) -> Iterator[None]:
-    """Make the kernel refuse writes to a map."""
+    """Make the kernel refuse reads and writes of a map within the block."""
     assert hooks._programs is not None
     maps = hooks._programs.maps
     with Path("/dev/null").open("rb") as null:
@@ -408,7 +408,7 @@ def test_hooks_stop_translating_after_their_term_expires(
 
 
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
-    """Let the term of a proxy's pins expire, as if its process were gone."""
+    """Let the term of a proxy's pins expire, as if its process had exited ``ago_s`` seconds ago."""
     (pin,) = folder.glob("settings-*")
     settings = calls.pinned(pin)
     ended = DialSettings(valid_until_ns=time.monotonic_ns())
@@ -486,7 +486,7 @@ def term_s(stage: Stage) -> float:
 
 
 def repairs(hooks: Hooks) -> int:
-    """Repair, and return the number of repairs."""
+    """Repair, and return the number of repairs so far."""
     hooks.repair()
     return hooks.state.repairs
 

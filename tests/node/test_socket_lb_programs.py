@@ -235,7 +235,7 @@ def test_an_affinity_entry_for_a_removed_or_ejected_endpoint_is_replaced(
 
 
 def ejected_for(seconds: float, times: int = 1) -> Ejection:
-    """An ejection that is due after this time."""
+    """Return an ejection whose probe is due in so many seconds."""
     until = time.monotonic_ns() + int(seconds * SECOND_NS)
     return Ejection(until, times, EventKind.REFUSED)
 
@@ -422,7 +422,7 @@ def test_a_failed_dial_ejects_only_in_its_own_network_namespace(
     prefixes = {EjectionScope(n, netns_cookie(hooks, pod)) for n in numbers for pod in pods}
     assert prefixes <= set(hooks.ejections())
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
-    # The ejections continue although the endpoint served this dial.
+    # The ejections continue although the endpoint served these dials.
     assert prefixes <= set(hooks.ejections())
     hooks.eject(victim, ejected_for(5))
     assert {served_by(node, server, other) for _ in range(30)} == {other}
@@ -567,7 +567,7 @@ def test_another_programs_socket_callbacks_stay_enabled(
     tmp_path: Path, node: Net, server: socket.socket
 ) -> None:
     with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):
-        # The dial is to a frontend of the next program.
+        # The other program leads a dial to a frontend that the program attached next translates.
         other = Dialled(cgroup)
         other.lead(tuple(OTHER), tuple(WEB))
         hooks = SocketLb(cgroup)

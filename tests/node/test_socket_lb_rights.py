@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect 
 # The capabilities of charts/userspace-proxy, with and without socketLB.
 WITHOUT = "+net_admin,+net_raw,+setuid,+setgid,+kill"
 WITH = f"{WITHOUT},+bpf"
-# A container's only bpffs isn't at the usual path; here other tests have theirs.
+# As in a container, the only bpffs isn't at the usual path; other tests' mounts are hidden here.
 IN_A_CONTAINER = (
     """awk '$3 == "bpf" { print $2 }' /proc/mounts | grep -Fxv "$5" | xargs -r umount; """
     'exec setpriv --bounding-set="-all,$1" --inh-caps=-all "$2" -c "$3" "$4"'

@@ -25,7 +25,7 @@ def kind():
 
 @pytest.fixture
 def restore(tmp_path, monkeypatch):
-    """Replace iptables-restore by a script; return the file to which that writes its calls."""
+    """Return a function that replaces iptables-restore; it returns a file that calls create."""
 
     command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
     real = shutil.which("iptables-legacy-restore")

@@ -107,7 +107,7 @@ async def test_each_proxy_repairs_only_its_own_drift(node, stable, make, command
 
 @pytest.fixture
 async def cleanup(node):
-    """Run the command ``cleanup``; return its exit status and the last line of its output."""
+    """Return a function that runs ``cleanup``; it returns the exit status and the last log line."""
 
     async def cleanup(*flags):
         done = await asyncio.to_thread(

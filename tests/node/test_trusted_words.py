@@ -1,6 +1,6 @@
-"""The first line of ``explain`` about a really broken Service states its cause, and no other.
+"""The result in ``explain`` about a really broken Service states its cause, and no other.
 
-That line ends with the sentence that the page and ``status`` show for the Service.
+This sentence ends with the one that the page and ``status`` show for the Service.
 """
 
 import socket

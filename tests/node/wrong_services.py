@@ -1,4 +1,4 @@
-"""Services that each have one mistake that clients notice, and the expected first line.
+"""Services that each have one mistake that clients notice, and the expected explanation.
 
     Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
 
@@ -37,7 +37,7 @@ class Mistake:
 
     name: str
     says: str
-    """A part of the first line; ``{pod}`` is the pod's address, ``{ip}`` the Service's."""
+    """A part of the result in ``explain``, with ``{pod}`` for the address of "pod"."""
     never: tuple[str, ...] = ()
     """Wrong text that no line may contain."""
     hint: str = ""
