@@ -248,7 +248,7 @@ class When(enum.StrEnum):
 
 
 class Parameters:
-    """A function's parameters: binds values as a call does, keyword-only ones by position, too."""
+    """A function's parameters; :meth:`bound` also accepts keyword-only parameters by position."""
 
     __slots__ = ("_defaults", "_function", "_rest", "names")
 

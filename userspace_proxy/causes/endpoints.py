@@ -545,7 +545,7 @@ def denies(at: At, client: str) -> str:
     outside=_DENIES_OUTSIDE,
 )
 def excludes(at: At, client: str) -> str:
-    """The endpoint closes some clients' connections unanswered; ``client`` is the last one."""
+    """The endpoint closes some clients' connections unanswered; ``client`` is the last client."""
     return f"ends connections of {client} without a byte, and answers others"
 
 

@@ -251,7 +251,7 @@ def rejected(of: str, line: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def of_object(line: str) -> str:
-    """An object has a mistake: part of the object is used, or ``line`` names the object."""
+    """An object of which a part is used, or whose name is unread, has a mistake, as in ``line``."""
     return line
 
 

@@ -405,7 +405,7 @@ def more_faults(count: int) -> str:
 
 @clause()
 def others_serve(count: int, always: bool = True, is_pinned: bool = False) -> str:
-    """State that all other endpoints serve clients, perhaps not always, or only their own."""
+    """State that all other endpoints serve, perhaps only their own clients, or not ``always``."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     if is_pinned:

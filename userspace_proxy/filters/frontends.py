@@ -372,8 +372,8 @@ def explain_chain(
     Args:
         chain: The chain, with its rules.
         chains: See :func:`follow`.
-        links: The links of this node's pods, or its uplinks; with any, chains that take only the
-            packets of all pods, or of all other hosts, count, too.
+        links: The links of this node's pods, or its uplinks; if there are any, a chain also counts
+            if it takes only the packets of all pods, or of all other hosts.
     """
 
     def found(what: str, hint: str) -> Taken:

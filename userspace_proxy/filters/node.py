@@ -191,7 +191,7 @@ def find_partial_drop(
     links: Sequence[PodLink],
     most: int = FOLLOWED_MAX,
 ) -> Drop | None:
-    """Return the rule or policy that certainly drops some pods' packets, or random ones; or None.
+    """Return what certainly drops packets of some pods, or random packets; None if nothing does.
 
     Args:
         most: The maximum number of rules × packets of pods to follow; above it, none is followed.

@@ -92,7 +92,7 @@ class Change(NamedTuple):
     """The packed addresses of this node; empty if they are unknown. An entry that points to the
     port on another address is stale."""
     range: Range = SINGLE
-    """The dialled ports; endpoints have the port that corresponds to the first of them."""
+    """The dialled ports; an endpoint's port corresponds to the first dialled port."""
     is_replaced: bool = False
     """Whether the old port may now belong to another frontend or program."""
 

@@ -264,7 +264,7 @@ class Destinations:
         """Destinations by the first item from the kernel; for unknown items call :meth:`of`."""
 
     def of(self, ancillary: Ancillary) -> Destination:
-        """Return a datagram's destination; cache it if it is in the first item, or in none."""
+        """Return a datagram's destination; cache it if the first item, or no item, contains it."""
         local = destination_of(ancillary)
         destination = Destination(b"" if local is None else local[1], reply_from(local))
         if local is None or destination_of(ancillary[:1]) == local:

@@ -289,8 +289,8 @@ class Steering(abc.ABC):
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
         """Return the chain of another program that drops or translates an endpoint's packets.
 
-        The text completes a sentence, and is as of the last :meth:`repair`; it is empty unless a
-        chain certainly does so.
+        The text, as of the last :meth:`repair`, completes a sentence. It is empty unless a chain
+        certainly drops or translates the packets.
         """
         return ""
 

@@ -135,7 +135,7 @@ class _TreeChains:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
-        """Yield the chain and text, in the table, of each of these lines of the tree."""
+        """Yield lines of the tree as the table contains them, by chain and text, for each side."""
         for chain, line in lines:
             if chain == ROOT:
                 yield PRE, self._on_side(line, self._pre)

@@ -30,7 +30,7 @@ _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether so many edits to a table of ``rules`` rules aren't slower here."""
+    """Return whether this module makes ``edits`` edits no slower in a table of ``rules`` rules."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 

@@ -181,7 +181,7 @@ def guard_key(frontend: Frontend, port: int) -> bytes:
 
 
 def is_guard(key: bytes) -> bool:
-    """Return whether a key is a port's: unlike ClusterIPs, unused ports stay for a while."""
+    """Return whether a key is a port, which stays for a while when unused, and not a ClusterIP."""
     return len(key) == _PORT.size
 
 

@@ -96,7 +96,7 @@ def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
 
 
 class Hooked(NamedTuple):
-    """What makes up a service in the maps; frontends for which this is equal share the service."""
+    """The definition of a service in the maps; frontends with equal definitions share a service."""
 
     name: PortKey
     endpoints: tuple[SocketAddress, ...]

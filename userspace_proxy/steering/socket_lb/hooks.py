@@ -338,7 +338,7 @@ class Hooks:
         return self._programs
 
     def _begin(self, programs: Programs) -> None:
-        """Desire no hooks, and write the settings that all programs share; attach them later."""
+        """Begin without desired elements, and write the programs' settings; attach nothing yet."""
         settings = programs.maps["settings"], programs.specs["settings"]
         value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
         next_number = max(1, DialSettings.unpack(value).next_number) if value else 1
