@@ -30,7 +30,7 @@ def check_agent_http(data: bytes) -> None:
 
 
 def check_agent_lines(data: bytes) -> None:
-    """Check that each line is an answer, a change or rejected, and can be encoded again."""
+    """Check that each line is rejected, or is an answer or a change that can be encoded again."""
     for line in data.split(b"\n"):
         with contextlib.suppress(ValueError, TooLarge):
             encode_answer(read_whole_line(line, Allowance(_BOUNDS.body)))

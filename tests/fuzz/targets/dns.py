@@ -29,7 +29,7 @@ def responder() -> Responder:
 
 
 def check_dns_query(data: bytes) -> None:
-    """Check that an answer has the query's ID and fits."""
+    """Check that an answer has the query's ID, and a length that the transport allows."""
     for is_udp in (True, False):
         answer = responder().respond(data, is_udp=is_udp)
         wire = answer.wire if isinstance(answer, LastAnswer) else answer

@@ -19,7 +19,7 @@ from userspace_proxy.model.notes import Note
 from userspace_proxy.model.source_ranges import read_source_ranges
 
 NOTE_MAX = 2000
-"""A bound for the length of notes: cut text, each character as ten, and all known words."""
+"""The maximum length of a note that quotes a truncated, escaped text and lists all known words."""
 
 
 def check_annotations(data: bytes) -> None:
