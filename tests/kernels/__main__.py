@@ -58,14 +58,14 @@ COMMANDS = {
 EXPECTED = {"smoke": ("0",), "marked": ("0", "1"), "full": ("0", "1")}
 """The exit statuses of commands that have reported all failures in their file."""
 SECONDS = {"smoke": 1200.0, "marked": 2700.0, "full": 4 * 3600.0}
-"""The timeout of each part in seconds; with emulation on an idle machine, it takes half of that."""
+"""The timeout of each part in seconds: twice what it takes on an idle, emulated machine."""
 
 
 def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ...]:
     """Return the parts that run on a kernel by default.
 
-    If the processor is emulated, User Mode Linux of the same version runs the tests, which takes a
-    quarter of the time.
+    If the processor is emulated, and this run includes User Mode Linux of the same version, only
+    that kernel runs the tests: it takes a quarter of the time.
 
     Args:
         labels: The labels of all kernels in this run.
@@ -97,7 +97,7 @@ def results_folder() -> Path:
 
 
 def results_of(kernel: Kernel, way: Way, folder: Path) -> dict[str, Any]:
-    """Return a machine's results, read from its files, for each part that has run."""
+    """Return a machine's results, read from its files; parts that haven't run have no results."""
     smoke = _read(folder / "smoke.json", {"kernel": "", "arch": "", "lacks": {}, "smoke": []})
     nothing: dict[str, Any] = {"passed": 0, "failed": [], "second_tries": [], "left_out": []}
     tests = _read(folder / "tests.json", nothing)
@@ -157,7 +157,7 @@ def try_kernel(
 def _run(
     unpacked: Unpacked, root: Root, parts: Collection[str], way: Way, folder: Path
 ) -> list[str]:
-    """Run parts in a machine; return the parts that failed without results."""
+    """Run parts in a machine; return a line for each failure that their results don't contain."""
     for old in folder.glob("*"):
         old.unlink()
     commands = [f"{COMMANDS[part]}; echo {part} $? >>/result/statuses" for part in parts]

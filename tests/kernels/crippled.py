@@ -33,7 +33,7 @@ STEERINGS = ("auto", "nftables", "local", "none", "iptables")
 END_S = 10.0
 """CPU seconds within which a failing start must exit; real time depends on other programs, too."""
 _TIMES_CHECK = 4.0
-"""A failing start that takes longer than ten seconds and this multiple of ``check`` has slept."""
+"""A failing start is a fault if it takes more than 10 s and more than ``check`` times this."""
 _LIMIT_S = 120.0
 """The timeout of a start in seconds; on a busy machine, Python starts several times slower."""
 _STOP_S = 60.0
@@ -48,10 +48,10 @@ class Cell:
         steering: The flag's value.
         check: ``ok`` or ``error``.
         run: ``serves``, ``ends`` or ``retries``.
-        words: The reason of a failure: of ``check`` if ``run`` serves.
-        seconds: CPU time from the start to the exit of the process.
-        lasted: The wall-clock time from the start to the exit.
-        check_lasted: The wall-clock time of ``check``.
+        words: Why ``run`` doesn't serve; if it serves, why ``check`` fails; otherwise empty.
+        seconds: The CPU time of ``run`` in seconds.
+        lasted: The wall-clock time of ``run`` in seconds.
+        check_lasted: The wall-clock time of ``check`` in seconds.
     """
 
     without: str
@@ -97,7 +97,7 @@ def check(flags: Sequence[str]) -> tuple[str, str]:
 
 
 def run(steering: str, flags: Sequence[str], log: Path) -> tuple[str, str, float]:
-    """Return the outcome of ``run``, its last log line unless it serves, and its CPU seconds."""
+    """Return the outcome of ``run``, its last log line (empty if it serves), and CPU seconds."""
     is_none = steering == "none"
     command = [*PROGRAM, "run", *flags, *(["--print-addresses=json"] if is_none else [])]
     ends, used = time.monotonic() + _LIMIT_S, _cpu_s()

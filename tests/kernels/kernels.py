@@ -212,7 +212,7 @@ Acquire::Retries "3";
             yield f"deb {options} {_address_of(archive)} {suite} main\n"
 
     def update(self, write: Write) -> None:
-        """Fetch the lists, unless that was done today; without a network, keep the old lists."""
+        """Fetch lists that are older than a day; if that fails, keep the old lists, if any."""
         stamp = self._folder / "updated"
         with contextlib.suppress(FileNotFoundError):
             if time.time() - stamp.stat().st_mtime < _LISTS_S:
@@ -227,7 +227,7 @@ Acquire::Retries "3";
             stamp.touch()
 
     def packages(self) -> list[tuple[str, str]]:
-        """Return the newest image and, since 7.3, the package with its modules."""
+        """Return name and version of the newest image and, since 7.3, of its modules' package."""
         meta = f"linux-image-{self._architecture}"
         shown = self._show(meta)
         images = dependencies(shown, "image")
@@ -262,7 +262,7 @@ Acquire::Retries "3";
 
 
 def dependencies(shown: str, parts: str) -> list[str]:
-    """Return the packages with these parts of a kernel among a package's dependencies."""
+    """Return the dependencies that are parts of a kernel, such as ``image`` or ``base|modules``."""
     depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
     return re.findall(rf"\blinux-(?:{parts})-\d[^\s,]*", depends[1] if depends else "")
 
@@ -308,7 +308,7 @@ def startable(image: bytes) -> bytes:
 
 
 def uncompressed(image: bytes) -> bytes:
-    """Return the vmlinux that a bzImage contains, whose boot protocol is at least 2.08.
+    """Return the vmlinux in a bzImage with boot protocol 2.08 or later.
 
     Raises:
         BuildError: The file isn't a bzImage, or its compression is unknown.

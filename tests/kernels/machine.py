@@ -81,7 +81,7 @@ sleep 60
 
 
 class MachineError(Exception):
-    """A machine returned no results; the message contains the end of its console's output."""
+    """A machine didn't start, or returned no results; the message ends with its last output."""
 
 
 @dataclass(frozen=True, slots=True)

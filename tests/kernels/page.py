@@ -43,7 +43,7 @@ MARKS = {"ok": "✓", "failed": "**✗**", "left out": "–"}
 USUAL_ARCH = "x86_64"
 NOT_RUN = ""
 SKIPPED = "Skipped: "
-"""The prefix of the reason of a test that was skipped for another reason than a missing part."""
+"""The prefix of the reason of a skipped test, unless the kernel lacks a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """A unique name; it is short for stock kernels on the usual kind of machine."""
+        """A unique name: the label, and an unusual architecture or User Mode Linux if used."""
         more = [self.arch] * (self.arch != USUAL_ARCH) + ["UML"] * (not self.is_stock)
         return f"{self.label} ({', '.join(more)})" if more else self.label
 
@@ -214,7 +214,7 @@ def _count(run: Run) -> str:
 
 
 def _lists(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield failed and skipped tests, each with its reason."""
+    """Yield a list of failures, and a list of skipped tests and missing parts; no empty list."""
     failed = [
         line
         for run in runs
@@ -280,7 +280,7 @@ def _loses(part: str) -> str:
 
 
 def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
-    """Yield a row per kernel with a column per steering mode, and the faults below."""
+    """Yield an introduction, a table (kernels × steering modes), and a list of faults, if any."""
     steerings = _first(cell.steering for cell in cells)
     seen = {(cell.without, cell.steering): cell for cell in cells}
     wrong = [cell for cell in cells if cell.is_wrong]

@@ -35,7 +35,7 @@ _ARGUMENTS = (
 
 
 def ways() -> dict[str, Way]:
-    """Return QEMU's ways by name."""
+    """Return the ways to run a kernel under QEMU, by name."""
     return {name: Way(name, _DISKS, partial(_run, name)) for name in ("kvm", "tcg")}
 
 

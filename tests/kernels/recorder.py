@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Recorder:
-    """The results so far.
+    """Records the results of one pytest run.
 
     Args:
         folder: The folder for the file, and for the output of failed tests.

@@ -134,7 +134,7 @@ def _make_disk(image: Image, disk: Path) -> None:
 
 
 def _script(image: Image, folder: Path, disk: Path) -> str:
-    """Return the script that installs the clone named by its first argument, and writes a disk."""
+    """Return the script that runs its first argument in the root, and writes the root to a disk."""
     merged = folder / "merged"
     mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
     return f"""

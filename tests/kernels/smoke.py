@@ -78,7 +78,7 @@ CLUSTER_IPS = {"web": "10.96.0.10", "fast": "10.96.0.11"}
 
 
 class Failed(Exception):
-    """A row has failed; the message is its reason."""
+    """An attempt failed; the message is the reason in its row."""
 
 
 class Rows:
@@ -129,7 +129,7 @@ HOST = os.open("/proc/self/ns/net", os.O_RDONLY)
 
 
 def make_node() -> dict[str, Net]:
-    """Configure this namespace as a node with addresses and a bridge; return its new pods."""
+    """Configure this namespace as a node with a bridge; return its new pods' namespaces by name."""
     commands = [
         # Kubernetes requires this of each node.
         "modprobe br_netfilter",
@@ -180,7 +180,7 @@ def serve(name: str, pod: Net) -> None:
 
 
 def ask(protocol: str, address: tuple[str, int], inside: Net | None = None) -> str:
-    """Return the name of the pod that answers at an address."""
+    """Return the name of the pod that answers at an address; any other answer raises Failed."""
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
     with inside or contextlib.nullcontext():
         sock = socket.socket(socket.AF_INET, kind)
@@ -196,7 +196,7 @@ def ask(protocol: str, address: tuple[str, int], inside: Net | None = None) -> s
 
 
 class Proxy:
-    """``userspace-proxy run`` with a steering mode, until the block ends."""
+    """One process of ``userspace-proxy run`` with a steering mode."""
 
     def __init__(self, steering: str, folder: Path) -> None:
         self.addresses: dict[tuple[str, str], tuple[str, int]] = {}
@@ -215,7 +215,7 @@ class Proxy:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start the proxy; return once it is ready."""
+        """Start the proxy; return once it is ready, or raise Failed if it exits or is late."""
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, stderr=log, text=True
@@ -241,7 +241,7 @@ class Proxy:
             self.addresses[said["service"], said["protocol"]] = (host, int(port))
 
     def stop(self) -> None:
-        """Stop the proxy as a service manager does."""
+        """Stop the proxy with SIGTERM, if it was started; raise Failed unless it exits with 0."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -270,7 +270,7 @@ def read(port: int, path: str) -> tuple[int, str]:
 
 
 def write_manifests(folder: Path, steering: str) -> Path:
-    """Write a Service and, for steering modes that support it, a Service on the kernel path."""
+    """Write a Service, and for :data:`RULES` another on the kernel path; return the file."""
     target = folder / f"{steering}.yaml"
     fields = [("web", NODE_PORT, "")]
     if steering in RULES:
@@ -341,7 +341,7 @@ def show_status() -> None:
 
 
 def try_demo(rows: Rows, folder: Path) -> None:
-    """Start the demo, dial one of its Services, and stop it with Ctrl-C."""
+    """Start the demo, dial one of its Services, and stop it with SIGINT; add a row per step."""
     log = folder / "demo.log"
     with log.open("w") as stream:
         demo = subprocess.Popen(
@@ -388,7 +388,7 @@ def has_legacy_tables() -> bool:
 
 
 def main(words: Sequence[str]) -> int:
-    """Write ``smoke.json`` and the logs to a folder; each row contains its outcome."""
+    """Write ``smoke.json`` and the logs to a folder; return 0, even if an attempt failed."""
     folder = Path(words[0])
     wanted = words[1:] or PARTS
     rows = Rows()
