@@ -29,12 +29,12 @@ CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
 
 
 class Agent:
-    """An agent (``userspace-proxy run``) in the node's namespace, which can be started repeatedly.
+    """An agent (``userspace-proxy run``) in the node's namespace; it can be started repeatedly.
 
     Args:
         folder: The folder for log, manifests and the lock of the legacy tables.
-        steering: The flag's value; the suffixes ``-on-a-node`` and ``-without-nftables`` make the
-            namespace look like a real node's, and the kernel as if it lacked nf_tables.
+        steering: The flag's value; with ``-on-a-node``, the namespace looks like a real node's;
+            ``local-without-nftables`` also hides nf_tables from the agent.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Agent:
             )
 
     def start_until_ready(self, stderr: int | None = None) -> None:
-        """Start the agent and wait until it is healthy, so that its first plan is applied."""
+        """Start the agent and wait until it is healthy: its first plan is applied."""
         self.start(stderr)
         wait_for("a healthy agent", self.is_healthy, deadline_s=READY_S, hint=self.log)
 
@@ -230,7 +230,7 @@ class Agent:
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the agent with additional flags in the node's namespace, until it exits by itself."""
+        """Run the agent, or another command, with more flags on the node until it exits."""
         return self.node.run(
             [*(command or self.command), *flags],
             check=False,

@@ -23,7 +23,7 @@ DIALLED = Path(__file__).with_name("dialled.bpf.o")
 
 @contextlib.contextmanager
 def bpf_rights() -> Iterator[None]:
-    """Skip tests without the right to load programs; before Linux 5.11, raise RLIMIT_MEMLOCK."""
+    """Skip the test if it may not load programs; before Linux 5.11, lift RLIMIT_MEMLOCK."""
     if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
         pytest.skip("needs root, outside a user namespace")
     with calls.as_locked_memory():

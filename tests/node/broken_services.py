@@ -1,4 +1,4 @@
-"""Broken Services with one mistake each, whose causes are shown in certain places.
+"""Broken Services with one mistake each, the expected causes, and where users see them.
 
     Case ──▶ manifests ──▶ client ──▶ page, JSON, explain, metric
 
@@ -89,7 +89,7 @@ CASES = (
         is_problem=False,
     ),
 )
-"""Two tested causes aren't a Service's but the node's: a firewall, and an unreachable source."""
+"""Two more causes are tested, both of the node: a firewall, and an unreachable source."""
 
 
 def cluster_ip(case: Case) -> str:
@@ -116,7 +116,7 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
 
 
 def ask(testbed: Testbed, case: Case) -> None:
-    """Dial from a client once the Service is applied; return when the client's dial has ended."""
+    """Send a request once the Service is applied, and wait for its end; skip an ignored Service."""
     if case.shown is Shown.IGNORED:
         return
     agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]

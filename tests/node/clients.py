@@ -204,7 +204,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def repeated(act: Callable[[], str], *, pause_s: float = 0.0) -> Iterator[list[str]]:
-    """Call a function repeatedly in a thread; list its results and OSErrors."""
+    """Call a function repeatedly in a thread; yield the growing list of results and OSErrors."""
     seen: list[str] = []
     is_over = threading.Event()
 

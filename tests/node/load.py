@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def failed(self) -> Counter[str]:
-        """The failed connections, by error."""
+        """The number of failed connections, by error."""
         return Counter(attempt.outcome for attempt in self.attempts if attempt.outcome != "ok")
 
     @property
@@ -72,7 +72,7 @@ class Outcome:
         return 1e3 * statistics.quantiles([a.seconds for a in self.attempts], n=100)[98]
 
     def back_after(self, repaired: float) -> float:
-        """Return the seconds from a repair to the end of the last connection that failed or waited.
+        """Return the seconds from a repair to the end of the last failed or late connection, or 0.
 
         Args:
             repaired: Unix time; connections that began earlier don't count.

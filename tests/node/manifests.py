@@ -49,7 +49,7 @@ class Service:
 def slice_of(
     service: str, port: dict[str, Any], endpoints: list[dict[str, Any]], namespace: str = "shop"
 ) -> dict[str, Any]:
-    """Return the only EndpointSlice of a Service."""
+    """Return an IPv4 EndpointSlice with these endpoints of a Service."""
     label = {"kubernetes.io/service-name": service}
     return {
         "apiVersion": "discovery.k8s.io/v1",

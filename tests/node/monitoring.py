@@ -1,4 +1,4 @@
-"""Reads the queries of Prometheus and of proxies in files of examples/monitoring and docs."""
+"""Reads Prometheus queries and KEDA triggers from files of examples/monitoring and docs."""
 
 from __future__ import annotations
 

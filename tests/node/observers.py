@@ -102,7 +102,7 @@ OBSERVERS: Mapping[str, Callable[[Agent, Expected], bool]] = {
 
 
 def check(agent: Agent, expected: Expected) -> None:
-    """Wait until the JSON has the cause, and then each other observer."""
+    """Wait until the JSON has the cause, and then until each observer finds it."""
     wait_for(
         f"{expected.code} in the JSON",
         lambda: in_json(agent, expected),

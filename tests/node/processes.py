@@ -35,7 +35,7 @@ def is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def descriptors_of(pids: Iterable[int]) -> Iterator[list[int]]:
-    """Yield pidfds of processes, which report an exit to any process, not only the parent."""
+    """Yield pidfds of the processes that exist; any process, not only the parent, can poll them."""
     opened = []
     try:
         for pid in pids:
@@ -92,14 +92,14 @@ def readable_folder() -> Iterator[Path]:
 def readable_runtime(
     *roots: Path,
 ) -> Iterator[tuple[list[str], str, dict[str, str]]]:
-    """Yield the command prefix that runs this interpreter and package without privileges.
+    """Yield what is needed to run this interpreter and the packages as another user.
 
     A user without privileges may be unable to read their files, for instance below ``/root``, so
     they are mounted on a folder that every user may read, in a mount namespace. Files with private
     modes, such as those of a clone with umask 077, are copied there.
 
     Args:
-        roots: The folders that contain the two packages; those of this interpreter by default.
+        roots: The folders that contain the two packages; by default, where this process has them.
 
     Yields:
         The prefix of a command, the interpreter, and the variables that it needs.

@@ -32,7 +32,7 @@ while True:
 
 
 class RangePod:
-    """A pod that answers its name and the port on each of some ports."""
+    """A pod that answers on several ports, each time with its name and the port."""
 
     def __init__(self, testbed, name, ports):
         self.host = testbed.sandbox.add_pod(name)

@@ -168,7 +168,7 @@ class SocketNode(Testbed):
         self.agent.pins = pins
 
     def add_backends(self, *names: str, **ports: int) -> list[Backend]:
-        """Start pods that answer with their names; more ports as in ``Namespace.serve``."""
+        """Start pods that answer with their names; for ``ports``, see ``Namespace.serve``."""
         return [self.backend(self.sandbox.add_pod(name), **ports) for name in names]
 
     @staticmethod
@@ -185,7 +185,7 @@ class SocketNode(Testbed):
             yield client
 
     def add_container(self, name: str, cgroup: Path | None) -> Client:
-        """Start a pod that dials, in a separate cgroup."""
+        """Start a pod that dials, in a cgroup of its own; None for this process's cgroup."""
         with in_cgroup(cgroup) if cgroup else contextlib.nullcontext():
             client = Client(self.sandbox.add_pod(name))
         self.clients[name] = client
@@ -269,7 +269,7 @@ class SocketNode(Testbed):
 
     @property
     def way(self) -> str:
-        """What translates the node's own dials, except those that rules always translate."""
+        """What translates the node's own dials, except dials that rules translate in both modes."""
         return "hooks" if self.mode == HOOKS else "rules"
 
 

@@ -30,7 +30,7 @@ OBJECT = Path(socket_maps.__file__).with_name("socket_lb.bpf.o")
 
 
 class Client(NamedTuple):
-    """A client of an affinity: its network namespace, because a pod has one address."""
+    """A client for affinity: a network namespace, because all of a pod's sockets are one client."""
 
     netns: int
     affinity: int

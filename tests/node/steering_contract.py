@@ -1,4 +1,4 @@
-"""The contract of all steering modes; each has a test module whose class derives from this one.
+"""The contract of all steering modes; each mode's test module derives a class from a class here.
 
 A subclass provides the fixture ``steerings``: a factory of objects that share one kernel, so that
 creating a second one is a restart.

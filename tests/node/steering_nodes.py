@@ -40,7 +40,7 @@ def need_namespaces() -> None:
 
 
 class Cluster:
-    """A node, a pod on a numbered interface, and optionally one on an unnumbered interface."""
+    """A node, a pod on a numbered interface, and optionally a pod on an unnumbered interface."""
 
     def __init__(self) -> None:
         self.node, self.pod = Net("node"), Net("pod")

@@ -27,7 +27,7 @@ RATE = 30.0
 TIMEOUT_S = 30.0
 
 Succession = Callable[[Testbed], AbstractContextManager[None]]
-"""The next process serves when the block begins; the previous one's clients leave in the block."""
+"""When its block begins, the next process serves; the caller ends old connections in the block."""
 
 
 @contextlib.contextmanager

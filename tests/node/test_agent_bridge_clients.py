@@ -91,7 +91,7 @@ def test_connections_survive_a_change_of_the_bridges_mac(bridge):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_refusals_and_fragments_are_delivered_over_a_bridge(bridge, version):
-    """A refusal by ICMP, one by RST, and a datagram of 9,000 bytes in fragments."""
+    """A refusal by ICMP, a refusal by RST, and a datagram of 9,000 bytes in fragments."""
     other = Endpoint(bridge.testbed.sandbox.add_pod("refusing", "bridge"))
     for protocol in PROTOCOLS:
         other.servers[protocol, version].close()

@@ -1,11 +1,11 @@
 """No other program gets the clients of a killed proxy, and a restarted proxy serves them.
 
-    rest         while nothing changes
-    start        while it starts
-    change       while it applies a change
-    hand-over    while another process takes over: both die
+    rest         killed while nothing changes
+    start        killed while it starts
+    change       killed while it applies a change
+    hand-over    killed while another process takes over, together with that process
 
-The next processes use the same steering mode, or another one; nothing is left of the first.
+The next process uses the same steering mode or another one; no state of the first one is left.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def our_ports(testbed: Testbed) -> set[int]:
 
 @contextlib.contextmanager
 def thief(testbed: Testbed, ports: set[int]):
-    """Run a process without any right that listens on some ports of all addresses."""
+    """Listen on these ports of all the node's addresses by TCP and UDP, like another program."""
     with contextlib.ExitStack() as stack:
         for ip in ("0.0.0.0", "::"):
             for port in ports:
@@ -87,7 +87,7 @@ IPV6_CLIENTS = ("pod", "node-1")
 
 
 def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
-    """Return the results of dials from all clients to all frontends."""
+    """Return each client's result at each frontend; only IPV6_CLIENTS dial IPv6 frontends."""
     said = {}
     for name, client in testbed.clients.items():
         for frontend in TCP_FRONTENDS:

@@ -67,7 +67,7 @@ class Web:
             return True
 
     def wait_for(self, version, holds, what, clients=()):
-        """Dial until the Service port is in the wanted state."""
+        """Wait until a Service port is in the wanted state, while these clients dial."""
 
         def is_so():
             for name in clients:

@@ -52,7 +52,7 @@ def test_an_endpoint_sees_its_client_unless_replies_would_bypass_the_node(
 
 
 class OneService:
-    """A Service with one endpoint, whose path is changed."""
+    """A Service whose path and endpoints change: by default one endpoint, and a spare pod."""
 
     def __init__(self, testbed):
         self.testbed = testbed

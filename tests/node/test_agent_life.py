@@ -41,7 +41,7 @@ FOREIGN = """
     scope="module", params=steerings("nftables", "iptables", "local", "local-on-a-node")
 )
 def node(request, tmp_path_factory):
-    """A node with others' state, endpoints and manifests, but no agent yet."""
+    """A node with other programs' rules and routes, and a pod, but without an agent."""
     folder = tmp_path_factory.mktemp("agent")
     with Testbed(folder, request.param, clients=CLIENTS) as testbed:
         testbed.shell(FOREIGN)
@@ -127,7 +127,7 @@ def end_of(connection):
 
 
 def serves(node):
-    """Return whether a pod is served, neither refused nor left without an answer."""
+    """Return whether a pod that dials WEB gets an answer, and the right one."""
     try:
         return node["pod"].get(WEB.address) == "one"
     except OSError:

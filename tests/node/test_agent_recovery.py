@@ -39,7 +39,7 @@ RANGED = Ranged(
 
 
 class Site:
-    """A node whose agent was killed and restarted, and waits for the API server's answer."""
+    """A node whose agent is killed and restarted while the API server doesn't answer."""
 
     def __init__(self, testbed, folder):
         self.testbed = testbed

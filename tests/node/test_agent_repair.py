@@ -21,7 +21,7 @@ ECHO = Service("echo", "10.96.0.7", 7, target=7)
 
 @pytest.fixture(scope="module")
 def testbeds(tmp_path_factory):
-    """Nodes that serve by rules, by steering mode; created on first use."""
+    """Yield a function that returns the node of a steering mode, created on first use."""
     with contextlib.ExitStack() as stack:
 
         @functools.cache

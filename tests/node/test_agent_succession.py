@@ -1,4 +1,4 @@
-"""One control process takes over from another while clients dial: none is refused or reset."""
+"""One control process takes over from another while clients dial: no client is refused or reset."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _hang_up(testbed):
 
 
 def assert_fair(testbed, answers, count, name):
-    """Fail unless all endpoints were dialled equally often; each worker counts for itself."""
+    """Fail unless all endpoints were dialled about equally often: each worker balances alone."""
     counts = Counter(answers)
     workers = len(testbed.agent.status()["workers"])
     assert len(counts) == count, (name, counts)

@@ -69,7 +69,7 @@ def put(testbed, *pods, service=WEB):
 
 
 def ask_later(testbed, count=1):
-    """Return connections on which clients have sent a request; answers are read later."""
+    """Return connections on which clients have sent a request; the caller reads the answers."""
     names = list(testbed.clients)
     asked = []
     for number in range(count):

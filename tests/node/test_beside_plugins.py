@@ -71,7 +71,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def run(pytester):
-    """Return a function that runs tests with the kit's plugin and others."""
+    """Return a function that runs tests in their own pytest process with the kit's plugin."""
 
     def run(text, *arguments):
         pytester.makepyfile(text)

@@ -1,7 +1,7 @@
 """Really broken Services, read from manifests: every observer shows the cause.
 
-A case is written, a client dials, and the JSON has the cause soon; after that, the page,
-``explain`` and the metric have it, too.
+Soon after a client has dialled, the JSON has the cause; the page, ``explain`` and the metric have
+it shortly afterwards.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ def test_unreadable_manifests_are_shown_in_every_output(testbed):
 
 
 class Embedded:
-    """A proxy in this process, as its observers see it."""
+    """A proxy in this process, with the methods of an agent that observers call."""
 
     def __init__(self, proxy):
         self._address = proxy.admin_address

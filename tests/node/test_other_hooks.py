@@ -60,7 +60,7 @@ def names(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def attach(cgroup: Path) -> Iterator[Callable[[str], int]]:
-    """Attaches a program that does nothing, for the duration of a test; returns its link."""
+    """Yield a function that attaches a program until the test's end, and returns its link."""
     with contextlib.ExitStack() as stack:
 
         def one(section: str) -> int:

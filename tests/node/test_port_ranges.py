@@ -104,7 +104,7 @@ def test_a_range_is_shifted_to_its_target_port(testbed, version, protocol, port,
 
 
 class Life:
-    """A Service with a UDP and a TCP range, whose agent is restarted and whose spec is changed."""
+    """A Service with a UDP and a TCP range; tests change its spec and restart the agent."""
 
     def __init__(self, testbed):
         self.testbed = testbed

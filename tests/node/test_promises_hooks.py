@@ -15,7 +15,7 @@ pytestmark = [*MARKS, pytest.mark.needs("connect hooks"), pytest.mark.long]
 
 
 class TestAffinity(affinity.TestAffinity):
-    """Hooks don't know endpoints that rules chose before hooks translated the Service."""
+    """Affinity by hooks, which ignore the endpoints that rules chose before the first update."""
 
     test_a_client_dialling_during_the_first_update_reaches_one_endpoint = None
 

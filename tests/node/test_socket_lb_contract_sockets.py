@@ -50,7 +50,7 @@ with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as sock:
 
 
 class Site:
-    """A node with two Services that have endpoints, and one without."""
+    """A node with two Services that have endpoints, and a Service without endpoints."""
 
     def __init__(self, node: SocketNode, stack: contextlib.ExitStack) -> None:
         self.node = node

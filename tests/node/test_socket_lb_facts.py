@@ -28,7 +28,7 @@ OWN_FIREWALL = (
 
 
 class Followed:
-    """A Service with two endpoints, whose clients are programs of the node."""
+    """A node with hooks, a pod that dials, and a Service with a good and a bad endpoint."""
 
     def __init__(self, node: SocketNode) -> None:
         self.node, self.agent, self.pod = node, node.agent, node["pod"]

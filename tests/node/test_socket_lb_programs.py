@@ -104,7 +104,7 @@ def start_dial(net: Net, address: SocketAddress) -> socket.socket:
 
 
 def wait_until_dialled(client: socket.socket) -> int:
-    """Wait until a dial has ended; return its error number, or 0."""
+    """Wait at most 10 s until a dial has ended; return its error number, or 0."""
     select.select([], [client], [], 10)
     return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -154,7 +154,7 @@ def test_host_only_excludes_dials_from_other_namespaces(
     pod = Net("pod")
     hooks.set(DialSettings(host_only=1, host_netns=netns_cookie(hooks, node)))
     assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ENETUNREACH"]
-    # 0 stands for the machine's first namespace, which is none of these.
+    # 0 stands for the machine's first namespace, which is neither of these.
     hooks.set(DialSettings(host_only=1))
     assert [dial(node, WEB), dial(pod, WEB)] == ["ENETUNREACH"] * 2
     hooks.set(DialSettings())
@@ -379,7 +379,7 @@ def test_an_endpoint_with_a_pending_probe_gets_no_other_dial(
     due, _ = hooks.lead(WEB, address_of(silent), address_of(server))
     hooks.eject(due, ejected_for(-1))
     clients = [start_dial(node, WEB) for _ in range(30)]
-    assert sum(wait_until_dialled_or_pending(client) for client in clients) == 1
+    assert sum(is_pending(client) for client in clients) == 1
     ejection = hooks.ejection(due)
     assert ejection is not None
     assert (ejection.kind, ejection.times) == (EventKind.PROBED, 1)
@@ -388,7 +388,7 @@ def test_an_endpoint_with_a_pending_probe_gets_no_other_dial(
         client.close()
 
 
-def wait_until_dialled_or_pending(client: socket.socket) -> bool:
+def is_pending(client: socket.socket) -> bool:
     """Return whether a dial is pending; on one machine, answered dials complete immediately."""
     return not select.select([], [client], [], 0)[1]
 

@@ -59,7 +59,7 @@ def test_a_reverse_path_filter_using_the_mark_admits_replies(cluster, kind, vers
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(cluster, kind, version):
-    """The listener belongs to another program, like those that use TPROXY."""
+    """The listener belongs to another program, such as a transparent proxy."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     client = cluster.add_bare_pod()
     cluster.node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")

@@ -25,7 +25,7 @@ def kind():
 
 @pytest.fixture
 def restore(tmp_path, monkeypatch):
-    """Return a function that replaces iptables-restore; it returns a file that calls create."""
+    """Return a function that replaces iptables-restore and returns a file that its runs create."""
 
     command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
     real = shutil.which("iptables-legacy-restore")

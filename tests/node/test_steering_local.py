@@ -202,7 +202,7 @@ asyncio.run(main())
 
 
 def as_nobody(*ips: str) -> subprocess.CompletedProcess[str]:
-    """Run an unprivileged program that steers to these addresses."""
+    """Steer TCP port 8080 of these addresses in a process without capabilities."""
     nobody = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable)
     return subprocess.run([*nobody, "-c", NOBODY, *ips], capture_output=True, text=True)
 

@@ -158,7 +158,7 @@ async def test_a_chain_translating_a_frontend_first_is_reported(cluster, steerin
 async def test_a_chain_of_equal_priority_is_certainly_first_only_in_a_newer_table(
     cluster, steering, web, is_first
 ):
-    """Among chains of equal priority, the kernel evaluates first the one that was added last."""
+    """The kernel evaluates chains of equal priority in the reverse order of their creation."""
     if is_first:
         await steering.clean_up()
         cluster.node.run(evil(-110))

@@ -51,7 +51,6 @@ def test_nft_lists_the_reply_table_as_written(cluster):
 
 
 def test_a_missing_capability_is_returned_as_the_reason(cluster):
-    """The reason is returned in a process whose user has no capabilities."""
     script = (
         "import asyncio; from userspace_proxy.steering import ReplyRouting\n"
         "async def main():\n"

@@ -1,6 +1,6 @@
 """The result in ``explain`` about a really broken Service states its cause, and no other.
 
-This sentence ends with the one that the page and ``status`` show for the Service.
+The result is the last line but for a next command. The page and ``status`` show its end.
 """
 
 import socket
@@ -57,8 +57,8 @@ def test_the_final_sentence_of_explain_states_the_cause(testbed, case):
         lines = (done.stdout or done.stderr).splitlines()
         said[:] = lines
         # The last line may be an additional command.
-        first = [line for line in lines if line and not line.startswith("next: ")][-1]
-        return case.says.format(**places) in first
+        result = [line for line in lines if line and not line.startswith("next: ")][-1]
+        return case.says.format(**places) in result
 
     wait_for(f"“{case.says.format(**places)}”", says, deadline_s=20.0, hint=lambda: "\n".join(said))
     # A failure has the same code in the counter and in the sentence.

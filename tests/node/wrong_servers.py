@@ -23,7 +23,7 @@ RESET = struct.pack("ii", True, 0)
 
 
 class WrongServers:
-    """The behaviour of the pod's ports that the sandbox's own backends don't have."""
+    """Servers and rules of the pod "pod" and the node that the sandbox doesn't provide."""
 
     def __init__(self, testbed: Testbed) -> None:
         pod = testbed.pod("pod")

@@ -1,4 +1,4 @@
-"""Services that each have one mistake that clients notice, and the expected explanation.
+"""Services with one mistake each that clients notice, and the expected explanations.
 
     Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
 
