@@ -36,7 +36,7 @@ class Result:
     new: int
     """The number of inputs that reached new code."""
     crash: str
-    """The file with the crashing input; ``no input`` if it failed without one; empty if it passed."""
+    """The file with the crashing input; ``no input`` if there is none; empty if it passed."""
     report: str
     """The last lines of the target's output."""
 
