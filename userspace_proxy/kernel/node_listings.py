@@ -107,7 +107,7 @@ class NodeListings:
 
     @classmethod
     def here(cls) -> NodeListings:
-        """Return the object that this namespace's threads share; a new one if /proc hides it."""
+        """Return this namespace's shared listings; unshared ones if /proc hides the namespace."""
         with cls._sharing:
             # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")

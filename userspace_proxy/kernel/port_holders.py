@@ -132,7 +132,7 @@ def _words(ip: str) -> str:
 
 
 def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return the addresses and ports, among these local IPs, that have open TCP connections.
+    """Return the local addresses and ports of open TCP connections at these IPs.
 
     With ten thousand sockets this takes about 10 ms, so call it only if needed.
     """

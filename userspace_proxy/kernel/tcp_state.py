@@ -172,7 +172,7 @@ def _is_unsent(sock: _socket.socket, held: int) -> bool:
 
 
 def _has_gap(sock: _socket.socket) -> bool:
-    """Return whether, for a while, only bytes behind a gap have arrived.
+    """Return whether only bytes behind a gap have arrived for at least :data:`LOSS_S`.
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
     """

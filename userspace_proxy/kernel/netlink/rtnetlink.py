@@ -208,7 +208,7 @@ def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:
 
 
 def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
-    """Return the request for routes; kernels before 4.20 ignore ``table`` and ``kind``."""
+    """Return the request for a family's routes; from Linux 4.20 on, limited by table and kind."""
     limit = attribute(_TABLE, U32.pack(table)) if table else b""
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 
@@ -220,7 +220,7 @@ def find_neighbour(ip: str, link: int) -> bytes:
 
 
 def list_rules(family: int) -> bytes:
-    """Return the request for all rules."""
+    """Return the request for all rules of an address family."""
     return request(GET_RULE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 

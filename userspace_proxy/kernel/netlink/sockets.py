@@ -78,7 +78,7 @@ def explained(
 
 
 class Refused(NamedTuple):
-    """The message because of which the kernel refused a transaction."""
+    """The first message of a transaction that the kernel refused, and the reason."""
 
     kind: int
     """The kind of the refused message."""

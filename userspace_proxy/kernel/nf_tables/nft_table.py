@@ -233,7 +233,7 @@ class NftTable:
 
 
 class RulesetEvent(NamedTuple):
-    """One event of the kernel."""
+    """A change in one table, or the end of a transaction."""
 
     family: int
     table: str
