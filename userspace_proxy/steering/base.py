@@ -187,8 +187,8 @@ class Steering(abc.ABC):
         }
     )
     """The families and balancing strategies for which no :class:`KernelTarget` is accepted, with
-    the reasons. For ``nftables``, :meth:`start` sets and :meth:`repair` updates them. The entry for
-    TCP is why port ranges aren't steered to one proxy port, so that each port is a frontend."""
+    the reasons. For ``nftables``, :meth:`start` sets and :meth:`repair` updates them. An entry for
+    TCP states why port ranges can't be steered: each of their ports is a frontend instead."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
@@ -278,8 +278,8 @@ class Steering(abc.ABC):
     async def other_ports(self) -> Mapping[Frontend, int]:
         """Return the ports that clients recently dialled although their ClusterIPs lack them.
 
-        Returns: The number of refused connections (flows) since the last minute without any, by
-            address, port and protocol; empty if this mechanism doesn't count them.
+        Returns: The number of refused connections (flows), by address, port and protocol; it starts
+            again after a minute without any. Empty if this mechanism doesn't count them.
 
         Raises:
             SteeringError: The kernel failed to list the counters.

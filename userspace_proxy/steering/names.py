@@ -79,7 +79,7 @@ class OwnTable(NamedTuple):
     kind: str
     """``replies``, ``paths`` and so on; empty for the steering table."""
     label: str
-    """The proxy's label."""
+    """The proxy's label; empty for a proxy without a name."""
 
     @property
     def name(self) -> str:
@@ -107,7 +107,7 @@ class TableNames:
         return OwnTable(self._kind, proxy_label(proxy_name)).name
 
     def label_in(self, table: str) -> str | None:
-        """Return the label of a table's proxy; None for any other table."""
+        """Return the label of a table's proxy; None unless the table is of this kind."""
         own = read_own_table(table)
         # A name that only begins like a name of this kind has no label.
         return own.label if own is not None and self.of(own.label) == table else None

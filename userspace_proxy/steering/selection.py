@@ -133,7 +133,7 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a mode's name; for ``auto``, ``local`` in an own namespace, else the best that works.
+    """Return a mode's name; for ``auto``, ``local`` in an own namespace, else the best mode here.
 
     Raises:
         SteeringError: The name is ``auto``, and no mode can work here.

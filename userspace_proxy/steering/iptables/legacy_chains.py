@@ -74,7 +74,7 @@ def read_legacy(*names: str) -> Tables:
 
 
 def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain]:
-    """Return a table's chains; built-in chains get ``priority``. Partial text: SteeringError."""
+    """Return the chains in a table's text; raise a SteeringError if the text is incomplete."""
     policies = {
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
     }

@@ -199,7 +199,7 @@ class LocalProgrammer(Programmer):
         return count
 
     def _note_new(self, new: Iterable[Frontend]) -> None:
-        """Record frontends that weren't steered before."""
+        """Record frontends that weren't steered before, except on loopback addresses."""
         self._new.update(frontend for frontend in new if not is_loopback(frontend.ip))
 
     def _forget_stale(self) -> None:

@@ -197,7 +197,7 @@ def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElem
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, int]:
-    """Return how many frontends use each port, except the refuse port, and each ClusterIP."""
+    """Return how many frontends use each ClusterIP, and each port but the refuse port, by key."""
     used = (key for f, port in ports.items() for key in _used_keys(f, port, refuse_port))
     return dict(Counter(used))
 

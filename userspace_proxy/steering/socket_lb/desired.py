@@ -149,8 +149,8 @@ class Edits:
     put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
-    """The keys of removed endpoints' ejections for all clients, which must be deleted. Those for
-    network namespaces are harmless, because numbers aren't reused, and stay until evicted."""
+    """The keys of removed endpoints' ejections for all clients, which must be deleted. Other
+    ejections of these endpoints are harmless, because numbers aren't reused."""
 
 
 @dataclass(slots=True)

@@ -90,7 +90,7 @@ class HookOptions(NamedTuple):
 
 
 class SocketEvent(NamedTuple):
-    """The result of a dial or of a connection."""
+    """A ring event, and the Service port and endpoint that it is about."""
 
     name: PortKey
     endpoint: SocketAddress
@@ -520,7 +520,7 @@ class HookPlace(NamedTuple):
     names: Path
     """The mount of bpffs."""
     others: Sequence[OtherHook]
-    """Other programs at the same connect() hooks, none of which translates Services."""
+    """Other programs that may interfere, none of which prevents the hooks."""
 
 
 def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = None) -> HookPlace:

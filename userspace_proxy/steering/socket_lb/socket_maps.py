@@ -165,7 +165,7 @@ class DialSettings(NamedTuple):
     host_only: int = 0
     """If 1, dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """The cookie of the network namespace whose dials are offloaded; 0 for the initial one."""
+    """The cookie of the namespace for ``host_only``; 0 for the initial network namespace."""
     observing: int = 0
     """If 1, each closed connection is reported as an event."""
     next_number: int = 1
