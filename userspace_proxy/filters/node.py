@@ -38,7 +38,7 @@ _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """A chain of another program that drops steered packets, replies to the proxy, or answers."""
+    """A chain of another program that drops clients' packets, answers, or endpoints' replies."""
 
     chain: str
     """Family, table and chain."""
@@ -146,7 +146,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield the finding of ``judge`` in each chain at a hook, for the first IP family with one."""
+    """Yield the first finding of ``judge`` about each chain at a hook, in the families' order."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families
@@ -162,7 +162,7 @@ def find_first_drop(
     links: Sequence[PodLink],
     whose: str = "",
 ) -> Drop | None:
-    """Return the rule or policy that drops the packets of all clients, or of all clients of links.
+    """Return the rule or policy that drops packets of all clients, or of all clients behind links.
 
     The result is None if there is no such rule or policy.
 
