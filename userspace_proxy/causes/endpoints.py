@@ -613,7 +613,7 @@ not_all_to_endpoint = _endpoint(
 
 @cause(CauseCode.PACKETS_LOST, about="{at}", past="answers of {at} arrived with a gap", hint=_MTU)
 def not_from_endpoint(at: At) -> str:
-    """Bytes from the endpoint don't arrive."""
+    """Some bytes from the endpoint are lost: only later bytes arrive."""
     return f"answers of {at} arrive with a gap"
 
 
