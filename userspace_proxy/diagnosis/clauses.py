@@ -149,7 +149,7 @@ def stated(cause: Cause) -> str:
 
 @clause(states=False)
 def stated_in_short(cause: Cause) -> str:
-    """State another cause, without its suspected reasons."""
+    """State a cause without its suspected reasons, after a cause with all details."""
     return say(cause, Form.SHORT)
 
 
@@ -478,7 +478,7 @@ def no_client_yet(has_failed: bool = False) -> str:
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """State that only these addresses serve the node port: dials to others aren't seen."""
+    """State that only these addresses serve the node port: dials to other addresses aren't seen."""
     return f"node port at {' and '.join(addresses)}"
 
 

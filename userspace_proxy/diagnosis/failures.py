@@ -118,14 +118,14 @@ def host_of(endpoint: EndpointVerdict | EndpointFacts) -> str:
 
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:
-    """Return whether a view is outdated only because time has passed."""
+    """Return whether time alone has made a Service port quiet, or one of its causes past."""
     if not view.is_quiet and is_quiet(view, clock):
         return True
     return any(e.cause and not e.is_past and _is_past(e.cause, clock) for e in view.endpoints)
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether clients were last answered over a minute ago; False on the kernel path."""
+    """Return whether the last answer was over a minute ago; False without one, or in the kernel."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 

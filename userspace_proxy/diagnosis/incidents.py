@@ -65,7 +65,7 @@ class Incidents:
         self._firewalls = {one.chain for one in view.firewalls}
         self._members: dict[_Key, list[_Member]] = {}
         self._joined: dict[_Key, _Key] = {}
-        """The key of the node, or of the IP, by the keys of its endpoints."""
+        """The key of each merged incident, by the keys of the incidents that it replaces."""
         members = self._members
         for port in view.ports:
             # Cost: this check is enough for nearly all of a node's ten thousand ports.

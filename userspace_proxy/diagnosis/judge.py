@@ -207,7 +207,7 @@ def _key(port: PortFacts, endpoint: EndpointFacts) -> _Key:
 
 
 def _of_one_side(port: PortFacts, answered: Mapping[_Key, float]) -> tuple[tuple[str, Cause], ...]:
-    """Return the causes of endpoints that answer the other side's clients but not this side's."""
+    """Return address and cause of each endpoint that answers only the other side's clients."""
     return tuple(
         (endpoint.address, _seen_as(silent_to_some(endpoint.address), endpoint.cause))
         for endpoint in port.endpoints
@@ -244,7 +244,7 @@ def _failed_checks(
 
 
 def _notes(items: Iterable[RejectedFacts]) -> dict[str, list[Cause]]:
-    """Return the mistakes of each Service, ``namespace/name``."""
+    """Return the mistakes of Services, by ``namespace/name``."""
     found: defaultdict[str, list[Cause]] = defaultdict(list)
     keepers: dict[str, RejectedFacts] = {}
     for item in items:

@@ -117,7 +117,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
 
 
 def problems_of_clients(view: StatusFacts, now: float) -> Iterator[Problem]:
-    """Yield trouble for clients of all Services, unless of source, rules, routes or firewalls."""
+    """Yield trouble that affects all Services, except in the source, rules, routes or firewalls."""
     yield from _starting(view)
     waits = () if view.sync.problem else _sync(view, now)
     others = (*_workers(view), *problems_of_kernel(view), *waits, *_node(view))
@@ -333,7 +333,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield a problem for each Service that can't be served, or one if many have similar causes."""
+    """Yield a problem per Service that can't be served, or a single problem for many alike."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:

@@ -352,7 +352,7 @@ def _no_datagram(case: Case) -> list[Clause]:
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint closes connections, and resets only some with unread bytes."""
+    """Return whether an endpoint isn't ejected, and has few resets (``_RESETS_PER_CLOSE``)."""
     resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
     is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
     return endpoint.ejected_for_s is None and is_seldom
@@ -428,7 +428,7 @@ def some_fail(case: Case) -> PortVerdict | None:
 
 
 def _is_over(endpoint: EndpointFacts, port: PortFacts) -> bool:
-    """Return whether an endpoint has denied a client a while ago, or failed long ago.
+    """Return whether an endpoint denied a client a while ago, or failed long ago.
 
     With ClientIP affinity, the other endpoints keep serving clients, so this endpoint may not be
     dialled for hours.
@@ -703,7 +703,7 @@ def _how_many_fail(
 
 
 def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
-    """Yield the most frequent cause in full, then the next one in short form.
+    """Yield the most frequent cause in full, the next in short form, and how many others follow.
 
     Past causes count only if there are no others.
 

@@ -39,8 +39,8 @@ _ENDED = 10
 _USUAL_SHARE = 0.5
 """If more than this share of connections end alike, this is the usual end."""
 _MANY_DENIALS = 10
-"""The number of consecutive failed dials of clients that proves a denial while this node is
-answered: if half of all packets are lost, this many fail by chance once in a thousand times."""
+"""The number of consecutive failed dials of clients that proves a denial if this node's dials
+succeed: if half of all packets are lost, this many fail by chance once in a thousand times."""
 
 Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
@@ -238,7 +238,7 @@ def _owe_seldom(
 
     If clients send last, most connections end like this, and their endpoint ends its side at once.
     For a new Service, or if endpoints left most of these connections open, few means at most half.
-    If connections to one endpoint usually end like this and those to another seldom do, the
+    If connections to one endpoint usually end like this, and connections to another seldom do, the
     endpoint is at fault, unless ``are_pinned``.
 
     Args:
