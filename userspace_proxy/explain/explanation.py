@@ -85,7 +85,7 @@ class PathStep:
     """One step of the path, and whether connections pass it."""
 
     level: Level | None
-    """The level; None if connections don't pass by design, or clients' results decide."""
+    """The level; None if the result is unknown, or by design, or if clients' results decide."""
     topic: str
     """The step's subject in one word: ``endpoints``."""
     what: str
@@ -118,7 +118,7 @@ class PathPart:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The steps of connections to one Service, working or failing."""
+    """The steps of connections to one Service, the result, and the next command."""
 
     service: str
     origin: str

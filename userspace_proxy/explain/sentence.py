@@ -46,7 +46,7 @@ def explain(
     pods: Sequence[PathStep] = (),
     invocation: Invocation | None = None,
 ) -> Explanation:
-    """Return the steps of connections to a Service.
+    """Return the explanation of connections to a Service: steps, result and next command.
 
     Args:
         client: The address of a client; empty for any client.

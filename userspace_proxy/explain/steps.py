@@ -233,7 +233,7 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
     for cause in port.state.causes:
         if cause.fact in shown:
             continue
-        # Only notes about users' mistakes need attention; other notes are by design.
+        # Mistakes, addresses and a second cause need attention; other notes are by design.
         traits = cause.code.traits
         is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == second
         level = Level.ATTENTION if is_wrong else Level.OK
