@@ -36,7 +36,7 @@ class Result:
     new: int
     """The number of inputs that reached new code."""
     crash: str
-    """The file with the crashing input; ``no input`` if there is none; empty if it passed."""
+    """The crashing input's file; ``no input`` if there is none; empty if the target didn't fail."""
     report: str
     """The last lines of the target's output."""
 
