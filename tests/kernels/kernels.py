@@ -82,7 +82,7 @@ class Kernel:
 
     Args:
         label: The name for users; ``newest`` changes its version each month.
-        suites: Debian's suites, of which the one with the highest version is used.
+        suites: Debian's suites; the highest version in any of them is used.
         root: The suite whose programs run on it.
     """
 

@@ -43,7 +43,7 @@ MARKS = {"ok": "✓", "failed": "**✗**", "left out": "–"}
 USUAL_ARCH = "x86_64"
 NOT_RUN = ""
 SKIPPED = "Skipped: "
-"""The prefix of the reason of a skipped test, unless the kernel lacks a part."""
+"""The prefix of a skipped test's reason, unless the reason is a missing part of the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
