@@ -248,7 +248,7 @@ def agent_environment(node: SandboxNode, folder: Path) -> dict[str, str]:
     }
 
 
-# A kernel without nf_tables rejects its messages; those of conntrack still work.
+# A kernel without nf_tables rejects its messages; conntrack's messages still work.
 _WITHOUT_NFTABLES = """
 import errno
 from userspace_proxy.kernel.netlink import Requests

@@ -124,7 +124,7 @@ class Load:
         return Outcome(sorted(read_attempts(lines), key=lambda attempt: attempt.start))
 
     def stop(self) -> Outcome:
-        """Start no more connections, wait for the open ones, and return all outcomes."""
+        """Start no more connections, wait for open connections, and return all outcomes."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(self._end_s)
         return self.outcome()

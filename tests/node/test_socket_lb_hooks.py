@@ -49,7 +49,7 @@ from userspace_proxy.steering.socket_lb.socket_maps import (
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
-# Their addresses have no route: untranslated dials fail immediately.
+# Frontends at addresses without a route: untranslated dials fail immediately.
 WEB, CART = (Frontend(f"10.96.0.{n}", 80, Protocol.TCP) for n in (1, 2))
 WEB_6 = Frontend("fd96::1", 80, Protocol.TCP)
 POD, POD_6 = "10.244.1.1", "fd00:244::1"

@@ -27,7 +27,7 @@ from userspace_proxy.steering.socket_lb.socket_maps import (
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
-# Their addresses have no route: untranslated dials fail immediately.
+# Addresses without a route: untranslated dials fail immediately.
 WEB, OTHER = SocketAddress("10.96.0.1", 80), SocketAddress("10.96.0.2", 80)
 WEB6, OTHER6 = SocketAddress("fd96::1", 80), SocketAddress("fd96::2", 80)
 POD, POD6 = "127.0.1.1", "::1"

@@ -185,8 +185,8 @@ def test_conntrack_entries_of_reset_connections_to_the_frontends_are_removed(nod
                 client.connect(frontend)
                 with server.accept()[0] as accepted:
                     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        # An entry reset after a FIN is kept: it doesn't prevent a new connection from the same
-        # port.
+        # The entry of a connection that was reset after a FIN is kept: it doesn't prevent a new
+        # connection from the same port.
         with node.tcp() as ended:
             ended.connect(WEB)
             ended.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""The servers, filters and links behind ``wrong_services``: a pod's behaviour on each port.
+"""The servers, filters and links behind ``wrong_services``: how a pod responds on each port.
 
 Mistake ──target──▶ port of "pod" ──▶ hangs, is filtered
 """
