@@ -181,7 +181,7 @@ class CauseCode(enum.StrEnum):
     EXTERNAL_IP_OFF = "external-ip-off", Traits(is_of_address=True)
     ADDRESS_TAKEN = "address-taken", Traits(is_of_address=True, kubectl="get services -A -o wide")
     NOT_OURS = "not-ours", Traits(is_by_design=True)
-    """This proxy doesn't serve such Services or ports."""
+    """By design, this proxy doesn't serve the Service or port."""
     NOT_FOLLOWED = "not-followed", Traits(is_mistake=True)
     """A field or annotation has no effect."""
     TOO_MANY_ENDPOINTS = "too-many-endpoints"
@@ -307,7 +307,7 @@ class CauseRow(Generic[P]):
     command: Text = ""
     """The remedy as arguments of ``kubectl``; empty if ``hint`` is used."""
     outside: Text = ""
-    """The remedy for an endpoint that isn't known to be a pod: ``{host}``, ``{ip}``."""
+    """The remedy if the endpoint isn't known to be a pod (``{host}``); empty to use ``hint``."""
     to_some_nodes: Text = ""
     """The remedy if the endpoint answers other nodes; empty if it is the same remedy."""
     to_own_node: Text = ""
@@ -315,7 +315,7 @@ class CauseRow(Generic[P]):
     at_times: Text = ""
     """The remedy if the endpoint answers other clients; empty if it is the same remedy."""
     at_times_outside: Text = ""
-    """The remedy for an endpoint that isn't known to be a pod and answers other clients."""
+    """Like ``at_times``, for an endpoint that isn't known to be a pod."""
     is_of_slices: bool = False
     """Whether the cause is about a Service's slices, not its pods."""
     is_of_host: bool = False
@@ -368,7 +368,7 @@ def _find_row(key: str, code: CauseCode) -> CauseRow[...]:
 
 
 def cause(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
-    """Return a decorator that turns a function into a cause's row; see :class:`CauseRow`."""
+    """Return a decorator that adds a function to :data:`ROWS` as a row; see :class:`CauseRow`."""
 
     def make(words: Callable[P, str]) -> CauseRow[P]:
         made = CauseRow(code, words, **columns)

@@ -338,7 +338,7 @@ def no_host(at: At, interface: str = "") -> str:
     shared=("gateway",),
 )
 def no_gateway(at: At, gateway: str, interface: str) -> str:
-    """No host answers for the gateway of the address."""
+    """No host answers for the gateway to the address."""
     ip = ip_of(str(at))
     return f"no host answers for {gateway}, the gateway to {ip}, on {interface}"
 
@@ -485,7 +485,7 @@ _LATE_PAST = "answered after its clients had left"
     "late, too",
 )
 def answers_late(at: At, waited_s: float) -> str:
-    """Clients leave before the first byte; the last client waited ``waited_s`` seconds."""
+    """Clients leave before the first byte, which last arrived after ``waited_s`` seconds."""
     return f"answers after its clients have left: its first byte took {waited_s:.1f} s"
 
 

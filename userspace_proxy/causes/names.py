@@ -18,7 +18,7 @@ _ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
     "EndpointSlice",
 )
 def no_name_for_port(port: str) -> str:
-    """All names are for other ports."""
+    """The Service has endpoints by name, but only for other ports."""
     return f'no endpoint by name is for its port "{port}"'
 
 
@@ -87,7 +87,7 @@ def name_unresolved(name: str, why: str) -> str:
 
 @_of_name(CauseCode.NAME_UNRESOLVED, hint=f"They are used for an hour. {_ASK}")
 def name_stale(name: str, why: str) -> str:
-    """DNS no longer has an address for the name, or doesn't answer."""
+    """DNS no longer has an address, or doesn't answer; the last known addresses are used."""
     return f"{name} no longer resolves, its last addresses are used: {why}"
 
 

@@ -61,7 +61,7 @@ def several_agents(pods: tuple[str, ...]) -> str:
     hint="While an update runs, this is so for a time; `kubectl rollout status` shows it",
 )
 def other_version(version: str, usual: str) -> str:
-    """Most other nodes run version ``usual``, which is empty if no version has a majority."""
+    """The nodes don't run ``usual``, the version of most other nodes; empty if there is none."""
     others = f", and {usual} on most others" if usual else ""
     return f"version {version} runs there{others}"
 
@@ -71,7 +71,7 @@ def other_version(version: str, usual: str) -> str:
     hint="Let all agents have the same flags and file, unless these nodes need others",
 )
 def other_settings(settings: tuple[str, ...]) -> str:
-    """Settings differ, each as ``steering=iptables (nftables)``."""
+    """Settings differ; each is followed by most others' value: ``steering=iptables (nftables)``."""
     return f"settings differ from those of most others (in brackets): {listed(settings, 4)}"
 
 
@@ -110,7 +110,7 @@ def clock_off(seconds: int, is_ahead: bool, are_several: bool = False) -> str:
 
 @cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
 def own_clock_off(seconds: int, is_ahead: bool) -> str:
-    """The clock of the machine on which this tool runs is wrong."""
+    """The clock of the machine on which this tool runs differs from most nodes' clocks."""
     where = "ahead of" if is_ahead else "behind"
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 

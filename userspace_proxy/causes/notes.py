@@ -182,7 +182,7 @@ def too_many_balanced(count: int, limit: int) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def ranges_in_annotation() -> str:
-    """The source ranges are given by the deprecated annotation."""
+    """The source ranges are in the deprecated annotation, which is ignored."""
     what = f"annotation {ANNOTATION_SOURCE_RANGES} is ignored, as in kube-proxy"
     return f"{what}: write spec.loadBalancerSourceRanges"
 
@@ -240,7 +240,7 @@ def names_beside_selector(key: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def name_without_port(key: str, at: str, port: str) -> str:
-    """A name is for a port that the Service doesn't have; ``port`` is quoted, or empty."""
+    """A name is for a port that the Service lacks, or for none although there are several."""
     why = f"no port {port}" if port else "several ports: write PORT=HOST:PORT"
     return f"annotation {key}: {at}: the Service has {why}"
 
@@ -259,14 +259,14 @@ def not_to_mirror(service: str, mark: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def left_out_beside(service: str, ip: str) -> str:
-    """The Endpoints contain an address that the slices don't contain."""
+    """The Endpoints are ignored beside the Service's slices, which lack one of their addresses."""
     what = f"Endpoints {service} is left out, as there are slices of its Service"
     return f"{what}: {ip} isn't in these"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def node_port_named(path: str, number: str, owner: str) -> str:
-    """Two Services request one node port, ``30080/TCP``; one of the two is for health checks."""
+    """Two Services request one node port, ``30080/TCP``, at least one of them for health checks."""
     return f"{path}: {number} is already named by {owner}"
 
 

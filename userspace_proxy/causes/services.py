@@ -220,7 +220,7 @@ def forwarding_dropped(chain: str, why: str, hint: str) -> str:
     "for the endpoints' way back to the clients; the path userspace reaches them from this node",
 )
 def forwarding_unanswered() -> str:
-    """Forwarded connections go unanswered for an unknown reason."""
+    """Forwarded connections go unanswered, for an unknown reason; dials of this node don't."""
     return (
         "clients that the kernel leads to endpoints get no answer, though the endpoints answer "
         "this node"
@@ -245,7 +245,7 @@ def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
     hint="Correct it: an object that was valid before keeps its last form until then",
 )
 def rejected(of: str, line: str) -> str:
-    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` states the place."""
+    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` states it."""
     return f"{of} is rejected: {line}"
 
 
@@ -280,7 +280,7 @@ def _shown(networks: tuple[str, ...]) -> str:
     hint="spec.loadBalancerSourceRanges must contain the client's network",
 )
 def source_denied(networks: tuple[str, ...]) -> str:
-    """Clients outside these networks are dropped."""
+    """Clients outside these networks are dropped; without networks, all clients."""
     if not networks:
         return "all clients are dropped"
     return f"clients outside {_shown(networks)} are dropped"

@@ -65,7 +65,7 @@ def _headless_hint(service: str, slice_: str, is_managed: bool) -> str:
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=_headless_hint)
 def slice_headless(service: ServiceKey | str, slice_: SliceKey | str, is_managed: bool) -> str:
-    """The Service's slice has the label of headless Services, perhaps because it was headless.
+    """The slice has the label of headless Services; perhaps the Service was headless.
 
     Args:
         is_managed: Whether Kubernetes' controller writes the slice, and would make it anew.
@@ -78,7 +78,7 @@ def slice_headless(service: ServiceKey | str, slice_: SliceKey | str, is_managed
 
 @cause(CauseCode.NO_SLICE, about="{slice_}", hint="Correct it: the Service has no other one")
 def slice_rejected(slice_: str, line: str) -> str:
-    """The slice, ``EndpointSlice shop/web-1``, has a mistake; ``line`` contains its place."""
+    """The slice, ``EndpointSlice shop/web-1``, has a mistake; ``line`` states it."""
     return f"{slice_} is rejected: {line}"
 
 
@@ -391,7 +391,7 @@ def none_usable(total: int, reasons: tuple[str, ...]) -> str:
     hint="Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
 )
 def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
-    """The other ports of the Service use up its limit of endpoints."""
+    """The Service's ports before this one, by name, use up its endpoints and source ranges."""
     return (
         f"the ports of {service} together have more than {limit:,} endpoints and source ranges, so "
         "this port, which is not among the first by name, is not served"
@@ -405,7 +405,7 @@ def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
     shared=("namespace",),
 )
 def too_many_in_namespace(namespace: str, limit: int) -> str:
-    """The Service is among the largest of a namespace with too many endpoints."""
+    """The Service is among the largest of a namespace with too many endpoints and ranges."""
     return (
         f"the Services of namespace {namespace} together have more than {limit:,} endpoints and "
         "source ranges, counted for each port, so the largest Services, this one among them, are "
