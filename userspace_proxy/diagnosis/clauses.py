@@ -227,7 +227,7 @@ def _refused(verb: str, cause: Cause | None) -> str:
 
 @clause(planned=lambda cause: _refused("would be", cause))
 def refused(cause: Cause | None) -> str:
-    """State that no endpoint may be used."""
+    """State that clients are refused, and why; None if no endpoint is usable."""
     return _refused("are", cause)
 
 
@@ -405,7 +405,7 @@ def more_faults(count: int) -> str:
 
 @clause()
 def others_serve(count: int, always: bool = True, is_pinned: bool = False) -> str:
-    """State that all other endpoints serve, perhaps only their own clients, or not ``always``."""
+    """State that all other endpoints serve, perhaps only their own clients, perhaps not always."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     if is_pinned:

@@ -109,7 +109,7 @@ def diagnose(
 ) -> Sequence[PortFacts]:
     """Return Service ports with their states; a port is judged again only if its facts changed.
 
-    A port is copied if facts about other objects change its cause, notes or endpoints.
+    A port is copied if facts about other objects change what is shown for it.
 
     Args:
         dropped: See :attr:`.StatusFacts.dropped`.

@@ -92,7 +92,7 @@ class Case:
         """Whether all failing endpoints are silent, which is only an observation unless other
         clients are answered."""
         self.are_past = all(e.is_past for e in self.failing)
-        """Whether the failing endpoints haven't been dialled again."""
+        """Whether none of the failing endpoints has been dialled again."""
 
     @property
     def ended(self) -> int:
@@ -199,7 +199,7 @@ def _held(port: PortFacts, why: Sequence[Clause], known: Sequence[Cause]) -> Por
 
 
 def refused(case: Case) -> PortVerdict | None:
-    """Report that no endpoint may be used."""
+    """Report that clients are refused, because no endpoint may be used."""
     port = case.port
     if port.cause is None and case.usable:
         return None
@@ -229,7 +229,7 @@ def late_at_limit(case: Case) -> PortVerdict | None:
 
 
 def held_while_all_fail(case: Case) -> PortVerdict | None:
-    """Report that clients wait for an endpoint that answers."""
+    """Report that clients wait for an endpoint that answers, because all endpoints fail."""
     if not (case.all_fail and case.port.waits.waiting):
         return None
     return _held(case.port, case.what_fails, case.causes)
@@ -504,7 +504,7 @@ def comes_and_goes(case: Case) -> PortVerdict | None:
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
-    """Report that connections were saved only after a wait, or that this proxy closed idle ones."""
+    """Report connections that were saved only after a wait, or that this proxy closed when idle."""
     late = many_saved_late(case.port) or many_idle(case.port)
     return None if late is None else _failed_lately(case.port, *_now(case.port), late)
 

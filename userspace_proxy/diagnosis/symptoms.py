@@ -259,7 +259,7 @@ def _owe_seldom(
 
 
 def _count_ended(endpoint: EndpointCounters) -> int:
-    """Return how many connections a side has ended; an endpoint that hangs doesn't end them."""
+    """Return how many connections ended; if more clients left without an answer, their number."""
     return max(endpoint.connections - endpoint.active, endpoint.unanswered_requests)
 
 
@@ -326,7 +326,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     """Return how many clients failed, with the cause; None if there are few.
 
     Args:
-        but: Codes already reported. With any, return None if the cause has one or is unknown.
+        but: Reported codes; if any, also return None if the cause has one of them, or is unknown.
     """
     minute, why = port.last_minute, _why(port)
     if but and (minute.cause is None or minute.cause.code in but):
@@ -388,7 +388,7 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
     """Return how many UDP flows got no timely answer while others got answers; None if few.
 
-    Also report open connections (flows) that no longer get an answer.
+    If many open connections (flows) no longer get an answer, these are reported instead.
 
     Args:
         in_a_row: The number of flows without an answer since the failing endpoints' last answer. If
