@@ -117,7 +117,7 @@ def _node_with_endpoint(subject: Subject) -> str:
 
 
 def _flows(subject: Subject, invocation: Invocation) -> str:
-    """Return the command to list UDP flows that only the kernel sees; empty if there are none."""
+    """Return the command that lists UDP flows that only this machine's kernel sees; or empty."""
     for port in () if invocation.is_elsewhere else subject.ports:
         if port.is_unseen and port.protocol == "UDP" and port.frontends:
             address = shell_word(ip_of(port.frontends[0].address))

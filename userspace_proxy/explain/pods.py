@@ -56,7 +56,7 @@ def judge_pods(
 
 
 def foreign_slices(service: Service, slices: Iterable[EndpointSlice]) -> list[PathStep]:
-    """Return a step for each slice of a Service with a selector that isn't made from its pods."""
+    """Return steps about slices that aren't made from pods, if the Service has a selector."""
     steps = []
     for item in slices if service.selector else ():
         ips = () if item.is_managed else [one.ip for one in item.endpoints if not one.pod]

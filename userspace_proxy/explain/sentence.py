@@ -200,7 +200,7 @@ def _mistakes(
     worst: PathStep | None,
     at: PortFacts | None,
 ) -> str:
-    """Return users' mistakes, to be added to the sentence of the worst step."""
+    """Return users' mistakes that aren't stated yet, as the end of the sentence; or empty."""
     causes = [cause for port in ports for cause in port.notes if cause.code.traits.is_mistake]
     of_notes = (s for s in steps if s.topic == NOTE and s.level is Level.ATTENTION)
     causes += [cause for step in of_notes for cause in step.causes[:1]]
@@ -255,7 +255,7 @@ def _without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts |
 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Iterator[str]:
-    """Yield the number of serving endpoints, and whether a client has been served."""
+    """Yield how many endpoints serve, or clauses if answers are unseen, missing or old."""
     led = [port for port in ports if port.is_unseen]
     about, shown = _without_answer(ports, subject), ""
     if led:

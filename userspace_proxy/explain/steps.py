@@ -66,7 +66,7 @@ NAMES_LENGTH = 100
 
 
 def mistakes(subject: Subject) -> Iterator[PathStep]:
-    """Yield the mistakes of the whole Service: its invalid objects, then what isn't served."""
+    """Yield steps about the whole Service: its invalid objects, then what isn't served."""
     for cause in map(cause_of, subject.rejected):
         yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
     for item in subject.ignored:
@@ -122,7 +122,7 @@ def node_steps(
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
-    """Yield invalid objects of other Services, or of unknown Services."""
+    """Yield steps about invalid objects of other Services, or of unknown Services."""
     for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
         if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
@@ -132,7 +132,7 @@ def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
 def _firewalls(
     node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
 ) -> Iterator[PathStep]:
-    """Yield a step for each chain that may drop packets to a Service; at most one without a chain.
+    """Yield a step for each chain or rule that may drop packets, or at most one if there is none.
 
     Args:
         client: The address of the client that the user asked about; empty for any client.
@@ -222,7 +222,7 @@ def port_steps(
 
 
 def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
-    """Yield the causes that neither the endpoints' step nor an endpoint's line states."""
+    """Yield steps with causes that neither the endpoints' step nor an endpoint's line states."""
     shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
     shown |= {port.doubt.fact} if port.doubt else set()
     other = other_cause(port)
