@@ -59,7 +59,7 @@ class FirstPacket(NamedTuple):
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
     """Return whether a packet meets all of the conditions.
 
-    Returns: None if that depends on an unknown condition.
+    Returns: None if no condition fails, but some are unknown.
     """
     is_met: bool | None = True
     for one in conditions:
