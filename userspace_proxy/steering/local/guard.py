@@ -291,7 +291,7 @@ def make_guard(
     own_namespace: bool,
     kernel: KernelOffers,
 ) -> LocalGuard:
-    """Return the guard to use.
+    """Return a guard that fits the process's rights and the kernel.
 
     Raises:
         SteeringError: There is no nftables, and the network namespace may have other daemons.
