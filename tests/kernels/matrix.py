@@ -109,7 +109,7 @@ def try_kernel(
 
 
 def judged(cells: Sequence[dict[str, Any]], breaks: Collection[str]) -> list[dict[str, Any]]:
-    """Return a kernel's cells; a steering mode that should serve but doesn't has a fault."""
+    """Return a kernel's cells, with a fault where a mode doesn't serve, or serves unexpectedly."""
     judged = []
     for cell in cells:
         serves, should = cell["run"] == "serves", cell["steering"] not in breaks
