@@ -230,7 +230,7 @@ class Agent:
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the agent, or another command, with more flags on the node until it exits."""
+        """Run the agent, or another command, on the node until it exits; return the result."""
         return self.node.run(
             [*(command or self.command), *flags],
             check=False,

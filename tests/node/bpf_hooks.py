@@ -103,6 +103,6 @@ class Dialled(Attached):
 
 
 def dialled_key(address: tuple[str, int]) -> bytes:
-    """Return the key and value of an address in the maps of dialled.bpf.c."""
+    """Return an address in the form of the keys and values in the maps of dialled.bpf.c."""
     host, port = address
     return socket.inet_aton(host) + struct.pack("!H", port) + bytes(2)

@@ -195,7 +195,7 @@ def http_get(sock: socket.socket, address: tuple[str, int], path: str) -> tuple[
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """Read until the peer's FIN."""
+    """Read until the peer's FIN; return the data."""
     chunks = []
     while chunk := sock.recv(1 << 20):
         chunks.append(chunk)

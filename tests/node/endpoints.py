@@ -67,7 +67,7 @@ class Endpoint:
 
 
 def accept_with_data(server):
-    """Return the first connection that sends data: the proxy's probes don't."""
+    """Return the first connection that sends data, unlike the proxy's probes, and its peer."""
     while True:
         accepted, peer = server.accept()
         accepted.settimeout(DEADLINE_S)

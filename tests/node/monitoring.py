@@ -13,7 +13,7 @@ import yaml
 _SELECTOR = re.compile(r"\b((?:userspace_proxy|kubeproxy|process)_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r"(\w+)\s*[=!]~?")
 _GROUPING = re.compile(r"\b(?:by|without)\s*\(([^)]*)\)")
-# Prometheus adds these to each series.
+# The labels that Prometheus adds to each series.
 _OF_THE_TARGET = {"instance", "job"}
 
 

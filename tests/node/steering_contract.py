@@ -40,7 +40,7 @@ class SteeringContract:
         await steering.close()
 
     def in_force(self) -> str:
-        """Return the applied state as the kernel's own tools list it."""
+        """Return the applied state as the kernel's own tools list it; empty if it isn't there."""
         return ""
 
     def recovers(self, ports: dict[Frontend, int]) -> dict[Frontend, int]:

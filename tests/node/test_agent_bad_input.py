@@ -24,7 +24,7 @@ def testbed(tmp_path_factory):
 
 @pytest.fixture
 def refused(testbed):
-    """Run an agent that must exit by itself; return its status, and its output without the log."""
+    """Yield a function that runs an agent until it exits; it returns the status and error lines."""
 
     def refused(*flags, command=(), env=None, before=()):
         done = testbed.agent.run(

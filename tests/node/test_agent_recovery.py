@@ -50,7 +50,7 @@ class Site:
         self.ips = testbed.add_pods("one", tcp=8080, udp=53)
 
     def kill_everything(self, *services):
-        """Serve these Services and WEB, kill everything, then start again without them."""
+        """Serve these Services and WEB, kill the agent, and start it while it can't read them."""
         self.api.start(*(with_endpoints(service, self.ips) for service in (WEB, *services)))
         self.agent.start_until_ready()
         self.api.hang()
