@@ -160,7 +160,7 @@ LOCAL = 2
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )
-"""The field of IPv6 with :data:`FRAGMENT_OFFSET` and flags."""
+"""The field of IPv6's fragment header with :data:`FRAGMENT_OFFSET` and the flags."""
 
 
 def expression(name: str, attributes: bytes = b"", kind: int = LIST_ELEMENT) -> bytes:
