@@ -276,7 +276,7 @@ class Steering(abc.ABC):
         return None
 
     async def other_ports(self) -> Mapping[Frontend, int]:
-        """Return the ports that clients recently dialled although their ClusterIPs lack them.
+        """Return ports of ClusterIPs that clients recently dialled although no Service has them.
 
         Returns: The number of refused connections (flows), by address, port and protocol; it starts
             again after a minute without any. Empty if this mechanism doesn't count them.

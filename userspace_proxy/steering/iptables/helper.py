@@ -242,7 +242,7 @@ class LegacyProgrammer(NatProgrammer):
         return self._filter.put(guard.chains, guard.jumps).count
 
     def _note_affected(self, difference: TableDifference) -> None:
-        """Record the frontends whose rules were missing or wrong in the kernel."""
+        """Record the frontends whose rules differed; all frontends if a jump or other line did."""
         rules = rules_among(difference.lines)
         self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):

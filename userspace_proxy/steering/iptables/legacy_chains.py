@@ -54,7 +54,7 @@ FILTERING = ("raw", "mangle", "filter", "security")
 
 
 def read_legacy(*names: str) -> Tables:
-    """Return the chains of the legacy tables of both families, with their rules.
+    """Return the chains of the named legacy tables of both families, with their rules.
 
     A table that isn't in use isn't read, because reading would create it.
 

@@ -514,7 +514,7 @@ class Hooks:
 
 
 class HookPlace(NamedTuple):
-    """The mounts where hooks can be attached and pinned, and the other programs there."""
+    """The cgroup and the mount where hooks can be attached and pinned, and other programs there."""
 
     cgroup: Path
     names: Path
