@@ -31,6 +31,8 @@ from .offers import chosen, judge_path, look_at_steering
 
 _log = FieldLogger("userspace_proxy.check")
 
+_HOOKS = (*WAY_IN, *WAY_OUT, "forward")
+
 
 def check_settings(
     settings: Settings, warnings: Sequence[str], problem: ConfigError | None = None
@@ -55,9 +57,7 @@ def check_settings(
         settings.steering, steering, options, offered, own_namespace=own_namespace
     )
     proxies, label = running_proxies(), proxy_label(options.proxy_name or "")
-    kernel = (
-        read_kernel(*WAY_IN, *WAY_OUT, "forward") if steering not in ("none", "") else KernelView()
-    )
+    kernel = read_kernel(*_HOOKS) if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
     relieves = settings.take_over or settings.steering == "none"
     found += judge_running(proxies, label, relieves=relieves)
@@ -136,7 +136,7 @@ def check_node(
     if steering in ("none", ""):
         return found
     if kernel is None:
-        kernel = read_kernel(*WAY_IN, *WAY_OUT, "forward")
+        kernel = read_kernel(*_HOOKS)
     proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
     sysctls = read_sysctls(network.SYSCTLS)
     uses_client_ports = settings.preserve_client_address != "never"

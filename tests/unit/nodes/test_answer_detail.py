@@ -5,7 +5,7 @@ import errno
 import msgspec
 import pytest
 
-from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.say import remedy
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge, Unreadable
@@ -125,7 +125,9 @@ def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers
         monkeypatch.setattr(Clocks, "time", lambda s=ended_s: 1795251600.0 + s)
         answers.take(agents)
         assert (only(answers).restarts is not None) is is_lately
-    assert say(only(answers).restarts).startswith("the agent's container is restarted again")
+    assert only(answers).restarts == agent_causes.agent_restarts(
+        "ended with status 137 (OOMKilled)", "kube-system", is_repeated=True, out_of_memory=True
+    )
     Asking().fail(answers, "node-1", TO, PortForwardError("it broke off", errno.ECONNRESET))
     why = "it broke off; its container last ended with status 137 (OOMKilled)"
     problem = agent_causes.forward_failed("kube-system", why, out_of_memory=True)
