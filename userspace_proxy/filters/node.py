@@ -86,8 +86,8 @@ def find_firewalls(
         if is_out:
             first, reply = [], list(_answers_to_clients(base, anything, ports))
         whose = _TO_PODS if is_out else _OF_PODS
-        dropped = find_first_drop(base, chains, first, pods, whose)
-        answers = find_first_drop(base, chains, reply, pods, whose)
+        dropped = _drop_at_all_ports(base, chains, first, pods, whose)
+        answers = _drop_at_all_ports(base, chains, reply, pods, whose)
         only = family if len(base.table.families) == 1 else None
         drop = dropped or answers
         if drop is None:
@@ -104,6 +104,23 @@ def find_firewalls(
 
     hooks = *WAY_IN, *WAY_OUT
     return [one for hook in hooks for one in judged((nft, legacy), hook, judge)]
+
+
+def _drop_at_all_ports(
+    base: Chain,
+    chains: Chains,
+    packets: Sequence[FirstPacket],
+    links: Sequence[PodLink],
+    whose: str,
+) -> Drop | None:
+    """Return what drops the packets with the first and the last proxy port; or None.
+
+    A legacy chain that drops either is reported, too: only nftables chains are followed for each
+    frontend.
+    """
+    drops = [find_first_drop(base, chains, [one], links, whose) for one in packets]
+    found = [drop for drop in drops if drop is not None]
+    return found[0] if found and (base.table.is_legacy or len(found) == len(drops)) else None
 
 
 def _answers_to_clients(
