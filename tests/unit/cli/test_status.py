@@ -181,13 +181,12 @@ def test_an_invalid_switch_is_rejected_before_the_proxy_is_queried(capsys):
 
 
 def test_json_output_for_a_rejected_service_exits_with_status_3(serve_view, capsys):
-    problem = "spec.prots: unknown field"
-    typo = RejectedFacts.at(
-        "z.yaml:5", problem, ObjectKey("Service", "shop", "typo"), ("shop/typo",)
-    )
+    key, services = ObjectKey("Service", "shop", "typo"), ("shop/typo", "shop/db")
+    typo = RejectedFacts.at("z.yaml:5", "spec.prots: unknown field", key, services)
     source = SourceFacts("manifests", "/m", problems=(typo.line,), rejected=(typo,))
-    server = serve_view(make_view(make_port(), source=source))
-    assert main(["status", "shop/typo", "-o", "json", server]) == 3
+    server = serve_view(make_view(make_port(), make_port("db"), source=source))
+    for name in ("shop/typo", "shop/db", "shop/db:http"):
+        assert main(["status", name, "-o", "json", server]) == 3
     assert main(["status", "shop/web", "-o", "json", server]) == 0
     assert typo.line in capsys.readouterr().out
 
