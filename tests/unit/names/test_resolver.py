@@ -168,8 +168,9 @@ def test_a_nonexistent_name_returns_nxdomain_with_the_soa(name, type_):
     assert [str(record.type) for record in answer.authority] == ["SOA"]
 
 
-def test_a_query_for_a_name_outside_the_cluster_is_refused():
-    answer = ask("www.example.com.")
+@pytest.mark.parametrize("name", ["www.example.com.", "web.mycluster.local."])
+def test_a_query_for_a_name_outside_the_cluster_is_refused(name):
+    answer = ask(name)
     assert (answer.code, answer.is_authoritative) == (Code.REFUSED, False)
 
 
