@@ -60,7 +60,8 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
             # If the proxy has a name, kube-proxy may serve all other Services, so its rules are
             # expected.
             is_sole = not options.proxy_name
-            yield FirewallWatch(steering.name, options.proxy_ports, is_sole=is_sole)
+            ports, note_legacy = options.proxy_ports, steering.note_legacy
+            yield FirewallWatch(steering.name, ports, is_sole=is_sole, note_legacy=note_legacy)
             yield answers
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)

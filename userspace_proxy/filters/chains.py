@@ -94,7 +94,8 @@ class Chain:
     def described(self) -> str:
         """A base chain with its hook and priority, as the subject of a sentence."""
         place = f"({self.hook}, priority {self.priority})"
-        return f"nftables chain {self} of another program {place}"
+        kind = "" if self.table.is_legacy else "nftables "
+        return f"{kind}chain {self} of another program {place}"
 
     @property
     def listing(self) -> str:

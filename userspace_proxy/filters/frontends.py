@@ -101,6 +101,7 @@ class EarlierChains:
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self._earlier: Sequence[Followed] = ()
+        self._legacy: Tables = {}
         self.filters: Sequence[Followed] = ()
         """The chains that the last check found, for :func:`.endpoints.dropping_chain`."""
 
@@ -120,6 +121,12 @@ class EarlierChains:
             self.forget()
             self._earlier = self.filters = ()
         return self._found
+
+    def take_legacy(self, tables: Tables) -> None:
+        """Follow these filtering chains of legacy tables, too, which another reader reads."""
+        if tables != self._legacy:
+            self._legacy = tables
+            self.forget()
 
     def forget(self) -> None:
         """Force the next check to read the chains again, because frontends have changed."""
@@ -145,10 +152,12 @@ class EarlierChains:
         return list(filter(None, found))
 
     def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
-        tables = reader.chains()
+        tables = {**reader.chains(), **self._legacy}
 
         @functools.cache
         def followed(base: Chain) -> Followed:
+            if base.table.is_legacy:
+                return Followed(base, tables[base.table])
             chains = reader.reached(tables[base.table], base)
             return Followed(chains[base.name], chains)
 
@@ -397,7 +406,8 @@ def explain_chain(
             is_answer = packets[0].is_to_client
             of_own = ", except those of this node's own programs"
             besides = of if is_all else of_own.replace(" of", " to") if is_answer else of_own
-            hint = _ADMIT if packets[0].port and not is_answer else _WAY_OUT
+            is_nft = not chain.table.is_legacy
+            hint = _ADMIT if packets[0].port and is_nft and not is_answer else _WAY_OUT
             return found(f"drops {_packets(chain)}{besides}", hint)
         is_before = chain.hook == "prerouting" and chain.priority < TRACKING and priority != NEVER
         if is_before and follow(chain, chains, first, "untracked").is_certain:

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import SteeringError
+from ..filters.chains import Tables
 from ..model import (
     Balance,
     Frontend,
@@ -285,6 +286,10 @@ class Steering(abc.ABC):
             SteeringError: The kernel failed to list the counters.
         """
         return {}
+
+    def note_legacy(self, _tables: Tables) -> None:
+        """Record the filtering legacy tables, which the next :meth:`repair` follows, too."""
+        return
 
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
         """Return the chain of another program that drops or translates an endpoint's packets.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Generic, TypeVar
 
 from ..errors import SteeringError
+from ..filters.chains import Tables
 from ..filters.endpoints import dropping_chain
 from ..filters.frontends import EarlierChains, Followed, Translation
 from ..kernel.conntrack import PROTOCOL_NUMBERS, SINGLE, Change, Range, StaleEntries
@@ -114,8 +115,13 @@ class Programmer(abc.ABC):
     def repair(self) -> int:
         return 0 if self._applied is None else self._repair()
 
-    def look_at_others(self) -> None:
-        """Read other programs' chains that precede this proxy's; called after start and repairs."""
+    def look_at_others(self, legacy: Tables) -> None:
+        """Read other programs' chains that precede this proxy's; called after start and repairs.
+
+        Args:
+            legacy: See :meth:`ProgrammedSteering.note_legacy`.
+        """
+        self._earlier.take_legacy(legacy)
         self._taken_earlier = self._earlier.look((self._applied or {}).keys())
 
     @abc.abstractmethod
@@ -343,6 +349,9 @@ def forget_entries(
             entries.forget_changed(family, changes)
 
 
+# The maximum number of legacy rules that are followed for each frontend: without a limit, each
+# change of Services would take seconds.
+_LEGACY_MAX = 5_000
 Kind = TypeVar("Kind", bound=Programmer)
 Result = TypeVar("Result")
 
@@ -358,12 +367,13 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         # Calls to the kernel block, and their order matters, so one thread makes all of them.
         self._programmer = InOneThread(f"{self.name}-steering", make)
         self._filters: Sequence[Followed] = ()
+        self._legacy: Tables = {}
 
     async def start(self) -> Mapping[Frontend, int]:
         def start_and_look(programmer: Kind) -> Ports:
             ports = programmer.start()
             # No frontend is known yet, but this opens all descriptors that later calls need.
-            programmer.look_at_others()
+            programmer.look_at_others(self._legacy)
             return ports
 
         return await self._do(start_and_look)
@@ -384,10 +394,14 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def repair(self) -> int:
         def repair_and_look(programmer: Kind) -> int:
             count = programmer.repair()
-            programmer.look_at_others()
+            programmer.look_at_others(self._legacy)
             return count
 
         return await self._do(repair_and_look)
+
+    def note_legacy(self, tables: Tables) -> None:
+        rules = sum(len(one.steps) for chains in tables.values() for one in chains.values())
+        self._legacy = tables if rules <= _LEGACY_MAX else {}
 
     def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol) -> str:
         return dropping_chain(self._filters, endpoint, protocol, read_link_to(endpoint.ip))

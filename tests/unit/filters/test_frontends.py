@@ -200,12 +200,16 @@ def test_a_rule_that_may_intercept_packets_is_listed_as_not_followed(node, rule,
         assert found == ([rules] if expected else [])
 
 
-def test_chains_are_evaluated_for_new_frontends_after_forget(node):
-    node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
+def test_legacy_rules_are_followed_as_of_their_last_reading(node):
+    table = ChainTable("ip", "raw", is_legacy=True)
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
-        assert earlier.look([]) == {}
-        earlier.forget()
-        assert earlier.look([WEB]).keys() == {WEB}
+        assert earlier.look([WEB]) == {}
+        earlier.take_legacy({table: {"": replace(RAW, table=table, steps=(DROPS_WEB,))}})
+        assert earlier.look([WEB])[WEB].what.startswith(
+            "chain legacy ip raw pre of another program"
+        )
+        earlier.take_legacy({})
+        assert earlier.look([WEB]) == {}
 
 
 def test_unreadable_nftables_yield_no_earlier_chains(node, monkeypatch):

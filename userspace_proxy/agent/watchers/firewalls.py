@@ -14,6 +14,7 @@ from functools import partial
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, PodRuleFacts, StatusFacts
+from ...filters.chains import Tables
 from ...filters.endpoints import find_forward_firewalls, find_pod_rules
 from ...filters.following import WAY_IN, WAY_OUT
 from ...filters.kube_proxy import find_kube_proxy
@@ -49,6 +50,7 @@ class FirewallWatch(Component):
         is_sole: Whether no kube-proxy serves other Services.
         read: Returns the rules; blocks.
         generation: Returns a number that grows with each change of nftables; blocks.
+        note_legacy: Called with the filtering legacy tables, whenever they have been read.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class FirewallWatch(Component):
         is_sole: bool = False,
         read: Callable[..., KernelView] = read_kernel,
         generation: Callable[[], int] = read_generation,
+        note_legacy: Callable[[Tables], None] = lambda _tables: None,
     ) -> None:
         self._steering = steering, proxy_ports
         self._is_sole = is_sole
         self._read = read
         self._generation = generation
+        self._note_legacy = note_legacy
         self._seen = -1
         self._latest_s = self._nat_s = 0.0
         self._pacing = Pacing(_SHARE, longest_s=LOOK_EVERY_S)
@@ -128,6 +132,7 @@ class FirewallWatch(Component):
             self._nat_s = now + _NAT_EVERY_S
             self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
         tables = kernel.nft, kernel.legacy_filter
+        self._note_legacy(kernel.legacy_filter)
         self._pod_rules = find_pod_rules(*tables, kernel.clients)
         return find_firewalls(*tables, *self._steering, kernel.clients)
 

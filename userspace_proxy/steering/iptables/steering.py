@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import SteeringError
+from ...filters.chains import Tables
 from ...filters.following import ALL_NAT
 from ...filters.frontends import Translation
 from ...kernel.interfaces import without_ipv6
@@ -37,6 +38,19 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
         self._helpers = {family: HelperProcess(family.value) for family in IPFamily}
         no_ipv6 = kernel.words(FOR_IPTABLES_IPV6)
         super().__init__(facts, lambda: IptablesProgrammer(facts, self._helpers, no_ipv6))
+
+    def note_legacy(self, tables: Tables) -> None:
+        # This proxy's chains accept steered packets before other rules of the table do.
+        super().note_legacy(
+            {
+                table: {
+                    name: chain
+                    for name, chain in chains.items()
+                    if (table.name, chain.hook) != ("filter", "input")
+                }
+                for table, chains in tables.items()
+            }
+        )
 
     async def labels(self) -> list[str]:
         """Return the labels of all proxies with rules here, sorted."""

@@ -26,7 +26,7 @@ class Kernel:
     def __init__(self):
         self.count = self.changes = 0
         self.view = CLOSED
-        self.has_nat = []
+        self.has_nat, self.legacy = [], []
 
     def read(self, *_hooks, has_nat):
         self.count += 1
@@ -102,10 +102,12 @@ async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
 
 @pytest.mark.parametrize(("is_sole", "places"), [(True, KUBE_PROXY), (False, ())])
 async def test_only_a_sole_proxy_shows_kube_proxys_rules(kernel, is_sole, places):
-    watch = FirewallWatch("nftables", PORTS, is_sole=is_sole, read=kernel.read)
+    calls = {"read": kernel.read, "note_legacy": kernel.legacy.append}
+    watch = FirewallWatch("nftables", PORTS, is_sole=is_sole, **calls)
     for _ in range(2):
         await watch.look()
     assert (shown(watch).kube_proxy, kernel.has_nat) == (places, [is_sole, False])
+    assert kernel.legacy == [kernel.view.legacy_filter] * 2
     await watch.close()
 
 
