@@ -1,4 +1,4 @@
-"""Forwards TCP connections and UDP flows; depends neither on Kubernetes nor the control process.
+"""Forwards TCP connections and UDP flows; depends on neither Kubernetes nor the control process.
 
     client ─▶ listener ─▶ EndpointGroup: its balancers pick ─▶ dial, next on failure ─▶ relay
                  │                                                                       │

@@ -1,7 +1,7 @@
 """Reads the PROXY header of connections from trusted peers before an endpoint is dialled.
 
     accepted ──▶ from a trusted peer? ──▶ header ──▶ client and frontend are taken from it
-                        │ no                └── malformed, or not there in time ──▶ RST
+                        │ no                └── malformed, or too late ──▶ RST
                         └────────────────▶ dialled like any other connection
 
 Rule 1: only the header is read from the socket; the bytes after it wait in the kernel, as usual.
@@ -30,7 +30,7 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The time limit for a PROXY header. The specification asks for at least 3 s, so that a lost packet
 # can be resent.
 HEADER_S = 5.0
-# The maximum number of peers whose trust is cached: far more than any load balancer has.
+# The maximum number of cached peers: far more than the addresses of any load balancer.
 _MAX_KNOWN = 4096
 
 
@@ -58,7 +58,7 @@ class AcceptedHeaders:
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:
-        """Dial for a connection once its header has arrived; reset it without a valid header."""
+        """Dial for a connection once its header has arrived; reset it if it sends none in time."""
         if self._read(connection):
             return
         handler = Callback(lambda _events: self._read(connection))
@@ -70,7 +70,7 @@ class AcceptedHeaders:
         self.deadlines.start(connection, self._engine.reactor.now)
 
     def _read(self, connection: TcpConnection) -> bool:
-        """Dial for a connection, or end it, by its header; return False if that is incomplete."""
+        """Dial for a connection, or end it; return False if more bytes of its header must come."""
         sock = connection.client
         try:
             data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)

@@ -99,7 +99,7 @@ class Ageing:
             self._timer = None
 
     def look_at(self, connection: TcpConnection, now: float) -> None:
-        """Check one connection, and reset it if it is idle or its client is gone."""
+        """Check one joined connection; reset it if it was idle too long, or its client is gone."""
         up, down = connection.up, connection.down
         if up is None or down is None:
             return

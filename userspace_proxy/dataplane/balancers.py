@@ -85,7 +85,7 @@ class Balancers:
         self._entries = entries
         self._dialling = _NONE_DIALLING
         self.limit: int | None = None
-        """This worker's maximum number of connections per endpoint; None for any number."""
+        """This worker's maximum number of connections per endpoint; None for no limit."""
         self.tracks_loads = False
         """Whether dials must be counted."""
         self._set_limit()
@@ -217,7 +217,7 @@ class Balancers:
         return self.load_of
 
     def _set_limit(self) -> None:
-        """Set this worker's share of a limit, at least 1; if there is none, stop counting dials."""
+        """Set this worker's share of a limit, at least 1; stop counting dials without a limit."""
         limit = self._serving.handling.max_connections
         if limit is not None:
             share, rest = divmod(limit, self._processes)

@@ -7,7 +7,7 @@
 Rule 1: calls on the traffic path return the kernel's errors and don't raise them: most reads end
 with EAGAIN, and an exception costs more than the call.
 Rule 2: a descriptor that this object has accepted or adopted is closed by :meth:`close` only.
-Rule 3: all reads fill one buffer, which the next read overwrites.
+Rule 3: all reads of sockets fill one buffer, which the next read overwrites.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ first bound without SO_REUSEADDR, which fails if another process uses it, and on
 process to different endpoints share it (``ClientPorts``).
 Rule 5: an endpoint that was resolved by name isn't dialled if the kernel reports its address as
 this node's (``cluster.from_names``); for other endpoints this costs one comparison.
-Rule 6: if all ports between a client and an endpoint are in use, this node's address is used (for
-TCP, during a minute), but only if the endpoint has recently answered a dial from the client's
+Rule 6: if all ports between a client and an endpoint are in use, this node's address is used (in
+TCP for a minute), but only if the endpoint has recently answered a dial from the client's
 address: otherwise a client could evade a network policy by using up ports. A port in TIME_WAIT is
 in use unless both sides have TCP timestamps.
 
@@ -214,9 +214,9 @@ class ClientAddressDialer:
         """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
 
         Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
-        ``HeldAcks``. Returns the descriptor of a connecting TCP socket, or of a connected UDP
-        socket, which the caller closes, after :meth:`release` if it is a flow's and
-        ``is_preserved``; or a negative errno (-ECANCELED by rule 5).
+        ``HeldAcks``. Returns the descriptor of a connecting TCP socket or a connected UDP socket,
+        which the caller closes, or a negative errno (-ECANCELED by rule 5). Before closing a UDP
+        socket with ``is_preserved``, call :meth:`release`.
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
@@ -366,5 +366,5 @@ class NoClientAddress(UserspaceProxyError):
 
 
 def may_be_source(port: int, now: float) -> bool:
-    """Return whether a dial from this node's address may use a source port."""
+    """Return whether dials from this node's address may use ``port`` as their source port."""
     return FIRST_PORT <= port <= LAST_PORT or EPHEMERAL.includes(port, now)

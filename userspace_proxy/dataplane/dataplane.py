@@ -23,7 +23,7 @@ from .tcp_connections import TcpConnections, TcpListener
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
-# The maximum number of connections handled per loop iteration, which takes a few 0.1 ms.
+# The maximum number of connections settled per slice, which takes a few tenths of a millisecond.
 _CONNECTIONS_PER_ITERATION = 512
 
 AnyListener = TcpListener | UdpListener

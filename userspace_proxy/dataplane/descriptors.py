@@ -35,7 +35,7 @@ DESCRIPTORS = 2
 _RESERVE = 64
 # The number of free descriptors that ends a pause, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
-# Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
+# Seconds between two calls of waiting callbacks: rarely enough to cost nothing, often enough that
 # clients don't notice the wait.
 _RETRY_S = 0.25
 # A pause this long without a released descriptor is a stall; a busy proxy releases many.
@@ -44,7 +44,7 @@ _STALL_S = 0.5
 _PAUSE_GAP_S = 1.0
 # How long after a reset at the descriptor limit further resets don't wait for a stall.
 _SHEDDING_S = 5.0
-# The part of the descriptors that is reserved for UDP flows, a sixteenth.
+# A sixteenth of the descriptors is reserved for UDP flows.
 _FLOWS_PART = 16
 
 
@@ -101,7 +101,7 @@ class Descriptors:
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Count ``count`` descriptors as free; call the waiting callbacks if enough are free."""
+        """Count ``count`` descriptors as free; end a pause once enough are free."""
         self.in_use -= count
         # Don't check ``_waiting``: the timer's calls of the callbacks may already have found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):

@@ -12,7 +12,7 @@ Rule 1: an update changes all this state, and ends flows to removed endpoints th
 Rule 2: ejections and their ends are reported to other workers, unless another worker reported them.
 Rule 3: a detour (a fault injection that dials an endpoint elsewhere) may fail although the endpoint
 works: such a failure is reported as the detour's, and is forgotten when the detour ends.
-Rule 4: log lines per minute are bounded: the last one reports that further lines are omitted.
+Rule 4: log lines per minute are bounded: the last ejection or readmission line reports omissions.
 """
 
 from __future__ import annotations
@@ -214,7 +214,8 @@ class EndpointGroup(CounterTable):
     def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:
         """Return the waiting room for a client that no endpoint can take; None to refuse it.
 
-        ``is_at_limit``: it waits for an endpoint at its limit; the first other wait is reported.
+        With ``is_at_limit`` the client waits for an endpoint at its limit; the first client that
+        waits for any other reason is reported.
         """
         handling = self.serving.handling
         if handling.hold is None and not is_at_limit:
@@ -244,7 +245,7 @@ class EndpointGroup(CounterTable):
         return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
-        """Count a connection that was answered after failed dials, as late if one was slow."""
+        """Count a connection answered after failed dials as saved, and as late if one was slow."""
         self.counters.saved += 1
         counters.late += any(code.traits.is_slow for code in failed)
 
@@ -301,9 +302,8 @@ class EndpointGroup(CounterTable):
     ) -> CauseCode:
         """Count a failed dial, eject the endpoint if it was the cause, and return why it failed.
 
-        ``client`` is the dial's source address, empty for this node's own;
-        ``is_client_specific`` means that the endpoint answers other clients,
-        ``may_be_client_specific`` that it may answer them.
+        ``client`` is the dial's source address, empty for this node's own. The endpoint answers
+        other clients if ``is_client_specific``, and may answer them if ``may_be_client_specific``.
         """
         counters = self.counters_of(endpoint)
         is_silent = failed.failure is Failure.SILENT
@@ -355,7 +355,7 @@ class EndpointGroup(CounterTable):
         return counters
 
     def answered_elsewhere(self, endpoint: SocketAddress, now: float) -> None:
-        """End an ejection because the endpoint has answered another worker."""
+        """Record an answer to another worker, which ends the endpoint's ejection."""
         counters = self.find_counters(endpoint)
         if counters is not None:
             counters.dials.succeeded_at = now

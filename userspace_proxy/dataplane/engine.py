@@ -34,7 +34,7 @@ closes, or the errno of the failure."""
 
 
 class Dialer(Protocol):
-    """A way other than ``connect`` to dial endpoints for TCP clients."""
+    """Dials endpoints for TCP clients by other means than ``connect``."""
 
     def dial(
         self, service_port: str, endpoint: SocketAddress, opened: Opened
@@ -84,7 +84,7 @@ class Engine:
         self.dialer = dialer
 
     def close(self) -> None:
-        """Stop delivering events; owners close their own sockets. Idempotent."""
+        """Stop delivering events and close free pipes; owners close their sockets. Idempotent."""
         self.memory.close()
         self.descriptors.close()
         self.pipes.close()

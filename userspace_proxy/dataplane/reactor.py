@@ -117,7 +117,7 @@ class Reactor:
             self.calls.unwatch(fd)
 
     def close_descriptor(self, fd: int) -> None:
-        """Stop delivering events and close a socket, at the end of a dispatch in progress."""
+        """Stop delivering events at once; close the socket, or during a dispatch at its end."""
         self.handlers.pop(fd, None)
         if self._is_dispatching:
             self._late.append(fd)

@@ -117,8 +117,8 @@ class Direction(Handler):
     It handles the source's events.
 
     Args:
-        source: Descriptor of the socket that is read.
-        sink: Descriptor of the socket that is written.
+        source: Descriptor of the socket to read from.
+        sink: Descriptor of the socket to write to.
     """
 
     __slots__ = (
@@ -386,7 +386,7 @@ class Direction(Handler):
                 return
 
     def flush(self) -> None:
-        """Send pending bytes, because the sink has room, and continue reading."""
+        """Send the bytes that wait for room in the sink; once all are sent, continue reading."""
         if self._in_pipe and self.pipe is not None:
             if self._drain_pipe(self.pipe):
                 self.is_stuck = False
@@ -479,7 +479,7 @@ class PipePool:
         """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return a free or new pipe at ``now`` (monotonic); None at a limit; may raise OSError."""
+        """Return a free or new pipe, or None at a limit; an unexpected error raises OSError."""
         if self._free:
             return self._free.pop()
         if (

@@ -3,8 +3,8 @@
     an update leaves an endpoint out ──▶ removal_s later ──▶ RST to both sides
                                      └── it returns earlier ──▶ nothing happens
 
-Rule 1: an endpoint has left if new connections may not use it: it was removed, isn't ready any
-more, or an endpoint of a better priority serves instead. The last such change counts.
+Rule 1: an endpoint has left if new connections may not use it: it was removed, is no longer ready,
+or an endpoint of a better priority serves instead. The last such change counts.
 Rule 2: only connections dialled before the endpoint left are reset: later dials were intended.
 Rule 3: UDP flows end at once, except flows to a terminating endpoint that still serves: they end
 with the connections, or earlier, when the endpoint stops serving. Like connections, flows of
@@ -55,7 +55,7 @@ class Removals:
         """Endpoints whose connections end now."""
 
     def updated(self, group: EndpointGroup, left: Collection[SocketAddress]) -> None:
-        """Record which endpoints an update of a group has removed, and which have returned."""
+        """Record which endpoints have left in an update of a group, and which have returned."""
         seconds = group.serving.handling.removal_s
         if seconds is None and not (left or self._left):
             return

@@ -79,8 +79,8 @@ class Shedding:
     def free_memory(self, excess: int, spared: int, now: float) -> int:
         """Drop affinity entries, then reset connections, to free ``excess`` bytes.
 
-        Connections may keep ``spared`` bytes; beyond that, none replaces a connection that is reset
-        here. Returns how many were reset.
+        Connections may keep ``spared`` bytes; new connections are admitted only while all fit into
+        these. Returns the number of reset connections.
         """
         counts_sockets = self._engine.memory.counts_sockets
         # Cap connections before resets, so that closing them admits no waiting clients.

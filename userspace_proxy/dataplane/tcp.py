@@ -69,7 +69,7 @@ REDIALS_S = 0.002
 
 
 class Redials:
-    """The clients of all Service ports that wait to be dialled for again after failed dials.
+    """The clients of all Service ports that wait for another dial after a failed dial.
 
         a dial fails ──▶ queue of its Service port ──▶ one of each port in turn, until REDIALS or
                            ▲                           REDIALS_S in this turn of the loop, after
@@ -299,7 +299,7 @@ class TcpConnection(Accounted):
         self.owner.client_deadlines.stop(self)
 
     def _dial_next(self, failed: DialFailure) -> None:
-        """After a failed dial, dial the next endpoint on this Service port's turn."""
+        """After a failed dial, dial the next endpoint when it is this Service port's turn."""
         self._dial_failed(failed)
         if self._is_closed_port(failed) and self.group.serving.affinity_timeout_s is not None:
             # Don't dial another pod: with affinity, the port there is another user's session.
@@ -684,7 +684,7 @@ class TcpConnection(Accounted):
         self.finish(cause, as_reset=True, by=by)
 
     def finish(self, cause: EndReason, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
-        """Close both sockets, with a RST or a FIN, and log cause and side. Idempotent."""
+        """Close both sockets, with a RST or a FIN, and record the end. Idempotent."""
         if self.is_closed:
             return
         self.is_closed = True

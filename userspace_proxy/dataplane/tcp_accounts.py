@@ -64,7 +64,7 @@ class Announced(NamedTuple):
 
 
 class Accounted(Relayed):
-    """One client's connection as its accounts see it; the base of ``TcpConnection``."""
+    """The part of one client's connection that ``TcpAccounts`` uses; base of ``TcpConnection``."""
 
     __slots__ = (
         "_offset", "address", "announced", "began_at", "down", "endpoint", "exchange", "group",
@@ -79,7 +79,7 @@ class Accounted(Relayed):
     announced: Announced | None
     """The contents of the PROXY header that the address comes from; None without a header."""
     endpoint: SocketAddress | None
-    """The endpoint that is dialled, or that answered; None while there is none."""
+    """The endpoint that was dialled last; None before a dial, in a wait, and once refused."""
     _offset: int
     """The distance of the dialled port from the Service port."""
     tried: dict[SocketAddress, CauseCode] | None
@@ -91,7 +91,7 @@ class Accounted(Relayed):
     exchange: ConnectionOutcome | None
     """The facts by which the connection's end is judged; None before an endpoint answers."""
     down: Direction | None
-    """Endpoint to client; None before an endpoint has answered and after the end, as ``up``."""
+    """From the endpoint to the client; like ``up``, None before an answer and after the end."""
 
     @property
     def client_ip(self) -> str:
@@ -205,7 +205,7 @@ class TcpAccounts:
             dialer.ended_connections.note(client, at, connection.reactor.now)
 
     def note(self, connection: Accounted, event: ConnectionEvent) -> None:
-        """Record an event before the end if connections are watched."""
+        """Record an event that precedes the connection's end, if connections are watched."""
         log = self._engine.connection_log
         if log is not None and log.is_watched(connection.group.prefixes, connection.address[0]):
             log.write(_facts(connection, event, None, EndedBy.NONE), connection.frontend)

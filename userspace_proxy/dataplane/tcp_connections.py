@@ -169,7 +169,7 @@ class LateResets:
 
 
 def _undelivered(direction: Direction) -> int:
-    """Return the bytes the sink hasn't acknowledged, plus 1 for unread bytes; 0 if it is gone."""
+    """Return how many bytes the sink hasn't acknowledged, plus 1 if any are unread; 0 if gone."""
     if not is_connected(direction.sink):
         return 0
     unread = direction.is_stuck or direction.is_waiting_turn
@@ -192,7 +192,7 @@ class TcpConnections(ConnectionOwner):
         self.ageing = Ageing(engine, self.open)
         self.removals = Removals(engine, self.open)
         self.on_idle: Callable[[], None] | None = None
-        """Called whenever the last connection has ended."""
+        """Called whenever the last open connection has ended; None to call nothing."""
 
     def began(self, connection: TcpConnection) -> None:
         if not self.open:

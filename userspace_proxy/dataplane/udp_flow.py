@@ -117,7 +117,7 @@ class Wait(NamedTuple):
 
 
 class UdpFlow(Handler):
-    """One client at one address of a listener, and its socket to an endpoint."""
+    """The association of a client's address and a listener's address with an endpoint's socket."""
 
     __slots__ = (
         "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "dialled_at",
@@ -363,7 +363,7 @@ class UdpFlow(Handler):
             self._keep(payload, _KEEP_DATAGRAMS, _KEEP_BYTES)
 
     def _keep(self, payload: memoryview, datagrams: int, size: int) -> bool:
-        """Keep a datagram; return False beyond ``datagrams``, or ``size`` bytes in total."""
+        """Keep a datagram; return False if more than ``datagrams`` or ``size`` bytes were kept."""
         kept = self.kept = self.kept or []
         size -= len(payload) + sum(len(one.payload) for one in kept)
         if len(kept) >= datagrams or size < 0:
@@ -529,7 +529,7 @@ class UdpFlow(Handler):
     def note(
         self, event: ConnectionEvent, cause: EndReason | None = None, by: EndedBy = EndedBy.NONE
     ) -> None:
-        """Record an event before the end if flows are watched."""
+        """Record an event, such as a refusal, other than the flow's end, if flows are watched."""
         log = self.listener.engine.connection_log
         if log is not None and log.is_watched(self.group.prefixes, self.client_ip):
             log.write(self._facts(event, cause, by), self.listener.frontend)

@@ -99,7 +99,7 @@ class WaitingRoom:
 
     Args:
         processes: How many workers share the bound, including this worker.
-        hold: How long clients may wait, and how many in all workers together; None admits no more.
+        hold: How long clients may wait, and how many in all workers together; None if none may.
         is_uniform: Whether all clients use the same endpoints: if one client finds none, no other
             client does.
     """
@@ -151,8 +151,8 @@ class WaitingRoom:
         """Let a client wait: a new client, or a client whose dials have failed.
 
         Args:
-            waiter: The client.
-            since: Monotonic seconds when a ``served`` client began to wait; it goes first. Or None.
+            since: When a client that was ``served`` before began to wait, in monotonic seconds: it
+                is put first. None for other clients.
             is_at_limit: Whether the client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients
@@ -173,7 +173,7 @@ class WaitingRoom:
             self.lacks_endpoints = True
 
     def served(self, waiter: Waiter, *, is_proven: bool = True) -> None:
-        """Remove a client that has an endpoint; ``is_proven`` means that the endpoint answered."""
+        """Remove a client that has an endpoint, which has answered if ``is_proven``."""
         self._remove(waiter)
         if is_proven:
             self._allowance = WINDOW
