@@ -10,7 +10,7 @@ Only this package, and the packages above it, depend on all packages that do I/O
 
 from ..linux import require_linux
 
-# Check the platform before imports that require Linux, whose errors would only name a missing
+# Check the platform before imports that require Linux: their errors would only name a missing
 # function.
 require_linux()
 

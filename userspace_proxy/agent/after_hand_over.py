@@ -71,7 +71,7 @@ try:
 except OSError:
     pass
 if not serves:
-    # One that arrives from now on waits for the command, which unblocks it once it handles it.
+    # A signal that arrives from now on stays pending until the command is ready to handle it.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
 if not serves and not asked:
     os.close(link)
@@ -103,7 +103,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
     Args:
         connection: The connection to the next process. If that process exits before it reports that
-            it serves, this process takes the node back. None: it doesn't take the node back.
+            it serves, this process takes the node back. With None, it never takes the node back.
         arrived: The stop signals that have arrived; after any of them, this process doesn't take
             the node back.
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The maximum seconds of a drain's last part, in which open connections continue, but no new
+# The maximum duration of a drain's last part in seconds: open connections continue, but no new
 # connections are accepted.
 _WITHOUT_NEW_S = 1.0
 
@@ -68,7 +68,7 @@ class Agent:
     Args:
         steering: ``none`` (no privileges: clients dial loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
-            created, besides which the agent changes nothing on the node.
+            created: then the agent changes nothing else on the node.
         kernel: The kernel's features; None to read them at startup.
     """
 
@@ -219,8 +219,8 @@ class Agent:
         """Stop serving, and remove this proxy's kernel state (see :attr:`left_behind`). Idempotent.
 
         Args:
-            drain_s: Maximum seconds until open connections end; the rest are reset. New connections
-                are served until shortly before: clients of a busy Service always open some.
+            drain_s: Seconds for which open connections may continue; the rest are reset. Until
+                shortly before, new connections are served: busy Services always have some.
         """
         self._stopping.set()
         last_s = min(drain_s / 2, _WITHOUT_NEW_S)
@@ -262,7 +262,7 @@ class Agent:
             self.left_behind = True
 
     async def is_awaited(self) -> bool:
-        """End the hand-over; return whether the previous process takes the node back at this exit.
+        """End the hand-over; return whether the previous process takes over if this one exits.
 
         The previous process gets no report after this call, so stop the agent or exit.
         """

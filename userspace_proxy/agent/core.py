@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Core:
-    """The objects that carry one proxy's traffic; they outlive its components.
+    """The objects that carry one proxy's traffic, and the watchers that its sync rounds query.
 
     Args:
-        recovered: Proxy ports that rules of an earlier run still point to.
-        pool: The free proxy ports.
+        recovered: Proxy ports that rules of an earlier run still point to, by frontend.
+        pool: The proxy ports, and which of them are free.
         health: Returns the facts about the proxy, without its Service ports.
     """
 

@@ -208,7 +208,7 @@ def answer_requests(
 
 
 def worker_label(options: Options) -> str | None:
-    """Return the workers' label for the next process; None if they exit with this process."""
+    """Return the label by which the next process finds this one's workers; None if they exit."""
     return None if options.hand_over is None else proxy_label(options.proxy_name or "")
 
 
@@ -248,7 +248,7 @@ async def end_workers(label: str) -> bool:
 
 
 class Relief(Component):
-    """Reports to the previous process that this process serves, and drains its workers."""
+    """Reports to the previous process that this one serves, and drains the previous workers."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
-# The name of a lock as the kernel lists it.
+# Matches the names of locks as the kernel lists them.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
 # The maximum wait for room in the holder's accept queue, which other processes also use.
 _ROOM_S = 5.0
@@ -89,7 +89,7 @@ class NodeLock:
         return name, ProvenSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
-        """Raise LockHeld for the first of these processes, if any: the lock's holder."""
+        """If there are processes, raise LockHeld, which names the first as the lock's holder."""
         for pid in pids:
             named = f" of the name {self._label}" if self._label else ""
             process = f" (pid {pid})" if pid else ""

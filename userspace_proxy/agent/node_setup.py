@@ -1,7 +1,7 @@
 """Prepares a node for steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers its undo function with the given exit stack. This module also checks and removes
-the connect() hooks.
+Steps that must be undone register a function for it with the given exit stack. This module also
+checks and removes the connect() hooks.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ async def _hold_conntrack(
 def tracking_timeouts(
     half_closed_s: float, state_dir: str, labels: Collection[str]
 ) -> TrackingTimeouts:
-    """Return conntrack's timeouts for proxies with these labels; the last proxy restores them."""
+    """Return conntrack's timeouts; they aren't restored while proxies with other labels run."""
     file = file_of_proxy(state_dir, "conntrack-close-wait", "")
     return TrackingTimeouts(
         half_closed_s, file, is_last=lambda: running_proxies().keys() <= set(labels)

@@ -163,7 +163,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
 
 
 def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> SyncFacts:
-    """Return the facts about rounds; ``is_stopped`` while the proxy drains, without rounds."""
+    """Return the facts about rounds, which have ended if ``is_stopped`` (in a drain)."""
     counters = sync.counters
     changes, in_force = counters.changes, counters.in_force
     return SyncFacts(

@@ -171,7 +171,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until this process can read Services, or no running proxy may still read them."""
+    """Wait until this process can read Services, or no proxy of the same name is running."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](
@@ -266,7 +266,7 @@ def make_source(settings: Settings) -> Source:
 
 
 def make_options(settings: Settings) -> Options:
-    """Return the options for the settings, which own sockets of inherited descriptors.
+    """Return the options for the settings; they own the sockets of inherited descriptors.
 
     Raises:
         ConfigError: A setting names a descriptor that isn't an inherited socket.

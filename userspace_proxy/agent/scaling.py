@@ -189,7 +189,7 @@ class _Resting:
         )
 
     def is_known(self) -> bool:
-        """Return whether this process counts all connections of the node.
+        """Return whether this process counts all connections through this node's proxy.
 
         Workers of the previous process don't report. Once none is left, this returns False for
         another ``previous_drain_s``, from the first call on.

@@ -60,7 +60,7 @@ class _Address:
 
 
 class StatusAddresses:
-    """Opens the addresses of one proxy's status servers, again if one is unavailable.
+    """Opens the addresses of one proxy's status servers, and retries unavailable addresses.
 
     Args:
         wanted: Pairs of an address (None: disabled) and the function that serves it, which may

@@ -257,7 +257,7 @@ def view_endpoint(
 
     Args:
         ejected: Seconds until the probe of each ejected endpoint.
-        starting: By endpoint in slow start, the fraction of its share.
+        starting: The fraction of its usual share that each endpoint in slow start gets.
     """
     address = verdict.address
     counters = group.read_counters(address)

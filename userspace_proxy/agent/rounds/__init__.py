@@ -6,5 +6,5 @@
                     │      └▶ Rules ◀─ what differs ──▶ steering
                     └── NodeFacts, Options
 
-This package doesn't depend on the watchers and the status, which depend on it.
+This package depends neither on the watchers nor on the status, which depend on it.
 """

@@ -3,7 +3,7 @@
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace
 
-Rule 1: an endpoint is unfit from its first failed probe until PASSES consecutive probes passed.
+Rule 1: an endpoint is unfit from a failed probe until PASSES consecutive probes have passed.
 Rule 2: endpoints are probed once, however many Service ports share them.
 Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
 Rule 4: if a Service port has left the kernel path because its clients got no answer, it returns
@@ -68,7 +68,7 @@ class AutoPaths:
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
         self._unanswered: dict[PortKey, Cause] = {}
-        """By Service port that left the kernel path, why its clients got no answer."""
+        """Why clients got no answer, by Service port that has left the kernel path."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
         """Return a Service port's path; probe its endpoints only for TCP and path ``auto``."""

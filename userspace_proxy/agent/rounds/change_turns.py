@@ -95,7 +95,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield waiting Services, with their waits' ends in monotonic seconds; note other turns."""
+        """Yield each waiting Service and when its wait ends (monotonic); record the turns taken."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)

@@ -79,7 +79,7 @@ class Progress:
     """The newest and the applied snapshot of one proxy.
 
     Args:
-        turns: Decides which changes wait; None for a new instance.
+        turns: Decides which changes wait; None to create it.
     """
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
@@ -95,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """Arrival of the first snapshot since a round last began, in monotonic seconds; else 0."""
+        """When the first snapshot since the last round's start arrived (monotonic); 0 for none."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
@@ -212,7 +212,7 @@ class Triggers:
     """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
-        started: Unix time when this process started; delays of earlier changes aren't its own.
+        started: Unix time when this process started; earlier triggers aren't recorded.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """

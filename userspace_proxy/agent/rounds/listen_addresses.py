@@ -34,7 +34,7 @@ class ListenAddresses:
 
     Args:
         transparent: Whether the steering requires transparent sockets.
-        holder: Returns a program that uses one of these ports; empty if there is none.
+        holder: Returns a program that uses one of the given ports; empty if there is none.
         second_port: See ``Options``.
     """
 
@@ -194,7 +194,7 @@ def recovered_addresses(
 
 
 def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
-    """Return whether a frontend is part of a port range, so that it can't use another port."""
+    """Return whether a key is a frontend that a port range adds, which can use no other port."""
     ranges = plan.serving.ranges
     return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 

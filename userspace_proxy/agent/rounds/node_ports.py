@@ -44,7 +44,7 @@ LOOK_EVERY_S = 10.0
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports, which holds no fixed ports of daemons and Services.
 _ELSEWHERE = range(32768, 61000)
-# The order in which sockets are bound: if TCP over IPv4 fails, no other socket is tried.
+# Sockets are bound in this order, until one fails.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 

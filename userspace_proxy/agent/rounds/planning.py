@@ -151,8 +151,8 @@ def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Fron
     """Return the recovered ports, with 0 where the port may have belonged to another Service.
 
     Services may have exchanged addresses since the earlier run, or use addresses of a removed
-    Service, whose clients they would receive until the rules are updated, which may fail for long.
-    A Service port is therefore recognised by its immutable cluster IP, or else by its node port.
+    Service: they would receive its clients until the rules are updated, which may take long. A
+    Service port is therefore recognised by its immutable cluster IP, or else by its node port.
     """
     owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
     telling: set[Frontend] = set()

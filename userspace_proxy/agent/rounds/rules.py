@@ -103,7 +103,7 @@ class Rules:
         await self._steering.forget_stale()
 
     async def repair(self) -> None:
-        """Undo changes of the applied rules by other programs, and report the result."""
+        """Undo other programs' changes to the applied rules, and report the result."""
         if not self._has_steered:
             return
         name = self._steering.name

@@ -47,7 +47,7 @@ class ServedPort:
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """The frontends that can't be steered, with the causes."""
     perhaps_taken: Taken | None = None
-    """The chain of another program that may take a frontend's packets; None without a chain."""
+    """The chain of another program that may take a frontend's packets; None if there is none."""
     held_by_others: frozenset[Frontend] = NOT_HELD
     """The node ports that a daemon on the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
@@ -90,7 +90,7 @@ class ServedPort:
 
     @property
     def hint(self) -> str:
-        """The remedy of the problem; empty if unknown."""
+        """A remedy for the problem; empty if none is known."""
         if self.not_listening is not None:
             return self.not_listening.hint
         first = self._first_unsteered

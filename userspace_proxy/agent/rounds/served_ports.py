@@ -200,7 +200,7 @@ class ServedPorts:
         self._giving_up.clear()
 
     def switch_paths(self, *, may_enter: bool = True) -> None:
-        """Choose paths by probe results; if ``may_enter``, move the next ports to the kernel."""
+        """Choose paths by probe results; if ``may_enter``, move some ports to the kernel path."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
             if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:
@@ -216,8 +216,8 @@ class ServedPorts:
     def retry(self) -> Iterator[bool]:
         """Retry failed listeners; yield after each step whether something has changed.
 
-        Waiting Service ports are retried in turn until one still lacks a common resource; then,
-        at a limit of this proxy, Service ports with too many listeners give some up.
+        Waiting Service ports are retried in turn until one still lacks a common resource; then, at
+        a limit of this proxy, ports of the largest namespaces or Services give up their listeners.
         """
         shares = self.shortages.shares
         self._addresses.start_over(is_short=shares.next_waiting() is not None)
@@ -238,7 +238,7 @@ class ServedPorts:
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
         """Open a port's missing listeners, or give its listeners up.
 
-        Returns whether its problem ended, or other programs hold different node ports now.
+        Returns whether the port's problem ended, or other programs hold different node ports now.
         """
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)

@@ -45,7 +45,7 @@ class Shortages:
         Logs at most one line a minute; calls ``on_excess`` once for a Service above its share.
 
         Args:
-            error: None if opening wasn't tried, as other ports wait for the same resource.
+            error: None if opening wasn't tried, because other ports wait for the same resource.
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
@@ -133,7 +133,7 @@ class ListenProblems:
             self.incomplete[key] = served
 
     def end(self, served: ServedPort) -> None:
-        """Forget a problem, and log that it is over: clients are steered to the listeners."""
+        """Forget a problem once clients are steered to all listeners; its end may be logged."""
         self._shortages.end(served.plan.key, served_at=self._clock())
         served.not_listening, served.is_listening_again = None, False
         self.incomplete.pop(served.plan.key, None)

@@ -42,8 +42,8 @@ class SyncLoop:
 
     Args:
         steering: The steering mechanism, which the caller has started.
-        min_period_s: The minimum seconds between the starts of two rounds; changes that arrive in
-            between are applied together.
+        min_period_s: The minimum number of seconds between the starts of two rounds; changes that
+            arrive in between are applied together.
         check_health: Serves a plan's health check node ports; also called every second to retry.
         report: Called with events for users of the cluster.
     """
@@ -191,7 +191,7 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Don't enter the kernel path twice in a row: pending paths get the next turn.
+        # Don't move ports to the kernel path twice in a row: a pending switch of paths does it next.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return

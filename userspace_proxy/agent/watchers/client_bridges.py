@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class ClientBridges:
-    """The bridges of one node."""
+    """One node's bridges, and the obstacles to delivering replies on them to this proxy."""
 
     def __init__(self) -> None:
         self._bridges: dict[BridgeFamily, NodeLink] = {}

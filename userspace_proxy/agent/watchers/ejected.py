@@ -83,8 +83,8 @@ class EjectedEndpoints(Component):
     Args:
         plane: Reports ejections, and receives the answers of probes.
         can_probe: Whether endpoints are dialled by address.
-        absent_hop: Returns the next hop to an address if no host answers for that hop.
-        next_hop: Returns the next hop to an address.
+        absent_hop: Returns the next hop to an address if no host answers for that hop, else None.
+        next_hop: Returns the next hop to an address; None if it is unknown.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class EjectedEndpoints(Component):
         """The probed endpoints, by address and the number of their group."""
         self._probes = make_probes(self.note)
         self._silent_asked_at: dict[tuple[Group, SocketAddress], float] = {}
-        """By silent endpoint, the monotonic seconds of its last check; missing before the first."""
+        """When each silent endpoint was last checked, in monotonic seconds."""
         plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:

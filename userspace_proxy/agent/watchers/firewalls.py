@@ -36,14 +36,14 @@ LOOK_EVERY_S = 60.0
 # The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
 # The share of a CPU that reading firewall rules may take: one reading takes about 10 ms, or seconds
-# with 100,000 rules, and each change by this program causes one.
+# with 100,000 rules, and each change by this proxy itself also causes a reading.
 _SHARE = 0.02
 # The interval for the legacy ``nat`` table, which takes seconds to read with 100,000 rules.
 _NAT_EVERY_S = 300.0
 
 
 class FirewallWatch(Component):
-    """The watch of other programs' rules on one proxy's node.
+    """Watches other programs' rules on one proxy's node.
 
     Args:
         proxy_ports: The first and last proxy port.
@@ -141,7 +141,7 @@ class FirewallWatch(Component):
 
 
 def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
-    """Return a chain that drops packets of Services for each family, preferably all packets."""
+    """Return, by family, a chain that drops packets of Services; one that drops all comes first."""
     taken: dict[str, Taken] = {}
     for one in sorted(found, key=lambda one: not one.is_for_all):
         # The node's problem states why a chain drops all packets.

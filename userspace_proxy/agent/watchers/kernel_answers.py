@@ -120,7 +120,7 @@ class _Traffic:
     silent: frozenset[bytes] = frozenset()
     """The endpoints that answered none of their tracked connections; packed."""
     still_silent: frozenset[bytes] = frozenset()
-    """The endpoints silent at the previous check, too, so that no answer was still on its way."""
+    """The endpoints that were also silent at the previous check, so no answer is on its way."""
     answered_at: float = 0.0
     """When a reported dial was last answered, in monotonic seconds."""
 
@@ -169,7 +169,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether unanswered connections are too many for chance, with no answered dial since."""
+        """Whether too many connections went unanswered to be chance, and no dial was answered."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -333,7 +333,7 @@ class KernelAnswers(Component):
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
     def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
-        """Return endpoints that answer no client of a frontend; none for TCP with ``auto``."""
+        """Return up to PROBED_MAX endpoints that answer no client; none for TCP with ``auto``."""
         is_tcp = served.plan.protocol is Protocol.TCP
         if is_tcp and served.plan.path.path is DataPath.AUTO:
             return []
@@ -468,7 +468,7 @@ def _failure_of(endpoint: SocketAddress, failed: DialFailure | None) -> Cause:
 
 
 def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy]:
-    """Return the tracked connections of frontends; call it in a thread.
+    """Return the tracked connections of frontends; blocks, so call it in a thread.
 
     Raises:
         SteeringError: The kernel can't list the connections.

@@ -115,7 +115,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish a usable saved state, wait a while until it is served, and resume the source."""
+        """Publish a usable saved state, wait some seconds until it is served, resume the source."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
@@ -178,7 +178,7 @@ class LastState(Component):
         return max(0.0, self._clock() - current_at)
 
     async def _next_in_force(self) -> Snapshot | None:
-        """Return the next applied snapshot; None if no other snapshot is applied for a while."""
+        """Return the next applied snapshot that isn't saved; None if CONFIRM_S passes without."""
         try:
             async with asyncio.timeout(CONFIRM_S):
                 return await self._sync.progress.in_force_after(self._kept)

@@ -74,9 +74,9 @@ class NodeNow(Component):
 
 
 def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
-    """Return, by address, why one cluster IP per family has no route; empty if none or unknown.
+    """Return, by address, why a cluster IP of each family lacks a route; empty after an error.
 
-    Cost: a look-up takes 50 µs, so only the first Service ports are looked through.
+    Cost: a look-up takes 50 µs, so only IPs of the first Service ports are looked up.
     """
     frontends = (one for port in ports[:_SOUGHT] for one in port.frontends)
     ips = [ip_of(one.address) for one in frontends if one.kind == FrontendKind.CLUSTER_IP]

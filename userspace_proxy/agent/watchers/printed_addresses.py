@@ -54,7 +54,7 @@ def changed_lines(before: Mapping[PortKey, str], now: Mapping[PortKey, str]) -> 
 
 
 class AddressPrinter(Component):
-    """The printer of the addresses of one proxy's Services, and of their changes."""
+    """Prints the addresses of one proxy's Services, and their changes."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ def exempt_ports(
 
 
 class TrackingWatch(Component):
-    """The watch that reports when the conntrack table becomes full, and when it no longer is.
+    """Watches one node's conntrack table; reports that it is full, and logs when it no longer is.
 
     Args:
         report: Called with events for users of the cluster.
