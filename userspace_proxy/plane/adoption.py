@@ -145,8 +145,8 @@ class PreviousWorkers:
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket | None]:
         """Remove and return an address's sockets, in the kernel's order; the caller closes them.
 
-        None stands for a socket that a worker hasn't handed over: when that worker drains, the
-        socket that was opened last takes its index.
+        None marks a socket that a worker hasn't handed over: when that worker drains, the socket
+        that was opened last takes its index.
         """
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
@@ -170,7 +170,7 @@ class PreviousWorkers:
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
-        """If there are too many sockets, distrust the worker that sent the most sockets."""
+        """If there are too many sockets, stop adopting the worker that sent the most sockets."""
         if sum(worker.count for worker in self._workers) > self._max_sockets:
             most = max(self._workers, key=lambda worker: worker.count)
             most.distrust(f"{most.count} sockets")
@@ -199,12 +199,12 @@ class PreviousWorkers:
         self.on_drain()
 
     def forget(self, worker: _PreviousProcess) -> None:
-        """Forget a worker that is draining, or has exited. Idempotent."""
+        """Forget a worker that has received its last order, or has exited. Idempotent."""
         if worker in self._workers:
             self._workers.remove(worker)
 
     def end(self) -> None:
-        """Order workers to reset their connections and exit; a drain that was ordered first counts.
+        """Order workers to reset connections and exit; an earlier order to drain stays in effect.
 
         Closes the same sockets as :meth:`drain`. A slow worker receives the order once it answers.
         """

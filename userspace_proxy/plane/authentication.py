@@ -116,7 +116,7 @@ class Asker(Channel[In, ToWorker]):
 
 @dataclass(slots=True)
 class _Guest:
-    """A connected process."""
+    """A connected process that hasn't been authenticated or refused yet."""
 
     pid: int
     """The process ID; 0 if the process isn't visible from here."""

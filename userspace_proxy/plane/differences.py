@@ -87,7 +87,7 @@ class Differences:
             getattr(new.counters, name).add(part)
 
     def give(self, number: int, now: float) -> GroupReport | None:
-        """Return a report of the counts since the last call, and of ejections and waits now.
+        """Return a report of the counts collected since the last call, and ejections and waits now.
 
         Returns None if there is nothing to report.
         """

@@ -205,7 +205,7 @@ class Group(CounterTable):
                 former[endpoint] = _Former(now, _streaks_of(counted[endpoint]))
         self._former = dict([*former.items()][excess:])
         for endpoint, before in returned.items():
-            # As when a Node isn't ready for a moment: they may fail as before.
+            # An endpoint that returns, for example with its Node, may still fail as before.
             for name, part in before.streaks.items():
                 getattr(self.counters_of(endpoint), name).add(part)
         failed_at = {each: at for each, at in self._failed_at.items() if each in current}
@@ -389,7 +389,7 @@ class Group(CounterTable):
 
 
 def _streaks_of(counters: EndpointCounters) -> Mapping[str, StreakPart]:
-    """Return the streaks, by name, that had an attempt."""
+    """Return the streaks of an endpoint that had an attempt, by name."""
     parts = ((name, getattr(counters, name).whole()) for name in STREAKS)
     return {name: part for name, part in parts if part != StreakPart()}
 

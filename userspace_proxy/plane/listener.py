@@ -44,12 +44,12 @@ _OWED_NOTHING: Counter[int] = Counter()
 
 
 class ListeningSockets:
-    """The sockets of one listener: one for each worker in ``workers``, in that order.
+    """The sockets of one listener: one for each worker of ``workers``, in the order of workers.
 
     Args:
         inherited: Sockets of the previous control process on this address, which are reused: a new
             socket replaces each None, and surplus sockets are closed, with the clients in their
-            queues. The other options are passed to ``open_listening``.
+            queues.
 
     Raises:
         ListenError: The port can't be bound, or a socket rejects an option or the filter.
@@ -331,7 +331,7 @@ class Answer(NamedTuple):
 
 
 class Listener:
-    """One address that clients dial, which workers serve or which refuses clients.
+    """One address that clients dial: workers serve them, or the kernel refuses or drops them.
 
     The caller identifies a listener by its key, and messages by its number. A listener owns its
     sockets, one per serving worker.

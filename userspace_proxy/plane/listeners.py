@@ -197,7 +197,7 @@ class Listeners:
 
         Raises:
             ListenError: The last address can't be bound, no descriptor is left, or this machine
-                lacks an IP address, or IPv6.
+                lacks the address or IPv6.
         """
         error: ListenError | None = None
         for at in wanted.addresses:

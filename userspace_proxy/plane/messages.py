@@ -272,7 +272,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """New :class:`Durations`; the last count covers durations beyond all bounds."""
+    """Durations since the last report; the last count covers durations beyond all bounds."""
 
     counts: Annotated[list[Count], msgspec.Meta(min_length=_BOUNDS + 1, max_length=_BOUNDS + 1)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
@@ -360,7 +360,7 @@ class HandedOver(_Message):
 
 
 class AffinityEntriesSent(_Message):
-    """The last message of a handover: all affinity entries were sent."""
+    """The last message of a hand-over: no more affinity entries follow."""
 
 
 class Logged(_Message):

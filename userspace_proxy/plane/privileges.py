@@ -37,7 +37,7 @@ _CAPABILITY_VERSION = 0x20080522
 
 
 def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
-    """Become WORKER_ID if the kernel permits, and drop all other capabilities. Idempotent.
+    """Become user WORKER_ID if the kernel permits that, and drop all capabilities. Idempotent.
 
     Args:
         keeps_net_raw: Whether to keep CAP_NET_RAW, if this process has it.

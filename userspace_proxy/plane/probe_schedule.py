@@ -45,7 +45,7 @@ _Queue = OrderedDict[SocketAddress, None]
 
 @dataclass(slots=True, eq=False)
 class _Probed:
-    """An endpoint that is probed."""
+    """The probes of one endpoint, and the Services that request them."""
 
     failures: int = 0
     """The number of consecutive failed probes."""
@@ -105,7 +105,7 @@ class ProbeSchedule:
 
     @property
     def interval_s(self) -> float:
-        """The average seconds between an answering endpoint's last two probes; 0 if unknown."""
+        """The average interval between the last two probes of answering endpoints; 0 if unknown."""
         return self._measured_s / self._measured if self._measured else 0.0
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
@@ -178,7 +178,7 @@ class ProbeSchedule:
         heapq.heappush(self._heap, (known.at, endpoint))
 
     def next_at(self, now: float) -> float | None:
-        """Return when to call :meth:`take`, on the clock of ``now``; None if none is scheduled."""
+        """Return when to call :meth:`take`, on the clock of ``now``; None without a next probe."""
         if self._queues:
             return now + GAP_S
         return max(self._heap[0][0], now + GAP_S) if self._heap else None

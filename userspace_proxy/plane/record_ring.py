@@ -40,11 +40,11 @@ _DROPS = {
     ): "packets that source ranges or traffic policy Local don't admit",
     GroupCounters.names.index("dropped_datagrams"): "datagrams (mostly because a buffer was full)",
 }
-"""Figures for which client addresses aren't known, by their positions in a report."""
+"""What was dropped from unknown clients, by the position of its figure in a report."""
 
 
 class Logging(Protocol):
-    """An engine to whose connection log the ring subscribes, such as the data plane's engine."""
+    """The owner of a connection log to which the ring subscribes, such as a data plane's engine."""
 
     @property
     def tuning(self) -> Tuning:

@@ -64,7 +64,7 @@ _REPLIES_S = 2.0
 
 
 class _News:
-    """The sender of a group's ejections, readmissions and waits; each Service port has one."""
+    """Sends one group's ejections, readmissions and waits to the control process."""
 
     __slots__ = ("_number", "_send")
 
@@ -192,7 +192,7 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Close everything; connections are reset. Idempotent."""
+        """Reset connections; close the data plane, and a worker process also its sockets."""
         self._is_closed = True
         for listener in self._listeners.values():
             self._close_socket(listener)

@@ -26,8 +26,8 @@ class WorkerProcess:
     """The link to a child process that runs :mod:`.worker_main`.
 
     Args:
-        ended: Called once when the process has exited, unless :meth:`close` was called, with
-            ``exit status 1``, ``signal 9`` or ``exit status 12 (out of memory)``.
+        ended: Called once when the process has exited, unless :meth:`close` was called, with a text
+            such as ``exit status 1``, ``signal 9`` or ``exit status 12 (out of memory)``.
         entry: The function that the process calls with the channel's descriptor.
 
     Raises:

@@ -191,7 +191,7 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Don't move ports to the kernel path twice in a row: a pending switch of paths does it next.
+        # Don't move ports to the kernel path twice in a row: a pending switch of paths moves more.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return
