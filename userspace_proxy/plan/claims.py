@@ -78,7 +78,7 @@ class ServiceClaims:
     """Cluster IPs on which only this Service's ports serve; empty if other programs may serve."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
-        """Return whether two claims are equal, including the kinds of their frontends."""
+        """Return whether ``other`` has equal claims, including the kinds of their frontends."""
         return self == other and all(
             have.kind is want.kind
             for old, new in zip(self.ports, other.ports, strict=True)
@@ -87,7 +87,7 @@ class ServiceClaims:
 
 
 def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) -> ServiceClaims:
-    """Return the frontends that a Service claims on this node.
+    """Return the frontends that a Service claims on this node, its notes, and its ignored ports.
 
     Args:
         is_left_out: Whether the namespace has too many frontends, so that the Service claims none.

@@ -64,7 +64,7 @@ def digests_of(services: Mapping[ServiceKey, ServiceState]) -> dict[str, str]:
 
 
 def bucket_of(service: str) -> int:
-    """Return the bucket number of a Service, ``namespace/name``."""
+    """Return the bucket number of a Service, given as ``namespace/name``."""
     return blake2b(_bytes(service), digest_size=1).digest()[0] % BUCKETS
 
 

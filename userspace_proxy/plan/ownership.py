@@ -116,7 +116,7 @@ class FrontendOwners:
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
     ) -> OwnershipChange:
-        """Remove some Services, and add or replace the claims of others."""
+        """Remove some Services, add or replace the claims of others, and return the effects."""
         keys = {*removed, *(claims.service for claims in claimed)}
         old = [self.claims.pop(key) for key in keys if key in self.claims]
         ips = {ip for claims in (*old, *claimed) for ip in claims.own_ips}

@@ -81,7 +81,7 @@ class Plan:
     ports: Mapping[PortKey, PortPlan]
     """The plans of Service ports, sorted by key."""
     ignored: tuple[IgnoredService, ...] = ()
-    """Services and ports without a listener, sorted by Service and port."""
+    """Services and ports that aren't served, or only partly, sorted by Service and port."""
     health_checks: Mapping[ServiceKey, HealthCheck] = field(default_factory=dict)
     revision: int = field(default=0, compare=False)
     """The revision of the snapshot."""

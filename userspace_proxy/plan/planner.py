@@ -57,7 +57,7 @@ class Planner:
     """Computes plans, and caches the plan of each unchanged Service.
 
     Args:
-        facts: The facts about this node, until :meth:`plan` receives new ones.
+        facts: The initial facts about this node, which :meth:`plan` may replace.
     """
 
     def __init__(self, facts: NodeFacts) -> None:

@@ -158,7 +158,7 @@ class Cordons:
         self._cordons[service] = _Cordon(number, until)
 
     def end(self, over: Vote | None) -> list[ServiceKey]:
-        """End a vote, or all votes if None; return the Services whose workload is now at zero."""
+        """End a vote (None: all votes); return the Services whose workload it scaled to zero."""
         asleep = []
         for service, cordon in list(self._cordons.items()):
             if over is not None and over.number != cordon.number:
@@ -180,8 +180,8 @@ class Cordons:
     def release_late(self) -> None:
         """Uncordon Services whose endpoints have all left, or whose cordon expired without effect.
 
-        Unexpired cordons stay. Services at zero are also uncordoned if no port names a workload any
-        more. Call this about once a second, even while the API server is down.
+        Unexpired cordons stay. Services at zero are also uncordoned once no port names a workload.
+        Call this about once a second, even while the API server is down.
         """
         for service in (*self._cordons, *self._asleep):
             if self._is_late(service):

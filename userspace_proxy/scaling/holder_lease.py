@@ -83,7 +83,7 @@ class _ScaleDownAttempt:
 
     workload: Workload
     ports: Collection[Served]
-    """Ports of Services that name the workload, and once its labels are known, may scale it."""
+    """Ports of Services that name the workload and, once its labels are known, may scale it."""
     round: Vote = field(default_factory=lambda: Vote(str(uuid.uuid4()), ()))
     """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
@@ -204,7 +204,7 @@ class HolderLease:
         """Write the Lease as its holder; return whether this process holds it now.
 
         Args:
-            lease: A free Lease; None for the Lease that this process holds.
+            lease: A free Lease to take; None to write the Lease that this process holds.
         """
         if lease is None and self.is_held:
             lease = self._lease
@@ -375,10 +375,10 @@ class HolderLease:
         return False
 
     def _note(self, awake_reasons: Mapping[ServiceKey, str]) -> None:
-        """Report to the Services of a workload why it isn't scaled to zero, if the reason is new.
+        """Log, and record as Events of Services, new reasons why a workload isn't scaled to zero.
 
         Args:
-            awake_reasons: Reasons by Service; an empty string isn't reported.
+            awake_reasons: Reasons by Service; empty if there is none.
         """
         logged: set[str] = set()
         for service, why in awake_reasons.items():

@@ -133,7 +133,7 @@ def _write_demand(demand: Mapping[ServiceKey, int] | None) -> dict[str, str]:
 
 
 def whole(namespace: str) -> ServiceKey:
-    """Return the key that means any Service of a namespace."""
+    """Return the key that represents all Services of a namespace."""
     return ServiceKey(namespace, "")
 
 

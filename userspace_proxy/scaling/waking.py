@@ -66,7 +66,7 @@ class _Need:
         return sum(port.group.waiting(now).clients for port in self.ports if not port.is_retired)
 
     def port_without_endpoints(self) -> Served | None:
-        """Return the latest of these ports without a usable endpoint on any node, if any."""
+        """Return the port whose client waited last and that has no usable endpoint, or None."""
         for port in reversed(self.ports):
             if not port.is_retired and port.group.serving.has_none:
                 return port
@@ -74,7 +74,7 @@ class _Need:
 
 
 class _Claim(NamedTuple):
-    """A workload, needed by Services that select the same pods."""
+    """A workload that Services with the same selector name."""
 
     namespace: str
     workload: Workload
