@@ -47,7 +47,7 @@ class LeastConnections:
 
 
 class WeightedLeastConnections:
-    """A strategy that picks the endpoint with the fewest connections per weight; ties in turn.
+    """A strategy that picks the endpoint with the fewest connections relative to its weight.
 
     Args:
         load: See :class:`LeastConnections`.

@@ -24,7 +24,7 @@ class RandomNumbers(Protocol):
     """The methods of ``random.Random`` that are used here."""
 
     def randrange(self, stop: int, /) -> int:
-        """Return a uniformly distributed number below ``stop``."""
+        """Return a uniformly distributed integer from 0 to below ``stop``."""
 
 
 def draw(
@@ -151,7 +151,7 @@ class WeightedRandomChoice:
 
 
 class WeightedPowerOfTwoChoices:
-    """A strategy that draws two endpoints by weight, and picks the less loaded for its weight.
+    """A strategy that draws two endpoints by weight, and picks the one with less load per weight.
 
     Args:
         load: Returns how many connections an endpoint has, including pending dials.

@@ -63,7 +63,7 @@ class SlowStart:
             del self._began[endpoint]
 
     def shares(self, now: float) -> Mapping[SocketAddress, float]:
-        """Forget endpoints at full weight; return the slow-start factors below 1 of the others."""
+        """Return the factors, below 1, of endpoints in slow start; forget the other endpoints."""
         passed = {endpoint: now - began for endpoint, began in self._began.items()}
         for endpoint in [e for e, seconds in passed.items() if seconds >= self.seconds]:
             del self._began[endpoint]

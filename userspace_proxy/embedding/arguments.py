@@ -105,8 +105,8 @@ class HandlingArguments(TypedDict, total=False):
     on_endpoint_removal: str | None
     """``keep``, the default, or ``30s``: when connections to a removed endpoint are closed."""
     path: str | None
-    """``kernel``, an error unless the steering is ``nftables``; ``auto``, which otherwise means
-    ``userspace``; None for the path of :class:`Options`."""
+    """``kernel``, which requires ``nftables`` steering; ``auto``, which means ``userspace`` with
+    any other steering; None for the path of :class:`Options`."""
     port_ranges: str | None
     """``8080=8080-8099``: further ports, each forwarded to the same port of the endpoint, shifted
     by the difference between the endpoint's port and ``port``. With ``none`` steering: at most 100

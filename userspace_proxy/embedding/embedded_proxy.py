@@ -1,4 +1,4 @@
-"""Defines the base of ``Proxy``, to which programs add Services by calls, and Services' handles."""
+"""Defines the base class of ``Proxy``, to which programs add Services, and handles of Services."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Resolves Service names: by call, as a resolver for aiohttp, and for other programs over DNS."""
+"""Resolves names of Services for programs, and host names through this node's DNS servers."""

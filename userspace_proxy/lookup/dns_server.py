@@ -177,7 +177,7 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, close a connection, preferably idle, of the client that would have most."""
+        """At the limit, close a connection of the client with the most, preferably an idle one."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())
@@ -244,9 +244,9 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 
 
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
-    """Return the process that holds an address in use: a UDP socket, or else a TCP socket.
+    """Return the process that uses an address, over UDP or else over TCP.
 
-    ``another program`` if its process isn't found; empty for other errors, or without a socket.
+    Returns ``another program`` if no process is found; empty without a socket, or for other errors.
     """
     if exc.errno == errno.EADDRINUSE:
         # Ignore a host name, which isn't an address.

@@ -1,8 +1,8 @@
 """Parses names below the cluster's domain, and reverse names.
 
     web.shop.svc                    a Service
-    web-0.web.shop.svc              an endpoint of it
-    _http._tcp.web.shop.svc         a port of it
+    web-0.web.shop.svc              an endpoint of the Service
+    _http._tcp.web.shop.svc         a port of the Service
     10-244-0-3.shop.pod             the address of a pod
 
 Source: Kubernetes' DNS specification 1.1.0, and CoreDNS' plugin kubernetes (parse.go of 1.15).

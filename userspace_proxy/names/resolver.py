@@ -51,7 +51,7 @@ class ServiceNames:
     Args:
         domain: The cluster's domain.
         dialled_address: Returns the address at which a cluster IP answers; None for that IP itself.
-        index: An index shared with other snapshots; None for a new one.
+        index: An index shared with other snapshots; None to create one.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME with its target's addresses; without these, only if it leads elsewhere."""
+        """Return a CNAME with its target's addresses, alone if it leads elsewhere, or no record."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):
