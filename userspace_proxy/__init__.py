@@ -1,4 +1,4 @@
-"""A Service proxy for Kubernetes that carries every connection through userspace.
+"""A Service proxy for Kubernetes that carries connections through userspace.
 
 ``Proxy`` is the embeddable form of the proxy that ``userspace-proxy`` runs::
 

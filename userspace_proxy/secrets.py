@@ -1,4 +1,4 @@
-"""Removes secrets from texts: obvious ones from all output, and suspected ones from reports.
+"""Removes secrets from texts: obvious secrets from all output, and likely secrets from reports.
 
     exception, log, terminal, page, JSON, Event ──without_secrets──▶ without obvious secrets
     report ──────────────────────────────────────Secrets.remove────▶ without likely secrets
@@ -82,7 +82,7 @@ _KNOWN_FORM = re.compile(
 
 
 class Secrets:
-    """Removes secrets, including known ones such as the newest tokens for the API server."""
+    """Removes known secrets, such as the newest tokens for the API server, and likely secrets."""
 
     def __init__(self, *known: str) -> None:
         self._known = known

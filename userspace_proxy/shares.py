@@ -6,8 +6,8 @@
     is divided among namespaces that want more
 
 Rule 1: while there is room, a namespace may use its whole bound.
-Rule 2: no namespace is cut in favour of one with more than an equal share, and no holder in favour
-of a larger one in its namespace.
+Rule 2: no namespace is cut in favour of a namespace with more than an equal share, and no holder in
+favour of a larger holder in its namespace.
 Rule 3: the result depends only on the amounts, so it is the same on all nodes.
 Rule 4: the cost of a change is proportional to the changed holders; if a bound is exceeded, to all
 holders of the namespaces above it.

@@ -12,8 +12,8 @@ def resolve(type_: Any) -> None:
     """Make msgspec resolve a type and the types of its fields under a lock, on its first use.
 
     msgspec 0.22 resolves fields lazily, and a second thread that uses a half-resolved type crashes
-    the process (SIGSEGV). So call this before each decoding or conversion that threads may share,
-    as those of a reader and its command, or of several embedded proxies.
+    the process (SIGSEGV). Call this before each decoding or conversion of a type that several
+    threads may use, such as the threads of several embedded proxies.
     """
     if type_ not in _resolved:
         with _resolving:

@@ -1,4 +1,4 @@
-"""Stores the source's latest objects, and returns immutable snapshots of these."""
+"""Stores the source's latest objects, and returns immutable snapshots of them."""
 
 from .persistent import PersistentMap, differing_keys
 from .slices import Slices

@@ -82,7 +82,7 @@ _service_decoder = msgspec.json.Decoder(ServiceState)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
-    """Encode a snapshot; call this in a thread, as 10,000 Services take about 0.2 s.
+    """Encode a snapshot; call this in a thread, because 10,000 Services take about 0.2 s.
 
     Raises:
         InputError: The snapshot is too large.

@@ -68,7 +68,7 @@ class EndpointsByName:
         self._shares = NameShares()
         self._affected: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
-        """By Service, the text of the exception because of which it has no endpoints by name."""
+        """Services without endpoints by name because of a bug, each with the exception's text."""
         self._attempts = _GuardedSteps()
         """The steps of the current turns."""
 
@@ -275,7 +275,7 @@ class _GuardedSteps:
 
     def __init__(self) -> None:
         self.raised: dict[ServiceKey, str] = {}
-        """By Service, the text and place of an exception that a step raised."""
+        """The Services whose step raised an exception, each with the exception's text and place."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
         """Return the result of a step; None if it raised an exception, which is recorded."""
