@@ -18,7 +18,7 @@ HELD_FLOWS = Spec(
     "held-flows", ["10.96.8.5", "fd00:10:96::85"], [Port(80, "UDP")], annotations={HOLD: "1m"}
 )
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
-# The proxy can close only connections that it relays, but not connections on the kernel path.
+# The proxy can close only connections that it relays, not connections on the kernel path.
 ON_USERSPACE = {PATH: "userspace"}
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"], annotations=ON_USERSPACE)
 FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")], annotations=ON_USERSPACE)

@@ -33,8 +33,8 @@ CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
 EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
 FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
 ASKS = 12
-# Requests that see each of three endpoints, except once in a million runs, if the kernel chooses at
-# random.
+# The number of requests that reach each of three endpoints, except once in a million runs, if the
+# kernel chooses at random.
 ASKS_WHERE_DRAWN = 40
 # The client's timeout in seconds, because a dropped packet is never answered.
 PATIENCE_S = 1.0

@@ -64,7 +64,7 @@ class Answer:
 
 
 Fault = Callable[[Request], Answer | None]
-"""Returns the agent's response; None: the server's response."""
+"""Returns the response that the agent gets; None: the server's."""
 
 
 class ApiProxy:
@@ -155,7 +155,7 @@ class ApiProxy:
         self._open.discard(client)
 
     def _pass(self, client: socket.socket, head: bytes, body: bytes, most: int | None) -> None:
-        """Forward a request, and return this many bytes of its response."""
+        """Forward a request, and pass on at most this many bytes of the response (None: all)."""
         address = (self._upstream.hostname or "", self._upstream.port or 443)
         with socket.create_connection(address, 30) as plain:
             server = self._context.wrap_socket(plain, server_hostname=address[0])

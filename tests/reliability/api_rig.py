@@ -68,7 +68,7 @@ def shared_control_plane() -> ControlPlane:
 
 
 class ApiRig(Rig):
-    """The agent reads Services from an API server."""
+    """A rig whose agent reads Services from an API server."""
 
     def prepare(self) -> None:
         self.control_plane = shared_control_plane()
@@ -131,7 +131,7 @@ class ApiRig(Rig):
         self.wait_until_served(new)
 
     def remove_service(self) -> None:
-        """Remove a Service, and wait until it is no longer served."""
+        """Remove the added Service, and wait until it is no longer served."""
         self.remove(NEW)
         wait_for("its end", lambda: not self.is_served(NEW), hint=self.agent.log)
 

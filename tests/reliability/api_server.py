@@ -136,7 +136,7 @@ def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
 
 
 def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
-    """Return a fault with these answers of the API server; then changes take effect again."""
+    """Return a step: the API server gives these answers, and then changes take effect again."""
 
     def run(rig: ApiRig) -> Iterator[None]:
         rig.proxy.be(fault)
@@ -148,17 +148,17 @@ def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
 
 
 def after_expiry(answer: Answer) -> Fault:
-    """Answer watches with 410, so that the agent lists again, and lists with the given answer."""
+    """Return a fault: watches get 410, so that the agent lists again, and lists get the answer."""
     return lambda request: GONE if request.is_watch else answer
 
 
 def all_requests(answer: Answer) -> Fault:
-    """Answer every request with the same answer."""
+    """Return a fault: every request gets the same answer."""
     return lambda _request: answer
 
 
 def only_watches(answer: Answer) -> Fault:
-    """Answer watches with the given answer; lists get the server's response."""
+    """Return a fault: watches get the given answer, and lists get the server's response."""
     return lambda request: answer if request.is_watch else None
 
 

@@ -23,7 +23,7 @@ class Observed(Protocol):
 
 
 class Evidence(Protocol):
-    """A place where a fault shows."""
+    """One sign of a fault that an operator can see."""
 
     def read(self, observed: Observed) -> object:
         """Return the value before the fault, which :meth:`find` requires."""

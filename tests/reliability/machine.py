@@ -33,7 +33,7 @@ def add_service(rig: Rig) -> None:
 
 
 def remove_service(rig: Rig) -> None:
-    """Remove a Service, and wait until it is no longer served."""
+    """Remove the added Service, and wait until it is no longer served."""
     rig.testbed.edit(*rig.services())
     wait_for("the end of the Service", lambda: not is_served(rig, NEW.address), hint=rig.agent.log)
 
