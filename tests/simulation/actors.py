@@ -126,7 +126,7 @@ class Party:
         self._act_after(_CALM_S if self._next is None else self._next[0])
 
     def calm_down(self) -> None:
-        """End the script: be orderly from now on."""
+        """Drop the rest of the script, so that the party ends as the plan's node says."""
         self._next = None
         self._steps = iter(())
         self._act_after(_CALM_S)
@@ -210,7 +210,7 @@ class Party:
         self.world.network.note(f"{self.stream.name}: FIN after {self.sent} B")
 
     def close(self) -> None:
-        """Close; sends RST if bytes are unread."""
+        """Close the stream, by a RST if bytes are unread."""
         if not self.stream.close():
             self.has_finished = True
         else:
@@ -295,7 +295,7 @@ class Party:
 
     @property
     def _may_end(self) -> bool:
-        """Whether the party may send FIN now: it finishes first, or has read the other's FIN."""
+        """Whether the party may send FIN: it finishes first, has read a FIN, or isn't joined."""
         if not self.world.is_finishing:
             return False
         first = self.world.plan.node.finishes_first
@@ -345,7 +345,7 @@ class PodHost:
         """The reactions to dials, in turn, until the world is calm; empty to answer all dials."""
         self.dialled = 0
         self.failures: list[float] = []
-        """When dials or datagrams weren't answered."""
+        """When dials or datagrams weren't answered, or a connection was reset before its use."""
         self.parties: list[Party] = []
         self._scripts = scripts
         self.heard: list[bytes] = []

@@ -17,7 +17,7 @@ _FIRST_CLIENT = 200
 
 
 class Adding:
-    """Collects the clients and changes that are added to one plan."""
+    """Makes the clients and changes that are added to one plan."""
 
     def __init__(self, rng: Random, plan: Plan) -> None:
         self.rng = rng
@@ -44,7 +44,7 @@ class Adding:
         return Event(round(at, 4), plans.CLIENT, args)
 
     def others(self, number: int) -> Sequence[Event]:
-        """Return the events without clients and changes of a TCP Service."""
+        """Return all events of the plan but the clients and changes of a TCP Service."""
         where = {plans.CLIENT: 1, plans.UPDATE: 0}
         events = self.plan.events
         return [e for e in events if e.what not in where or e.args[where[e.what]] != number]
@@ -52,7 +52,7 @@ class Adding:
     def with_events(
         self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
     ) -> Plan:
-        """Return the plan with more events, whose calm end begins no earlier than ``lasts_s``."""
+        """Return the plan with only the given events, and a calm end at ``lasts_s`` or later."""
         plan = self.plan
         return replace(
             plan,

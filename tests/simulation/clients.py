@@ -102,7 +102,7 @@ class Client:
 
     @property
     def moved_at(self) -> float:
-        """When bytes were last written to a side."""
+        """When bytes were last written to either side."""
         return max(self.left.moved_at, self.right.moved_at if self.right else 0.0)
 
     @property

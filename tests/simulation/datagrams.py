@@ -31,7 +31,7 @@ Address = tuple[str, int]
 
 
 class DatagramSocket:
-    """One socket; ``sockets`` binds or connects it for its owner."""
+    """One UDP socket; ``sockets`` binds or connects it for its owner."""
 
     __slots__ = (
         "dropped",
@@ -62,7 +62,7 @@ class DatagramSocket:
         self.inbox: deque[tuple[bytes, Address, list[tuple[int, int, bytes]]]] = deque()
         self.error = 0
         self.errors: deque[tuple[int, int, int]] = deque()
-        """The errno, type and code of each."""
+        """The errno, type and code of each queued ICMP error."""
         self.keeps_errors = False
         self.item: Item | None = None
         self.dropped = 0
@@ -129,7 +129,7 @@ class DatagramSocket:
         return _socket.IPPROTO_IP, _PKTINFO, struct.pack("=I4s4s", 1, ip, ip)
 
     def read(self) -> tuple[bytes, Address, list[tuple[int, int, bytes]]]:
-        """Return the next datagram, its source and its ancillary data, or raise the error."""
+        """Return the next datagram, its source and ancillary data, or raise the pending error."""
         if self.error:
             number = self.take_error()
             raise OSError(number, os.strerror(number))
@@ -138,7 +138,7 @@ class DatagramSocket:
         return self.inbox.popleft()
 
     def write(self, payload: Any, to: Address, source_ip: str | None = None) -> int:
-        """Send a datagram, or raise the error."""
+        """Send a datagram, or raise the pending error."""
         if self.error:
             number = self.take_error()
             raise OSError(number, os.strerror(number))

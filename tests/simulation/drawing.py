@@ -48,7 +48,7 @@ _SHARE = 0.35
 _ALONE_EVERY = 3
 # The shortest timeout of idle connections.
 _LONG_S = 15.0
-# Situations need many clients, so fewer plans have them than have features.
+# Situations need many clients, so they are rarer than features.
 _SITUATION_SHARE = 0.15
 _INSIDE = (
     ("10.3.0.0/17",),

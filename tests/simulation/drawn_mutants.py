@@ -318,5 +318,5 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_equality(test: ast.Compare) -> bool:
-    """Whether a comparison's operator isn't one of order, and is mutated into its opposite."""
+    """Whether a comparison isn't one of order, so that its operator becomes the opposite one."""
     return _COMPARED[type(test.ops[0])][2] == "condition"

@@ -34,11 +34,11 @@ class Health:
         self.was_memory_short = False
 
     def reported(self, endpoint: SocketAddress) -> None:
-        """Record that another worker has reported a failure."""
+        """Record that another worker has reported an endpoint as failed."""
         self._reported_at[endpoint] = self._world.timeline.now
 
     def was_reported(self, endpoint: SocketAddress) -> bool:
-        """Return whether another worker has recently reported a failure."""
+        """Return whether another worker has recently reported an endpoint as failed."""
         return self._world.timeline.now - self._reported_at.get(endpoint, -LONG_S) < LONG_S
 
     def used_memory(self, share: float) -> None:

@@ -15,7 +15,7 @@ class Violation(NamedTuple):
 
 
 class Judgements:
-    """How often each oracle judged."""
+    """How often each oracle judged, and the violations that they found."""
 
     def __init__(
         self,

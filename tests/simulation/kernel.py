@@ -156,7 +156,7 @@ class Kernel:
         self.release(fd)
 
     def read(self, fd: int, most: int) -> bytes:
-        """Return bytes of a pipe; BlockingIOError if it is empty."""
+        """Return bytes of a pipe; raises BlockingIOError if it is empty."""
         self.enter("read")
         data = self.file_of(fd).data
         if not data:

@@ -37,7 +37,7 @@ from .halves import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 _TRACED_SEEDS = 60
-"""The seeds whose executed lines are changed."""
+"""The number of seeds whose executed lines are changed."""
 _MOST_UNIT_S = 120.0
 _MOST_SEEDS_S = 1800.0
 _MOST_BYTES = 3 << 30
@@ -101,7 +101,7 @@ class _Ended(NamedTuple):
     cpu_s: float
 
     def found(self, pattern: str) -> str:
-        """Return the pattern's match in the output, or the last line of the output."""
+        """Return the pattern's match in the output, else the last line, or that it timed out."""
         if self.status is None:
             return "takes too long"
         named = re.search(pattern, self.output, re.MULTILINE)

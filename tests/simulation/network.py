@@ -99,7 +99,7 @@ class Network:
         """The functions that receive the datagrams for clients."""
         self._listening: dict[Address, Stream] = {}
         self._bound: dict[Address, list[DatagramSocket]] = {}
-        """Several sockets only if they share the port and are connected to different hosts."""
+        """Bound sockets; several for an address only if they share it and have different hosts."""
         self._connected: dict[tuple[Address, Address], DatagramSocket] = {}
         self._port = EPHEMERAL_PORTS[0]
         self.trace: list[tuple[float, str]] | None = None
@@ -131,7 +131,7 @@ class Network:
         self._listening[stream.local] = stream
 
     def dial(self, name: str, source: Address, to: Address) -> Stream:
-        """Dial the data plane for a client."""
+        """Dial the data plane for a client; return the client's end of the connection."""
         client = Stream(self, name)
         client.local, client.remote = source, to
         client.state, client.inline = CONNECTING, True

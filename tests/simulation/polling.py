@@ -76,7 +76,7 @@ class Epoll:
         self.forget(fd)
 
     def forget(self, fd: int) -> None:
-        """Remove a closed descriptor."""
+        """Remove a descriptor, if it is registered."""
         item = self._items.pop(fd, None)
         self._ready.pop(fd, None)
         if item is not None:

@@ -128,7 +128,7 @@ class Stream:
         self.fin_at: float | None = None
         """When the peer's FIN arrived."""
         self.failed_at: float | None = None
-        """When it failed: the peer's RST arrived."""
+        """When it failed, for example because the peer's RST arrived."""
         self.shut_out_at: float | None = None
         """When its own FIN was queued by shutdown(), not by close()."""
 
@@ -246,7 +246,7 @@ class Stream:
         self.wake(0)
 
     def stop_listening(self) -> None:
-        """Refuse clients from now on, including queued ones."""
+        """Refuse clients from now on, and reset those in the queue."""
         for queued in self.queue:
             queued.send_reset()
         self.queue.clear()

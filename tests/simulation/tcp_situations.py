@@ -5,8 +5,8 @@ moved    a listener of one Service accepts for another one while both have clien
 
 A plan may have several of these; if it has none, it may have one of the others:
 
-leaves   an endpoint leaves, its Service changes repeatedly, and its connections end in time,
-         in some plans since it asks for that only later
+leaves   an endpoint leaves, its Service changes repeatedly, and its connections end in time;
+         in some plans the Service asks for that only later
 switched settings of a Service are switched on and off, one at a time, among clients
 lacking  the kernel lacks something for longer than clients may wait
 """

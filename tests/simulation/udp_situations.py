@@ -36,7 +36,7 @@ def with_udp_situation(plan: Plan) -> Plan:
 
 
 class FlowAdding(Adding):
-    """Adds to one plan, for one UDP Service."""
+    """Makes the clients and changes of one UDP Service that are added to one plan."""
 
     def __init__(self, rng: Random, plan: Plan, number: int) -> None:
         super().__init__(rng, plan)

@@ -155,7 +155,7 @@ class World:
 
     @property
     def drained_for_s(self) -> float:
-        """The drain period of the data plane."""
+        """How long the data plane has been draining, in seconds."""
         return self.timeline.now - self.drains_since
 
     def stopped_since(self, since: float) -> float:

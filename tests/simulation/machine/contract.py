@@ -92,7 +92,7 @@ class Program:
         return self.read_listing()
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> wire.Request:
-        """Return the single answer to a request."""
+        """Send a request; return its single answer."""
         self._number += 1
         self.sock.send(wire.message(kind, wire.F_REQUEST | flags, self._number, 0, body))
         return next(wire.requests(self.sock.recv(_READ_BYTES)))
@@ -105,7 +105,7 @@ def _numbered(message: bytes, number: int, *, is_last: bool) -> bytes:
 
 
 class Contract:
-    """One of the two kernels."""
+    """One of the two kernels against which the contract tests run."""
 
     def __init__(self) -> None:
         self._open: list[Any] = []

@@ -86,7 +86,7 @@ class Plain(Shared):
 
 
 class PlainCopy:
-    """A process's copy of it."""
+    """A process's copy of a plain file."""
 
     local = remote = None
 
@@ -205,7 +205,7 @@ class Port(Shared):
         self._note(LISTENING)
 
     def stop_listening(self, cause: str) -> None:
-        """Refuse clients from now on, including queued ones."""
+        """Refuse clients from now on, and reset those in the queue."""
         if self.is_listening:
             self.is_listening = False
             self.machine.stopped_listening(self, cause)
@@ -336,7 +336,7 @@ class UnixEnd:
         return count
 
     def receive(self, most: int) -> Piece:
-        """Return bytes up to and including those with the next descriptors, and these."""
+        """Return bytes up to those that carry the next descriptors, and these descriptors."""
         if not self.inbox:
             if self.peer is None:
                 return b"", []
@@ -402,7 +402,7 @@ class Rendezvous(Shared):
 
 
 class RendezvousCopy:
-    """A process's copy of it."""
+    """A process's copy of a rendezvous."""
 
     remote = None
 

@@ -40,7 +40,7 @@ class Future(asyncio.Future[Any]):
 
 
 class ProcessLoop(VirtualLoop):
-    """The used parts of asyncio.AbstractEventLoop in virtual time, until the process dies."""
+    """An event loop in virtual time, with the parts that are used, until the process dies."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(

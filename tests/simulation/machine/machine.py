@@ -129,7 +129,7 @@ class Machine(Network):
         self.processes: list[Process] = []
         self.ports: dict[Port, None] = {}
         self.sharers: defaultdict[tuple[Address | None, bool], Sharers] = defaultdict(Sharers)
-        """Sockets by the address that they are bound to, and whether it is TCP."""
+        """Sockets by the address that they are bound to, and whether they are TCP sockets."""
         self.others: dict[tuple[Address, bool], None] = {}
         """Addresses where another program listens, and whether by TCP."""
         self.rendezvous: dict[str, Rendezvous] = {}
@@ -160,7 +160,7 @@ class Machine(Network):
         return self.current.kernel
 
     def process_of(self, pid: int) -> Process:
-        """Return the process with a number; processes are numbered in the order of their starts."""
+        """Return the process with a PID; PIDs follow the order in which processes start."""
         return self.processes[pid - _FIRST_PID - 1]
 
     def alive(self, kind: str) -> list[Process]:
@@ -216,7 +216,7 @@ class Machine(Network):
             process.start(run)
 
     def end_child(self, child: Child, within_s: float) -> int:
-        """Wait for a child, and kill it at the deadline."""
+        """Wait for a child, kill it at the deadline, and return its exit status."""
         until = self.timeline.now + max(0.0, within_s)
         before = self.current
         while not child.process.is_dead and self.timeline.next_at <= until:

@@ -63,7 +63,7 @@ class NetlinkKernel:
         self.event_calls = 2
         """The maximum number of system calls by which events are delayed."""
         self.slow_answers: list[float] = []
-        """The delay of the next answers in seconds."""
+        """The delays of the next answers in seconds, the next one last."""
         self.listing_cpu_s = 0.0
         """The CPU time that a listing of links, addresses or routes takes."""
         self._cpu_s = 0.0
@@ -117,7 +117,7 @@ class NetlinkKernel:
         return next(self._ports)
 
     def enter(self) -> None:
-        """Record a system call."""
+        """Begin a system call: other programs may act meanwhile."""
         self.calls += 1
         if not self._is_between:
             self._is_between = True

@@ -60,7 +60,7 @@ class NfTables:
         self.rehashes = 0
         """How many of the next element listings omit some elements without an indication."""
         self.lacked = 0
-        """How many listings did."""
+        """How many listings have omitted elements."""
         self.changed: Callable[[int, list[Event]], None] = lambda _port, _events: None
         """Called after each transaction with the port ID of the program's socket."""
         self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None

@@ -130,7 +130,7 @@ class Transaction:
         self.events.append(Event(request.kind, table.family, table.name))
 
     def _look_up(self, family: int, name: str, *, to_change: bool = True) -> Table:
-        """Return a table, which is copied for this transaction."""
+        """Return a table, which is copied for this transaction if it is to be changed."""
         place = family, name
         table = self.ruleset.tables.get(place)
         if table is None:

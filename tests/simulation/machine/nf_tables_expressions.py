@@ -70,7 +70,7 @@ class Packet:
 
     @property
     def status(self) -> int:
-        """Return the value of ``ct status``."""
+        """The value of ``ct status``."""
         return DESTINATION_TRANSLATED if self.to != self.flow.dialled else 0
 
     def headers(self) -> tuple[Place, bytes, bytes]:

@@ -26,7 +26,7 @@ _BEGIN, _END = 0x10, 0x11
 
 
 class Another:
-    """One such program; its socket isn't registered with the kernel, so it gets no events."""
+    """A program that sends transactions; the kernel doesn't know its socket and sends no events."""
 
     def __init__(self, tables: NfTables, kernel: NetlinkKernel) -> None:
         self._tables = tables

@@ -138,7 +138,7 @@ class Element:
     packets: int | None = None
     """The counted packets; None if it has no counter."""
     expires_at: float = 0.0
-    """0 if elements never expire."""
+    """When the element expires; 0 for never."""
     last_key: bytes = b""
     """The end of an interval of a concatenated key, whose fields are intervals themselves."""
 
@@ -255,7 +255,7 @@ class Ruleset:
         self.orders = itertools.count(1)
 
     def copy(self) -> Ruleset:
-        """Return a copy whose tables are shared until :meth:`own` copies them."""
+        """Return a copy with the same tables; a transaction copies each table that it changes."""
         other = Ruleset()
         other.tables = dict(self.tables)
         other.generation = self.generation

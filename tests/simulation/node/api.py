@@ -78,8 +78,8 @@ class ApiServer:
         """Whether a watch from a future revision waits silently until it exists, as in
         kube-apiserver 1.36; otherwise it fails with 504."""
         self.tells_from_now = False
-        """Whether such a watch gets all new writes, although they are older, from a server or a
-        proxy that doesn't compare versions."""
+        """Whether such a watch gets new writes of lower revisions, as from a server or a proxy that
+        doesn't compare versions."""
         self.expires_by_status = False
         """Whether an expired watch fails with 410; otherwise it sends an ERROR event."""
         self.bookmark_s = 60.0

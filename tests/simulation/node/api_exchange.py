@@ -92,7 +92,7 @@ class Exchange:
         return data
 
     def close(self) -> None:
-        """Close the connection, which the server notices."""
+        """Close the connection; the server notices this a moment later."""
         if not self.is_closed:
             self.is_closed = True
             self.client.exchanges.discard(self)

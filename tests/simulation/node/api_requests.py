@@ -10,7 +10,7 @@ from userspace_proxy_testing.fakes.api_objects import ObjectFilter
 
 
 class Target(NamedTuple):
-    """The target of a path."""
+    """The object, or the kind of objects, that a path names."""
 
     resource: str
     namespace: str = ""
@@ -53,7 +53,7 @@ class Refusal(NamedTuple):
 
     @property
     def text(self) -> bytes:
-        """Return the body: a Status, or the text of a proxy in front of the server."""
+        """The body: a Status, or the text of a proxy in front of the server."""
         if self.code in (502, 503) and not self.message:
             return b"<html><body>Bad Gateway</body></html>"
         message = self.message or f"refused with {self.code}"

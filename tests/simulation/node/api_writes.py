@@ -1,4 +1,4 @@
-"""An API server's handling of writes: Events, Leases, and scales of workloads."""
+"""An API server's handling of writes of Events and Leases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Answer = tuple[int, Mapping[str, Any]]
 
 
 def write(etcd: Etcd, method: str, target: Target, body: Mapping[str, Any]) -> Answer:
-    """Handle a request; return the response."""
+    """Handle a request that writes; return the response."""
     if target.resource == "events":
         return _write_event(etcd, method, target, body)
     if target.resource == "leases":

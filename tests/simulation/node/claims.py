@@ -72,7 +72,7 @@ class ClaimReader:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._read: dict[int, tuple[Object, Sequence[tuple[Dialled, Claim]]]] = {}
-        """By the id() of the object, which is kept, so that no other object gets it."""
+        """By the id() of the object, which is kept, so that no other object gets this id()."""
 
     def claims(self, item: Object) -> Sequence[tuple[Dialled, Claim]]:
         """Return a Service's claims."""

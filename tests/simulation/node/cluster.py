@@ -22,7 +22,7 @@ class Cluster:
         self._now = now
         self.objects: dict[Key, Object] = {HOST: {"addresses": addresses}}
         self.states: list[tuple[float, Truth]] = []
-        """The states, each from its time on."""
+        """Each state, with the time from which it exists."""
         self._times: list[float] = []
         self._reader = ClaimReader(settings)
         self.dialled: dict[Dialled, None] = {}

@@ -98,7 +98,7 @@ _CHANGES: tuple[tuple[str, float, Callable[[Random, Plan], Plan]], ...] = (
     ("other Nodes", NODES, with_nodes),
     ("refusals", REFUSALS, with_refusals),
 )
-"""Additional changes of some plans, and their number."""
+"""Additional changes of some plans: the name, the share of plans, and the function."""
 
 
 def make_plan(seed: int) -> Plan:

@@ -49,7 +49,7 @@ _LAST_S = 0.15
 def outside(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield one or two such changes, with clients that are affected."""
+    """Yield the events of one or two changes at the node, with affected clients."""
     puts = [(0.0, item) for item in objects if item["kind"] == "Service"]
     puts += [(e.at, e.args[0]) for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
     if not puts:

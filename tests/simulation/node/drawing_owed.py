@@ -73,7 +73,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _port(item: Object, at: float) -> Iterator[Event]:
-    """Free a Service's node port, so that the retry succeeds."""
+    """Free a Service's node ports after a while, and refuse the rules of the retry."""
     item = with_health_check(item)
     for port in item["spec"]["ports"]:
         yield Event(at, TAKE, (port["nodePort"], port["protocol"] == "TCP", _TAKEN_S))

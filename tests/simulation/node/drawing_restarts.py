@@ -59,7 +59,7 @@ _WRITTEN_S = 5.5
 def restarts(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield one or two of these restarts, with clients that are affected."""
+    """Yield the events of one or two restarts, with affected clients."""
     services = [item for item in objects if item["kind"] == "Service"]
     services += [
         e.args[0] for e in events if e.what == PUT and e.args[0]["kind"] == "Service" and e.at < 1.0

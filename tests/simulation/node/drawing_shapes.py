@@ -47,18 +47,18 @@ SHAPES = 0.5
 """The share of plans with unusual shapes."""
 
 _ZONES = ((ZONE,), ("zone-2",))
-# How long after the start of the calm part; everything is idle a few seconds later.
+# Changes end this long after the calm part begins, a few seconds before everything is idle.
 _AFTER_S = 8.0
 NODE_PORT_OF_TWIN = 30555
 """A node port on which another program of the node may answer."""
 SHARED_IPS = (OWN_PODS[4], OTHER_PODS[4])
-"""Addresses of pods that a Service may have in the meantime."""
+"""Addresses of pods that another Service may have for a while."""
 
 
 def shapes(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield two such changes, each of one Service."""
+    """Yield the events of two changes, each of one Service."""
     puts = [item for item in objects if item["kind"] == "Service"]
     puts += [e.args[0] for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
     if not puts:

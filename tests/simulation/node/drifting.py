@@ -35,7 +35,7 @@ def drift(name: str, number: int, another: Another, own: list[Table], others: li
     Args:
         number: Selects the table, set, element or rule.
         own: The product's tables.
-        others: Those of other programs.
+        others: The tables of other programs.
     """
     if name in FOREIGN:
         _beside(name, number, another, others)

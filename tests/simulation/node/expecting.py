@@ -119,7 +119,7 @@ class Expecting:
 
 
 def is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
-    """Return whether a Service has had several cluster IPs."""
+    """Return whether the Service of a claim has had several cluster IPs."""
     return claim is not None and len({s.get("clusterIP") for s in _specs(claim, states)}) > 1
 
 

@@ -102,7 +102,7 @@ class NodeKernel:
             self._sockets[sock] = self._machine.current
 
     def process_number(self) -> int:
-        """Return the PID of the current process, which is unique over all runs."""
+        """Return a number for the current process that is unique over all runs."""
         return self._run << 32 | self._machine.kernel.getpid()
 
     def dying(self, process: Process) -> None:
@@ -206,7 +206,7 @@ class NodeKernel:
         self.foreign = self._foreign()
 
     def give_back(self) -> None:
-        """Remove that chain."""
+        """Remove the chain that :meth:`take` has added."""
         for table in [one for one in self._tables() if one.name == _TAKER]:
             self.another.delete_table(table)
         self.foreign = self._foreign()

@@ -67,7 +67,7 @@ class Lacks:
         return {entry.leads_to.port for entry in syns}
 
     def run_short(self, call: str, number: int, spared: int, seconds: float) -> None:
-        """Make a kind of call of a serving agent fail."""
+        """Make a kind of system call of a serving agent fail for a while."""
         world, agent = self._world, self._world.agent
         if agent is None or agent.is_ending or not agent.has_served:
             return

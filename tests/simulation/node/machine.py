@@ -23,7 +23,7 @@ from .families import is_six
 
 REFUSED, DROPPED = "refused", "dropped"
 Verdict = int | str | Address
-"""The destination of a client: a port, an endpoint, or one of these."""
+"""The destination of a client: a port, an endpoint, ``REFUSED`` or ``DROPPED``."""
 
 _ANY, _ANY_SIX = "0.0.0.0", "::"
 QUEUE = 4096
@@ -41,7 +41,7 @@ class NodeMachine(Machine):
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
         super().__init__(timeline, rng, speed)
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
-        """Returns a client's destination, given its address, the dialled one, and if by TCP."""
+        """Returns a client's destination: takes its address, the dialled one, and if it is TCP."""
         self.answered: Callable[[Address, Address], None] = lambda *_: None
         """Called for a client that waits for a listener, with its address and the dialled one."""
         self.queue = QUEUE
@@ -174,7 +174,7 @@ class AgentLoop(ProcessLoop):
     def run_in_executor(
         self, executor: Any, call: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run the call of a thread later, in one step."""
+        """Run a thread's call later, in one step; return the future of its result."""
         future = self.create_future()
         machine = self._process.machine
         at = self._timeline.now + (machine.thread_s() if isinstance(machine, AgentMachine) else 0.0)

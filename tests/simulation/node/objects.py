@@ -69,7 +69,7 @@ class ServiceSpec:
     health_port: int = 0
     is_there: bool = True
     names: list[dict[str, str]] = field(default_factory=list)
-    """The port names of a slice if they differ from the Service's; empty: no names."""
+    """For each slice, its names of the Service's ports that differ; empty to omit a port."""
 
     @property
     def slice_names(self) -> list[str]:

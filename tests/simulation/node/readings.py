@@ -42,7 +42,7 @@ def labels_of(item: Object) -> Any:
 
 
 def is_served(service: Object) -> bool:
-    """Return whether a proxy to which no proxy name was assigned serves a Service."""
+    """Return whether a proxy without a proxy name of its own serves a Service."""
     labels = labels_of(service)
     if LABEL_PROXY_NAME in labels or LABEL_HEADLESS in labels:
         return False

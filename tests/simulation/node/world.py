@@ -150,7 +150,7 @@ class World(ProcessWorld[AgentMachine]):
             self.kernel.forget()
 
     def take_line(self, record: logging.LogRecord) -> None:
-        """Handle a log line that reports a bug of the product."""
+        """Record a log line of the product; one that reports a bug is a violation."""
         text = record.getMessage()
         if self.is_over:
             return

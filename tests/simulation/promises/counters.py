@@ -1,4 +1,4 @@
-"""Counters add up: connections that began are open or have ended; bytes were sent.
+"""Counters add up: each counted connection is open or has ended, and counted bytes were sent.
 
 begun = ended + open          of a Service port = the sum over its endpoints
 """

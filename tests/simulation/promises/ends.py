@@ -38,7 +38,7 @@ class Ends(Promise):
         super().__init__(world)
         self._left_at: dict[tuple[Service, SocketAddress], float] = {}
         self._asked_at: dict[Service, float] = {}
-        """Since when Services have set this grace period for connections to removed endpoints."""
+        """When each Service last changed the grace period of connections to removed endpoints."""
 
     def changing(self, service: Service, now: Serving) -> None:
         """Record which endpoints are removed."""

@@ -53,7 +53,7 @@ class Promise:
         """Called when a connection was closed, with the logged reason."""
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
-        """Called when a datagram has reached the node; ``core`` is None: no socket gets it."""
+        """Called when a datagram has reached the node; ``core`` is None if no socket gets it."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None:
         """Called with a new flow's socket and its destination."""

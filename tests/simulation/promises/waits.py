@@ -40,7 +40,7 @@ class Waits(Promise):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._hold_s: dict[Client, float] = {}
-        """For each client the longest hold that its Service has had since."""
+        """The longest time for which a client's Service has held clients since it was accepted."""
         self._could_since: dict[Service, float] = {}
         """Since when a Service's clients wait although an endpoint has room."""
         self._queued: dict[Stream, float] = {}

@@ -93,7 +93,7 @@ class Status(Invariant):
         self._check_problems(facts)
 
     def _check_usable(self, port: PortFacts) -> None:
-        """Judge the endpoints of a Service port; if clients from outside have others, those."""
+        """Check that the endpoints shown as usable are those of the port's first address."""
         truth = self._world.cluster.last
         ip, number = _address_of(port)
         claim = truth.frontends.get((ip, number, port.protocol))
