@@ -204,7 +204,7 @@ async def start_client_addresses(
     """Start to preserve client addresses; if this isn't requested, clean up and return None.
 
     With the kernel path for all Services, preservation begins with the first Service that can't
-    take it. The caller removes the kernel state by ``clean_up``, after the drain.
+    take that path. The caller removes the kernel state by ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(
         options.proxy_name or "", options.cluster_networks, owners, kernel

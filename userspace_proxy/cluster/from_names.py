@@ -224,7 +224,7 @@ class EndpointsByName:
         )
 
     def _share(self, affected: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
-        """Schedule lookups for affected Services; return them, and Services with new shares."""
+        """Schedule lookups; return the affected Services and the Services with new shares."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(affected):
             asked[key] = self._attempts.attempt(key, self._wanted, key) or []

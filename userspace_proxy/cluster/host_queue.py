@@ -20,9 +20,9 @@ from typing import NamedTuple
 PLACES = 8
 """The maximum number of names that are looked up at the same time."""
 DOUBTFUL_MAX = PLACES // 2
-"""The maximum number of these slots for names without an answer."""
+"""The maximum number of ``PLACES`` slots for names without an answer."""
 NAMESPACE_MAX = PLACES // 2
-"""The maximum number of these slots for the names of one namespace."""
+"""The maximum number of ``PLACES`` slots for the names of one namespace."""
 NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 

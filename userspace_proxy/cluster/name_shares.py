@@ -18,7 +18,7 @@ from ..shares import Shares
 NAMESPACE_MAX = 100
 """The maximum number of names that are looked up for a namespace, counted once per Service."""
 NODE_MAX = 1000
-"""The maximum number for all namespaces: 200 lookups a second at the shortest TTL."""
+"""The maximum number of names for all namespaces: 200 lookups a second at the shortest TTL."""
 
 
 class NameClaim(NamedTuple):

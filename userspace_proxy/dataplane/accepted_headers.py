@@ -70,7 +70,7 @@ class AcceptedHeaders:
         self.deadlines.start(connection, self._engine.reactor.now)
 
     def _read(self, connection: TcpConnection) -> bool:
-        """Dial for a connection, or end it; return False if more bytes of its header must come."""
+        """Dial for a connection, or end it; return False while its header is incomplete."""
         sock = connection.client
         try:
             data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)

@@ -99,7 +99,7 @@ class Ageing:
             self._timer = None
 
     def look_at(self, connection: TcpConnection, now: float) -> None:
-        """Check one joined connection; reset it if it was idle too long, or its client is gone."""
+        """Check a joined connection; reset it if it was idle for too long or its client is gone."""
         up, down = connection.up, connection.down
         if up is None or down is None:
             return

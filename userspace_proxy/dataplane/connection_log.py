@@ -66,7 +66,7 @@ class ConnectionLog:
         )
 
     def is_watched(self, prefixes: Collection[str], client_ip: str) -> bool:
-        """Decide and return whether a watcher takes an event before the end; the log omits it."""
+        """Return whether a watcher takes an event before the end; the log omits such events."""
         self._logs_next = False
         return self.watch is not None and self.watch.has_room(prefixes, client_ip)
 

@@ -139,8 +139,8 @@ class EndpointGroup(CounterTable):
         )
         """Addresses at which endpoints are dialled instead of their own; nearly always empty."""
         self.left_at = NONE_LEFT
-        """When endpoints last left, in monotonic seconds; empty while the Service ends connections
-        to them. An update may request that later (:meth:`note_left`)."""
+        """When endpoints last left, in monotonic seconds, in case a later update ends connections
+        to them (:meth:`note_left`); empty while the Service ends these anyway."""
         self.balancers = Balancers(
             self.serving,
             self,
@@ -245,7 +245,7 @@ class EndpointGroup(CounterTable):
         return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
-        """Count a connection answered after failed dials as saved, and as late if one was slow."""
+        """Count a connection answered after failed dials as saved; also as late if one was slow."""
         self.counters.saved += 1
         counters.late += any(code.traits.is_slow for code in failed)
 

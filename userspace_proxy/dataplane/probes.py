@@ -42,12 +42,12 @@ Ended = Callable[[SocketAddress, DialFailure | None], None]
 
 
 class ProbeDials:
-    """The dials in progress, at most one per endpoint, unnoticed by the program that listens.
+    """The dials in progress, at most one per endpoint, which the listening program never notices.
 
         begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
 
-    The caller decides when to dial and what an answer means. ``explain.dial`` measures without an
-    event loop, for commands.
+    The caller decides when to dial and what an answer means. Commands, which run no event loop, use
+    ``explain.dial`` instead.
 
     Args:
         ended: Called once for each dial, unless it failed at once or was stopped.

@@ -27,7 +27,7 @@ from .tuning import BUFFER_BYTES
 
 
 class Handler:
-    """A handler of the epoll events of watched descriptors; this one ignores them."""
+    """A handler of the epoll events of watched descriptors; this base class ignores them."""
 
     __slots__ = ()
 
@@ -117,7 +117,7 @@ class Reactor:
             self.calls.unwatch(fd)
 
     def close_descriptor(self, fd: int) -> None:
-        """Stop delivering events at once; close the socket, or during a dispatch at its end."""
+        """Stop delivering events; close the socket at once, or at the end of a current dispatch."""
         self.handlers.pop(fd, None)
         if self._is_dispatching:
             self._late.append(fd)
@@ -213,7 +213,7 @@ class LoopTimer:
             self._handle = self._loop.call_later(after_s, self._fire)
 
     def stop(self) -> None:
-        """Don't call the function. Idempotent."""
+        """Stop the timer, so that the function isn't called. Idempotent."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -40,7 +40,7 @@ class _Left(NamedTuple):
 
 
 class Removals:
-    """Resets connections, and ends UDP flows, to endpoints that have left, when due."""
+    """Resets connections and ends UDP flows to endpoints that have left, once they are due."""
 
     def __init__(self, engine: Engine, connections: Collection[TcpConnection]) -> None:
         self._loop, self._clock = engine.loop, engine.clock

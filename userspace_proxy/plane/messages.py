@@ -175,7 +175,7 @@ class Returned(_Message):
 
 
 class WaitBegan(_Message):
-    """A client found no endpoint, the first since no client of the group waited in this worker."""
+    """A client found no endpoint: the first since the group's queue in this worker was empty."""
 
     group: int
 

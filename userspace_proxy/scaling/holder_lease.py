@@ -59,7 +59,7 @@ TOO_OLD_S = 2.5 * BEAT_S
 # The minimum interval between two reads of all reports, and the interval per report: a second per
 # 100 reports spares the API server.
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
-# The same for lists of Nodes, which are large.
+# The same two intervals for lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
 # The time limit for the answers of all nodes, each of which takes a second, and the interval at
 # which they are read.
@@ -162,7 +162,7 @@ class HolderLease:
         return {key: max(least, _demand_of(key, vote_counts)) for key in own}
 
     def see(self, lease: Lease) -> None:
-        # The watch returns the holder's own writes with a delay, so ignore them.
+        """Take a Lease from the watch; ignore the holder's own writes, which arrive late."""
         if self.is_held and lease.holder == self._identity:
             return
         if self._lease is None or lease.version != self._lease.version:

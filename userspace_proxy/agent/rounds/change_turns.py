@@ -3,9 +3,9 @@
     newest snapshot ──▶ differences ──┬─▶ the snapshot of this round
                                       └─▶ waiting: these Services stay as planned before
 
-Rule 1: a round applies the changes of each namespace that fit into a turn, and at least one
-Service's; Services that have waited longest are first. A Service waits for at most one turn of each
-other namespace.
+Rule 1: a round applies the changes of each namespace that fit into a turn, at least the changes of
+one Service; Services that have waited longest are first. A Service waits for at most one turn of
+each other namespace.
 Rule 2: after a long turn a namespace waits as long as the turn took; the wait doubles if more has
 changed during it. Services with few endpoints are exempt.
 Rule 3: removed ports and addresses never wait, nor do changed source ranges: another Service may be

@@ -110,7 +110,7 @@ class ListenerShares:
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
         """Yield namespaces in which to find givers, and how many waiting ports they may supply.
 
-        The namespace is a Service's own, or empty (all) for a namespace below its share.
+        An empty namespace stands for all: the waiting ports are in a namespace below its share.
         """
         held, waiting = self._held, self._waiting
         namespaces, services = held.namespaces.of_group, held.services.of_group

@@ -19,7 +19,7 @@ Rule 5: the kernel is queried only about dials that met silence, a bounded numbe
 forgets that it didn't find a host, so "no host answered for the next hop" counts as true until the
 next dial; if a worker has detected this, only the next hop is looked up.
 Rule 6: a UDP Service port is checked only if clients got no answer in the last minute, and any port
-while open connections get no answer: a rule may be newer than they, so no dial has failed. A check
+while open connections get no answer: a rule may be newer than these, so no dial has failed. A check
 makes at most ``QUESTIONS_MAX`` queries of each kind, first about the endpoints that were checked
 longest ago.
 """

@@ -108,7 +108,7 @@ class _Traffic:
     begun: int = 0
     """The number of connections begun, as counted by the kernel."""
     known: Mapping[int, int] = field(default_factory=dict)
-    """Tracked connections at the last check that were answered, or that this node opened."""
+    """Connections tracked at the last check, answered or opened here: see ``DialledBy``."""
     known_at: float = 0.0
     ahead: int = 0
     """The number of tracked connections that only the next reading of the counter includes."""
