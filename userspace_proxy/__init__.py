@@ -1,4 +1,4 @@
-"""A Service proxy for Kubernetes that carries connections through userspace.
+"""A Service proxy for Kubernetes, in place of kube-proxy or beside it.
 
 ``Proxy`` is the embeddable form of the proxy that ``userspace-proxy`` runs::
 

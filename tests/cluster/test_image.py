@@ -56,8 +56,7 @@ def test_image_labels_name_the_commit_and_the_repository() -> None:
     # Source: the OCI image specification, annotations.md. No base image: no base.name.
     assert {name.removeprefix(prefix): value for name, value in labels.items()} == {
         "title": "userspace-proxy",
-        "description": "A Service proxy for Kubernetes that carries every connection through "
-        "userspace",
+        "description": "A Service proxy for Kubernetes, in place of kube-proxy or beside it",
         "authors": "The userspace-proxy authors",
         "licenses": "Apache-2.0",
         "version": userspace_proxy.__version__,

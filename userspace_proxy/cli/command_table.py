@@ -12,7 +12,7 @@ from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
 from .plugin_commands import all_commands, find_command
 from .service_argument import FLAGS as NAMESPACE_FLAGS
 
-SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
+SUMMARY = "a Service proxy for Kubernetes, in place of kube-proxy or beside it"
 
 OUTPUT = CommandFlag("output", "format of the output", "text|json", short="o")
 _SERVER = CommandFlag(
