@@ -246,7 +246,7 @@ def cpu_tenth(rig: Rig) -> Iterator[None]:
     [
         Metric("worker_up"),
         Problem("orker"),
-        LogLine("worker failed"),
+        LogLine("cannot start worker"),
     ],
     not_promised="connections that the dead worker had are reset",
 )

@@ -109,7 +109,7 @@ class _Resting:
         self._condition = LoggedCondition[str](
             _log,
             "workloads are not scaled to zero: %(cause)s",
-            "workloads are scaled to zero again",
+            "workloads can be scaled to zero again",
         )
         self._node = NodeLease(
             leases,

@@ -54,7 +54,7 @@ class _Address:
         """The error of the last attempt to open the address."""
         self.condition = LoggedCondition[ListenError](
             _log,
-            "cannot listen on a status address: %(cause)s",
+            "status address unavailable: %(cause)s",
             "status address available: %(address)s",
         )
 

@@ -401,7 +401,7 @@ class EndpointGroup(CounterTable):
             self.out_of_ports_at = now
         if self._failed.shortage_lines.take(now):
             _log.warning(
-                "%(service)s: cannot dial: out of local ports, descriptors or memory: %(cause)s",
+                "%(service)s: out of local ports, descriptors or memory: %(cause)s",
                 extra=self._fields(endpoint, failed),
             )
 

@@ -296,7 +296,7 @@ class WorkerSlot:
 
     def _note_failure(self, problem: str) -> None:
         self.problem = problem
-        _log.error("worker failed: %(cause)s", extra={"worker": self.index, "cause": problem})
+        _log.error("%(cause)s", extra={"worker": self.index, "cause": problem})
 
     def _note_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():

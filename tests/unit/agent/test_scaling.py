@@ -134,7 +134,7 @@ async def test_a_failed_step_of_scaling_is_retried_soon(proxy, monkeypatch, capl
     await proxy.start()
     await until(lambda: "the server is down" in caplog.text)
     proxy.store.failure = ""
-    await until(lambda: "workloads are scaled to zero again" in caplog.text)
+    await until(lambda: "workloads can be scaled to zero again" in caplog.text)
 
 
 async def test_connections_of_previous_workers_are_unknown_until_drained(proxy):

@@ -98,7 +98,7 @@ async def test_an_address_in_use_is_reported_with_its_holder(server, lines):
         f"cannot serve health checks on 127.0.0.1:{port}: Address already in use by {own_name()}"
     )
     assert problem.hint.startswith("stop the program that listens there")
-    assert lines() == ["cannot listen on a status address"]
+    assert lines() == ["status address unavailable"]
 
 
 async def test_an_address_in_use_is_retried_until_free(server, lines, monkeypatch):
@@ -109,7 +109,7 @@ async def test_an_address_in_use_is_retried_until_free(server, lines, monkeypatc
         running = asyncio.create_task(addresses.run())
     await asyncio.wait_for(running, 60)
     assert addresses.problems == ()
-    assert lines() == ["cannot listen on a status address", "status address available"]
+    assert lines() == ["status address unavailable", "status address available"]
 
 
 async def test_other_addresses_are_served_while_one_is_in_use(server):

@@ -126,7 +126,7 @@ class ListenProblems:
             is_new = str(error) != str(served.not_listening or "")
             if is_new and shortages.lines.take(self._clock()):
                 extra = {"service": served.group.label, "cause": str(error)}
-                _log.warning("%(service)s: cannot serve Service port: %(cause)s", extra=extra)
+                _log.warning("%(service)s: frontends are not served: %(cause)s", extra=extra)
             # Store a copy: the traceback of a raised error keeps its frames' objects alive.
             served.not_listening = ListenError(error.message, hint=error.hint)
         if served.not_listening is not None:

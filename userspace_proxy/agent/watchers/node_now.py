@@ -43,7 +43,7 @@ class NodeNow(Component):
         self._addresses: NodeAddresses | None = None
         self._no_node = LoggedCondition[Cause](
             _log,
-            "this node has no Node object: %(cause)s",
+            "node name may be wrong: %(cause)s",
             "this node's Node object exists",
             fields=lambda cause: {"cause": say(cause)},
         )

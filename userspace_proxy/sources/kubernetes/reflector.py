@@ -16,11 +16,11 @@ Rule 4: a list has a deadline, and a slow list is reported as a problem while it
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
 from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WireStatus, decode
 from ...pacing import backoff_s
@@ -41,7 +41,7 @@ from .responses import (
     unreachable,
 )
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 # The first and the longest pause between retries. client-go's reflector has 800 ms to 30 s, factor
 # 2, jitter 1.0. The cap is lower here: with 30 s, a change after an outage of 30 s took effect 47 s
@@ -393,9 +393,8 @@ class Reflector:
 
     def _log_end(self, reason: str) -> None:
         if self._end_log_limit.take(self._clock()):
-            server = self._client.url
-            extra = {"resource": self._resource.name, "server": server, "reason": reason}
-            _log.info("watch ended", extra=extra)
+            extra = {"resource": self._resource.name, "server": self._client.url, "reason": reason}
+            _log.info("watch of %(resource)s ended: %(reason)s", extra=extra)
 
     def _rejected(self, verb: str, response: Response) -> RequestFailure:
         self.is_forbidden = response.code == 403

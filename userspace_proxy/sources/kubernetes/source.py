@@ -263,7 +263,7 @@ class KubernetesSource(Source):
                 text = "cannot use objects: %(problem)s"
             _log.warning(text, extra={"problem": line})
         if self._in_log and not problems:
-            _log.info("API server problems resolved", extra={"server": self.location})
+            _log.info("cluster state problems resolved", extra={"server": self.location})
             self._in_log = frozenset()
         self._logged_at = {**recent, **dict.fromkeys(news, now)}
         self._in_log = self._in_log.intersection([*problems, *recent]).union(news)

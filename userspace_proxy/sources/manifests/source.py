@@ -16,13 +16,14 @@ from pathlib import Path
 
 from ...clocks import Clocks
 from ...cluster import Snapshot
+from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ..base import Pause, Publish, Source, SourceStatus, pause
 from .file_events import FileEvents
 from .files import FileWatch
 from .state import ManifestState
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 POLL_S = 0.5
 """Seconds between two checks without events. A check of 500 files takes 2 ms."""
@@ -77,19 +78,19 @@ class ManifestSource(Source):
         """The clock's seconds when files became unreadable; None if all files can be read."""
         self._deafness = LoggedCondition[str](
             _log,
-            "cannot watch manifests, polling them",
+            "cannot watch manifests, polling them: %(problem)s",
             fields=lambda line: {"problem": line, "every_s": poll_s},
         )
         self._condition = LoggedCondition[str](
             _log,
-            "manifest problem",
+            "manifest problem: %(problem)s",
             "manifest problems resolved",
             fields=lambda line: {"problem": line},
         )
-        self._findings = LoggedCondition[str](_log, "manifest is ambiguous")
+        self._findings = LoggedCondition[str](_log, "manifest is ambiguous: %(cause)s")
         self._ignored = LoggedCondition[str](
             _log,
-            "manifest object ignored",
+            "manifest object ignored: %(object)s",
             fields=lambda line: {"object": line},
             level=logging.INFO,
         )

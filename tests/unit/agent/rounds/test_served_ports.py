@@ -97,8 +97,8 @@ async def test_log_lines_of_a_constantly_changing_service_are_limited(make, capl
             for at in (port, 27712):
                 served_ports.follow(cluster.serve("web", "127.0.0.1", POD, port=at))
                 served_ports.steered.mark(served_ports.steered.change())
-    assert caplog.text.count("cannot serve Service port") >= 5
-    lines = caplog.text.count("served now") + caplog.text.count("cannot serve Service port")
+    assert caplog.text.count("frontends are not served") >= 5
+    lines = caplog.text.count("served now") + caplog.text.count("frontends are not served")
     assert lines == 20
 
 

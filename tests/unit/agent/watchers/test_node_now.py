@@ -49,7 +49,7 @@ def test_a_missing_node_object_is_logged_and_shown_until_it_exists(caplog):
         shown.append(facts.no_node)
     assert shown == [None, no_node("a", ("a.b",)), no_node("a", ("a.b",)), None]
     assert [record.getMessage() for record in caplog.records] == [
-        "this node has no Node object: there is no Node a (did you mean a.b?)",
+        "node name may be wrong: there is no Node a (did you mean a.b?)",
         "this node's Node object exists",
     ]
 

@@ -137,7 +137,7 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
         assert source.status().problems == ()
     assert [record.message for record in caplog.records] == [
         f"cannot read cluster state: {problem}",
-        "API server problems resolved",
+        "cluster state problems resolved",
     ]
 
 
