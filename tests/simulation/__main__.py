@@ -1,7 +1,7 @@
 """Runs seeds: ``python -m tests.simulation --seeds=1000 --jobs=2``, or ``--seed=7`` for one.
 
 With ``--half=node`` whole nodes are simulated. Prints a line for each seed that fails, and the
-shrunk plan and the sequence of events of the first seed of each kind.
+shrunk plan and the sequence of events of the first seed with each kind of violation.
 """
 
 from __future__ import annotations

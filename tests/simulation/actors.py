@@ -73,8 +73,8 @@ class Party:
         self.service = -1
         """The Service that a client dials."""
         self.own = self.served_as = self.dialled = SocketAddress("", 0)
-        """A client's own address, the one by which it is served, and the dialled one: the latter
-        two may come from its PROXY header."""
+        """A client's own address, the address by which it is served, and the dialled address: the
+        last two may come from its PROXY header."""
         self.how = ""
         """How it sends a PROXY header."""
         self.other: Party | None = None
@@ -126,7 +126,7 @@ class Party:
         self._act_after(_CALM_S if self._next is None else self._next[0])
 
     def calm_down(self) -> None:
-        """Drop the rest of the script, so that the party ends as the plan's node says."""
+        """Drop the rest of the script, so that the party ends as the plan's node specifies."""
         self._next = None
         self._steps = iter(())
         self._act_after(_CALM_S)
@@ -178,7 +178,7 @@ class Party:
             self._act_after((slept_s // _CALM_S + 1) * _CALM_S - slept_s)
 
     def do(self, what: str, amount: int) -> None:
-        """Do one step; raises the call's error."""
+        """Do one step; raise the call's error."""
         if what == SEND and not self.has_finished:
             self.send(amount)
         elif what == READ:
@@ -309,7 +309,7 @@ class Party:
         return bool(every) and self.number % every == 0 and is_open
 
     def _end_by_reset(self) -> None:
-        """Send data and then RST: data that arrived before the RST is passed on."""
+        """Send the last bytes, and a RST in the next call; what arrives first is passed on."""
         try:
             if not self._has_said_last:
                 self._has_said_last = True

@@ -26,12 +26,12 @@ class Adding:
         self._clients = max(_FIRST_CLIENT, *numbers, 0)
 
     def number(self, protocol: Protocol) -> int:
-        """Return the number of a Service of the given protocol."""
+        """Return the number of a random Service of a protocol."""
         numbers = [n for n, each in enumerate(self.plan.services) if each.protocol is protocol]
         return self.rng.choice(numbers)
 
     def two(self) -> tuple[int, int]:
-        """Return the numbers of two TCP Services."""
+        """Return the numbers of two random TCP Services."""
         services = enumerate(self.plan.services)
         tcp = [n for n, each in services if each.protocol is Protocol.TCP]
         one, other = self.rng.sample(tcp, 2)
@@ -44,7 +44,7 @@ class Adding:
         return Event(round(at, 4), plans.CLIENT, args)
 
     def others(self, number: int) -> Sequence[Event]:
-        """Return all events of the plan but the clients and changes of a TCP Service."""
+        """Return all events of the plan except the clients and changes of a TCP Service."""
         where = {plans.CLIENT: 1, plans.UPDATE: 0}
         events = self.plan.events
         return [e for e in events if e.what not in where or e.args[where[e.what]] != number]

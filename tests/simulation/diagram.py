@@ -47,7 +47,7 @@ _BY_WORD: Mapping[str, str] = {
 _SENT = re.compile(r"\b(?:dials?|sent|sends|FIN after|close|RST)\b")
 _ROWS = 3
 """The maximum number of rows of a step."""
-# What is shortened, or omitted because it is as usual or not needed to follow the events.
+# Texts that are shortened, or omitted because they aren't needed to follow the events.
 _LONG: Sequence[tuple[str, str]] = (
     (r"SocketAddress\(ip='([^']+)', port=(\d+)\)", r"\1:\2"),
     (r"<\w+\.\w+: '([^']+)'>", r"\1"),

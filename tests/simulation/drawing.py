@@ -217,7 +217,7 @@ class _Drawing:
         )
 
     def _draw_steps(self) -> tuple[Step, ...]:
-        """Return the script of a party; most close in an orderly way."""
+        """Return the script of a party; most scripts close in an orderly way."""
         rng = self._rng
         if self._lasts_s > _LONG_S and self._is(0.06):
             # The party pauses between sends, for longer than the idle timeout.

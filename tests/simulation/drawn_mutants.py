@@ -1,10 +1,10 @@
 """Draws mutants from the product's code: each is one small change of one statement.
 
-    source ──▶ changes (by kind) ──▶ those in lines that a half runs ──▶ some of each kind
+    source ──▶ changes (by kind) ──▶ changes in lines that a half runs ──▶ some of each kind
 
-Rule 1: a change has a name, the module and its number there, so another process finds it again.
+Rule 1: a change is named by its module and its number there, so another process can find it.
 Rule 2: only lines that run within a function while seeds are simulated are changed.
-Rule 3: kinds are drawn in turn, so the frequent ones don't hide the others.
+Rule 3: kinds are drawn in turn, so frequent kinds don't displace rare ones.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def named(label: str) -> DrawnMutant:
 
 
 def draw(lines: Mapping[str, Sequence[int]], seed: int, count: int) -> list[DrawnMutant]:
-    """Draw mutants in lines that run, taking the kinds in turn.
+    """Draw at most ``count`` mutants in lines that run, taking the kinds in turn.
 
     Args:
         lines: The lines of each module that run.
@@ -150,7 +150,7 @@ def changed(source: str, change: Change) -> str:
 
 
 def changes(source: str) -> list[Change]:
-    """Return all changes of a module, in the order of its lines."""
+    """Return all possible changes of a module, in the order of its lines."""
     found = list(_Changes(source).all())
     return sorted(found, key=lambda change: (change.line, change.edits, change.kind))
 
@@ -308,7 +308,7 @@ def _within(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_for_people(node: ast.AST) -> bool:
-    """Whether a node is a log call, which no guarantee depends on."""
+    """Return whether a node is a log call, on which no guarantee depends."""
     if isinstance(node, ast.Expr):
         node = node.value
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -318,5 +318,5 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_equality(test: ast.Compare) -> bool:
-    """Whether a comparison isn't one of order, so that its operator becomes the opposite one."""
+    """Return whether a change replaces a comparison's operator with its opposite."""
     return _COMPARED[type(test.ops[0])][2] == "condition"

@@ -1,7 +1,7 @@
 """Translates all addresses of a plan to IPv6.
 
-Clients, endpoints, networks and frontends keep their relations, so the guarantees of IPv4 are also
-those of IPv6, and the same oracles judge them.
+Clients, endpoints, networks and frontends keep their relations, so the guarantees for IPv4
+also apply to IPv6, and the same oracles judge them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def with_families(plan: Plan) -> Plan:
 
 
 def _changed(value: Any) -> Any:
-    """Return a value whose addresses are all replaced by those of the other family."""
+    """Return a value with each IPv4 address replaced by its IPv6 counterpart."""
     if isinstance(value, str):
         return ipv6_of(value) if _ADDRESS.fullmatch(value) else value
     if isinstance(value, SocketAddress):

@@ -20,11 +20,11 @@ class Run(Protocol):
         """The events of the run, if they were recorded."""
 
     def run(self) -> list[str]:
-        """Run the plan; return the violations, the first one first."""
+        """Run the plan; return the violations in order."""
 
 
 class Half(NamedTuple):
-    """A simulated part of the product: the data plane, the control half, or a part of that half."""
+    """A simulated part of the product: the data plane, or everything on a node."""
 
     make_plan: Callable[[int], Any]
     world: Callable[..., Run]

@@ -25,8 +25,8 @@ _LEAVES = (
 def holdings(*roots: object) -> Counter[str]:
     """Return the length of each table, and each counter, by class and attribute.
 
-    They are summed over all objects of a class. Objects of other packages, such as an event loop,
-    are followed only if they are containers or functions.
+    Each sum is over all objects of a class. Objects of other packages, such as an event loop, are
+    followed only if they are containers or functions.
     """
     sums: Counter[str] = Counter()
     waiting, seen = list(roots), {id(root): root for root in roots}
@@ -72,7 +72,7 @@ def _slots_of(kind: type) -> Iterator[str]:
 
 
 def differences(found: Counter[str], fresh: Counter[str], exempted: str) -> Iterator[str]:
-    """Yield the tables and counters that are larger in objects that have served clients.
+    """Yield the differences between objects that have served clients and new objects.
 
     Args:
         exempted: Attributes and classes that only count, or that are bounded in another way.

@@ -156,7 +156,7 @@ class Kernel:
         self.release(fd)
 
     def read(self, fd: int, most: int) -> bytes:
-        """Return bytes of a pipe; raises BlockingIOError if it is empty."""
+        """Return bytes of a pipe; raise BlockingIOError if it is empty."""
         self.enter("read")
         data = self.file_of(fd).data
         if not data:
@@ -199,7 +199,7 @@ class Kernel:
         return self._random() < self._spurious
 
     def fault(self, what: str) -> None:
-        """Raise the error of a call for which a resource is exhausted."""
+        """Raise the error of a call if the resource that it needs is exhausted."""
         if what in self.lacking and not self._is_granting:
             number = FAULTS[what]
             self.note_lack(what)

@@ -134,7 +134,7 @@ def _run(most_s: float, *arguments: str) -> _Ended:
 
 
 def judge(half: str, label: str, seeds: int) -> Record:
-    """Return which test detects a mutant, and how much CPU time that took."""
+    """Return a record of the test that detects a mutant, and the CPU time of the tests."""
     mutant = named(label)
     old, new = mutant.difference()
     path = mutant.path.relative_to(ROOT)

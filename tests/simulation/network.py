@@ -58,7 +58,7 @@ class Host(Protocol):
 
 
 class Watcher(Protocol):
-    """Observes datagrams, as ``flows`` does."""
+    """An observer of datagrams and their sockets, such as ``Flows``."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None: ...
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None: ...
@@ -192,7 +192,7 @@ class Network:
         host.accept(server)
 
     def bind(self, core: Any, address: Address) -> None:
-        """Bind a socket to an address; raises OSError if another one has it."""
+        """Bind a socket to an address; raise OSError if another socket has it."""
         core.local = (address[0] or NODE_IP, address[1])
         if isinstance(core, DatagramSocket):
             bound = self._bound.setdefault(core.local, [])

@@ -16,7 +16,7 @@ LINKS = _IPV4 | {ipv6_of(network): link for network, link in _IPV4.items()}
 
 
 def keeps_address(client: str, endpoint: str) -> bool:
-    """Return whether an endpoint sees a client's address if the node keeps it."""
+    """Return whether an endpoint sees a client's address if the node preserves it."""
     link = _link_of(endpoint)
     return link is not None and link != _link_of(client)
 

@@ -1,4 +1,4 @@
-"""The seam: names that modules of the data plane refer to, replaced by those of a simulation.
+"""The seam: names in modules of the data plane that a simulation replaces.
 
     calls ── select.epoll, _socket.socket, os.splice, os.read, os.pipe2, os.close, fcntl.fcntl
     kernel.listening_sockets, client_address ── _socket.socket
@@ -130,7 +130,7 @@ def installed(
 
 @contextlib.contextmanager
 def logging_to(handler: logging.Handler, name: str, level: int) -> Iterator[None]:
-    """Send a logger's lines of this level to one handler only."""
+    """Send a logger's lines of at least this level to one handler only."""
     logger = logging.getLogger(name)
     before = logger.level, logger.propagate
     logger.setLevel(level)

@@ -82,7 +82,7 @@ class Service:
             family = family_of(self.planned.address[0])
             sock = self.world.kernel.socket(family, 1 if is_tcp else 2)
             sock.core.name = f"listener of {self.planned.address[0]}"
-            # The options are those of ``sockets.open_listening``.
+            # Set the same options as ``kernel.listening_sockets``.
             if is_tcp:
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             elif is_wildcard(self.planned.address[0]):

@@ -2,10 +2,10 @@
 
 return   an endpoint fails, and clients arrive in a burst as its ejection ends, and again later
 reports  other workers report that endpoints failed and answered, among this one's own dials
-wake     no endpoint is left, clients wait, and then there are some
+wake     no endpoint is left, clients wait, and then endpoints are added
 crowd    many short connections of few clients: shares, limits, places
-deny     an endpoint answers some clients' addresses only
-slow     endpoints reset, and clients read slowly what had come before
+deny     an endpoint answers only some clients' addresses
+slow     endpoints reset connections whose clients read slowly
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Situations:
         return Event(at, plans.CLIENT, (client, number, rng.choice(self._ips), steps, how))
 
     def _draw_few_steps(self) -> tuple[Step, ...]:
-        """Return the script of a client that only needs an endpoint."""
+        """Return the script of a client, mostly with a single step."""
         rng = self._rng
         if rng.random() < 0.1:
             return self._draw_steps()

@@ -76,7 +76,7 @@ class SimulatedSocket:
         return self.family == _socket.AF_INET6
 
     def _is_of_family(self, address: Address) -> bool:
-        """Report an address of the other family as a violation: a real call would fail."""
+        """Return whether an address has the socket's family; report a violation if not."""
         is_right = not address[0] or (":" in address[0]) is self._is_ipv6
         if not is_right:
             self._kernel.violate(f"{address} is not of the family of {self.core.name}")

@@ -167,7 +167,7 @@ class Stream:
         return bool(has_news) or self.state in (CLOSED, NEW)
 
     def read(self, most: int, *, is_peek: bool = False, is_splice: bool = False) -> bytes:
-        """Return available bytes; raises BlockingIOError, or the connection's error."""
+        """Return available bytes; raise BlockingIOError, or the connection's error."""
         inbox = self.inbox
         if self.mark == 0 and not is_splice and not self.inline and inbox:
             # Only recv with MSG_OOB would return the urgent byte.
@@ -202,7 +202,7 @@ class Stream:
             self.peer.move()
 
     def write(self, data: Any, *, is_urgent: bool = False, is_held: bool = False) -> int:
-        """Write as many bytes as there is room for; raises BlockingIOError, or the error."""
+        """Write as many bytes as there is room for; raise BlockingIOError, or the error."""
         if self.error or self.shut_out:
             number = self.take_error() or errno.EPIPE
             raise OSError(number, os.strerror(number))
@@ -246,7 +246,7 @@ class Stream:
         self.wake(0)
 
     def stop_listening(self) -> None:
-        """Refuse clients from now on, and reset those in the queue."""
+        """Refuse clients from now on, and reset the clients in the queue."""
         for queued in self.queue:
             queued.send_reset()
         self.queue.clear()

@@ -95,7 +95,7 @@ class System(Protocol):
         """Return both ends of a connection."""
 
     def drain(self, sock: Any) -> None:
-        """Read all available bytes, and those that follow immediately."""
+        """Read all available bytes, and bytes that follow immediately."""
 
     def close(self) -> None:
         """Close all descriptors of the test."""

@@ -6,9 +6,9 @@ moved    a listener of one Service accepts for another one while both have clien
 A plan may have several of these; if it has none, it may have one of the others:
 
 leaves   an endpoint leaves, its Service changes repeatedly, and its connections end in time;
-         in some plans the Service asks for that only later
+         in some plans the Service requests their end only later
 switched settings of a Service are switched on and off, one at a time, among clients
-lacking  the kernel lacks something for longer than clients may wait
+lacking  the kernel lacks a resource for longer than clients may wait
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def with_tcp_situations(plan: Plan) -> Plan:
 
 
 def _shared(adding: Adding) -> Plan:
-    """Endpoints' health is shared by all their Services, or specific to one."""
+    """Add clients of two Services whose common endpoints fail for both, or for some clients."""
     rng, plan = adding.rng, adding.plan
     one, other = adding.two()
     pool = plan.services[one].pool
@@ -86,7 +86,7 @@ def _shared(adding: Adding) -> Plan:
 
 
 def _moved(adding: Adding) -> Plan:
-    """A client belongs to the Service that accepted it, and stays with it."""
+    """Add clients of two Services while a listener of one begins to accept for the other."""
     rng, plan = adding.rng, adding.plan
     one, other = adding.two()
     at = round(0.5 * plan.calm_at * rng.random(), 4)
@@ -110,9 +110,9 @@ def _moved(adding: Adding) -> Plan:
 
 
 def _leaves(adding: Adding) -> Plan:
-    """An endpoint is removed; later changes, which also omit it, don't affect its removal.
+    """Remove endpoints, and change their Service again while the connections end.
 
-    In half of the plans the Service requests only later that its connections are closed.
+    In half of the plans, the Service requests only later that their connections are closed.
     """
     rng, number = adding.rng, adding.number(Protocol.TCP)
     planned = adding.plan.services[number]
@@ -150,7 +150,7 @@ def _leaves(adding: Adding) -> Plan:
 
 
 def _switched(adding: Adding) -> Plan:
-    """A setting takes effect while it is switched on, and again after it was off."""
+    """Add clients of a Service while its settings are switched on and off."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
     pool = adding.plan.services[number].pool
     settings: dict[str, tuple[Any, ...]] = {
@@ -191,7 +191,7 @@ def _switched(adding: Adding) -> Plan:
 
 
 def _unwatched(adding: Adding) -> Plan:
-    """Clients that wait for a kernel resource have a deadline, and aren't dialled for later."""
+    """Add clients while the kernel lacks a resource for longer than they may wait."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
 
     def events() -> Iterator[Event]:

@@ -18,7 +18,7 @@ _BROKEN = {
     "data": ("dataplane.tcp", "and/or", "is_second = up.is_ended and down.is_ended"),
     "node": ("plan.plan", "and/or", "if old != new or _kinds(old) != _kinds(new):"),
 }
-"""For each half a change that is found soon: its module, its kind and the line before."""
+"""For each half, a change that is found soon: its module, its kind, the original line."""
 _TWICE = r"""
 import sys
 from tests.simulation.__main__ import main

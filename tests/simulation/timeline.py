@@ -33,7 +33,7 @@ class Timeline:
         return self.now
 
     def at(self, when: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call back at a time, or as soon as possible if that has passed."""
+        """Call back at a time, or as soon as possible if it has passed."""
         self._count += 1
         heapq.heappush(self._events, (when, self._count, callback, args))
 
@@ -95,13 +95,13 @@ class _Handle:
 
 
 class VirtualLoop:
-    """The parts of asyncio.AbstractEventLoop that the data plane uses, in virtual time.
+    """An event loop in virtual time, with what the data plane uses of asyncio's.
 
     Args:
         rng: Draws how long the process waits for the CPU.
         timers_first: Whether to use uvloop's order, instead of asyncio's.
         is_ready: Returns whether a descriptor can be read.
-        report: Called with each exception, and each report of one.
+        report: Called with the text of each exception.
         after_turn: Called after each iteration.
     """
 

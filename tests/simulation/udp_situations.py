@@ -1,7 +1,7 @@
 """Situations of UDP clients, drawn separately from the rest of a plan, which has at most one.
 
 absent   no host has an endpoint's address, so that ARP fails after three seconds
-leaves   an endpoint terminates, serves those that it has, and stops, or is back
+leaves   an endpoint terminates, serves its clients, and then stops or returns
 queues   more clients than endpoints may have flows
 """
 
@@ -54,7 +54,7 @@ class FlowAdding(Adding):
 
 
 def _absent(adding: FlowAdding) -> Plan:
-    """Clients send repeatedly; an endpoint refused some of them before."""
+    """Add clients that send repeatedly while endpoints are absent, or one of them refuses."""
     rng = adding.rng
     if rng.random() < 0.8:
         adding.plan = replace(adding.plan, node=replace(adding.plan.node, is_preserving=True))
@@ -86,7 +86,7 @@ def _served(adding: FlowAdding) -> None:
 
 
 def _leaves(adding: FlowAdding) -> Plan:
-    """An endpoint terminates: its clients keep it, new clients get other endpoints."""
+    """Terminate endpoints: their clients keep them, and new clients get other endpoints."""
     rng, number, pool = adding.rng, adding.of, adding.pool
     _served(adding)
     handling = replace(
@@ -132,7 +132,7 @@ def _leaves(adding: FlowAdding) -> Plan:
 
 
 def _queues(adding: FlowAdding) -> Plan:
-    """Flows wait for others to end, some of which are used for longer."""
+    """Add more clients than endpoints may have flows; some flows last longer."""
     rng, number = adding.rng, adding.of
     node = replace(adding.plan.node, udp_idle_s=3.0, max_flows=1000)
     limit, hold = rng.choice((1, 2)), rng.choice((None, Hold(30.0)))

@@ -159,11 +159,11 @@ class World:
         return self.timeline.now - self.drains_since
 
     def stopped_since(self, since: float) -> float:
-        """Return how long the process was stopped since a time."""
+        """Return the total duration of the stops that ended, or will end, after a time."""
         return sum(seconds for began, seconds in self.stops if began + seconds >= since)
 
     def run(self) -> list[str]:
-        """Run the plan; return the violations, the first one first."""
+        """Run the plan; return the violations in order."""
         node = self.plan.node
         constants = {
             "BUFFER_BYTES": node.buffer_bytes,

@@ -65,7 +65,7 @@ class Entry:
     number: int
     flow: Flow
     leads_to: Place
-    """The source of replies."""
+    """The destination of the flow's packets, and the source of replies."""
     status: int = CONFIRMED
     tcp_state: int = _SYN_SENT
     was_closed: bool = False
@@ -112,10 +112,10 @@ class Conntrack:
         self.deleted: list[Entry] = []
         """Entries that programs have deleted, for oracles."""
         self.refusals: list[int] = []
-        """Error numbers for the next requests: listings and deletions."""
+        """Error numbers for the next listings and deletions, the next one last."""
 
     def add(self, flow: Flow, leads_to: Place, *, is_translated: bool) -> Entry:
-        """Add an entry, which sends a flow's later packets to the destination of its first one."""
+        """Add an entry, which sends later packets of a flow where its first packet goes."""
         status = CONFIRMED | (DESTINATION_TRANSLATED | DESTINATION_DONE) * is_translated
         entry = Entry(next(self._numbers), flow, leads_to, status)
         self.entries[flow] = entry
@@ -190,7 +190,7 @@ class _Filter(NamedTuple):
 
     def passes(self, entry: Entry) -> bool:
         flow = entry.flow
-        # For an IPv6 address, Linux 6.18 lists all entries but the matching ones
+        # For an IPv6 address, Linux 6.18 lists all entries except the matching ones
         # (ctnetlink_filter_match_tuple).
         is_inverted = flow.version == 6
         tests = (

@@ -24,7 +24,7 @@ _READ_BYTES = 1 << 20
 
 
 class Listed(NamedTuple):
-    """What a kernel lists: the kinds and bodies of messages."""
+    """A kernel's listing: the kinds and bodies of its messages."""
 
     items: list[tuple[int, bytes]]
     is_interrupted: bool
@@ -41,7 +41,7 @@ class Program:
         self._number = 0
 
     def commit(self, *messages: bytes, with_end: bool = True) -> int:
-        """Send one transaction; return its error number, 0 if it is applied."""
+        """Send one transaction; return its error number, or 0."""
         self._number += 1
         frame = wire.netfilter(0, 10)
         ends = (wire.message(_BEGIN, 1, self._number, 0, frame),)
@@ -125,7 +125,7 @@ class Contract:
         yield
 
     def close(self) -> None:
-        """Release all its resources."""
+        """Close the sockets of all programs."""
         for sock in self._open:
             sock.close()
 
@@ -175,7 +175,7 @@ class RealKernel(Contract):
 
 
 def tree(packed: bytes, depth: int = 3) -> Any:
-    """Return nested attributes as a tree, to compare those of two kernels."""
+    """Return nested attributes as a tree that tests can compare; other data as hex."""
     found = wire.attributes(packed)
     whole = sum(4 + len(value) + -len(value) % 4 for _, value in found)
     if depth and found and whole == len(packed) + -len(packed) % 4:

@@ -43,7 +43,7 @@ class Shared:
         self.machine = machine
         self.copies: list[Any] = []
         self.unread_at: list[UnixEnd] = []
-        """The ends where messages with it are unread, once per message."""
+        """The ends with unread messages that contain the file, once per message."""
 
     def copy(self, process: Process) -> Any:
         """Return a new copy for a process."""
@@ -69,7 +69,7 @@ class Shared:
 
 
 class Plain(Shared):
-    """A file without operations: a netlink socket, or an eventfd, which counts."""
+    """A netlink socket without operations, or an eventfd with its count."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         super().__init__(machine)
@@ -159,7 +159,7 @@ class Port(Shared):
         self.machine.ports.pop(self, None)
 
     def bind(self, address: Address) -> None:
-        """Bind the socket; raises OSError if another socket has the port."""
+        """Bind the socket; raise OSError if another socket has the port."""
         ports = self.machine.ports
         port = address[1]
         if not port:
@@ -197,7 +197,7 @@ class Port(Shared):
             raise error(errno.EADDRINUSE)
 
     def listen(self) -> None:
-        """Start to listen; raises OSError if another socket has the port."""
+        """Start to listen; raise OSError if another socket has the port."""
         assert self.local is not None, "it is bound"
         self._check(self.local)
         self.is_listening = True
@@ -205,7 +205,7 @@ class Port(Shared):
         self._note(LISTENING)
 
     def stop_listening(self, cause: str) -> None:
-        """Refuse clients from now on, and reset those in the queue."""
+        """Refuse clients from now on, and reset the clients in the queue."""
         if self.is_listening:
             self.is_listening = False
             self.machine.stopped_listening(self, cause)
@@ -336,7 +336,7 @@ class UnixEnd:
         return count
 
     def receive(self, most: int) -> Piece:
-        """Return bytes up to those that carry the next descriptors, and these descriptors."""
+        """Return bytes and descriptors; bytes after the first descriptors need another call."""
         if not self.inbox:
             if self.peer is None:
                 return b"", []

@@ -40,7 +40,7 @@ class Future(asyncio.Future[Any]):
 
 
 class ProcessLoop(VirtualLoop):
-    """An event loop in virtual time, with the parts that are used, until the process dies."""
+    """One process's event loop in virtual time; it has only what the product uses."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(
@@ -53,7 +53,7 @@ class ProcessLoop(VirtualLoop):
         )
         self._process = process
         self._is_reversed = rng.random() < 0.5
-        """Whether ready descriptors are reversed: partly read ones move to the end."""
+        """Whether ready descriptors are handled in reverse order."""
         self._made = 0
         """How many tasks and futures were created."""
         self.after_callback = self._end_batch
@@ -104,7 +104,7 @@ class ProcessLoop(VirtualLoop):
         return False
 
     def next_hash(self) -> int:
-        """Return a random hash for a new task or future: sets have a random order, as on a node."""
+        """Return a reproducible hash for a new task or future; the order in sets is arbitrary."""
         self._made += 1
         return hash((self._made,))
 

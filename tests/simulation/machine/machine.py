@@ -20,7 +20,7 @@ from .files import WORKER, Port, Rendezvous, Sharers, UnixEnd
 from .loop import ProcessLoop
 from .system_calls import Died, ProcessKernel
 
-# The first PID: no process of the real machine has one that high.
+# The first PID: no process of the real machine has a PID that high.
 _FIRST_PID = 10_000_000
 
 
@@ -90,7 +90,7 @@ class Process:
         self.die(task.result() if exc is None else 1)
 
     def die(self, status: int) -> None:
-        """Terminate the process: the kernel closes its descriptors."""
+        """Terminate the process and close its descriptors; a negative status is a signal."""
         if self.is_dead:
             return
         self.is_dead = True
@@ -106,7 +106,7 @@ class Process:
             other.loop.wake()
 
     def forget(self) -> None:
-        """Drop all callbacks of the process, including those that run after its exit."""
+        """Drop all callbacks of the process, including callbacks that would run after its exit."""
         self.is_dead = True
         if self.task is not None:
             with self:
@@ -167,7 +167,7 @@ class Machine(Network):
         return [each for each in self.processes if each.kind == kind and not each.is_dead]
 
     def take_port(self, address: Address, *, is_tcp: bool, for_s: float) -> bool:
-        """Let another program have a port for a while; return whether the port was free."""
+        """Occupy a port for another program for a while; return False if it isn't free."""
         other = address, is_tcp
         same = (p for p in self.ports if p.is_tcp == is_tcp and p.port == address[1])
         is_free = not any(address[0] == "0.0.0.0" or p.local == address for p in same)
@@ -230,7 +230,7 @@ class Machine(Network):
         return [p for p in self.ports if p.is_tcp and p.is_listening and p.local == address]
 
     def _choose(self, ports: list[Port], client: Address) -> Port:
-        """Return the socket to which the program of ``plane.reuseport`` gives a client."""
+        """Return the socket for a client: as ``plane.reuseport`` does, else a random one."""
         sharers = ports[0].sharers
         if sharers.by_client:
             place = ip_address(client[0]).packed[-1] % sharers.by_client

@@ -37,7 +37,7 @@ class NetlinkKernel:
     """One network namespace's netlink.
 
     Args:
-        now: Monotonic seconds.
+        now: Returns monotonic seconds.
         rng: Decides how listings are divided, and when events arrive.
         wait_until: Lets time pass; by default only the sockets' clock advances.
     """
@@ -107,7 +107,7 @@ class NetlinkKernel:
         return self._cpu_s
 
     def wait_until(self, when: float) -> None:
-        """Advance the time."""
+        """Let time pass until ``when``."""
         if self._wait is not None:
             self._wait(when)
         else:
@@ -187,7 +187,7 @@ class ProbeSocket:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
     def connect(self, _address: tuple[str, int]) -> None:
-        """Connect as on a node whose default route has the first global address."""
+        """Choose the first address that isn't loopback, as if the default route had it."""
         for ip in sorted(self._kernel.addresses):
             if (":" in ip) == self._is_ipv6 and ip not in ("::1", "127.0.0.1"):
                 self._name = ip
@@ -208,5 +208,5 @@ class ProbeSocket:
 
 
 def socket_module(kernel: NetlinkKernel) -> SimpleNamespace:
-    """Return the replacement of the module socket."""
+    """Return the replacement for the module ``socket``."""
     return SimpleNamespace(**{**vars(_socket), "socket": kernel.socket})

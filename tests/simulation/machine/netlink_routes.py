@@ -1,4 +1,4 @@
-"""A small rtnetlink: those links, addresses and routes of a node that steering modes list.
+"""A small rtnetlink: the links, addresses and routes of a node, for steering modes.
 
 Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h; net/ipv4/fib_trie.c, net/ipv6/route.c.
 """
@@ -50,7 +50,7 @@ class Link:
     has_gateway: bool = False
     """Whether the IPv4 default route uses it."""
     beyond: tuple[tuple[str, str], ...] = ()
-    """Other networks that are routed to it by a gateway of either family, or by several."""
+    """Other networks, each with its gateways of either family, separated by spaces."""
     master: int = 0
     """The number of the bridge whose port it is; 0 for none."""
 
@@ -64,7 +64,7 @@ LOOPBACK = Link(1, "lo", addresses=("127.0.0.1/8", "::1/128"))
 
 
 class Routes:
-    """The links of one network namespace."""
+    """The links, addresses and routes of one network namespace."""
 
     def __init__(self, kernel: NetlinkKernel) -> None:
         self._kernel = kernel
@@ -111,7 +111,7 @@ class Routes:
                     self._tell(_GROUP_ROUTE[version], kind, body)
 
     def remove(self, number: int) -> None:
-        """Remove a link, and notify programs; a removed bridge's ports become links without it."""
+        """Remove a link, and notify programs; the ports of a removed bridge remain."""
         for port in [one for one in self.links.values() if one.master == number]:
             self.put(replace(port, master=0))
         link = self.links.pop(number)
@@ -156,7 +156,7 @@ class Routes:
         return best[1]
 
     def address_of(self, number: int, version: int) -> str:
-        """Return a link's first address, which ``redirect`` translates to; empty if it has none."""
+        """Return a link's first address of an IP version, for ``redirect``; empty for none."""
         link = self.links.get(number)
         return "" if link is None else _first_of(link.addresses, version)
 
@@ -178,7 +178,7 @@ class Routes:
         pass
 
     def _changes(self) -> Callable[[], int]:
-        """Return the change counter of a listing, which differs at each call during ``unrest``."""
+        """Return a function for a change counter, which differs at each call in ``unrest``."""
         if not self.unrest:
             return lambda: self._sequence
         self.unrest -= 1
@@ -261,7 +261,7 @@ def _address_body(link: Link, address: str) -> bytes:
 
 
 def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
-    """Return routes with their IP versions."""
+    """Return the bodies of messages for a link's routes, with their IP versions."""
     found: list[tuple[int, bytes]] = []
     out = wire.attribute(4, struct.pack("=I", link.number))
 
@@ -295,7 +295,7 @@ def _next_hops(link: int, gateways: list[bytes]) -> bytes:
 
 
 def _by_gateway(network: str, gateway: str) -> bytes:
-    """Return the attribute for a gateway; it is another one if the route has the other family."""
+    """Return the attribute of a gateway: RTA_GATEWAY, or RTA_VIA for the other family."""
     one = ipaddress.ip_address(gateway)
     if one.version == _network(network).version:
         return wire.attribute(5, one.packed)

@@ -46,7 +46,7 @@ class Listing:
 
     Args:
         items: Returns the current kinds and bodies of all messages.
-        sequence: Returns a number that changes with the listed objects; None: not detected.
+        sequence: Returns a number that changes with the listed objects; None to detect no change.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class NetlinkSocket:
         return data
 
     def close(self) -> None:
-        """Close one copy; with the last one, resources that the socket owns are freed."""
+        """Close one copy; closing the last copy frees what the socket owns, such as tables."""
         if self._fd < 0:
             return
         self._copies -= 1

@@ -54,7 +54,7 @@ class NfTables:
         self.query_faults: list[int] = []
         """Error numbers for the next queries."""
         self.lacks: set[str] = set()
-        """Expressions that this kernel lacks; also ``owner`` and ``set counter``."""
+        """Expressions that this kernel lacks, and ``owner`` or ``set counter`` likewise."""
         self.elements_per_message = 3
         self._rehashed = ("", "")
         self.rehashes = 0
@@ -62,7 +62,7 @@ class NfTables:
         self.lacked = 0
         """How many listings have omitted elements."""
         self.changed: Callable[[int, list[Event]], None] = lambda _port, _events: None
-        """Called after each transaction with the port ID of the program's socket."""
+        """Called after each transaction with the port ID of its socket, and its events."""
         self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None
         """Called with the tables of a transaction that fails or has no batch end, and the error
         number; 0 if the transaction fails only because of a fault."""

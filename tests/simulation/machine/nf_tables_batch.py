@@ -61,7 +61,7 @@ _HOOKS = {
 
 
 class Refusal(Exception):
-    """A message is refused with an error number."""
+    """The kernel's refusal of a message, with an error number."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -245,7 +245,7 @@ class Transaction:
         return one
 
     def _bound(self, table: Table, one: Expression) -> Expression:
-        """Return a lookup with its set's name, for which the message may have the set's ID."""
+        """Return a lookup that names its set; the message may contain the set's ID instead."""
         found = table.sets.get(one.set_name) or self._new_sets.get(one.number(4))
         if found is None or found.name not in table.sets:
             raise Refusal(errno.ENOENT)

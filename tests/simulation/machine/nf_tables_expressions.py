@@ -48,7 +48,7 @@ _ORDER = sys.byteorder
 
 
 class Packet:
-    """The first packet of a flow."""
+    """One packet of a flow, with its destination so far."""
 
     def __init__(self, flow: Flow, to: Place, mark: int = 0) -> None:
         self.flow = flow
@@ -94,7 +94,7 @@ class Packet:
 
 
 class Moment:
-    """The time of an evaluation, and the state that it depends on and changes.
+    """The time and random numbers of an evaluation, and whether it changes sets.
 
     Args:
         draw: Returns a random number from 0 to below its argument.
@@ -107,7 +107,7 @@ class Moment:
         self.has_effects = has_effects
 
     def find(self, looked_up: NftSet, key: bytes) -> Element | None:
-        """Return the element of a set that matches a key."""
+        """Return the element of a set that matches a key; None if none does."""
         if looked_up.flags & CONCATENATED:
             return next((e for e in looked_up.elements.values() if e.has(key)), None)
         if looked_up.flags & INTERVAL:
@@ -130,7 +130,7 @@ class Registers:
         """A bit for each register."""
 
     def put(self, part: int, value: bytes) -> None:
-        """Write a value to registers from this one on; the rest of the last one becomes 0."""
+        """Write a value from register ``part`` on, padding the last register with zeros."""
         count = (len(value) + 3) >> 2
         if len(value) & 3:
             value = value.ljust(count * 4, b"\0")
@@ -138,7 +138,7 @@ class Registers:
         self._written |= _BITS[count] << part
 
     def get(self, part: int, width: int) -> bytes:
-        """Return bytes from this register on, which must have been written."""
+        """Return bytes from register ``part`` on, which must have been written."""
         bits = _BITS[(width + 3) >> 2] << part
         assert self._written & bits == bits, f"part {part} is read, but not written"
         return bytes(self._bytes[part * 4 : part * 4 + width])

@@ -130,7 +130,7 @@ _FIRST_PART = 8
 
 
 def _as_listed(one: Expression) -> list[tuple[int, bytes]]:
-    """Return attributes as the kernel lists them: they may differ from those that were sent."""
+    """Return attributes as the kernel lists them, which may differ from what was sent."""
     found = dict(one.attributes)
     for kind in _REGISTERS.get(one.name, ()):
         part = wire.number(found.get(kind)) - _FIRST_PART

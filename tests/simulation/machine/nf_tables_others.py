@@ -26,7 +26,7 @@ _BEGIN, _END = 0x10, 0x11
 
 
 class Another:
-    """A program that sends transactions; the kernel doesn't know its socket and sends no events."""
+    """A program that sends transactions; the kernel doesn't send events to its socket."""
 
     def __init__(self, tables: NfTables, kernel: NetlinkKernel) -> None:
         self._tables = tables
@@ -34,7 +34,7 @@ class Another:
         self._sock = NetlinkSocket(kernel, NETFILTER)
         self._number = 0
         self.last_chain = 0
-        """The order of the last chain that it saw."""
+        """The highest ``order`` of a chain at the last :meth:`note_chains`."""
 
     def note_chains(self) -> None:
         """Remember which chains exist now."""
@@ -48,7 +48,7 @@ class Another:
         return self._sock.port
 
     def flush_ruleset(self) -> int:
-        """Delete all tables except those with an owner; return an error number, or 0."""
+        """Delete all tables without an owner; return an error number, or 0."""
         return self.commit(_request(DELETE_TABLE, 0, 0))
 
     def delete_table(self, table: Table) -> int:
@@ -104,7 +104,7 @@ class Another:
         return self.commit(self._about(DELETE_RULE, table, place))
 
     def insert_rule(self, table: Table, chain: str, *, first: bool = True) -> int:
-        """Add a rule that drops everything, before or after all others."""
+        """Add a rule that drops all packets, before or after all other rules."""
         rule = wire.string(2, chain) + wire.nest(4, drop())
         flags = wire.F_CREATE | (0 if first else wire.F_APPEND)
         return self.commit(self._about(NEW_RULE, table, rule, flags))

@@ -80,7 +80,7 @@ class Evaluation(Moment):
     """Evaluates chains at one moment, for one packet after another."""
 
     def run(self, table: Table, chain: Chain, packet: Packet) -> int:
-        """Return ACCEPT, DROP or REJECTED."""
+        """Evaluate a base chain for a packet; return ACCEPT, DROP or REJECTED."""
         code = self._run(table, chain, packet)
         return chain.policy if code in (CONTINUE, RETURN) else code
 
@@ -124,7 +124,7 @@ class Packets:
 
     Args:
         draw: Returns a random number from 0 to below its argument.
-        listens: Returns whether a port's socket is the product's; None if there is none.
+        listens: As described at :data:`Listens`.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Packets:
         draw: Callable[[int], int] | None = None,
         mark: int = 0,
     ) -> Outcome:
-        """Return where a first packet would go; changes nothing.
+        """Return the outcome that a flow's first packet would have; change nothing.
 
         Args:
             is_local: Whether a program of this node sends it.

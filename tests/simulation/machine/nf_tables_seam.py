@@ -1,4 +1,4 @@
-"""The seam: names that modules of the product refer to, replaced by those of a simulated kernel.
+"""The seam: names in modules of the product that a simulated kernel replaces.
 
 kernel.netlink.sockets ── socket.socket, Clocks      kernel.one_thread ── OneThread
 kernel.interfaces ─────── socket.socket, Clocks, /proc/sys
@@ -38,7 +38,7 @@ class InlineThread:
 
 
 class Sysctls:
-    """Those sysctls of a node that steering reads."""
+    """The sysctls of a node, as far as steering reads them."""
 
     def __init__(self) -> None:
         self.zeros: set[str] = set()

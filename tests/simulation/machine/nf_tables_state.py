@@ -92,7 +92,7 @@ class Expression:
 
 
 def read_verdict(packed: bytes | None) -> Verdict | None:
-    """Return the verdict that data contains; None if it contains none."""
+    """Return the verdict in packed attributes; None without attributes."""
     if packed is None:
         return None
     found = wire.table_of(packed)
@@ -111,7 +111,7 @@ class Rule:
 
     @functools.cached_property
     def guard(self) -> tuple[int, bytes] | None:
-        """A metadata key, and the value that a packet must have for the rest to be evaluated."""
+        """A metadata key, and the value that a packet must have to match; None without one."""
         if len(self.expressions) < 2:
             return None
         first, second = self.expressions[:2]
@@ -194,7 +194,7 @@ class Chain:
     policy: int = ACCEPT
     rules: list[Rule] = field(default_factory=list)
     order: int = 0
-    """The sequence number in which it was added, in the whole ruleset."""
+    """Its number in the order in which the ruleset's chains were added."""
 
     def copy(self) -> Chain:
         return replace(self, rules=list(self.rules))
@@ -247,7 +247,7 @@ Place = tuple[int, str]
 
 
 class Ruleset:
-    """All tables, or the copy that a transaction changes."""
+    """All tables of a network namespace, or a transaction's copy of them."""
 
     def __init__(self) -> None:
         self.tables: dict[Place, Table] = {}
@@ -263,11 +263,11 @@ class Ruleset:
         return other
 
     def of_family(self, family: int) -> list[Table]:
-        """Return the tables of a family, or all tables."""
+        """Return the tables of a family; all tables for family 0."""
         return [one for one in self.tables.values() if family in (0, one.family)]
 
     def text(self, *, without: Callable[[str], bool]) -> list[str]:
-        """Return tables as lines, except those ``without`` accepts; omit pins and counters."""
+        """Return the tables as lines; omit tables that ``without`` accepts, pins and counters."""
         lines = []
         for (family, name), table in sorted(self.tables.items()):
             if without(name):

@@ -74,7 +74,7 @@ class ProcessWorld(Generic[AnyMachine]):
         return self.machine.trace or []
 
     def run(self) -> list[str]:
-        """Run the plan; return the violations, the first one first."""
+        """Run the plan; return the violations in order."""
         with logging_to(_Lines(self, self.LOG_LEVEL), "userspace_proxy", self.LOG_LEVEL):
             try:
                 with self.installed():
@@ -101,7 +101,7 @@ class ProcessWorld(Generic[AnyMachine]):
         timeline.now = max(timeline.now, end)
 
     def end_deaths(self) -> None:
-        """Stop all faults: processes don't die and nothing is exhausted any more."""
+        """End all faults: pending deaths, exhausted resources, ports of other programs."""
         self.machine.others.clear()
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0

@@ -1,6 +1,6 @@
-"""The seam: names that modules of ``plane`` refer to, replaced by those of a simulated node.
+"""The seam: names in modules of ``plane`` that a simulated node replaces.
 
-The modules look these up at each call, so the product needs no hook for it. Names of the data plane
+The modules look these up at each call, so the product needs no hook. Names of the data plane
 are replaced as in ``tests.simulation.seam``, by the system calls of the current process.
 """
 

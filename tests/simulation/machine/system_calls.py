@@ -44,7 +44,7 @@ _INTERFACE_OPTIONS = {
 
 
 class Died(GeneratorExit):
-    """The process that makes a system call is dead, so the code after the call mustn't run.
+    """Raised by a system call of a dead process: the code after the call mustn't run.
 
     As a GeneratorExit, it also ends the clean-up of a coroutine that is garbage-collected later.
     """
@@ -322,7 +322,7 @@ class ProcessSocket(SimulatedSocket):
         return data, rights, 0, None
 
     def recv(self, most: int, flags: int = 0) -> bytes:
-        """Receive data with which no descriptors come."""
+        """Receive data that comes without descriptors."""
         if not isinstance(self.core, UnixEnd):
             return super().recv(most, flags)
         data, rights, *_ = self.recvmsg(most)

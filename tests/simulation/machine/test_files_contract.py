@@ -84,7 +84,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
 
 @pytest.fixture
 def bind(system: SimpleNamespace) -> Iterator[Open]:
-    """Return a function that opens a socket on a free port, or on that of ``beside``."""
+    """Return a function that opens a socket on a free port, or on the port of ``beside``."""
     with contextlib.ExitStack() as stack:
 
         def bind(kind: int, *options: tuple[int, int, int], beside: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Behaviour of nf_tables that steering relies on, of the simulated and the real kernel."""
+"""Behaviour of nf_tables that steering relies on, in the simulated and the real kernel."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
 
 
 class AgentRun:
-    """The main object of an agent's process."""
+    """One agent of the product, and the process in which it runs."""
 
     def __init__(self, world: World, process: AgentProcess) -> None:
         self.world = world

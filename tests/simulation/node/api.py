@@ -188,14 +188,14 @@ class ApiServer:
         self.is_up = True
 
     def _load(self, count: int) -> None:
-        """Load the objects as they were after that many writes, without history."""
+        """Load the objects as they were after ``count`` writes, without history."""
         self._epoch += 1
         self.objects = FakeObjects()
         for each in self.etcd.log[:count]:
             each.carry_out(self.objects)
         self._cursor = count
         self.window = self.objects.revision
-        """The oldest revision from which watches can start: older ones have expired."""
+        """The oldest revision from which watches can start: earlier revisions have expired."""
 
     def _follow(self, _event: WatchEvent | None) -> None:
         if not self.is_up:
@@ -257,7 +257,7 @@ class ApiServer:
             return
 
     def hang_up(self, exchange: Exchange) -> None:
-        """Forget an exchange whose client has gone."""
+        """Forget an exchange that has ended, or whose client has closed it."""
         self._exchanges.pop(exchange, None)
         self._ending.pop(exchange, None)
         for watch in [each for each in self.watches if each.exchange is exchange]:
@@ -330,7 +330,7 @@ class ApiServer:
     def _list_from(
         self, exchange: Exchange, wanted: ObjectFilter, version: int, until: float
     ) -> None:
-        """Send a list at least as new as a revision, once the watch cache has reached that."""
+        """Send a list once the watch cache has reached a revision; fail after ``until``."""
         if exchange not in self._exchanges:
             return
         if self.revision < version:

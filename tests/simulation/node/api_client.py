@@ -38,7 +38,7 @@ class Address:
         self._cut_off: dict[str, float] = {}
 
     def client_for(self, loop: Any, node: str = "alice") -> SimulatedClient:
-        """Return a client on a node, for the process that runs that loop."""
+        """Return a client on a node, for the process that runs ``loop``."""
         client = SimulatedClient(self, loop, node)
         self.clients.append(client)
         return client

@@ -26,7 +26,7 @@ class Write:
     item: Item | None = None
     """The object that was written."""
     deleted: tuple[str, str, str] | None = None
-    """Kind, name and namespace; if both are empty, something that isn't watched was written."""
+    """Kind, name and namespace. If this and ``item`` are None, the write isn't watched."""
 
     def carry_out(self, objects: FakeObjects) -> WatchEvent | None:
         """Apply the write; return its event, or None if nothing that is watched has changed."""
@@ -70,7 +70,7 @@ class Etcd:
         return self._write(Write(item=item))
 
     def delete(self, kind: str, name: str, namespace: str = "default") -> int:
-        """Delete an object.
+        """Delete an object; return the revision.
 
         Raises:
             KeyError: There is no such object.

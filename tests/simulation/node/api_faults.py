@@ -36,7 +36,7 @@ class OldEvent:
     back: int
 
     def as_before(self, revision: int) -> dict[str, Any]:
-        """Return the event; its object is ``back`` revisions older than this one."""
+        """Return the event; its object is ``back`` revisions older than ``revision``."""
         metadata = {**self.item["metadata"], "resourceVersion": str(revision - self.back)}
         return {"type": self.type, "object": {**self.item, "metadata": metadata}}
 
@@ -48,7 +48,7 @@ LINES = (
     b'{"type": "SYNC", "object": {"metadata": {"resourceVersion": "99999"}}}',
     b"{}",
 )
-"""Lines of a watch that aren't the API's, such as a proxy's, or that report an error."""
+"""Lines of a watch that the API server doesn't send, such as a proxy's, and an error."""
 LISTS = (
     b"<html>Sign in</html>",
     b"[]",
@@ -56,4 +56,4 @@ LISTS = (
     b'{"kind": "List", "metadata": {}, "items": []}',
     b"{}",
 )
-"""Answers to a list that aren't the API's."""
+"""Answers to a list that the API server wouldn't send."""

@@ -67,7 +67,7 @@ class Claim:
 
 
 class ClaimReader:
-    """Reads Services' claims, each object's once: the states of one cluster share objects."""
+    """Reads the claims of each Service object once; states of a cluster share objects."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -30,7 +30,7 @@ _END = b";"
 """The end of an answer."""
 # A UDP client that holds its flow for longer than this sends again.
 _LONG_S = 0.1
-# Clients' source ports start here; another program uses those below.
+# Clients' source ports start here; another program uses lower ports.
 _PORTS = 20000
 
 

@@ -41,7 +41,7 @@ class Cluster:
                 watcher(item, False)
 
     def _allocated(self, item: Object) -> Object:
-        """Return an object as the server stores it, without a health check node port in use."""
+        """Return an object as the server stores it, without another's health check port."""
         number = item.get("spec", {}).get(_HEALTH_PORT)
         others = (each for key, each in self.objects.items() if key != key_of(item))
         if not number or all(number != _health_port(each) for each in others):
@@ -157,7 +157,7 @@ class Freshness:
                 self._floors[bound] = max(floor, now - bound)
 
     def floor(self) -> float:
-        """Return a time: changes up to it must have been applied."""
+        """Return the time up to which changes must have been applied."""
         self._follow()
         return self._floors[self.bound_s]
 

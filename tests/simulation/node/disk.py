@@ -53,13 +53,13 @@ class Disk:
         self._enter = enter
         self.files: dict[str, File] = {}
         self.floor: Callable[[], float] = now
-        """Returns the oldest time that a state may have that is written now."""
+        """Returns the oldest time that a state written now may have."""
         self.noted: Callable[[str, float], object] = lambda _name, _at: None
-        """Called with a file and the Unix time for which its state is current."""
+        """Called with a file's name, and the Unix time at which its state was current."""
         self.failed: Callable[[], object] = lambda: None
         """Called when a write fails."""
         self.was_read: Callable[[str], object] = lambda _name: None
-        """Called with a file that was read."""
+        """Called with the name of a file that was read."""
         self.fails_with = 0
         """The error of each write; 0 for none."""
         self._opened: dict[int, tuple[str, File]] = {}

@@ -104,7 +104,7 @@ _CHANGES: tuple[tuple[str, float, Callable[[Random, Plan], Plan]], ...] = (
 def make_plan(seed: int) -> Plan:
     plan = _make_plan(seed)
     for name, share, change in _CHANGES:
-        # A random generator of its own, so that plans without the feature stay the same.
+        # Use a separate random generator, so that plans without the feature stay the same.
         own = Random(f"{seed}: {name}")
         if own.random() < share:
             plan = change(own, plan)
@@ -123,7 +123,7 @@ def _make_plan(seed: int) -> Plan:
     drawing = _Drawing(rng, features, calm_at)
     objects = tuple(drawing.objects())
     events = list(drawing.events())
-    # A random generator of its own, so that plans in which nothing is short stay the same.
+    # Use a separate random generator, so that plans in which nothing is short stay the same.
     own = Random(f"{seed}: what lacks")
     if own.random() < LACKING:
         features |= {"what lacks"}
@@ -238,7 +238,7 @@ class _Drawing:
         service.names = [self._names(service) for _ in range(count)]
 
     def _copy_endpoint(self, service: ServiceSpec) -> None:
-        """Copy an endpoint to a second slice, as while it moves, with conditions of its own."""
+        """Copy an endpoint to the second slice, with other conditions, as during a move."""
         first, second = service.slices
         if first:
             ip = self._rng.choice(first).ip
@@ -416,7 +416,7 @@ class _Drawing:
             yield Event(at, DELETE, (key_of(item),))
 
     def _replace(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        """Replace a Service by another one with its address."""
+        """Replace a Service with another one that has its address."""
         if service.is_there:
             yield from self._deletions(at, service)
         self._uid += 1

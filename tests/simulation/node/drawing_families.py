@@ -52,7 +52,7 @@ class _Families:
                     self._kinds[key_of(item)] = _FOUR
 
     def objects(self, item: Object) -> Iterator[Object]:
-        """Yield an object with both families, and its counterpart."""
+        """Yield a Service or Node with both families, or a slice and its counterpart."""
         kind = item["kind"]
         if kind == "Service":
             yield self._service(item)

@@ -39,7 +39,7 @@ _APART_S = 0.6
 def what_lacks(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield events that take ports from Services and let their system calls fail."""
+    """Yield events that occupy ports of Services, or make the agent's system calls fail."""
     puts = [(0.5 + rng.random(), item) for item in objects if item["kind"] == "Service"]
     puts += [(e.at, e.args[0]) for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
     for _ in range(rng.randint(1, 3) if puts else 0):

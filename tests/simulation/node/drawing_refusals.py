@@ -72,7 +72,7 @@ def _refused(rng: Random, services: list[Object], at: float, seconds: float) -> 
 
 
 def leaving_node(rng: Random) -> Object:
-    """Return this node's object with the taint of a node that is about to be deleted."""
+    """Return this node's object, with a taint or a timestamp that announces its deletion."""
     node = node_object()
     if rng.random() < 0.5:
         taint = {"key": LEAVES, "effect": "NoSchedule"}

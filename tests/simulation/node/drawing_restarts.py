@@ -51,7 +51,7 @@ CROWD = 300
 
 _DENIED, _ADMITTED = "10.3.9.0/24", "10.3.0.0/24"
 _BARRED = "10.3.9.2"
-"""A client of the first network."""
+"""A client in the network ``_DENIED``."""
 # The interval at which the agent writes its state.
 _WRITTEN_S = 5.5
 
@@ -220,7 +220,7 @@ def _balanced(item: Object, ranges: str) -> Object:
 
 
 def _balancer_of(item: Object) -> tuple[str, int, str]:
-    """Return the address of that load balancer."""
+    """Return the address, port and protocol of a Service at its load balancer."""
     spec = item["spec"]
     number = spec["clusterIP"].rpartition(".")[2]
     return f"203.0.113.{number}", 80, str(spec["ports"][0]["protocol"])

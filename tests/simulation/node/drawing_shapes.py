@@ -160,7 +160,7 @@ class _Shape(Shape):
             at += self.step()
 
     def kinds(self, at: float) -> Iterator[Event]:
-        """Change a Service to one that isn't served; another one may take its addresses."""
+        """Change a Service so that it isn't served; another may take its addresses."""
         rng = self.rng
         item = rng.choice([self.item, self.outside(), self.outside()])
         metadata, spec = item["metadata"], item["spec"]

@@ -167,7 +167,7 @@ def _delete_set(another: Another, table: Table, rng: Random) -> bool:
 
 
 def _replace_table(another: Another, table: Table, _rng: Random) -> bool:
-    """Replace a table by another one with the same name."""
+    """Replace a table with another one of the same name."""
     another.delete_table(table)
     another.add_table(table.name, PREROUTING, 0, "filter", drop())
     return True

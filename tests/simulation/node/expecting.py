@@ -100,7 +100,7 @@ class Expecting:
         has its own new endpoints. Removing an address doesn't wait for a turn, but adding it to
         another Service may: the address has no owner in between. An address that gets a policy of
         its own, perhaps with another Service, shares the port of the other addresses until rules
-        are updated, and that port has the new policy of those.
+        are updated, although that port already has their new policy.
         """
         states, recent = moments
         has_turns = bool(self._world.plan.endpoint_s)
@@ -113,8 +113,8 @@ class Expecting:
                 for truth in states:
                     yield truth.expected_of(side, ip, at)
             if has_turns and is_made_anew(claim, states):
-                # A recreated Service isn't served before its turn, when its old address is gone
-                # already.
+                # A recreated Service isn't served before its turn, although its old address is
+                # already gone.
                 yield NO_SERVICE
 
 
@@ -126,7 +126,7 @@ def is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
 def _changes_policy(claim: Claim, at: Dialled, states: Sequence[Truth]) -> bool:
     """Return whether a Service's policies or source ranges have changed.
 
-    Those of the address's former owners count, too: the Service may take over their shared port.
+    The address's former owners count, too: the Service may take over their shared port.
     """
     if len(states) < 2:
         return False

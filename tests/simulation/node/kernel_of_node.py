@@ -234,7 +234,7 @@ class NodeKernel:
         return self._as_of_endpoint(outcome)
 
     def answered(self, client: Address, to: Address) -> None:
-        """Record that a listener of this node, whose filter admits a client, answers its SYN."""
+        """Record that a listener of this node, whose filter admits a client, answers it."""
         flow = Flow(PROTOCOLS["TCP"], Place(*client), Place(*to))
         if (entry := self.tables.conntrack.entries.get(flow)) is not None:
             entry.answer()

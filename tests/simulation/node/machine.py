@@ -41,9 +41,9 @@ class NodeMachine(Machine):
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
         super().__init__(timeline, rng, speed)
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
-        """Returns a client's destination: takes its address, the dialled one, and if it is TCP."""
+        """Returns the destination for a client's address, the dialled address, and ``is_tcp``."""
         self.answered: Callable[[Address, Address], None] = lambda *_: None
-        """Called for a client that waits for a listener, with its address and the dialled one."""
+        """Called for a client that waits for a listener, with its and the dialled address."""
         self.queue = QUEUE
         """The maximum number of clients that wait for a listener: net.core.somaxconn."""
         self.admitted: dict[Port, Sequence[str] | None] = {}
@@ -103,7 +103,7 @@ class NodeMachine(Machine):
         self.timeline.after(after_s, self._arrive_at_node, client, 2 * after_s)
 
     def _arrive_at_endpoint(self, client: Stream, at: Address) -> None:
-        """Pass a client to the endpoint that the kernel chose, if that exists."""
+        """Pass a client to the endpoint that the kernel chose, if it exists."""
         host = self.hosts.get(at)
         if host is not None:
             server = Stream(self, f"endpoint {at[0]}")
@@ -149,12 +149,12 @@ class OneThread:
 
 
 class AgentLoop(ProcessLoop):
-    """The parts of asyncio.AbstractEventLoop that a whole agent uses."""
+    """The event loop of one agent; it has only what a whole agent uses of asyncio."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(process, timeline, rng)
         self.tasks: list[asyncio.Task[Any]] = []
-        """All started tasks: those of a dead process must not be collected early."""
+        """All started tasks, because tasks of a dead process mustn't be collected early."""
 
     def create_task(
         self, coro: Any, *, name: Any = None, context: object = None
@@ -233,7 +233,7 @@ class AgentProcess(Process):
         self.kernel = AgentKernel(self, machine, machine.rng)
 
     def forget(self) -> None:
-        """Drop all callbacks of the process, including those that run after its exit."""
+        """Drop all callbacks of the process, including callbacks that would run after its exit."""
         self.is_dead = True
         with self:
             self.loop.end()

@@ -69,7 +69,7 @@ class ServiceSpec:
     health_port: int = 0
     is_there: bool = True
     names: list[dict[str, str]] = field(default_factory=list)
-    """For each slice, its names of the Service's ports that differ; empty to omit a port."""
+    """For each slice, the port names that differ from the Service's; empty to omit a port."""
 
     @property
     def slice_names(self) -> list[str]:

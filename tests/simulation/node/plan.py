@@ -60,7 +60,7 @@ class Settings(NamedTuple):
     allows_node_endpoints: bool = False
     """``--allow-node-endpoints``."""
     has_only_own_pods: bool = False
-    """``--detect-local-mode=NodeCIDR``: inside are pods of this node."""
+    """``--detect-local-mode=NodeCIDR``: only this node's pods count as inside."""
     min_period_s: float = 0.0
     """``--iptables-min-sync-period``."""
     state_max_age_s: float = 86400.0

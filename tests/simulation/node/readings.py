@@ -63,7 +63,7 @@ def balancer_ips(service: Object) -> Sequence[str]:
 
 
 def own_ips(service: Object) -> Sequence[str]:
-    """Return addresses that no other Service can have as external IPs, with whichever proxy."""
+    """Return addresses that no other Service can have as external IPs, with any proxy."""
     return [*cluster_ips(service), *balancer_ips(service)]
 
 

@@ -1,4 +1,4 @@
-"""The seam: names that modules of the agent refer to, replaced by those of a simulated node."""
+"""The seam: names in modules of the agent that a simulated node replaces."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _LEFT_OUT = (Compared, FirewallWatch, TrackingWatch)
 Patch = tuple[Any, str, Any]
 # The delay after a change until the kernel's list of addresses is read.
 _LISTED_S = 0.005
-# The agent's delay after a failed write. It is as long as in production, so that an exiting agent
-# must write, and some writes fail in a row.
+# The agent's delays after a failed write: with 2 s, several writes can fail in a row; with 30 s, as
+# in production, an exiting agent must write.
 _RETRY_S = 2.0, 30.0
 
 

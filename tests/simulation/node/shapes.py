@@ -69,7 +69,7 @@ class Shape:
         return {**item, "status": {"loadBalancer": {"ingress": ingress}}}
 
     def twin(self, **changes: Any) -> Object:
-        """Return another Service that has this one's first port."""
+        """Return another Service with one port, ``http`` 80, and the given changes."""
         port = {"name": "http", "port": 80, "protocol": "TCP"}
         spec = {
             "type": "ClusterIP",

@@ -175,7 +175,7 @@ class Truth:
 
     @cached_property
     def parts(self) -> tuple[frozenset[int], frozenset[int]]:
-        """The id()s of the Services, and those of the other objects."""
+        """The id()s of the Services, and the id()s of the other objects."""
         found: tuple[set[int], set[int]] = set(), set()
         for key, item in self.objects.items():
             found[key[0] != "Service"].add(id(item))
@@ -227,7 +227,7 @@ class Truth:
         return (item for key, item in self.objects.items() if key[0] == kind)
 
     def expected(self, client: str, at: Dialled) -> Expected:
-        """Return the allowed outcome of a client of that address."""
+        """Return the allowed outcome of a client that dials an address."""
         return self.expected_of(self.frontends.get(at), client, at)
 
     def expected_of(self, claim: Claim | None, client: str, at: Dialled) -> Expected:
@@ -380,7 +380,7 @@ class Truth:
         return ready
 
     def _endpoints(self, claim: Claim) -> Iterator[tuple[tuple[str, int], Object]]:
-        """Yield a Service port's endpoints; of two with the same address, only the better one."""
+        """Yield a Service port's endpoints; among copies of one address, only the best one."""
         best: dict[tuple[str, int], Object] = {}
         metadata = claim.service["metadata"]
         slices = (s for s in self._slices_of(metadata) if _is_of_six(s) is claim.is_six)
@@ -409,7 +409,7 @@ class Truth:
             yield found[name]
 
     def _at_any_port(self, service: Object) -> Iterator[Object]:
-        """Yield the endpoints of those slices that have any port.
+        """Yield the endpoints of slices that have a port with a number.
 
         Source: kube-proxy, which lists endpoints per port of a slice.
         """

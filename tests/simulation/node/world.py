@@ -129,7 +129,7 @@ class World(ProcessWorld[AgentMachine]):
 
     @property
     def agent(self) -> AgentRun | None:
-        """The running agent."""
+        """The running agent; None if none runs."""
         last = self.agents[-1] if self.agents else None
         return None if last is None or last.process.is_dead else last
 
@@ -138,7 +138,7 @@ class World(ProcessWorld[AgentMachine]):
         return self.timeline.now + self.unix_offset
 
     def run(self) -> list[str]:
-        """Run the plan; return the violations, the first one first."""
+        """Run the plan; return the violations in order."""
         plan = self.plan
         self.held_by_new = (
             _held_by_new(plan, plan.settings.path, plan.workers),
@@ -150,7 +150,7 @@ class World(ProcessWorld[AgentMachine]):
             self.kernel.forget()
 
     def take_line(self, record: logging.LogRecord) -> None:
-        """Record a log line of the product; one that reports a bug is a violation."""
+        """Record a log line of the product; a line that reports a bug is a violation."""
         text = record.getMessage()
         if self.is_over:
             return

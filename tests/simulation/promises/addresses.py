@@ -1,4 +1,4 @@
-"""An endpoint sees its client's address if the node preserves that, and otherwise the node's."""
+"""An endpoint sees its client's address if the node preserves it, and otherwise the node's."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Promise:
         self._judge.check(self.name, is_right, why)
 
     def is_due(self, every_s: float = 0.5) -> bool:
-        """Return whether a periodic check is due, and if so, set its time; never after the end."""
+        """Return whether a periodic check is due, and if so, begin its next period."""
         now = self.world.timeline.now
         if now < self._looked_at + every_s or self.world.is_closed:
             return False

@@ -1,4 +1,4 @@
-"""Clients are balanced over endpoints by their Service's policy; with affinity, they keep theirs.
+"""Clients are balanced over endpoints by their Service's policy; with affinity, they keep one.
 
     round-robin           each endpoint has its share of any number of picks
     least-connections     no endpoint has fewer connections for its weight

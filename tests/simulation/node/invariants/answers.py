@@ -20,7 +20,7 @@ _EARLY_S, _TAKEN_S = 0.001, 1.0
 
 
 class Answers(Invariant):
-    """Each client's answer, as the module describes."""
+    """Judges each client's answer, as the module describes."""
 
     NAME = "answered in time"
 

@@ -31,7 +31,7 @@ class Invariant:
         """Called for a client that the kernel has sent to a port of the node."""
 
     def refused(self, code: int) -> None:
-        """Called when the kernel has refused a transaction; 0 if the plan requested the refusal."""
+        """Called when the kernel has refused a transaction; ``code`` is 0 for a planned one."""
 
     def dying(self, process: Process) -> None:
         """Called before a process dies, while its resources exist."""

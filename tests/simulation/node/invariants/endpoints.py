@@ -1,6 +1,6 @@
 """A client is served only by an endpoint that its Service's fields allow, now or within the time
 after which a change is applied. This holds during faults, too: whether changes may be late is
-derived from the faults, not from what the agent says.
+derived from the faults, not from what the agent reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _GONE_S = 1.0
 
 
 class Endpoints(Invariant):
-    """Each client's endpoint, as the module describes."""
+    """Judges each client's endpoint, as the module describes."""
 
     NAME = "allowed endpoint"
 

@@ -13,7 +13,7 @@ _EARLY_S = 0.001
 
 
 class Established(Invariant):
-    """The open connections, as the module describes."""
+    """Judges the open connections, as the module describes."""
 
     NAME = "established connections stay"
 

@@ -25,7 +25,7 @@ _LATER_S = 3600.0
 
 
 class Health(Invariant):
-    """The answers to probes, as the module describes."""
+    """Judges the answers to probes, as the module describes."""
 
     NAME = "health"
 

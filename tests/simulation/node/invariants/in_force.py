@@ -15,7 +15,7 @@ _OUTSIDE = "10.3.0.1"
 
 
 class InForce(Invariant):
-    """The rules' addresses, as the module describes."""
+    """Judges the rules' addresses, as the module describes."""
 
     NAME = "changes in force in time"
     _look_at = 0.0

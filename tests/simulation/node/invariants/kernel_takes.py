@@ -12,7 +12,7 @@ from .base import Invariant
 
 
 class KernelTakes(Invariant):
-    """Refused transactions, as the module describes."""
+    """Judges refused transactions, as the module describes."""
 
     NAME = "the kernel takes what is written"
 

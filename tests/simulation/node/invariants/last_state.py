@@ -1,5 +1,5 @@
 """After a restart the saved state is served: an agent that finds a recent state serves it without
-the API server, and one that exits in an orderly way has written its saved state.
+the API server, and an agent that exits in an orderly way has written its saved state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LATE_S = 35.0
 
 
 class LastStates(Invariant):
-    """The files with saved states, as the module describes."""
+    """Judges the files with saved states, as the module describes."""
 
     NAME = "saved state"
 

@@ -15,7 +15,7 @@ _EXIT_S = 1.0
 
 
 class Leftovers(Invariant):
-    """Resources after an exit, as the module describes."""
+    """Judges resources after an exit, as the module describes."""
 
     NAME = "nothing left"
 

@@ -50,7 +50,7 @@ def held_by(world: World) -> Iterator[tuple[str, Counter[str]]]:
 
 
 class NothingHeld(Invariant):
-    """Tables after all Services were removed, as the module describes."""
+    """Judges tables after all Services were removed, as the module describes."""
 
     NAME = "nothing held"
 

@@ -7,7 +7,7 @@ from .base import Invariant
 
 
 class Others(Invariant):
-    """Tables and ports of other programs, as the module describes."""
+    """Judges tables and ports of other programs, as the module describes."""
 
     NAME = "other programs"
 

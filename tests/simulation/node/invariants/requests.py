@@ -14,7 +14,7 @@ _KINDS, _TRIES = 4, 10
 
 
 class Requests(Invariant):
-    """Requests per second, as the module describes."""
+    """Judges requests per second, as the module describes."""
 
     NAME = "requests have a bound"
 

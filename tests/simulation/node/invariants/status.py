@@ -36,7 +36,7 @@ _SERVES_NONE = frozenset(
 
 
 class Status(Invariant):
-    """The status, as the module describes."""
+    """Judges the status, as the module describes."""
 
     NAME = "status"
 
@@ -93,7 +93,7 @@ class Status(Invariant):
         self._check_problems(facts)
 
     def _check_usable(self, port: PortFacts) -> None:
-        """Check that the endpoints shown as usable are those of the port's first address."""
+        """Check that the endpoints shown as usable are usable at the port's first address."""
         truth = self._world.cluster.last
         ip, number = _address_of(port)
         claim = truth.frontends.get((ip, number, port.protocol))

@@ -21,7 +21,7 @@ _OUTSIDE, _FAR, _POD = "10.3.0.1", "10.3.9.2", "10.2.1.77"
 
 
 class Steering(Invariant):
-    """The kernel's rules, as the module describes."""
+    """Judges the kernel's rules, as the module describes."""
 
     NAME = "the kernel at rest"
 
