@@ -95,7 +95,7 @@ class ApiProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def be(self, fault: Fault, *, breaks: bool = True) -> None:
-        """Begin a fault; reset open connections, so that it takes effect immediately."""
+        """Begin a fault; with ``breaks``, reset open connections, so that it affects them."""
         self._fault = fault
         if breaks:
             self.break_off()
@@ -197,7 +197,7 @@ def respond(code: int, body: object, **headers: str) -> Answer:
 
 
 def status(code: int, reason: str, message: str) -> dict[str, object]:
-    """Return a Status object in the form of the API server's."""
+    """Return a Status object like the API server's."""
     body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
     return {**body, "message": message}
 

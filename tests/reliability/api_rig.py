@@ -51,7 +51,7 @@ _KUBERNETES = {
 
 @functools.cache
 def shared_control_plane() -> ControlPlane:
-    """Return the control plane that all rows share, which runs until this process exits."""
+    """Start the control plane of all rows on the first call; it runs until this process exits."""
     if missing := missing_targets():
         pytest.skip(f"no {', '.join(target.binary for target in missing)} (run: make build)")
     control_plane = ControlPlane(ensure_binaries())

@@ -136,7 +136,7 @@ def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
 
 
 def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
-    """Return a step: the API server gives these answers, and then changes take effect again."""
+    """Return a row's fault: the API server gives these answers; then changes take effect again."""
 
     def run(rig: ApiRig) -> Iterator[None]:
         rig.proxy.be(fault)

@@ -46,12 +46,12 @@ class SinkRig(Rig):
         return (*super().services(), replace(SINK, endpoints=(str(self.pod("sink").ip),)))
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Exclude the third Service, whose endpoint never answers by design."""
+        """Return False for the third Service, whose endpoint never answers by design."""
         return SINK.name not in problem["port"]
 
 
 def note(rig: Rig, crowd: dict[str, int], what: str, *, may_fail: float = 0.0) -> None:
-    """Add a crowd's results to the row."""
+    """Add a crowd's results to the rig's figures, and too many failures to its complaints."""
     made, failed = crowd["made"], crowd["failed"]
     rig.figures.append(f"{made - failed:,} of {made:,} {what}")
     if failed > may_fail * made:

@@ -62,7 +62,7 @@ def endpoint_prohibited(rig: Rig) -> Iterator[None]:
 
 
 def with_route(rig: Rig, kind: str) -> Iterator[None]:
-    """Replace the node's route to the first endpoint by a route of another type."""
+    """Override the node's route to the first endpoint with a route of another type."""
     ip = rig.pod("one").ip
     rig.testbed.node.configure([f"route add {kind} {ip} metric 0 table 77", "rule add table 77"])
     yield

@@ -115,7 +115,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class NoLiveness:
-    """``/livez`` doesn't answer, so that a kubelet would restart the container."""
+    """A sign that ``/livez`` doesn't answer, so that a kubelet would restart the container."""
 
     def read(self, observed: Observed) -> None:
         pass

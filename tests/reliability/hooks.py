@@ -59,7 +59,7 @@ class HookedRig(Rig):
         return self.agent.group.prefix
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Exclude failed dials, reported for a minute unless another endpoint was dialled."""
+        """Return False for past failed dials, which are reported for a minute."""
         return not problem["what"].startswith("Served by 2 endpoints now")
 
     def close(self) -> None:

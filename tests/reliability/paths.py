@@ -122,7 +122,7 @@ class FewPortsRig(Rig):
     web_pods = ("one",)
 
     def is_well(self) -> bool:
-        """Return whether the only problem is the shortage of ports, which is shown for a minute."""
+        """Return whether nothing but the shortage of ports, shown for a minute, is a problem."""
         with contextlib.suppress(OSError):
             problems = self.agent.status()["problems"]
             return all("no source port" in problem["what"] for problem in problems)
