@@ -45,7 +45,7 @@ def asking(world: World, at: Address) -> Iterator[dict[str, list[str]]]:
 
 
 class TestAffinity:
-    """Source: e2e "should have session affinity work …", "… timeout work …", "… switch …"."""
+    """Session affinity. Source: e2e "… session affinity work …", "… timeout …", "… switch …"."""
 
     @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
     def test_clients_keep_an_endpoint_until_its_removal(self, world: World, protocol: str) -> None:

@@ -32,7 +32,7 @@ def leaving(ip: str, *, serving: bool = True) -> At:
 
 
 class TestEndpoints:
-    """Source: e2e service.go and endpointslice.go, as named in each test."""
+    """Endpoints that get clients. Source: e2e tests, as named in each test."""
 
     def test_tcp_and_udp_share_a_port_number(self, world: World) -> None:
         """Source: e2e "should serve endpoints on same port and different protocols"."""
@@ -108,7 +108,7 @@ class TestEndpoints:
         one, two, three = ([At(ip)] for ip in world.pods(v6=v6))
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
         world.put(weighted)
-        # One of about 500 connections goes to the other endpoint: at the middle of each worker's
+        # One of about 500 connections goes to the other endpoint: in the middle of each worker's
         # turns, or at random.
         said = world.counts("pod", address, protocol)
         assert said["one"] >= 0.8 * world.asks, said

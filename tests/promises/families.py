@@ -32,7 +32,7 @@ LOCAL = Spec(
 
 
 class TestFamilies:
-    """Source: e2e dual_stack.go."""
+    """The IP families of Services. Source: e2e dual_stack.go."""
 
     @pytest.mark.parametrize("spec", [DUAL, SIX_FIRST, SIX], ids=lambda spec: spec.name)
     def test_each_family_is_served_by_its_own_endpoints(self, world: World, spec: Spec) -> None:

@@ -24,7 +24,7 @@ RESTARTED = Spec(
 
 
 class TestLabels:
-    """Source: e2e service.go, as named in each test."""
+    """Labels, annotations and restarts. Source: e2e service.go, where a test names it."""
 
     @pytest.mark.parametrize(
         ("label", "reason"),

@@ -43,7 +43,7 @@ SECOND = Spec("claim-b", ["10.96.5.8"], more={"externalIPs": [CLAIMED]})
 
 
 class TestOutside:
-    """Source: e2e service.go, loadbalancer.go; KEP-1860; CVE-2020-8554."""
+    """External addresses. Source: e2e service.go, loadbalancer.go; KEP-1860; CVE-2020-8554."""
 
     def test_an_allowed_external_ip_is_served_to_all_clients(self, world: World) -> None:
         """Source: e2e "should be possible to connect to a service via ExternalIP …"."""

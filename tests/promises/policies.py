@@ -40,7 +40,7 @@ def far(ip: str) -> At:
 
 
 class TestPolicies:
-    """Source: e2e service.go, "… internalTrafficPolicy …", loadbalancer.go, "ESIPP"."""
+    """Traffic policies. Source: e2e service.go, "… internalTrafficPolicy …", and "ESIPP"."""
 
     def test_internal_local_uses_only_this_nodes_endpoints(self, world: World) -> None:
         one, two, three = world.pods()

@@ -40,7 +40,7 @@ def of_type(letter: str) -> Spec:
 
 
 class TestTypes:
-    """Source: e2e "should be able to change the type from … to …", "… recreate …"."""
+    """Changes of Services. Source: e2e "should be able to change the type …", "… recreate …"."""
 
     def test_a_service_can_change_between_all_types(self, world: World) -> None:
         assert len(set(pairwise(ALL_CHANGES))) == 12
@@ -102,7 +102,7 @@ HINTED = Spec("hinted", ["10.96.9.1"])
 
 
 class TestNodes:
-    """Source: KEP-3836, and kube-proxy's NodeEligible."""
+    """The node's taints, zone and name. Source: KEP-3836, and kube-proxy's NodeEligible."""
 
     def test_the_autoscaler_taint_fails_only_the_health_check(self, world: World) -> None:
         for taints, status in (((), 200), ((TAINT,), 503), ((), 200)):

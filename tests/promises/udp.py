@@ -32,7 +32,7 @@ def say(sock: socket.socket) -> str:
 
 
 class TestUdp:
-    """Source: e2e conntrack.go."""
+    """Flows whose endpoints change. Source: e2e conntrack.go."""
 
     @pytest.fixture
     def socks(self, world: World) -> list[socket.socket]:

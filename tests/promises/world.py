@@ -87,7 +87,7 @@ class World(abc.ABC):
     def settle(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until all writes are applied, in kernel and workers.
 
-        The port of a marker Service and its slice is changed, because writes are applied in order.
+        Changes a marker Service and waits for the change, because writes are applied in order.
         """
         self._marks += 1
         number = self._marks
