@@ -1,4 +1,4 @@
-"""Ends a control process that handed over the node: at once, or when its workers have exited.
+"""Ends a control process that handed over the node: at once, or after its workers have exited.
 
     asked      ▶ executes a small program ─┬─ the next process reports that it serves
                                            │      ▶ waits for the workers, exits 0
@@ -13,8 +13,10 @@ Rule 3: the waiting program imports only the standard library: an upgrade may ha
 everything else.
 Rule 4: a process that receives a signal to stop, before or while it waits, doesn't take the node
 back.
+Rule 5: a process whose parent is an init process, as in a container or a systemd unit, exits only
+when it is stopped: the kubelet or systemd would start it again, and it would take the node back.
 
-Source: docs/adr/0026, docs/adr/0050.
+Source: docs/adr/0026, docs/adr/0050; Kubernetes' restartPolicy (a DaemonSet's is always Always).
 """
 
 from __future__ import annotations
@@ -87,7 +89,10 @@ while True:
     try:
         os.wait()
     except ChildProcessError:
-        sys.exit(0)
+        break
+signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+if os.getppid() <= 1 and not asked:
+    signal.sigwait(stop)
 """
 
 

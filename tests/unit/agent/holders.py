@@ -50,14 +50,15 @@ def take_over():
 
 
 @contextlib.contextmanager
-def running(executable, spoil="", *, drains=False):
+def running(executable, spoil="", *, drains=False, prefix=()):
     """Run a process that holds the lock and hands the node over on request; yield it.
 
     Args:
         spoil: Code that runs before it takes the lock.
         drains: Whether SIGTERM doesn't end it, as if connections were open.
+        prefix: The command that starts it.
     """
-    command = [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"]
+    command = [*prefix, executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     with started(command, env=env) as process:
         assert process.stdout.readline() == "held\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -56,6 +57,18 @@ def test_a_handover_request_releases_the_lock_and_the_process_waits_for_its_chil
     assert holder.poll() is None
     holder.stdin.close()
     assert holder.wait(20) == 0
+
+
+def test_a_containers_process_waits_to_be_stopped_after_its_children_have_exited():
+    """The kubelet starts a container that exits again, and it would take the node back."""
+    with running(sys.executable, prefix=("unshare", "--pid", "--fork", "--kill-child")) as holder:
+        take_over().report_serving()
+        (process,) = child_pids(holder.pid)
+        holder.stdin.close()
+        place = Path(f"/proc/{process}/wchan")
+        wait_for("its wait for a signal", lambda: "sigtimedwait" in place.read_text())
+        os.kill(process, signal.SIGTERM)
+        assert holder.wait(20) == 0
 
 
 def test_a_process_takes_the_node_back_if_its_successor_exits_before_serving(holder):
