@@ -278,6 +278,11 @@ class ListeningSockets:
         if len(self.socks) < 2:
             return
         sock = self.socks[0]
+        # Linux 6.18.44 rejects this for a socket that no longer listens; serve() does it then.
+        if self._protocol is Protocol.TCP and not sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
+            return
         if not self._by_client:
             reuseport.choose_by_chance(sock)
             return
