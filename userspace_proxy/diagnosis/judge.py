@@ -139,7 +139,7 @@ def diagnose(
         own = tuple(note for note in found if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         # On the kernel path, packets don't pass the chains at input.
-        by = None if port.path is DataPath.KERNEL else dropped.get(port.family)
+        by = None if port.path is DataPath.KERNEL else dropped.get(f"{port.family}/{port.protocol}")
         judged.append(_judged(port, _Shown(cause, own, of_endpoints, by), judge))
     return tuple(judged)
 

@@ -167,9 +167,11 @@ def _firewalls(
 
 
 def firewalls_of(node: StatusFacts | None, ports: Sequence[PortFacts]) -> Sequence[FirewallFacts]:
-    """Return the chains that may drop packets to Service ports of these families."""
+    """Return the chains that may drop packets of these Service ports."""
     families = {"", *(port.family for port in ports)}
-    return [] if node is None else [one for one in node.firewalls if one.family in families]
+    protocols = {"", *(port.protocol for port in ports)}
+    known = node.firewalls if node is not None else ()
+    return [one for one in known if one.family in families and one.protocol in protocols]
 
 
 def _has_answers(ports: Sequence[PortFacts], family: str, now: float) -> bool:

@@ -456,6 +456,8 @@ class FirewallFacts(msgspec.Struct, frozen=True):
     """The packets' family, ``IPv4`` or ``IPv6``; empty for both."""
     is_of_answers: bool = False
     """Whether it drops answers to clients."""
+    protocol: str = ""
+    """The packets' protocol, ``TCP`` or ``UDP``; empty for both."""
 
 
 class PodRuleFacts(msgspec.Struct, frozen=True):
@@ -530,7 +532,7 @@ class Unencoded(BesideJson):
     digests: Sequence[Mapping[str, str]] = ()
     """Digests of Services, ``namespace/name``, by bucket; ``plan`` has digests of buckets."""
     dropped: Mapping[str, Taken] = MappingProxyType({})
-    """By family, ``IPv4`` or ``IPv6``, what drops packets of some or all pods to all Services."""
+    """By family and protocol, ``IPv4/TCP``, what drops packets of some or all pods."""
 
 
 class PlanFacts(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_network
 from itertools import takewhile
 from typing import TypeVar
@@ -52,6 +52,8 @@ class Firewall:
     """Whether it drops packets of all pods, or all answers; otherwise only some packets."""
     is_of_answers: bool = False
     """Whether it drops the proxy's answers to clients."""
+    protocol: Protocol | None = None
+    """The packets' protocol; None for both."""
 
 
 def find_firewalls(
@@ -74,33 +76,32 @@ def find_firewalls(
     ports = (0,) if steering == "local" else proxy_ports
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
-        anything = Frontend(ANY_IP[family], 0, Protocol.TCP)
-        # The proxy's legacy chains accept steered packets before other rules in that table, so only
-        # replies can be dropped there.
         is_out = base.hook in WAY_OUT
-        is_open = steering == "iptables" and base.table[1:] == ("filter", True) and not is_out
-        is_early = base.hook == "prerouting" and base.priority <= ALL_NAT
-        known = () if is_open else (0,) if is_early else ports
-        first = [FirstPacket(anything, port) for port in known]
-        reply = [FirstPacket(anything, is_answer=True)]
-        if is_out:
-            first, reply = [], list(_answers_to_clients(base, anything, ports))
-        whose = _TO_PODS if is_out else _OF_PODS
-        dropped = _drop_at_all_ports(base, chains, first, pods, whose)
-        answers = _drop_at_all_ports(base, chains, reply, pods, whose)
         only = family if len(base.table.families) == 1 else None
-        drop = dropped or answers
-        if drop is None:
-            udp = replace(anything, protocol=Protocol.UDP)
-            parts = reply if is_out else first
-            both = [*parts, *(one._replace(frontend=udp) for one in parts)]
-            some = find_partial_drop(base, chains, both, pods)
+        found: dict[Protocol, tuple[Drop | None, Drop | None]] = {}
+        parts: list[FirstPacket] = []
+        for one in Protocol:
+            first, reply = _packets_at(base, steering, ports, Frontend(ANY_IP[family], 0, one))
+            parts += reply if is_out else first
+            whose = _TO_PODS if is_out else _OF_PODS
+            dropped = _drop_at_all_ports(base, chains, first, pods, whose)
+            answers = _drop_at_all_ports(base, chains, reply, pods, whose)
+            if dropped or answers:
+                found[one] = dropped, answers
+        if not found:
+            some = find_partial_drop(base, chains, parts, pods)
             return some and Firewall(str(base), str(some), hint_of_part(some), only, False, is_out)
+        dropped, answers = next(iter(found.values()))
+        protocol = next(iter(found)) if len(found) == 1 else None
+        drop = dropped or answers
+        assert drop is not None
         to_clients = "" if drop.whose else _TO_CLIENTS
         why = f"{drop}{to_clients if is_out else '' if dropped else _ANSWERS}"
+        why += f", only {protocol}" if protocol and drop.rule is None else ""
         drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
+        is_early = base.hook == "prerouting" and base.priority <= ALL_NAT
         hint = _OF_CALICO if drop.place.name == _CALICO else _OF_EARLY if is_early else drops
-        return Firewall(str(base), why, hint, only, is_of_answers=is_out)
+        return Firewall(str(base), why, hint, only, is_of_answers=is_out, protocol=protocol)
 
     hooks = *WAY_IN, *WAY_OUT
     return [one for hook in hooks for one in judged((nft, legacy), hook, judge)]
@@ -123,14 +124,26 @@ def _drop_at_all_ports(
     return found[0] if found and (base.table.is_legacy or len(found) == len(drops)) else None
 
 
-def _answers_to_clients(
-    base: Chain, frontend: Frontend, ports: Sequence[int]
-) -> Iterator[FirstPacket]:
-    """Yield the proxy's answers as a chain on the way out sees them; ports are 0 if unknown."""
-    is_late = base.hook == "postrouting" and base.priority >= SOURCE_NAT
-    answer = FirstPacket(frontend, is_answer=True, is_to_client=True)
-    for port in (0,) if is_late else ports:
-        yield answer._replace(port=port, is_forwarded=is_late and any(ports))
+def _packets_at(
+    base: Chain, steering: str, ports: Sequence[int], frontend: Frontend
+) -> tuple[list[FirstPacket], list[FirstPacket]]:
+    """Return clients' packets and answers as a chain sees them.
+
+    Args:
+        ports: The first and the last proxy port; 0 if packets aren't translated.
+        frontend: Any frontend of a family and protocol.
+    """
+    if base.hook in WAY_OUT:
+        is_late = base.hook == "postrouting" and base.priority >= SOURCE_NAT
+        answer = FirstPacket(frontend, is_answer=True, is_to_client=True)
+        answer = answer._replace(is_forwarded=is_late and any(ports))
+        return [], [answer._replace(port=port) for port in ((0,) if is_late else ports)]
+    # The proxy's legacy chains accept steered packets before other rules in that table, so only
+    # replies can be dropped there.
+    is_open = steering == "iptables" and base.table[1:] == ("filter", True)
+    is_early = base.hook == "prerouting" and base.priority <= ALL_NAT
+    known = () if is_open else (0,) if is_early else ports
+    return [FirstPacket(frontend, at) for at in known], [FirstPacket(frontend, is_answer=True)]
 
 
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:

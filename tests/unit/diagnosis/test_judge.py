@@ -391,7 +391,7 @@ def test_each_service_port_is_evaluated_once_until_it_changes():
 
 
 def test_a_chain_that_may_drop_packets_makes_userspace_ports_of_its_family_unknown():
-    dropped = {"IPv4": Taken("x drops packets to Services", "", "ip x", is_certain=False)}
+    dropped = {"IPv4/TCP": Taken("x drops packets to Services", "", "ip x", is_certain=False)}
     ports = [make_port(), make_port(family="IPv6"), make_port(path=IN_KERNEL)]
     judged = diagnose(ports, SourceFacts(), dropped=dropped)
     assert [bool(port.doubt) for port in judged] == [True, False, False]

@@ -9,7 +9,7 @@ from tests.unit.filters.usual import CLIENT, DOCKER_0, FILTER, LINKS, POD, UPLIN
 from tests.unit.filters.written import nft
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.node import FIREWALLD, Firewall, find_firewalls, find_unfollowed
-from userspace_proxy.model import IPFamily
+from userspace_proxy.model import IPFamily, Protocol
 from userspace_proxy.policy.locality import PodLink
 
 LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
@@ -173,6 +173,7 @@ def test_a_chain_that_drops_packets_at_random_is_found(rules):
             "oifname cali1: drop",
             ", for answers to some of this node's pods, for example 10.244.1.1",
         ),
+        ("meta l4proto udp ip daddr 10.244.0.0/16: drop", ", for answers to this node's pods"),
         ("ip daddr 127.0.0.0/8: drop", ""),
         ("tcp sport 22,17000: drop", ""),
     ],
@@ -186,6 +187,7 @@ def test_a_chain_that_drops_answers_to_clients_is_found(table, rule, expected):
         expected = ", for the proxy's answers to clients"
     assert [one.why.endswith(expected) for one in found] == ([True] if expected else [])
     assert [one.is_for_all for one in found] == ["some of" not in expected] * bool(expected)
+    assert "udp" not in rule or found[0].protocol is Protocol.UDP
     late = chains("postrouting", ["ct status dnat: accept", "drop"], {})
     assert find_firewalls(late, {}, "iptables", PORTS) == []
 

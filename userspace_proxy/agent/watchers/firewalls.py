@@ -87,7 +87,12 @@ class FirewallWatch(Component):
     def show(self, facts: StatusFacts) -> None:
         facts.firewalls = [
             FirewallFacts(
-                f.chain, f.why, f.hint, "" if f.family is None else str(f.family), f.is_of_answers
+                f.chain,
+                f.why,
+                f.hint,
+                "" if f.family is None else str(f.family),
+                f.is_of_answers,
+                f.protocol or "",
             )
             for f in self._condition.now
             if f.is_for_all
@@ -141,14 +146,16 @@ class FirewallWatch(Component):
 
 
 def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
-    """Return, by family, a chain that drops packets of Services; one that drops all comes first."""
+    """Return a chain that drops packets of Services by family and protocol, preferably all."""
     taken: dict[str, Taken] = {}
     for one in sorted(found, key=lambda one: not one.is_for_all):
         # The node's problem states why a chain drops all packets.
         why = "" if one.is_for_all else f": {one.why}"
         what = f"chain {one.chain} of another program drops packets of Services{why}"
         for family in IPFamily if one.family is None else (one.family,):
-            taken.setdefault(str(family), Taken(what, one.hint, one.chain, is_certain=False))
+            for protocol in Protocol if one.protocol is None else (one.protocol,):
+                by = Taken(what, one.hint, one.chain, is_certain=False)
+                taken.setdefault(f"{family}/{protocol}", by)
     return taken
 
 
