@@ -133,7 +133,9 @@ def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
 
 
 def _is_unreached(incident: MergedIncident) -> bool:
-    return incident.extent is Extent.PATH and not incident.away and bool(incident.places)
+    """Return whether endpoints are known to answer only their own node."""
+    is_of_some = incident.extent in (Extent.PATH, Extent.SOME)
+    return is_of_some and not incident.away and bool(incident.places)
 
 
 def _row(

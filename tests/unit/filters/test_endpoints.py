@@ -97,12 +97,9 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
     [
         pytest.param(DOCKER, DOCKERS, "drop", "its policy is drop", id="docker"),
         pytest.param([*ADMITTED, *DOCKER], DOCKERS, "drop", None, id="docker-and-admitted"),
-        pytest.param(
-            ["ct state related,established: accept", "jump ufw-user-forward"],
-            {"ufw-user-forward": ["tcp dport 22: accept"]},
-            "drop",
-            "its policy is drop",
-            id="ufw",
+        (
+            ["ct state related,established: accept", "jump ufw"],
+            *({"ufw": ["tcp dport 22: accept"]}, "drop", "its policy is drop"),
         ),
         pytest.param([*ADMITTED, "reject"], {}, "accept", None, id="firewalld"),
         (["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"),

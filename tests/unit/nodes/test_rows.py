@@ -96,6 +96,9 @@ def test_a_node_whose_endpoint_only_it_reaches_is_not_marked_ok():
     for nodes, marks in (("ab", {"c": Level.TROUBLE}), ("a", {"a": Level.TROUBLE, "c": None})):
         rows = merged_of(*(answer_of(node, sick) for node in nodes), answer_of("c", fine)).rows
         assert marks.items() <= {row.node: row.mark for row in rows}.items()
+    rejected = web(failing(refuses(POD), node="c"))
+    rows = merged_of(*(answer_of(node, rejected) for node in "ab"), answer_of("c", fine)).rows
+    assert {row.mark for row in rows} == {None}
 
 
 def test_a_cause_without_endpoints_is_attributed_to_the_few_affected_nodes():
