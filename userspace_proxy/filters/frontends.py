@@ -49,7 +49,7 @@ from .following import (
     find_drop,
     follow,
 )
-from .matches import Match, MatchField
+from .matches import Match, MatchField, ends_of
 from .node import find_partial_drop, has_clients, hint_of_part
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
@@ -185,7 +185,8 @@ class EarlierChains:
                 if frontend in found:
                     continue
                 of = [one for one in uplinks() if _has_family(one, frontend.family)]
-                if cause := explain_chain(chain, chains, frontend, to, of):
+                is_other = names_only_pods(chains, pods())
+                if cause := explain_chain(chain, chains, frontend, to, of, is_other=is_other):
                     perhaps[frontend] = replace(cause, is_certain=False)
             places = [at for at in places if at[0] not in found]
             for frontend, cause in _taken_by_name(chain, chains, places, pods):
@@ -297,6 +298,19 @@ def places_outside(base: Chain, chains: Mapping[str, Chain], places: Places) -> 
     return outside if (len(steps) + _RULES_PER_CALL) * len(outside) < FOLLOWED_MAX else ()
 
 
+def names_only_pods(chains: Mapping[str, Chain], pods: Sequence[PodLink]) -> bool:
+    """Return whether all sources in a chain's rules are networks that contain pods of this node."""
+    networks = [network for link in pods for network in link.networks]
+    return all(
+        any(first <= b and a <= last for a, b in map(ends_of, networks))
+        for chain in chains.values()
+        for step in chain.steps
+        for one in step.matches
+        if isinstance(one, Match) and one.field is MatchField.SOURCE
+        for first, last in one.ends
+    )
+
+
 def named_places(base: Chain, chains: Mapping[str, Chain], places: Places) -> Places:
     """Return the frontends that rules name by their address, their node port, or the proxy port.
 
@@ -375,6 +389,8 @@ def explain_chain(
     frontend: Frontend,
     translation: Translation,
     links: Sequence[PodLink] = (),
+    *,
+    is_other: bool = False,
 ) -> Taken | None:
     """Return how a chain takes a frontend's packets or answers; None if it doesn't.
 
@@ -383,6 +399,7 @@ def explain_chain(
         chains: See :func:`follow`.
         links: The links of this node's pods, or its uplinks; if there are any, a chain also counts
             if it takes only the packets of all pods, or of all other hosts.
+        is_other: Whether no rule names these clients' addresses.
     """
 
     def found(what: str, hint: str) -> Taken:
@@ -392,6 +409,7 @@ def explain_chain(
         """Return whose packets are certainly taken: "" for all clients, None if it is unknown."""
         if takes(packet):
             return ""
+        packet = packet._replace(is_other=is_other)
         if packet.is_own or not links or not all(takes(packet.of(link)) for link in links):
             return None
         way = "to" if packet.is_to_client else "from"

@@ -358,6 +358,7 @@ FOR_OTHERS = "iif lo accept; iifname cni0 accept; tcp dport { 22, 30000-32767 } 
         pytest.param(NAT, "iifname eth0 tcp dport 30080 redirect to 9", {NODE_PORT}, id="nat"),
         pytest.param(FILTER, f"ct status dnat accept; {FOR_OTHERS}; drop", set(), id="admitted"),
         (FILTER, f"ip saddr 198.51.100.0/24 accept; {FOR_OTHERS}; drop", set()),
+        (FILTER, "iif lo accept; ip saddr 10.244.0.0/16 accept; drop", {NODE_PORT}),
         pytest.param(FILTER, "iifname cni0 drop", set(), id="pods"),
     ],
 )
