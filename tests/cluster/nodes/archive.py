@@ -30,13 +30,13 @@ class Layer:
         """Write the layer as a tar; return the tar's SHA-256 in hexadecimal."""
         with tarfile.open(path, "w") as tar:
             if self.folder is not None:
-                tar.add(self.folder, arcname=".", filter=_as_root)
+                tar.add(self.folder, arcname=".", filter=_unless_device)
             for place in self.folders:
                 made = tarfile.TarInfo(place)
                 made.type, made.mode = tarfile.DIRTYPE, 0o1777
                 tar.addfile(made)
             for place, source in self.files.items():
-                tar.add(source, arcname=place, filter=_as_root)
+                tar.add(source, arcname=place, filter=_unless_device)
             for place, target in self.links.items():
                 link = tarfile.TarInfo(place)
                 link.type, link.linkname = tarfile.SYMTYPE, target
@@ -100,6 +100,6 @@ def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(info, io.BytesIO(content))
 
 
-def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def _unless_device(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Return an archive's entry; None for a device, because a container has its own devices."""
     return None if info.ischr() or info.isblk() else info
