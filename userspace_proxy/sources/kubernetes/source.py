@@ -36,6 +36,8 @@ from .shares import SHARE_BYTES, ObjectShares
 
 _log = FieldLogger("userspace_proxy.sources")
 
+_SERVER = "cannot read cluster state: %(problem)s", "API server problems resolved"
+_OBJECTS = "cannot use objects: %(problem)s", "object problems resolved"
 OBJECT_PROBLEMS_MAX = 20
 """The maximum number of unreadable objects that are reported one by one; others are counted."""
 
@@ -119,8 +121,8 @@ class KubernetesSource(Source):
         self._clock = clock
         self._logged_at: dict[str, float] = {}
         """When each problem of the last minute was logged, in seconds of the source's clock."""
-        self._in_log: frozenset[str] = frozenset()
-        """Problems that were logged, but whose end wasn't logged yet."""
+        self._in_log: dict[str, str] = {}
+        """Problems that were logged, but whose end wasn't, with the message that logs their end."""
 
     @property
     def identity(self) -> str:
@@ -258,15 +260,15 @@ class KubernetesSource(Source):
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
-            text = "cannot read cluster state: %(problem)s"
-            if line not in of_server:
-                text = "cannot use objects: %(problem)s"
+            text, end = _SERVER if line in of_server else _OBJECTS
             _log.warning(text, extra={"problem": line})
-        if self._in_log and not problems:
-            _log.info("cluster state problems resolved", extra={"server": self.location})
-            self._in_log = frozenset()
+            self._in_log[line] = end
+        lasting = {(_SERVER if line in of_server else _OBJECTS)[1] for line in problems}
+        for end in sorted({*self._in_log.values()} - lasting):
+            _log.info(end, extra={"server": self.location})
         self._logged_at = {**recent, **dict.fromkeys(news, now)}
-        self._in_log = self._in_log.intersection([*problems, *recent]).union(news)
+        kept = (line for line in (*problems, *self._logged_at) if line in self._in_log)
+        self._in_log = {line: end for line in kept if (end := self._in_log[line]) in lasting}
         self._problems = problems
 
     def _left_out(self) -> Iterator[RejectedFacts]:
