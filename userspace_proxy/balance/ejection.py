@@ -101,7 +101,7 @@ class Ejections:
         return is_ejected
 
     def out(self, now: float) -> Collection[SocketAddress]:
-        """Return the endpoints that no client may use now; first lets in endpoints due for a probe.
+        """Let in endpoints due for a probe; return the endpoints that no client may use now.
 
         The collection isn't a copy: don't change or keep it.
         """

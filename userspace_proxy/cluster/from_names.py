@@ -118,7 +118,7 @@ class EndpointsByName:
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record a lookup's result, at monotonic ``now``; return whether the snapshot changes."""
+        """Record a lookup's result at monotonic ``now``; return whether snapshots may change."""
         has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._affected.update(self._shares.users.get(host, ()))
@@ -258,7 +258,7 @@ class EndpointsByName:
 
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
-    """Return a snapshot of manifests with the state before any name has been looked up."""
+    """Return a snapshot of manifests as derived before any name has been looked up."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
 

@@ -103,7 +103,7 @@ class HostTable:
         return self._queue.has_ready
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record a lookup's result; return whether addresses or problems have changed.
+        """Record a lookup's result; return True for the first, or for new addresses or problems.
 
         Args:
             now: Monotonic seconds.
@@ -137,7 +137,7 @@ class HostTable:
         return () if known is None else known.addresses.get(family, ())
 
     def problem(self, host: str) -> NameProblem | None:
-        """Return why a name has no addresses, or only old addresses; None if it resolves."""
+        """Return why a name has no addresses, or only old addresses; None otherwise."""
         known = self._hosts.get(host)
         has_addresses = known is not None and any(known.addresses.values())
         if known is None or not (known.is_known or has_addresses):

@@ -15,7 +15,7 @@ ENDPOINTS_OF_NAMESPACE_MAX = 50_000
 """The maximum sum of endpoints and source ranges of a namespace, counted in the same way.
 
 This allows 3,000 pods, as many as Kubernetes is tested with, with 16 ports each; they take 55 MiB,
-of which half is allocated only when the page is opened. Source: Kubernetes' scalability
+of which half is allocated only when the status page is opened. Source: Kubernetes' scalability
 thresholds."""
 FRONTENDS_OF_SERVICE_MAX = 10_000
 """The maximum number of frontends of a Service: its ports and ranges times their addresses."""

@@ -135,7 +135,7 @@ def _sum_of_endpoints(slices: Sequence[EndpointSlice]) -> int:
 
 
 def _hashes(slices: Iterable[EndpointSlice]) -> array[int]:
-    """Return a hash of each endpoint and its ports; skip endpoints that were found by name."""
+    """Return a hash of each endpoint and its ports; skip headless slices and endpoints by name."""
     found = array("Q")
     for item in slices:
         # Skip slices with the label of headless Services, as kube-proxy's selector does.

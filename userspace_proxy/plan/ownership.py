@@ -41,7 +41,7 @@ _Touched = dict[tuple[Protocol, SocketAddress], _Claimants]
 
 
 class ServiceIndex(Generic[Address]):
-    """Services by address, IP or port number: nearly always one Service, sometimes all Services."""
+    """The Services at each address, IP or port number: nearly always one, sometimes all."""
 
     def __init__(self) -> None:
         self._services: dict[Address, tuple[ServiceKey] | set[ServiceKey]] = {}

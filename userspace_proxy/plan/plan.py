@@ -139,5 +139,5 @@ def new_conflicts(have: Plan, want: Plan) -> Collection[IgnoredService]:
 
 
 def _kinds(port: PortPlan) -> list[FrontendKind]:
-    """Return the frontends' kinds, which their comparison ignores but the page shows."""
+    """Return the frontends' kinds, which their comparison ignores but the status page shows."""
     return [frontend.kind for frontend in port.frontends]
