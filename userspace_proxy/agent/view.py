@@ -113,7 +113,7 @@ async def prepare_views(
 
 
 def show_totals(facts: StatusFacts, totals: Totals) -> None:
-    """Fill in sums over all Service ports; sums of gauges cover only ports in the facts."""
+    """Fill in sums over all Service ports; gauges and waits cover only ports in the facts."""
     ports, shown = facts.ports, TotalsFacts()
     show_traffic(shown, totals.endpoints)
     for name in GAUGES:

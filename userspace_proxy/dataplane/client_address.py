@@ -211,7 +211,7 @@ class ClientAddressDialer:
         holds_ack: bool,
         is_flow: bool = False,
     ) -> int:
-        """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
+        """Dial from the client's address if possible, else from this node's; set ``is_preserved``.
 
         Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
         ``HeldAcks``. Returns the descriptor of a connecting TCP socket or a connected UDP socket,
@@ -285,7 +285,7 @@ class ClientAddressDialer:
         return _NO_PORT
 
     def dial_flow(self, client: str, endpoint: SocketAddress) -> int:
-        """Connect a datagram socket from a client's address; empty for this node's.
+        """Connect a datagram socket from a client's address or, if that is empty, from this node's.
 
         Returns the socket's descriptor or a negative errno, and raises, as :meth:`dial` does.
         """

@@ -342,7 +342,7 @@ class EndpointGroup(CounterTable):
         return code
 
     def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
-        """Record a successful dial, which ends an ejection. Returns the endpoint's counters."""
+        """Record a successful dial, which ends an ejection; return the endpoint's counters."""
         counters = self.counters_of(endpoint)
         counters.dials.succeeded_at = now
         if self.balancers.current.answered(endpoint):

@@ -169,7 +169,7 @@ class LateResets:
 
 
 def _undelivered(direction: Direction) -> int:
-    """Return how many bytes the sink hasn't acknowledged, plus 1 if any are unread; 0 if gone."""
+    """Return how many bytes a sink hasn't acknowledged, plus 1 if any are unread; 0 if closed."""
     if not is_connected(direction.sink):
         return 0
     unread = direction.is_stuck or direction.is_waiting_turn

@@ -276,7 +276,7 @@ class Channel(Generic[In, Out]):
                 return
 
     def _deliver(self) -> None:
-        """Deliver the complete messages; raises ValueError for malformed data."""
+        """Deliver the complete messages, or raise ValueError for malformed data."""
         start = 0
         arrived = self._arrived
         try:

@@ -63,7 +63,7 @@ class LocalLink:
         self._worker = Worker(0, self.dataplane, receive)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Carry out a command; raises OSError if the loop can't watch a listener's socket."""
+        """Carry out a command, or raise OSError if the loop can't watch a listener's socket."""
         self._worker.apply(message, *socks)
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:

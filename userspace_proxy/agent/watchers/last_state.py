@@ -178,7 +178,7 @@ class LastState(Component):
         return max(0.0, self._clock() - current_at)
 
     async def _next_in_force(self) -> Snapshot | None:
-        """Return the next applied snapshot that isn't saved; None if CONFIRM_S passes without."""
+        """Wait up to CONFIRM_S for an applied snapshot that isn't saved; return it, or None."""
         try:
             async with asyncio.timeout(CONFIRM_S):
                 return await self._sync.progress.in_force_after(self._kept)

@@ -69,7 +69,7 @@ class Unreported(NamedTuple):
 
 
 class News(NamedTuple):
-    """The changes of one Service port."""
+    """The changes of one Service port since the last report."""
 
     report: GroupReport
     connections: int
