@@ -11,7 +11,7 @@
     │   ├── SteeringConflict   another program owns that name or address
     │   └── SteeringUnreadable the kernel's state changed while it was read
     ├── LockHeld               another proxy of the same name runs on this node
-    ├── SandboxError           namespaces cannot be created here
+    ├── SandboxError           a sandbox cannot be created or changed
     └── PlatformError          this operating system has no epoll; exit status 2
 
 Modules define subclasses of these. Other exceptions are bugs; expected outcomes are values.
@@ -124,7 +124,7 @@ class LockHeld(UserspaceProxyError):
 
 
 class SandboxError(UserspaceProxyError):
-    """A network namespace cannot be created or entered here."""
+    """A sandbox, or a part of it, cannot be created, entered or changed here."""
 
 
 class PlatformError(UserspaceProxyError):

@@ -81,7 +81,7 @@ class _NamedAmong:
         return NameSlice.of(replace(item, key=key, endpoints=endpoints))
 
     def _substitute(self, endpoint: EndpointAddress) -> EndpointAddress | None:
-        """Return an endpoint's placeholder and port, or None if it has no name.
+        """Return an endpoint's placeholder and port, or None if it doesn't look like a DNS name.
 
         Raises:
             ValueError: The name or port is invalid, or the name isn't allowed or is one too many.

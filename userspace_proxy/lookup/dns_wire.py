@@ -74,7 +74,7 @@ class MalformedMessage(UserspaceProxyError):
 
 
 class Query(NamedTuple):
-    """A client's query."""
+    """A query: of a client, or of this proxy."""
 
     wire: bytes
     question: bytes
@@ -201,7 +201,7 @@ def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[by
 
 
 def write_format_error(wire: bytes) -> bytes:
-    """Return the FORMERR response to a message; reads only its header."""
+    """Return the FORMERR response to a message, of which only the header is read."""
     number, flags, *_ = HEADER.unpack_from(wire)
     kept = flags & (_OPCODE | RECURSION_DESIRED)
     return HEADER.pack(number, RESPONSE | kept | ResponseCode.FORMERR, 0, 0, 0, 0)

@@ -155,7 +155,7 @@ class ServiceNames:
         return state is None or state.service.of_endpoints is None
 
     def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
-        """Return the targets of a Service that is another Service's endpoint; None if not ready."""
+        """Return the targets of ``key`` if it is a ready endpoint of ``service``, else None."""
         index = self._index.of_service(self._snapshot, key)
         if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
             return None
