@@ -57,7 +57,7 @@ def page_of(
 
 
 def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
-    """Return the number of rows, and the number whose limits hold, as text."""
+    """Say how many of all rows hold, hold with a limit, failed, or were not measured."""
     failed = sum(bool(measured.problems()) for measured in results)
     partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
     parts = [f"{len(results) - failed - partly} hold"]

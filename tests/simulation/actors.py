@@ -76,7 +76,7 @@ class Party:
         """A client's own address, the address by which it is served, and the dialled address: the
         last two may come from its PROXY header."""
         self.how = ""
-        """How it sends a PROXY header."""
+        """How the party sends a PROXY header; empty for none."""
         self.other: Party | None = None
         """The other side, once the data plane has joined the two."""
         self.joined: Joined | None = None

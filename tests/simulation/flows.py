@@ -73,9 +73,9 @@ class Answer:
 
     question: Question
     flow: Flow | None = None
-    """The flow on which it arrived."""
+    """The flow on which the datagram arrived."""
     at: float = 0.0
-    """When it arrived."""
+    """When the datagram arrived."""
     is_passed_on: bool = False
 
 

@@ -44,7 +44,7 @@ class Service:
         self.accepts_for: Service = self
         """The Service port for which its listener accepts clients from now on."""
         self.closed_at = -1.0
-        """When its listener was last closed."""
+        """When the listener was last closed."""
         self.sock: SimulatedSocket | None = None
         self.listener: Any = None
         self.open()
@@ -99,7 +99,7 @@ class Service:
         self.sock = sock
 
     def close(self) -> None:
-        """Close its listener, then its socket."""
+        """Close the Service's listener, then its socket."""
         if self.sock is not None:
             self.closed_at = self.world.timeline.now
             self.world.dataplane.close_listener(self.listener)
@@ -107,13 +107,13 @@ class Service:
             self.sock = None
 
     def move_listener(self, other: Service) -> None:
-        """Make its listener accept for another Service port; accepted clients stay."""
+        """Make the listener accept for another Service port; accepted clients stay."""
         self.accepts_for = other
         if self.sock is not None:
             self.listener.hand_over(other.group)
 
     def update(self, serving: Serving) -> None:
-        """Change its endpoints and policy."""
+        """Change the Service's endpoints and policy."""
         for endpoint in self.serving.all_endpoints:
             if endpoint not in serving.all_endpoints:
                 self.has_left[endpoint] = None

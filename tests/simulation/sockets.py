@@ -104,7 +104,7 @@ class SimulatedSocket:
         self.core.close()
 
     def check_use(self, call: str) -> None:
-        """Report a use after close as a violation, even while the reactor delays the close."""
+        """Report a use after close, even a delayed one; raise OSError once it is closed."""
         if self._fd < 0:
             self._kernel.violate(f"{call} on {self.core.name} after its close")
             raise OSError(errno.EBADF, "closed")

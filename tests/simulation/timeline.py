@@ -178,11 +178,11 @@ class VirtualLoop:
         self.wake()
 
     def hold(self, seconds: float) -> None:
-        """Stop the process for a while."""
+        """Stop the process for ``seconds`` from now."""
         self.held_until = max(self.held_until, self._timeline.now + seconds)
 
     def skip(self, seconds: float) -> None:
-        """Stop the process and all others for a while, even within an iteration."""
+        """Stop all processes for ``seconds``, even within an iteration."""
         self._timeline.now += seconds
 
     def wake(self) -> None:

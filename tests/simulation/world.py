@@ -150,7 +150,7 @@ class World:
 
     @property
     def trace(self) -> list[tuple[float, str]]:
-        """The events, if they are traced."""
+        """The traced events; empty unless the world records them."""
         return self.network.trace or []
 
     @property

@@ -319,7 +319,7 @@ class UnixEnd:
 
     @property
     def left(self) -> int:
-        """How many bytes its inbox still has room for."""
+        """How many more bytes the inbox can take."""
         return self.room - sum(len(data) for data, _ in self.inbox)
 
     def send(self, data: bytes, rights: list[Shared]) -> int:

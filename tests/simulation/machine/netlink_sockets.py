@@ -36,7 +36,7 @@ class Waiting(NamedTuple):
 
     data: bytes
     at: float = 0.0
-    """When it arrived."""
+    """When the datagram arrived."""
     after_call: int = 0
     """The number of the first system call that can read it."""
 

@@ -70,7 +70,7 @@ class ProcessWorld(Generic[AnyMachine]):
 
     @property
     def trace(self) -> list[tuple[float, str]]:
-        """The events, if they are traced."""
+        """The traced events; empty unless the machine records them."""
         return self.machine.trace or []
 
     def run(self) -> list[str]:

@@ -32,9 +32,9 @@ class AgentRun:
         self.agent: Agent | None = None
         self.is_started = False
         self.ends_since = float("inf")
-        """When it was asked to stop."""
+        """When the agent was asked to stop; infinite before."""
         self.served_at = float("inf")
-        """When its first round was applied."""
+        """When the first round was applied; infinite before."""
         self._stop = asyncio.Event()
 
     @property
@@ -57,7 +57,7 @@ class AgentRun:
         return self.served_at < float("inf")
 
     def note_served(self) -> None:
-        """Record that one of its rounds has been applied; idempotent."""
+        """Record that a round has been applied; only the first call counts."""
         self.served_at = min(self.served_at, self.world.timeline.now)
 
     def stop(self) -> None:

@@ -88,7 +88,7 @@ class ApiServer:
         self.piece_max = 0
         """The maximum number of bytes that arrive together; 0 for no limit."""
         self.repeats = False
-        """Whether it occasionally sends a line of a watch twice."""
+        """Whether the server occasionally sends a line of a watch twice."""
         self.has_nulls = False
         """Whether an empty list is null, as Go encodes it."""
         self.is_up = True
@@ -116,7 +116,7 @@ class ApiServer:
 
     @property
     def revision(self) -> int:
-        """The revision of its watch cache."""
+        """The revision of the watch cache."""
         return self.objects.revision
 
     def cut(self) -> None:

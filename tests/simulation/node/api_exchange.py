@@ -62,7 +62,7 @@ class Exchange:
         self._parts: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self.is_answered = False
-        """Whether its response has begun."""
+        """Whether the response has begun."""
         self.is_over = False
         """Whether the server has finished the exchange."""
         self.is_stalled = False

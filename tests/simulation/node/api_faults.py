@@ -18,7 +18,7 @@ class Cut:
     resource: str = ""
     """The resource whose responses count; empty for any."""
     is_clean: bool = False
-    """Whether it ends as if it was complete."""
+    """Whether the response ends as if it was complete."""
     skip: int = 0
     """How many responses for that resource come first."""
     compacts: bool = False

@@ -156,7 +156,7 @@ class Api:
             server.end_watches()
 
     def _refuse(self, code: int, seconds: float, resource: str = "", retry_s: int = 0) -> None:
-        """Refuse requests for a while."""
+        """Refuse requests for a while, and end the watches."""
         server = self.server
         server.refuse(code, seconds, resource=resource, retry_after_s=retry_s)
         server.end_watches()

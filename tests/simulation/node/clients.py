@@ -49,7 +49,7 @@ class Client:
         """Changes up to these times are applied when it dials."""
         self.endpoint: tuple[str, int] | None = None
         self.has_finished = False
-        """Whether it closed its connection itself."""
+        """Whether the client closed its connection itself."""
         self.hold_s = hold_s
         self.address: Address = (ip, _PORTS + number)
         self.stream: Stream | None = None
@@ -114,7 +114,7 @@ class Client:
             self.floors = Floors(*map(min, self.floors, self.world.freshness.floors()))
 
     def finish(self) -> None:
-        """Close its connection."""
+        """Close the client's connection if it is served."""
         stream = self.stream
         if stream is not None and self.state == SERVED:
             self.has_finished = True

@@ -76,7 +76,7 @@ class ServiceSpec:
         return [f"{self.name}-{number}" for number in range(len(self.slices))]
 
     def service(self) -> Object:
-        """Return the Service."""
+        """Return the Service as an API object."""
         spec: dict[str, Any] = {
             "type": self.type,
             "clusterIP": self.cluster_ip,

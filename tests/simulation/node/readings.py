@@ -63,7 +63,7 @@ def balancer_ips(service: Object) -> Sequence[str]:
 
 
 def own_ips(service: Object) -> Sequence[str]:
-    """Return addresses that no other Service can have as external IPs, with any proxy."""
+    """Return the addresses that no other Service, of any proxy, can have as external IPs."""
     return [*cluster_ips(service), *balancer_ips(service)]
 
 
