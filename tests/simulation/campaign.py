@@ -42,7 +42,7 @@ def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[
 def run_chunk(name: str, seeds: range) -> Results:
     """Run some seeds of a half; return their violations and the oracles' counts."""
     half = load(name)
-    # Imported here, because it imports the product, which may be a mutant.
+    # Import it here, because it imports the product, which may be a mutant.
     from .cpu_limit import no_longer_than
 
     def run_one(seed: int) -> str:

@@ -54,13 +54,13 @@ class Client:
     number: int
     party: Party
     service: Service
-    """The Service that accepted it."""
+    """The Service that accepted the client."""
     left: Stream
     """The node's end of the connection to the client."""
     accepted_at: float
     dials: list[Dial] = field(default_factory=list)
     chosen_at: float = 0.0
-    """When an endpoint was last picked for it."""
+    """When an endpoint was last picked for the client."""
     endpoint: SocketAddress | None = None
     """The endpoint that has answered; None if none has."""
     other: Party | None = None

@@ -85,7 +85,7 @@ class ServicePlan:
     protocol: Protocol
     address: Address
     pool: tuple[SocketAddress, ...]
-    """All endpoints that it ever has."""
+    """All endpoints that the Service port ever has."""
     serving: Serving
 
 

@@ -117,7 +117,7 @@ def _leaves(adding: Adding) -> Plan:
     rng, number = adding.rng, adding.number(Protocol.TCP)
     planned = adding.plan.services[number]
     asked = replace(planned.serving.handling, removal_s=_REMOVAL_S)
-    # Drawn separately, so that the rest of these plans stays the same.
+    # Draw this separately, so that the rest of these plans stays the same.
     late = Random(f"{adding.plan.seed}: asked for later")
     unasked = late.choice((0, 0, 1, 2))
     handling = replace(asked, removal_s=None) if unasked else asked

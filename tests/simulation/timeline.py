@@ -38,8 +38,8 @@ class Timeline:
         heapq.heappush(self._events, (when, self._count, callback, args))
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call back that many seconds later."""
-        # Repeats the code of ``at`` to save a call: a run does this a few thousand times.
+        """Call a function after ``delay`` seconds."""
+        # This repeats the code of ``at`` to save a call: a run does this a few thousand times.
         self._count += 1
         heapq.heappush(self._events, (self.now + delay, self._count, callback, args))
 

@@ -20,7 +20,7 @@ class LeastConnections:
 
     Args:
         load: Returns how many connections an endpoint has, including pending dials.
-        start: Position of the first turn.
+        start: The position of the first turn.
     """
 
     def __init__(self, load: Callable[[SocketAddress], int], start: int = 0) -> None:

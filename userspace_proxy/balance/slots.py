@@ -49,7 +49,7 @@ def fill_slots(
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))
 
 
-# Cached because a sync round requests the same slots several times.
+# Cache the result, because a sync round requests the same slots several times.
 @functools.lru_cache(maxsize=256)
 def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[SocketAddress, ...]:
     of = dict(weighted)

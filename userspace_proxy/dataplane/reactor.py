@@ -80,7 +80,7 @@ class Reactor:
         self.now = clock()
         """Monotonic seconds at the dispatch's start; a timer's callback calls :meth:`tick`."""
         self.turn = 0
-        """Number of the current dispatch."""
+        """The number of the current dispatch."""
         self.behind_until = 0.0
         """Monotonic seconds until which, after a long dispatch, connections count as waiting for
         the loop and not for a peer."""

@@ -357,5 +357,5 @@ def _admits(
     return inside if ranges is None else _intersect(ranges, inside)
 
 
-# Cached because a Service may have thousands of ports, which all pass the same thousands of ranges.
+# Cache results: a Service may have thousands of ports, which all pass the same thousands of ranges.
 _intersect = functools.lru_cache(maxsize=16)(intersect)

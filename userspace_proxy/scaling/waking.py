@@ -143,7 +143,7 @@ class Waking:
         self._needs: dict[ServiceKey, _Need] = {}
         self._attempts: dict[_Claim, _Attempts] = {}
         self._turns = Turns[str]()
-        """Turns of the namespaces."""
+        """The turns of the namespaces."""
         self._look_took_s = 0.0
         """Seconds that the last check took to find due workloads."""
         self._next_at = 0.0

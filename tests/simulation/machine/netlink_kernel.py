@@ -19,7 +19,7 @@ from .netlink_sockets import Listing, NetlinkSocket
 
 ROUTE, NETFILTER = 0, 12
 _BUFFER_BYTES = 425_984
-# Makes all times differ, so that a change is later than the listing before it.
+# This makes all times differ, so that a change is later than the listing before it.
 _TICK_S = 1e-9
 
 

@@ -26,7 +26,7 @@ _CLIENT_S = 3.0
 _SLACK_S = 0.4
 _MOST_TRIED = 16
 # How long the first waiting client may lack a dial although an endpoint has room: while endpoints
-# fail, only some of the waiting clients are dialled for each second.
+# fail, dials begin for only some of the waiting clients each second.
 _TURN_S = 1.0
 # Clients that connect at the same time may be accepted in any order.
 _NEAR_S = 0.05
