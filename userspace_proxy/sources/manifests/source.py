@@ -41,8 +41,7 @@ class ManifestSource(Source):
     Args:
         path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files.
         node_name: The name of this node's Node object; empty if there is none.
-        service_cidrs: The ranges from which cluster IPs are allocated: one, or two of different
-            families. The first range's family is the default for Services.
+        service_cidrs: The ranges of cluster IPs: one, or one per family, the default family first.
 
     Raises:
         ConfigError: ``service_cidrs`` are invalid.
