@@ -7,6 +7,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink.rtnetlink import LocalRoute
+from userspace_proxy.kernel.nf_tables.kept_table import KeptTable
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import SteeringFacts
@@ -131,16 +132,18 @@ def test_cleaning_up_removes_only_the_proxys_own_routes(guard, tables, desired):
     guard.close()
 
 
-def test_an_address_keeps_its_guard_until_its_route_is_removed(node, tables, desired, monkeypatch):
-    def refuse(**_routes):
+def test_an_address_is_guarded_before_and_until_it_is_routed(node, tables, desired, monkeypatch):
+    def refuse(*_changes, **_routes):
         raise SteeringError("no buffer space available")
 
     guard = NftGuard(tables, OWNER, desired, "userspace-proxy/local")
     change(guard, desired, {WEB: 80})
-    monkeypatch.setattr(tables, "change", refuse)
-    with pytest.raises(SteeringError):
-        change(guard, desired, {WEB: None})
-    assert guard.recover() == [WEB]
+    for part, affected in ((KeptTable, {CART: 80}), (tables, {WEB: None})):
+        with monkeypatch.context() as refusing:
+            refusing.setattr(part, "change", refuse)
+            with pytest.raises(SteeringError):
+                change(guard, desired, affected)
+        assert (guard.recover(), tables.items) == ([WEB], {TO_WEB})
     guard.close()
 
 
@@ -162,13 +165,8 @@ def test_a_frontend_is_active_while_the_guard_table_has_its_desired_state(node, 
 
 def kind_of_guard(*, own_namespace, kernel=LACKS_NOTHING):
     with closing(RoutingTables()) as tables:
-        guard = make_guard(
-            tables,
-            SteeringFacts(),
-            DesiredState(),
-            own_namespace=own_namespace,
-            kernel=kernel,
-        )
+        facts, desired = SteeringFacts(), DesiredState()
+        guard = make_guard(tables, facts, desired, own_namespace=own_namespace, kernel=kernel)
         guard.close()
         return type(guard).__name__
 
