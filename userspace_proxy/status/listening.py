@@ -38,10 +38,8 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
             return sock
         return listen(*await _resolve(host, port))
     except OSError as exc:
-        # An OSError that isn't from a system call or the resolver has no strerror.
-        cause = exc.strerror or str(exc)
         raise ListenError(
-            f"cannot serve {what} on {SocketAddress(host, port)}: {cause}",
+            f"cannot serve {what} on {SocketAddress(host, port)}: {exc.strerror}",
             hint=_remedy(exc, flag),
         ) from exc
 

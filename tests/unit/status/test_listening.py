@@ -12,13 +12,6 @@ async def open_here(bind):
     return await open_socket(bind, what="health checks", flag=FLAG)
 
 
-async def test_port_zero_selects_any_free_port():
-    with await open_here(("127.0.0.1", 0)) as sock:
-        host, port = address_of(sock)
-        assert host == "127.0.0.1"
-        assert port > 0
-
-
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
 async def test_a_wildcard_address_listens_on_both_families(bind):
     with await open_here((bind, 0)) as sock:
