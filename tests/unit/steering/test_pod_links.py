@@ -1,9 +1,15 @@
 """The links that lead only to containers, followed in a real kernel."""
 
+import os
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.steering import pod_links
 from userspace_proxy.steering.pod_links import PodLinks, read_client_links
 
 
-def test_pod_links_follow_added_changed_and_removed_links(node):
+def test_pod_links_follow_added_changed_and_removed_links(node, monkeypatch):
     node.run("ip link add v1 type veth; ip link set v1 up")
     links = PodLinks()
     before = links.numbers()
@@ -13,7 +19,11 @@ def test_pod_links_follow_added_changed_and_removed_links(node):
     node.run("ip address add 10.9.0.1/24 dev v0; ip link set br0 up")
     assert len(links.numbers() - before) == 2
     node.run("ip link del v0; ip link del br0")
-    assert links.numbers() == before
+    with monkeypatch.context() as failing:
+        failing.setattr(pod_links, "read_links_and_routes", lambda *_: os.close(-1))
+        with pytest.raises(SteeringError):
+            links.known()
+    assert links.numbers() == before, "a failed listing is repeated without another event"
     links.close()
 
 
