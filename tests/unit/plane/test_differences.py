@@ -2,6 +2,7 @@
 
 import errno
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.dataplane.waiting_room import Waiting
 from userspace_proxy.facts import (
     STREAKS,
     ClientMistake,
@@ -22,7 +24,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
-from userspace_proxy.plane.messages import EndpointReport
+from userspace_proxy.plane.messages import EndpointReport, WaitingReport
 
 from .reports import endpoint_report, group_report
 
@@ -67,10 +69,6 @@ def report(differences):
     return differences.give(7, 0.0)
 
 
-def test_unchanged_counters_produce_no_report(differences):
-    assert report(differences) is None
-
-
 def test_a_report_contains_only_changes_since_the_last_report(group, differences):
     group.counters_of(A).connections = 3
     assert report(differences) == group_report(endpoint_report(A, connections=3))
@@ -80,11 +78,16 @@ def test_a_report_contains_only_changes_since_the_last_report(group, differences
     assert report(differences) == group_report(endpoint_report(A, connections=2), refused=1)
 
 
-def test_ejections_are_reported_and_their_end_is_reported_once(group, differences):
+def test_ejections_and_waits_are_reported_and_their_end_is_reported_once(group, differences):
     group.balancers.current.failed(A, 0.0)
     assert report(differences).ejected == report(differences).ejected == [(A, 5.0)]
     group.balancers.current.answered(A)
     assert report(differences).ejected == []
+    assert report(differences) is None
+    group.waiting_room = SimpleNamespace(waiting=lambda _now: Waiting(1, 2.0))
+    assert report(differences).waiting == WaitingReport(1, 2.0)
+    group.waiting_room = None
+    assert report(differences).waiting is None
     assert report(differences) is None
 
 
