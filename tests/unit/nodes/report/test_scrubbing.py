@@ -8,7 +8,6 @@ from tests.unit.status.views import NOW
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.facts import RejectedFacts, SourceFacts, StatusFacts, SteeringState
 from userspace_proxy.facts.encoding import encode_answer, read_answer
-from userspace_proxy.model import ServiceKey
 from userspace_proxy.secrets import Secrets
 from userspace_proxy.status.answers import render_status
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
@@ -107,8 +106,3 @@ def test_secrets_are_removed_from_values():
 def test_a_value_of_unknown_type_raises_type_error(scrubber):
     with pytest.raises(TypeError, match="a report can't contain a object"):
         scrubber.value([object()])
-
-
-def test_a_scrubbed_service_key_is_still_a_service_key(scrubber):
-    hidden = scrubber.value(ServiceKey("shop", "web"))
-    assert isinstance(hidden, ServiceKey)
