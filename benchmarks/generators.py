@@ -71,7 +71,7 @@ class HeldClient:
         self._process = process
 
     def read(self, timeout_s: float) -> dict[str, Any]:
-        """Return the next report; a line that isn't one, or none in time, is a SandboxError."""
+        """Return the next report; raise SandboxError if no line arrives in time or isn't JSON."""
         assert self._process.stdout is not None
         line = read_line(self._process.stdout.fileno(), timeout_s)
         try:

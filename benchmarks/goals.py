@@ -74,7 +74,7 @@ class Goal:
         load: The load.
         metric: The metric whose medians over rounds are compared.
         way: The way that must meet the goal.
-        to: The way by whose value the value is divided; None: the value itself.
+        to: The way by whose value the value is divided; None to judge the value itself.
         bound: The value to reach.
         at_most: Whether lower values are better.
         slack: How far the value may miss the bound.
@@ -103,7 +103,7 @@ def why(goal: Goal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A goal and the measured value; None if the goal wasn't measured."""
+    """A goal and the measured value, which is None if the goal wasn't measured."""
 
     goal: Goal
     value: float | None

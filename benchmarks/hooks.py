@@ -5,8 +5,8 @@ It prints, for short connections of one client, with their rates:
     programs   how long each program runs per connection, as counted by the kernel
     entries    connection tracking entries on the node afterwards, and how many are translated
 
-For 10,000 Services of three endpoints, it prints how long it takes to fill the maps, to fill them
-again by a successor, and to change them when an endpoint leaves; and the maps' memory.
+For 10,000 Services of three endpoints, it prints the maps' memory, and how long it takes to fill
+them, to fill them again in a successor, and to change them when an endpoint leaves.
 
 ``programs`` contains the cost of counters and ejection: without these, only ``connect4``,
 ``connect6`` and ``getpeername``, which a client calls, would exist.
@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def measure_scale() -> None:
-    """Print how long many frontends take to map, in a bpffs and a cgroup of this process's own."""
+    """Print how long it takes to map many frontends, in a separate bpffs and cgroup."""
     targets = {
         Frontend(f"10.96.{n >> 8}.{n & 255}", 80, Protocol.TCP): target(n, ENDPOINTS)
         for n in range(SERVICES)
@@ -134,7 +134,7 @@ def target(service: int, endpoints: int) -> KernelTarget:
 
 @contextlib.contextmanager
 def timed(what: str = "") -> Iterator[list[float]]:
-    """Yield a list that gets the duration of the block in seconds; print it if it has a name."""
+    """Yield a list; append the block's duration in seconds, and print it if ``what`` is given."""
     seconds: list[float] = []
     began = time.monotonic()
     yield seconds

@@ -28,7 +28,7 @@ IDLE_EVERY_S = 0.5
 IDLE_CHECKS = 20
 
 IN_KERNEL = frozenset({"direct", "dnat", "kube-proxy", "ours-kernel", "ours-sockets"})
-"""Ways without a proxy between client and pod."""
+"""The keys of ways without a proxy between client and pod."""
 
 _TIMED = ("cpu_us", "machine_us", "p50_ms", "p99_ms", "errors")
 
@@ -52,7 +52,7 @@ class Meter:
     ) -> Values:
         """Return the CPU time per unit of work, in ``unit`` seconds.
 
-        It is empty if no work was done, and lacks the first metric if the way has no process.
+        It is empty without any work, and lacks the first metric if the way has no process.
         """
         if not count:
             return {}
@@ -81,7 +81,7 @@ class Load(abc.ABC):
     metrics: tuple[str, ...]
     rounds_at_most: int | None = None
     skips: frozenset[str] = frozenset()
-    """Keys of ways on which the load isn't put."""
+    """The keys of ways that this load skips."""
     needs: str | None = None
     """The key of another load, whose samples of the same run this load needs."""
 
@@ -184,10 +184,9 @@ class OpenLoad(Load):
     """Keep-alive requests at fixed times; see ``open_loop``.
 
     Args:
-        share: The share of the highest rate of keep-alive requests, which the closed loop has
-            reached.
-        of: The way that has this highest rate, and the only measured way besides ``direct``; None:
-            the slowest proxy's rate is used, and all ways are measured.
+        share: The rate, as a share of the rate of the load ``keepalive``, a closed loop.
+        of: The way with that rate, and the only measured way besides ``direct``; None to use the
+            slowest proxy's rate, and measure all ways.
     """
 
     port, rate, needs = "http", "requests", "keepalive"
@@ -385,7 +384,7 @@ def with_needed(keys: Collection[str]) -> list[Load]:
 
 
 def _wait_until_idle(way: Way) -> None:
-    """Wait up to 10 s until a way's memory is stable, as it still starts after its first answer."""
+    """Wait up to 10 s until a way's memory is stable: start-up outlasts the first answer."""
     before = memory_bytes(way.pids())
     for _ in range(IDLE_CHECKS):
         threading.Event().wait(IDLE_EVERY_S)

@@ -46,4 +46,4 @@ METRICS = {
 
 
 class NotMeasured(Exception):
-    """A load can't be put on a way; the report shows the message."""
+    """A value can't be measured for a way; the report shows the message."""

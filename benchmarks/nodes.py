@@ -42,7 +42,7 @@ from .runner import raise_descriptor_limit
 NODES, SERVICES = 1000, 2000
 IDLE_S = 15.0
 SETTLE_S = 5.0
-"""Seconds after the first table for the streams to begin."""
+"""Seconds for the streams to begin after the first table."""
 WITHIN_S = 60.0
 GOALS = {"first": 10.0, "memory": 400.0, "bytes": 20_000.0, "idle": 200.0}
 _UNITS = {"first": "s", "memory": "MiB", "bytes": "bytes", "idle": "bytes/s"}
@@ -116,7 +116,7 @@ def _pace(answer: FakeAgent) -> int:
 
 @asynccontextmanager
 async def command(kubeconfig: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run ``nodes``, and kill it at the end of the block."""
+    """Run ``nodes``, yield its process, and kill it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "userspace_proxy", "nodes", f"--kubeconfig={kubeconfig}", *words),
         stdout=asyncio.subprocess.PIPE,
@@ -132,7 +132,7 @@ async def command(kubeconfig: Path, *words: str) -> AsyncIterator[asyncio.subpro
 
 
 async def measure_first(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, float]:
-    """Return the command's figures until it has printed one table of all nodes."""
+    """Return the figures of a command that prints all nodes once; exit if some don't answer."""
     before, began, usage = cluster.passed_bytes, time.monotonic(), Usage()
     async with (
         asyncio.timeout(WITHIN_S),
@@ -178,7 +178,7 @@ async def measure_idle(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, f
 
 
 async def run(nodes: int, services: int) -> int:
-    """Run the measurements; return the exit status."""
+    """Run the measurements and print the figures; return 1 if a goal is missed, otherwise 0."""
     raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as folder:
         async with FakeApiServer() as api:

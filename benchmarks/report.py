@@ -69,7 +69,7 @@ _Value = Callable[[str, str], float | None]
 
 
 def base_of(load: str) -> str:
-    """Return the way by whose figures a load's are divided: HAProxy, which relays no UDP, or Go."""
+    """Return the way by whose figures a load's figures are divided: Go for UDP, else HAProxy."""
     return "go" if load.startswith("udp") else "haproxy"
 
 
@@ -372,7 +372,7 @@ def _tables_by_figure(samples: Samples, loads: Sequence[str], figures: Mapping[s
 
 
 def _cell(samples: Samples, load: str, way: str, metric: str) -> str:
-    """Return a median, and why rounds lack a value, if any does."""
+    """Return a median as text, followed by why a round lacks a value, if one does."""
     value, note = samples.median(load, way, metric), samples.note(load, way)
     if value is None:
         return note or _figure(value, metric)

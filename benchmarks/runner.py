@@ -34,7 +34,7 @@ def raise_descriptor_limit() -> None:
 
 @contextlib.contextmanager
 def open_ways(keys: Sequence[str], tools: Tools) -> Iterator[list[Way]]:
-    """Start all ways, each in its own site; the end of the block stops them."""
+    """Start and yield all ways, each in its own site; stop them at the end of the block."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
         sandbox = stack.enter_context(Sandbox())
@@ -59,8 +59,8 @@ def run_rounds(
 ) -> None:
     """Measure all loads on all ways, and add the results to the samples.
 
-    Within a round, a load is put on one way after the other, so that changes of the machine affect
-    all ways alike. Each round begins with another way.
+    Within a round, a load is put on one way after the other, so that changes in the machine's speed
+    affect all ways alike. Each round begins with a different way.
     """
     ports_are_back = 0.0
     for number in range(rounds):

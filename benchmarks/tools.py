@@ -66,7 +66,7 @@ def cache_folder() -> Path:
 
 
 def find_nginx() -> str:
-    """Return the path of Debian's nginx; its module for TCP and UDP is installed, too.
+    """Return the path of Debian's nginx, after a check for its module for TCP and UDP.
 
     Raises:
         ToolMissing: One of them is missing; the hint names the package.
@@ -109,7 +109,7 @@ def build_tools() -> Tools:
 
 
 def _build(go: Path, source: Path, version: str) -> Path:
-    """Return a program, built outside the checkout unless these sources and Go have been built."""
+    """Return a program; build it outside the checkout if its sources or Go have changed."""
     digest = hashlib.sha256(version.encode())
     for path in sorted(source.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())

@@ -22,7 +22,7 @@ TCP_ONLY = frozenset(name for name, port in PORTS.items() if port.protocol == "T
 
 
 class Way:
-    """One way, in its own site.
+    """One way by which a client's bytes reach a pod, in its own site.
 
     Args:
         site: The site in which it runs.

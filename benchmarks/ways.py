@@ -57,7 +57,7 @@ class KubeProxy(Way):
     """kube-proxy in its nftables mode, with an etcd and a kube-apiserver on its node.
 
     etcd and kube-apiserver end once the rules are applied, so that they take no CPU time during
-    measurements. The rules stay, and kube-proxy retries to reach the API server from time to time.
+    measurements. The rules stay, and kube-proxy tries to reach the API server from time to time.
     """
 
     key, label = "kube-proxy", "kube-proxy 1.36, nftables"
@@ -135,7 +135,7 @@ class OursKernelPath(Ours):
 class OursSockets(OursKernelPath):
     """The kernel path, with hooks that translate connect() only of the client's processes.
 
-    UDP is left out, because it takes the rules, as with ``ours-kernel``.
+    UDP is left out, because the rules carry it, as with ``ours-kernel``.
     """
 
     key, label = "ours-sockets", "**userspace-proxy**, kernel path, sockets"

@@ -21,7 +21,7 @@ _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
 
 class Agent:
-    """One agent.
+    """The agent on one stage, which runs between ``start`` and ``stop``.
 
     Args:
         stage: The stage on which it runs.

@@ -10,7 +10,7 @@ from typing import Any
 from .objects import SERVICE_CIDR, Spec
 
 Change = tuple[str, str, Any]
-"""Method, path, body."""
+"""A request's method, path and body."""
 
 CYCLE = 50
 _MAKE, _DELETE = 10, 35
@@ -59,7 +59,7 @@ class Churn:
                 yield _endpoints(self.rng.choice(self.specs), some)
 
     def restoring_changes(self) -> Iterator[Change]:
-        """Yield changes that restore the Services, perhaps with other endpoints."""
+        """Yield changes that restore removed endpoints, perhaps others, and delete new Services."""
         for spec in self._emptied:
             yield _endpoints(spec, "abc")
         for spec in self._made:

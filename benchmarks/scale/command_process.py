@@ -41,7 +41,7 @@ class CommandProcess:
         )
 
     def begin(self, do: str, **arguments: Any) -> None:
-        """Send a command; ``finish`` returns its result."""
+        """Send a command, whose result ``finish`` returns; raise CommandFailed if it can't be."""
         assert self._process.stdin is not None, "it was opened with a pipe"
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -50,7 +50,7 @@ class CommandProcess:
             raise CommandFailed(f"cannot {do}: {self.name} is gone") from exc
 
     def finish(self) -> Any:
-        """Wait for the result; there is no timeout, because commands have deadlines.
+        """Return the result; there is no timeout, because commands have deadlines.
 
         Raises:
             CommandFailed: The command failed, or the process is gone.
@@ -78,7 +78,7 @@ class CommandProcess:
 
 
 def serve(commands: Mapping[str, Command]) -> None:
-    """Run the commands from standard input until it ends."""
+    """Run the commands from standard input until it ends, and print each result."""
     for line in sys.stdin:
         words = json.loads(line)
         try:

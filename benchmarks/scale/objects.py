@@ -23,7 +23,7 @@ ECHO_FRONT, ECHO_BACK = 7, 7000
 SERVICE_CIDR = "10.96.0.0/16"
 BACKENDS = ("a", "b", "c")
 ENDPOINT_RANGES = {"a": "10.250.0.0/16", "b": "10.251.0.0/16", "c": "10.252.0.0/16"}
-"""The ranges routed to each backend pod, which answers at all their addresses."""
+"""The range routed to each backend pod, by letter; the pod answers at all its addresses."""
 WATCHED = {"scale/watched": "yes"}
 """The label of objects whose changes the benchmark watches."""
 

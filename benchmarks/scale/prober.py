@@ -24,10 +24,10 @@ _PARALLEL = 32
 
 
 def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]:
-    """Dial repeatedly until there is one of the wanted outcomes.
+    """Dial until one of the wanted outcomes occurs; raise TimeoutError if none does in time.
 
     Returns:
-        ``at``: when it came; ``last_other``: when the last other one came, or 0; ``tries``: dials.
+        ``at``: its time; ``last_other``: the time of the last other outcome, or 0; ``tries``.
     """
     deadline = time.monotonic() + seconds
     last_other, tries = 0.0, 0

@@ -153,7 +153,7 @@ def _effects(samples: Samples) -> str:
 
 
 def _without_empty(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table without its last column if it is empty."""
+    """Return a table, without its last column if that is empty."""
     if not rows:
         return "Not run."
     if not any(row[-1] for row in rows):

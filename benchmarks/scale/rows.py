@@ -40,7 +40,7 @@ SAMPLES_AT_START = 100
 SETTLE_S = 5.0
 CHURN_RATE = 100
 LATE_S = 0.02
-"""A worker's turn that takes more seconds is late."""
+"""A worker's turn is late if it takes more seconds than this."""
 CPU_ROUNDS, CPU_S = 5, 2.0
 WALKS = 300
 _FILE = "probes.yaml"
@@ -363,7 +363,7 @@ def _settle(agent: Agent) -> None:
     """Wait, for a minute at most, until an agent is idle: its first rounds and reports are over.
 
     Workers report their counts every REPORT_S. The report after 10,000 first connections takes half
-    a second, which belongs to them.
+    a second, which must not count as idle time.
     """
     deadline = time.monotonic() + 60
     quiet_since = time.monotonic()

@@ -37,7 +37,7 @@ def write_manifests(folder: Path, specs: Sequence[Spec], *, form: str) -> None:
 
 
 def write_manifest(path: Path, objects: Sequence[Object]) -> None:
-    """Replace one file atomically."""
+    """Write objects to one file as YAML, atomically."""
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.write_text(yaml.dump_all(objects, sort_keys=False))
     unfinished.replace(path)

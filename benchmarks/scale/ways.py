@@ -10,13 +10,13 @@ FROM_API = ("start", "memory", "endpoint", "none_some", "new_service", "connecti
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One agent.
+    """One measured agent.
 
     Args:
         key: Its name on the command line.
         label: Its name on the page.
-        steering: The value of its flag.
-        form: ``yaml`` or ``json`` manifests; empty: the API server.
+        steering: The value of ``--steering``.
+        form: The form of its manifests, ``yaml`` or ``json``; empty to use the API server.
         rows: The rows to measure, in this order.
         has_ranges: Whether each Service has a range of ports.
     """

@@ -134,8 +134,8 @@ class Writer:
         """Write one object.
 
         Returns:
-            The times at which the request was ``sent``, it was ``answered``, and the watch, if any,
-            delivered the ``event``.
+            The times at which the request was ``sent`` and ``answered``, and the watch delivered
+            the ``event``; unless ``watched``, the event's time is the answer's.
         """
         while not self._events.empty():
             self._events.get()
