@@ -364,7 +364,7 @@ def make_backend(
         TypeError: The kind is invalid.
         ValueError: An address is invalid, or ``ready`` of a program in a pod is a function.
         OSError, PlatformError: The address isn't available, or IPv6 is disabled.
-        BackendError: A program doesn't start, or no port is free for it.
+        BackendError, SandboxError: A program doesn't start, or no port is free for it.
     """
     check_backend(like, protocol)
     if isinstance(like, str | tuple):

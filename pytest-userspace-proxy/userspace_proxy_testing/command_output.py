@@ -34,7 +34,7 @@ class CommandOutput:
         self._thread.start()
 
     def text(self) -> str:
-        """Return the last lines of an ended command, after up to _LAST_S; empty without output."""
+        """Wait up to _LAST_S for the end of the output; return its last lines, if any."""
         self._thread.join(_LAST_S)
         return b"\n".join(self._kept).decode(errors="replace")
 

@@ -113,7 +113,7 @@ def main(descriptor: int, *octets: int) -> int:
 
     Args:
         descriptor: The link to the other process.
-        octets: The node's IPv4 address.
+        octets: The four octets of the node's IPv4 address.
 
     Returns:
         The exit status: 1 if the proxy can't start, or left something in the kernel.

@@ -30,7 +30,7 @@ class HasTruth(Protocol):
     """A value that defines its truth value, such as a number; a coroutine doesn't."""
 
     def __bool__(self) -> bool:
-        """Return whether it is true."""
+        """Return the truth value."""
 
 
 class ProxyCalls(Protocol):
@@ -48,7 +48,7 @@ class ProxyCalls(Protocol):
         """Remove the faults of a Service, or only the faults of one endpoint."""
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Return the active faults."""
+        """Return descriptions of a Service's active faults, by endpoint."""
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
         """Direct the next connection to an endpoint."""
@@ -124,7 +124,7 @@ class ServedService(abc.ABC):
         self.key = key
         self._proxy = proxy
         self._is_removed = False
-        """Whether the Service was removed; another Service with its name isn't affected."""
+        """Whether this Service was removed; a later Service may have the same name."""
         self._control = FaultControl(self._add_fault, self._remove_faults)
 
     @property
@@ -200,7 +200,7 @@ class ServedService(abc.ABC):
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Inject a fault into connections to all its endpoints, like ``Proxy.add_fault``."""
+        """Inject a fault into connections to all endpoints, like ``Proxy.add_fault``."""
         self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
 
     def heal(self) -> None:

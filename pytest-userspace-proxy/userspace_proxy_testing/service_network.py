@@ -65,7 +65,7 @@ class ServiceNetwork(Services):
         """The sandbox's nodes, pods and links, which a test may configure."""
         self._stack = contextlib.ExitStack()
         self._idle: list[Pod] = []
-        """Unused pods."""
+        """The pods that no backend or client uses."""
         self._numbers = itertools.count(1)
         self._hosts = itertools.count(_FIRST_CLUSTER_IP)
         self._clients: dict[tuple[str, str], NetworkClient] = {}
@@ -238,7 +238,7 @@ class PodPlace(BackendPlace):
 
 
 def _wait_for_end(namespaces: Set[str]) -> list[int]:
-    """Return the processes that are still in these namespaces after the timeout."""
+    """Wait until these namespaces have no process; return the PIDs that remain at the timeout."""
     deadline, pause = Clocks.monotonic() + _END_WITHIN_S, threading.Event()
     while True:
         left = [pid for pid in _pids() if namespace_of(pid) in namespaces]

@@ -42,7 +42,7 @@ class Services:
         self._made: dict[ServiceKey, ProxiedService] = {}
 
     def _calls(self) -> ProxyCalls:
-        """Return the proxy."""
+        """Return the proxy, or the object that calls it in another process."""
         raise NotImplementedError
 
     def _backend_thread(self) -> LoopThread:
@@ -84,7 +84,7 @@ class Services:
 
         Args:
             name: Its name; an existing Service with the same name is removed first.
-            port: The port that clients dial; with ``service_proxy`` another port if unavailable.
+            port: The port that clients dial; ``service_proxy`` uses another if it is unavailable.
             backends: Their number, or the kind of each: see the module ``backends``.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
@@ -267,7 +267,7 @@ class ProxiedService(ServedService):
         self._put(self._slices(self._endpoints))
 
     def undrain(self, backend: Backend) -> None:
-        """Make a backend ready again."""
+        """Make a backend ready again; raise LookupError if it isn't in ``backends``."""
         self._own(backend).is_draining = False
         self._put(self._slices(self._endpoints))
 

@@ -173,9 +173,9 @@ def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
 
 
 def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
-    """Write the scripts ``pod`` and ``node`` (they run a command there), ``ask``, and this program.
+    """Write scripts: ``pod`` and ``node`` (to run a command there), ``ask``, ``userspace-proxy``.
 
-    This program needs a script because it may not be in PATH.
+    The last one is needed because this program may not be in PATH.
     """
     for name, words in (
         ("pod", client.prefix),

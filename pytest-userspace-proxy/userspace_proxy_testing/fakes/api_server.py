@@ -248,7 +248,7 @@ class FakeApiServer:
     async def until(
         self, condition: Callable[[FakeApiServer], bool], *, deadline_s: float = 30.0
     ) -> None:
-        """Wait for a condition, checked at lists, watches, forwards, writes of Events and Leases.
+        """Wait for a condition, checked at each list, watch, forward, and Event or Lease written.
 
         Raises:
             TimeoutError: The condition didn't hold in time; the message contains all requests.
@@ -302,7 +302,7 @@ class FakeApiServer:
         return refusal or self._without_host(request, 204) or await self.pods.log(request)
 
     def _without_host(self, request: web.Request, code: int) -> web.Response | None:
-        """Return the response for a pod without a node, hence without kubelet; None for others."""
+        """Return the response for a pod without a node, so without a kubelet; None for others."""
         where = request.match_info
         pod = self._objects.get("pods", where["name"], where["namespace"])
         if pod is None or (pod.get("spec") or {}).get("nodeName"):

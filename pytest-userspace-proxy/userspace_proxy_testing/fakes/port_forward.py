@@ -26,13 +26,13 @@ _PART_BYTES = 1 << 15
 _MASK_BYTES = 4
 
 Send = Callable[[bytes], Awaitable[None]]
-"""Sends bytes to the client; raises ConnectionResetError once it is gone."""
+"""Sends bytes to the client; raises ConnectionResetError once the client is gone."""
 Serve = Callable[[asyncio.StreamReader, Send], Awaitable[None]]
-"""Serves a pod's port: called with the client's bytes; returning sends the FIN."""
+"""Serves a pod's port, given a reader of the client's bytes; its return sends the FIN."""
 
 
 class FakePods:
-    """Running pods; no other pods exist."""
+    """The running pods; port-forwards to other pods are rejected."""
 
     def __init__(self) -> None:
         self.reports_late = False
@@ -42,9 +42,9 @@ class FakePods:
         self.forbidden: set[str] = set()
         """Pods whose ports this user may not forward, such as ``default/web-1``."""
         self.passed_bytes: Counter[str] = Counter()
-        """Bytes of the frames in both directions, by ``default/web-1``."""
+        """Bytes of the frames in both directions, by pod, such as ``default/web-1``."""
         self.logs: dict[str, str] = {}
-        """Containers' logs, by ``default/web-1``."""
+        """The log of each pod's container, by pod, such as ``default/web-1``."""
         self._may_dial = asyncio.Event()
         self._may_dial.set()
         self._open: list[web.Request] = []

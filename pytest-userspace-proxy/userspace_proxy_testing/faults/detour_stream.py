@@ -69,7 +69,7 @@ class ClientSide:
 
 
 class FaultyStream:
-    """One direction; :meth:`run` ends when all is forwarded or the connection has ended.
+    """One direction of a connection; :meth:`run` ends when all is forwarded or the connection ends.
 
     Args:
         toxics: Returns this direction's current toxics.

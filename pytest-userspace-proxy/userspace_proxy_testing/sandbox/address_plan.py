@@ -54,7 +54,7 @@ class AddressPlan(NamedTuple):
 
 
 class PodRanges(NamedTuple):
-    """One node's share of the pod range, in two halves."""
+    """One node's part of the pod ranges, in two halves."""
 
     whole: tuple[Network, ...]
     routed: tuple[Network, ...]
@@ -101,10 +101,10 @@ def parse_ranges(text: str) -> tuple[Network, ...]:
 
 
 def nth(ranges: Sequence[Network], index: int) -> tuple[Address, ...]:
-    """Return the address number ``index`` of each range.
+    """Return the address with this index, from 0, of each range.
 
     Raises:
-        SandboxError: A range has no such address, or the address is the broadcast address.
+        SandboxError: A range has no such address, or it is the range's last address.
     """
     for network in ranges:
         if index >= network.num_addresses - 1:
@@ -113,7 +113,7 @@ def nth(ranges: Sequence[Network], index: int) -> tuple[Address, ...]:
 
 
 def pod_ranges(pods: Sequence[Network], index: int) -> PodRanges:
-    """Return the share of node number ``index`` (from 0) of the pod ranges.
+    """Return the part of the pod ranges for the node with this index, from 0.
 
     Raises:
         SandboxError: A range is too small for that many nodes.

@@ -96,7 +96,7 @@ def serve_echo(connection: socket.socket, _name: str) -> None:
 
 
 def serve_sum(connection: socket.socket, _name: str) -> None:
-    """Answer with hash and length after the client's FIN."""
+    """Answer with the SHA-256 and the length of the received bytes, after the client's FIN."""
     import hashlib
 
     digest, count = hashlib.sha256(), 0
@@ -129,7 +129,7 @@ def serve_reset(connection: socket.socket, _name: str) -> None:
 
 
 def serve_close(connection: socket.socket, _name: str) -> None:
-    """Close the connection after its first byte, with a FIN."""
+    """Read once; the caller then sends a FIN and closes the connection."""
     connection.recv(CHUNK_BYTES)
 
 

@@ -53,7 +53,7 @@ def hold_command(
 
     Args:
         rootless: Whether the namespace belongs to a user namespace of the sandbox.
-        user_pid: A process in that user namespace; None to create a new one.
+        user_pid: The PID of a process in that user namespace; None to create a new one.
         sysctls: Settings, such as ``net/ipv4/ip_forward=1``, which are applied first.
     """
     spared = str(Path("/proc/self/ns/net").readlink())
@@ -75,7 +75,7 @@ class Holder:
 
     Args:
         rootless: As for :func:`hold_command`.
-        user: A holder in the user namespace; None to create a new one.
+        user: A holder in the user namespace to use; None to create a new one.
         sysctls: As for :func:`hold_command`.
 
     Raises:
@@ -105,7 +105,7 @@ class Holder:
 
     @property
     def pid(self) -> int:
-        """A process in the namespace."""
+        """The PID of a process in the namespace."""
         return self._process.pid
 
     def enter(self) -> tuple[str, ...]:

@@ -57,12 +57,12 @@ class FarEnd(NamedTuple):
     """The new namespace of a link."""
 
     pid: int
-    """A process in the new namespace."""
+    """The PID of a process in the new namespace."""
     addresses: tuple[Address, ...]
 
 
 def routed_pod(near: str, pod: FarEnd, gateways: Sequence[Address]) -> Wiring:
-    """Return the link of a pod by a veth whose near end has the gateway's address."""
+    """Return a pod's link: a veth whose near end has the gateway's address."""
     return Wiring(
         near=(
             *_veth(near, pod.pid),
@@ -104,7 +104,7 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
 
 
 def bridged_pod(near: str, pod: FarEnd, subnets: Sequence[Network]) -> Wiring:
-    """Return a pod's link to the node's bridge, on which pods need none of the node's routes."""
+    """Return a pod's link to the node's bridge, on which pods reach each other directly."""
     return Wiring(
         near=(*_veth(near, pod.pid, BRIDGE), f"link set {near} type bridge_slave hairpin on"),
         far=_eth0(pod.addresses),

@@ -49,7 +49,7 @@ class Namespace:
 
     @property
     def pid(self) -> int:
-        """A process in the namespace, for ``nsenter -t`` and ``ip link set … netns``."""
+        """The PID of a process in the namespace, for ``nsenter -t`` and ``ip link set … netns``."""
         return self._holder.pid
 
     @property
@@ -168,8 +168,8 @@ class Namespace:
             sysctls: Settings, such as ``net/ipv4/ip_forward=1``.
 
         Raises:
-            SandboxError: The kernel refused a change; the remaining changes weren't applied. Or
-                they took too long.
+            SandboxError: The kernel refused a change, so the remaining changes weren't applied,
+                or the changes took too long.
         """
         text = list(lines)
         done = self.run(
@@ -182,7 +182,7 @@ class Namespace:
             raise explain_batch(self.name, text, done.stderr)
 
     def close(self) -> None:
-        """Kill all processes in the namespace and remove it; idempotent."""
+        """Kill all processes in the namespace, and remove the namespace; idempotent."""
         close_all([self])
 
     def __enter__(self) -> Self:
