@@ -95,7 +95,7 @@ def sandbox(given: Given) -> int:
 
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a line for each of the first _SHOWN unserved Services or ports; then count others."""
+    """Yield lines on the first _SHOWN unserved Services or ports, and one on how many remain."""
     # A sandbox's proxy doesn't resolve endpoints that are names, so assume no look-up yet.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(
