@@ -33,7 +33,7 @@ class Here:
 
 
 class Api:
-    """Requests to the API server with the admin's token.
+    """Sends requests to the API server with the admin's token, over one connection.
 
     Args:
         client: A client on the API server's node.
@@ -47,17 +47,17 @@ class Api:
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(self, method: str, path: str, body: Any = None) -> int:
-        """Send a request; return its status, which is 2xx or 404.
+        """Send a request; return the response's status, which is 2xx or 404.
 
         Raises:
-            AssertionError: The status is another one; the error contains the API server's message.
+            AssertionError: It is any other status; the error contains the API server's message.
         """
         status, said = self.request(method, path, body)
         assert status < 300 or status == http.HTTPStatus.NOT_FOUND, f"{method} {path}: {said}"
         return status
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request; return its status and the answer as a JSON object."""
+        """Send a request; return the response's status, and its body parsed as JSON."""
         headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         try:

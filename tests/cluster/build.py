@@ -340,7 +340,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    """Return the environment, without variables that make builds differ."""
+    """Return an environment in which builds with this Go are reproducible."""
     inherited = {k: v for k, v in os.environ.items() if k not in {"GOROOT", "GOOS", "GOARCH"}}
     return inherited | {
         "CGO_ENABLED": "0",
@@ -352,7 +352,7 @@ def _go_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(path: Path, write: Write) -> Iterator[None]:
-    """Hold the lock, which the kernel releases when its holder dies."""
+    """Hold a file's lock within the block; the kernel releases the lock if its holder dies."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -382,7 +382,7 @@ def _last_line(text: str) -> str:
 
 
 def main() -> int:
-    """Build missing binaries, and print their folder."""
+    """Build missing binaries, and print their folder; return the exit status."""
     try:
         binaries = ensure_binaries()
     except BuildError as error:

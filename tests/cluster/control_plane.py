@@ -137,8 +137,8 @@ class ControlPlane:
         the RBAC roles, and the Service ``kubernetes``.
 
         Raises:
-            ControlPlaneError: A server exited (with the end of its log); no process is left.
-            DeadlineExceededError: It wasn't ready in time. No process is left.
+            ControlPlaneError: It is already running, or a server exited (with the end of its log).
+            DeadlineExceededError: It wasn't ready in time; as after an exit, no process is left.
         """
         if self._folder is not None:
             raise ControlPlaneError("cannot start the control plane: it runs already")
@@ -210,7 +210,7 @@ class ControlPlane:
         Args:
             args: Its arguments; its only kubeconfig is the control plane's.
             input: Its standard input, for ``-f -``.
-            check: False: a failure isn't an error, and standard error is appended.
+            check: Whether a failure is an error; if not, standard error is appended to the output.
             user: The user whose token it sends.
 
         Raises:

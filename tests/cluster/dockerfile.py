@@ -25,7 +25,7 @@ _SILENT = frozenset({"COMMENT", "EXPOSE", "STOPSIGNAL"})
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A shell command and its environment."""
+    """A shell command, its environment and its working folder."""
 
     command: str
     environment: tuple[tuple[str, str], ...]

@@ -29,7 +29,7 @@ HEALTH = 10256
 
 
 def find_kube_proxy(write: Write = sys.stdout.write) -> Path:
-    """Return the program, after building it if it is missing.
+    """Return the path of the program, after building it if it is missing.
 
     Raises:
         BuildError: It is missing and can't be built.

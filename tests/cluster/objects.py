@@ -11,7 +11,7 @@ Object = dict[str, Any]
 def made(
     kind: str, name: str, spec: Object | None = None, *, version: str = "v1", **metadata: Any
 ) -> Object:
-    """Return an object with its name and ``metadata`` as metadata."""
+    """Return an object whose metadata contains its name and ``metadata``."""
     written = {"apiVersion": version, "kind": kind, "metadata": {"name": name, **metadata}}
     return written if spec is None else {**written, "spec": spec}
 

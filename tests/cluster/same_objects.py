@@ -61,7 +61,7 @@ def _never_left_out(spec: Object) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Kept:
-    """Objects as an API server stored them."""
+    """The result of writing objects to an API server."""
 
     accepted: list[Object]
     """Accepted objects as they were sent; the API server's own objects as stored."""

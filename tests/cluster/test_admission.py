@@ -183,7 +183,7 @@ def variants(
 
 
 def services() -> Iterator[Variant]:
-    """Yield Services of each type."""
+    """Yield variants of a Service of each type."""
     yield from variants(SERVICE, OF_METADATA, "metadata")
     for type_ in TYPES:
         base = copy.deepcopy(SERVICE)
@@ -196,7 +196,7 @@ def services() -> Iterator[Variant]:
 
 
 def slices() -> Iterator[Variant]:
-    """Yield EndpointSlices."""
+    """Yield variants of an EndpointSlice."""
     of_metadata = {key: values for key, values in OF_METADATA.items() if key != "labels"}
     yield from variants(SLICE, of_metadata, "metadata")
     yield from variants(SLICE, OF_SLICE)

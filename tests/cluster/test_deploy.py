@@ -140,7 +140,7 @@ class Node:
     def agent(
         self, pod: Any, account: str, config_maps: dict[str, dict[str, str]], folder: Path
     ) -> Iterator[subprocess.Popen[str]]:
-        """Run a pod's container as an account, until it is healthy; SIGTERM ends it."""
+        """Run a pod's container as an account; it is healthy in the block, and SIGTERM ends it."""
         before = self.rules()
         agent, log = self.start(pod, account, config_maps, folder)
         try:
@@ -178,7 +178,7 @@ class Node:
         return agent, log
 
     def rules(self) -> str:
-        """Return the node's iptables and nftables rules, without counters."""
+        """Return the node's legacy iptables rules, and the names of its nftables tables."""
         run = self.sandbox.node.run
         legacy = re.sub(r"(?m)^#.*\n| \[\d+:\d+\]", "", run(["iptables-legacy-save"]).stdout)
         chains = [line for line in legacy.splitlines() if line.startswith("-A")]

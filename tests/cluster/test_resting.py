@@ -82,7 +82,7 @@ async def wake(shop: Shop) -> None:
 def once_agreed(
     monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[bool]]:
-    """Call a function when all nodes first agree; return a check whether it was called."""
+    """Call a function when all nodes first agree; return a function that tests whether it ran."""
     done: list[Any] = []
     ask = holder_lease.HolderLease._ask
 

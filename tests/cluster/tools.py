@@ -59,7 +59,7 @@ def path_of(tool: Target) -> Path:
 
 
 def ensure(tool: Target, write: Write = sys.stdout.write) -> Path:
-    """Return a program, after building it if it is missing.
+    """Return the path of a program, after building it if it is missing.
 
     Raises:
         BuildError: It can't be built.

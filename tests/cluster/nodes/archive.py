@@ -47,7 +47,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The layers, names and configuration of an image."""
+    """An image: its names, layers and configuration."""
 
     names: Sequence[str]
     """Names with registry and tag; one image may have several."""

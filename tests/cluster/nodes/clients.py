@@ -27,10 +27,10 @@ NETEXEC = {
     "args": ["netexec", "--http-port=8080"],
     "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
 }
-"""A server that answers its pod's name, to HTTP on port 8080, and to datagrams on port 8081."""
+"""A server that answers with its pod's name: to HTTP on port 8080, to datagrams on port 8081."""
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
-"""Requests per second of a client: four clients open a hundred new connections."""
+"""Requests per second of a client: four clients open a hundred connections per second."""
 TIMEOUT_S = 15.0
 """Longer than an answer takes on a busy machine, which is seconds; lost packets get no answer."""
 LATE_S = 0.9
@@ -41,7 +41,7 @@ SETTLE_S = TIMEOUT_S + 1.0
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The node, network and kind of a client."""
+    """A client: its node, network, kind and rate."""
 
     node: str
     on_host: bool
@@ -77,7 +77,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Toll:
-    """The failures of clients during a change."""
+    """The attempts of clients in a period, and their failures."""
 
     made: int
     failed: Counter[str]
@@ -113,7 +113,7 @@ class Clients:
     def toll(
         self, since: float, until: float, *, node: str | None = None, kind: str | None = None
     ) -> Toll:
-        """Return the failures of connections that began between two moments.
+        """Return the toll of connections that began between two moments.
 
         Args:
             since: Unix time.
@@ -152,7 +152,7 @@ def read_attempts(log: str) -> Iterator[Attempt]:
 
 
 def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> Toll:
-    """Return the failures among clients' attempts between two moments."""
+    """Return the toll of all these attempts; the two moments only bound the outage."""
     attempts = list(itertools.chain.from_iterable(runs))
     return Toll(
         made=len(attempts),

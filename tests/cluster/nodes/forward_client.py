@@ -16,7 +16,7 @@ DEADLINE_S = 120.0
 
 
 def main() -> None:
-    """Answer each line of standard input by a line on standard output."""
+    """Answer each line of standard input with a line on standard output."""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201
 

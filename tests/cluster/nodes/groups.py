@@ -54,11 +54,11 @@ class NodeGroup:
 
     @property
     def namespaces(self) -> list[str]:
-        """The flags for unshare(1)."""
+        """The flag for unshare(1) that creates a cgroup namespace; empty if none is needed."""
         return ["--cgroup"] if self._is_alone else []
 
     def leave_root(self, pid: int) -> None:
-        """Move the only process out of the root, as a group with child groups can't contain any."""
+        """Move the only process out of the root: a group with child groups can't contain any."""
         (self.folder / PROGRAMS / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:

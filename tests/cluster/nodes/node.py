@@ -127,7 +127,7 @@ class ClusterNode:
 
     @property
     def proxy(self) -> Child | None:
-        """The Service proxy, if one was started."""
+        """The Service proxy; None if none was started."""
         return self._proxy
 
     def check(self) -> None:

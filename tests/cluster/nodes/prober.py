@@ -129,7 +129,7 @@ async def _ask_until_answered(sock: socket.socket, number: int) -> None:
 
 
 def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, None] | None]:
-    """Yield a coroutine for each request, without end; None while the kept connection is busy."""
+    """Yield a coroutine for each request, forever; None while the kept connection is busy."""
     prefix, _, protocol = kind.rpartition("-")
     if not prefix:
         while True:

@@ -102,7 +102,7 @@ def ensure_programs(write: Write = sys.stdout.write, *, with_upstream: bool = Fa
 
 
 def ensure_program(name: str, write: Write = sys.stdout.write) -> Path:
-    """Return a program other than runc, after building it if it is missing.
+    """Return the path of a program other than runc, after building it if it is missing.
 
     Raises:
         NoGoError: The program is missing, and there is no Go to build it.

@@ -188,7 +188,7 @@ def _element(cluster: Cluster, name: str, element: str) -> Iterator[None]:
 
 
 def find_agent(node: ClusterNode, program: str) -> int | None:
-    """Return the first process of the agent's container on a node; None if there is none.
+    """Return the PID of the first process in a node's agent container; None if there is none.
 
     Args:
         program: The path of the container's entrypoint.

@@ -175,13 +175,13 @@ def service(name: str, **spec: object) -> Object:
 
 
 def client(node: ClusterNode) -> Child:
-    """Start a client on a node that connects continuously to the Service web."""
+    """On a node, start a client that connects continuously to the Service web."""
     words = [sys.executable, prober.__file__, ADDRESS, str(PORT), str(RATE)]
     return Child(words, node.folder / "client.log", node.holder.enter_network())
 
 
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
-    """Assert that a command shows these texts in the lines that a terminal shows first."""
+    """Wait until a command's first screen of lines matches all these patterns."""
     seen: list[str] = []
 
     def is_named() -> bool:
@@ -194,7 +194,7 @@ def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
 
 @contextmanager
 def browser(stage: Stage, folder: Path) -> Iterator[Page]:
-    """Run Chromium in the cluster's network."""
+    """Run Chromium in the cluster's network, and yield a page of it."""
     program = folder / "chromium"
     words = [*stage.cluster.world.enter_network(), require_chromium()]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
@@ -242,7 +242,7 @@ def test_three_faults_on_three_nodes_appear_on_the_first_screen(
 
 
 def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> None:
-    """Assert that the dashboard shows these texts without scrolling."""
+    """Wait until the dashboard, without scrolling, matches all these patterns."""
 
     def shown() -> str:
         return str(page.evaluate(FIRST_SCREEN))

@@ -168,7 +168,7 @@ class Stage:
         )
 
     def watch(self) -> None:
-        """Wait for longer than a rollout takes, because the rollout must not happen."""
+        """Wait for longer than a rollout takes, so that an unwanted rollout would happen."""
         until = now() + ROLLOUT_S
         wait_for("what a rollout would do", lambda: now() > until)
 
@@ -208,7 +208,7 @@ class Stage:
 def stage(
     cluster_binaries: Binaries, node_programs: Programs, request: pytest.FixtureRequest
 ) -> Iterator[Stage]:
-    """Three nodes with kubeadm's kube-proxy; a fixture for each of its modes."""
+    """Three nodes with kubeadm's kube-proxy, once in each of its modes."""
     images = ensure_images(node_programs)
     with Cluster(cluster_binaries, node_programs, images, None, cni="ptp") as cluster:
         cluster.import_images(ensure_own_image())

@@ -111,7 +111,7 @@ class Holder:
 
 
 def make_world(folder: Path, families: Families) -> Holder:
-    """Create the namespaces around all nodes, with the bridge between them."""
+    """Create the namespaces around all nodes, with the bridge between them; return their holder."""
     flags = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     world = Holder("world", folder, flags)
     try:
@@ -131,7 +131,7 @@ def make_world(folder: Path, families: Families) -> Holder:
 def make_node(
     world: Holder, name: str, folder: Path, number: int, families: Families, group: NodeGroup
 ) -> Holder:
-    """Create the namespaces of a node and connect it to the bridge.
+    """Create the namespaces of a node, connect it to the bridge, and return their holder.
 
     The node has its own /run and /sys/fs/bpf. Its /var/lib and /var/log are in the folder. Its
     control group must exist, and is mounted.
