@@ -52,7 +52,7 @@ EVENTS = (
 
 
 def require_chromium() -> str:
-    """Return the path of Chromium; skip without it."""
+    """Return the path of Chromium; skip the test if it isn't installed."""
     if CHROMIUM.exists():
         return str(CHROMIUM)
     pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
@@ -60,7 +60,7 @@ def require_chromium() -> str:
 
 @dataclass
 class Screen:
-    """The page of a status server."""
+    """A browser's page of a status server, and the facts that the server shows."""
 
     page: Page
     url: str

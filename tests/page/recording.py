@@ -89,7 +89,7 @@ class Recording:
 
 @contextlib.contextmanager
 def scene() -> Iterator[tuple[Tour, int]]:
-    """Run the demo's healthy Services with traffic; yield the pods' control and the page's port."""
+    """Run the demo's healthy Services with traffic; yield the tour and the status page's port."""
     with (
         page_socket(0) as page,
         tempfile.TemporaryDirectory(prefix="recording-") as name,

@@ -50,7 +50,7 @@ async def proxy():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def endpoint(proxy):
-    """A server on the node, which the proxy also probes."""
+    """The address of a server on the node, which the proxy also probes."""
 
     async def answer(_reader, writer):
         with contextlib.suppress(ConnectionError):

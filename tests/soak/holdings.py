@@ -17,7 +17,7 @@ __all__ = ["MIB", "Holdings"]
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """The resources at one moment."""
+    """The resources of a proxy and its node at one moment."""
 
     footprint: Footprint
     conntrack: int

@@ -39,13 +39,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """The killing of a worker, from before the signal until its sockets were closed; Unix time."""
+    """The killing of a worker, in Unix time: from before the signal until its sockets closed."""
 
     began: float
     ended: float
 
     def cuts(self, request: Request) -> bool:
-        """Return whether a connection may have been open in the worker."""
+        """Return whether a request's connection may have been open in the worker."""
         return request.opened <= self.ended and request.end >= self.began
 
 

@@ -28,7 +28,7 @@ QUIET_S = 2.0
 
 
 class Site:
-    """Two proxies, and the changes around them.
+    """A cluster with two proxies, and the changes that are made to it.
 
     Args:
         folder: An empty folder.

@@ -15,7 +15,7 @@ from .guide_page import ROOT, SOURCE, anchor
 
 RULES = ROOT / "examples" / "monitoring" / "prometheusrule.yaml"
 REASON = "{{ $labels.reason }}"
-"""The label that Prometheus replaces by a cause's code; each code has its own section."""
+"""The template that Prometheus replaces with a cause's code; each code has its own section."""
 
 _ALERT = re.compile(r"^ +- alert: (\w+)\n(?:(?! +- alert: ).*\n)*", re.MULTILINE)
 _OLD = re.compile(r"^ +runbook_url: .*\n", re.MULTILINE)

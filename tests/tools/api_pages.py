@@ -79,7 +79,7 @@ def described(
 
 
 def _schema_of(kind: type) -> dict[str, Any]:
-    """Return the schema of a type that msgspec doesn't support."""
+    """Return the schema of ``Cause``, the only type in the JSON that msgspec doesn't support."""
     if kind is Cause:
         return {"$ref": _REF.format(name=CauseFacts.__name__)}
     raise NotImplementedError(f"a {kind.__name__} isn't part of the JSON")

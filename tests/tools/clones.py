@@ -41,7 +41,7 @@ def git(root: Path, *words: str) -> str:
 
 
 def build(target: str, folder: Path, root: Path = ROOT) -> Path:
-    """Return the only file that the build backend writes to a folder.
+    """Build a distribution into an empty folder; return its file.
 
     Args:
         target: ``wheel`` or ``sdist``.

@@ -61,7 +61,7 @@ class _Demo:
         """Yield lines as they arrive.
 
         Args:
-            until_exit: Stop a moment after its exit, even if another process has the output open.
+            until_exit: Stop soon after the demo exits, even if another process has its output open.
 
         Raises:
             TimeoutError: The deadline has passed.

@@ -36,7 +36,7 @@ endpoints: [{addresses: [127.0.0.1]}]
 
 
 def install_node(folder: Path, without: Container[str] = (), also: Sequence[Path] = ()) -> Path:
-    """Install the node's wheel in an empty folder; return its command.
+    """Install the node's wheel in an empty folder; return the path of its command.
 
     Args:
         folder: The folder for the environment and the wheels.

@@ -19,7 +19,7 @@ from pathlib import Path
 CACHE = Path(".pytest_cache")
 LEDGER = "second-tries"
 ALLOWED = 2
-"""More second tries in one run are caused by the tests or the product, not by the machine."""
+"""The maximum in one run: more are caused by the tests or the product, not by the machine."""
 
 
 def failed_tests(part: str) -> list[str]:

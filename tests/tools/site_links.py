@@ -23,7 +23,7 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 @dataclass
 class SitePage(HTMLParser):
-    """The addresses and anchors of one page."""
+    """One page of the site, with its links, its loaded resources and its anchors."""
 
     text: str
     links: list[str] = field(default_factory=list)

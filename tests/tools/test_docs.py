@@ -64,7 +64,7 @@ SPECIMENS = {
     "a problem of the whole node": "SOURCE_AWAY|source-away",
 }
 SEARCHED = ("userspace_proxy/*.py", "README.md", "docs/*.md", ":!docs/adr", ":!docs/api.md")
-"""Handwritten pages; docs/api.md is generated."""
+"""Code and handwritten pages, as git's patterns; docs/api.md is generated."""
 
 
 def named_in(row: str) -> Iterator[Path]:
@@ -87,7 +87,7 @@ def test_contributing_lists_each_file_that_an_addition_edits(addition: str) -> N
 
 
 def _folders_of(path: Path) -> Sequence[Path]:
-    """Return the folders that represent a file; for an ``__init__``, only folders above its own."""
+    """Return the folders in which a row may list a file; for an ``__init__``, above its own."""
     return (path.parent if path.name == "__init__.py" else path).parents
 
 

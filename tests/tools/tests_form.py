@@ -80,7 +80,7 @@ def find_endless(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def _waits_after_yield(function: ast.AST) -> Iterator[ast.Call]:
-    """Yield waits without a time limit after the first yield; a loop can cancel awaited ones."""
+    """Yield waits without a time limit after the first yield, unless awaited: a loop ends those."""
     parts = list(ast.walk(function))
     awaited = {id(inner) for one in parts if isinstance(one, ast.Await) for inner in ast.walk(one)}
     yields = [part.lineno for part in parts if isinstance(part, ast.Yield)]

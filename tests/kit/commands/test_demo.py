@@ -99,7 +99,7 @@ class Demo:
         return self.run(label).splitlines()
 
     def pids(self):
-        """Return the demo's processes: its children, their children, and so on."""
+        """Return the PIDs of the demo and all its descendants."""
         parents = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ class Demo:
         return found
 
     def end_by(self, number):
-        """Signal the process group as a terminal does; return the demo's leftovers."""
+        """Signal the process group as a terminal does; return status, output and leftovers."""
         with descriptors_of(self.pids()) as descriptors, namespaces_of(self.pids()) as namespaces:
             assert namespaces
             os.killpg(self.process.pid, number)

@@ -20,7 +20,7 @@ async def echo(reader, writer):
 
 @contextlib.asynccontextmanager
 async def faulty(handler=echo, *toxics, **options):
-    """Yield a fault server with these toxics, whose fields are those of ``read_toxic``."""
+    """Yield a fault server with these toxics, each given as the arguments of ``toxic``."""
     async with serving(handler) as address:
         faults = FaultServer(address, **options)
         faults.set_toxics([toxic(**given) for given in toxics])
@@ -40,7 +40,7 @@ async def connect(faults):
 
 
 async def ask(faults, sent=b"hello", count=None):
-    """Send bytes; read an answer of ``count`` bytes, or of the same length."""
+    """Send bytes; return an answer of ``count`` bytes, by default as many as were sent."""
     reader, writer = await connect(faults)
     writer.write(sent)
     try:

@@ -34,7 +34,7 @@ class Client(asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def faulty(*toxics, host="127.0.0.1"):
-    """Yield a function that sends datagrams and returns as many replies."""
+    """Yield a function that sends datagrams and returns the given number of replies."""
     loop = asyncio.get_running_loop()
     server, _ = await loop.create_datagram_endpoint(Echo, local_addr=(host, 0))
     faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")[:2]), seed=1)
