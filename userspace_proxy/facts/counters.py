@@ -121,7 +121,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered_requests = 0
         """Connections that ended while another answer was due."""
         self.left_open = 0
-        """Of these, connections that the endpoint neither answered nor ended after the client."""
+        """Connections in ``unanswered_requests`` that the endpoint didn't end after the client."""
         self.dials = Streak()
         """Failed dials, except dials that failed because of this node."""
         self.ends = Streak()

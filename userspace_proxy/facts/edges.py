@@ -160,7 +160,7 @@ class Edges:
         now: float,
         pod_of: Callable[[str], str] = no_pod,
     ) -> None:
-        """Add the calls that a worker counted until ``now``, a Unix time.
+        """Add a worker's report at ``now``, a Unix time: its calls, and how many didn't fit.
 
         Args:
             pod_of: Returns the pod that has an address now; empty if none is known.

@@ -40,7 +40,7 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     """Counts of the last minute, or of a part of it."""
 
     connections: int = 0
-    """Connections (flows), counted like those since startup, without clients in ``queued``."""
+    """Connections (flows), counted as since startup, but without clients in ``queued``."""
     refused: int = 0
     """Clients that no endpoint answered, without the clients in ``queued``."""
     unanswered: int = 0

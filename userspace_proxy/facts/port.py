@@ -166,7 +166,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """The state of a Service port: how its clients are served."""
 
     level: Level = Level.OK
-    """``trouble``: this proxy, or something that it depends on, doesn't work; ``attention``:
+    """``trouble``: this proxy, its node, or all endpoints of the Service port fail; ``attention``:
     anything else that needs a look, such as a Service without usable endpoints."""
     word: PortState = PortState("")
     """The state, as a word."""

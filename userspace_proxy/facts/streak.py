@@ -49,7 +49,7 @@ class StreakPart(NamedTuple):
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
     number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
-    """The errno of a failed dial."""
+    """The errno of a failed dial; 0 for other failures, or if unknown."""
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
     """The last record of a late first byte; None if there was none."""

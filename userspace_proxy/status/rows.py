@@ -67,7 +67,7 @@ _MOVING = tuple(key for key, column in FIGURES.items() if column.moves)
 
 
 def figures_of(counted: object, rates: Figures) -> dict[str, float]:
-    """Return the numbers of a row.
+    """Return the numbers of a row, by the keys of ``FIGURES``.
 
     Args:
         counted: The counts: ``PortFacts``, or the sums of nodes.

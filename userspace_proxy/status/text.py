@@ -86,7 +86,7 @@ _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
 @dataclass(frozen=True, slots=True)
 class StatusText:
-    """An answer as text."""
+    """A view, or a part of it, rendered as text."""
 
     body: bytes
     level: Level
