@@ -66,7 +66,7 @@ def retry(served_ports):
 
 @pytest.fixture
 def make(plane):
-    """Yield a function that makes Service ports, whose ``follow(snapshot)`` acts like a round."""
+    """Yield a function that makes a ServedPorts, whose ``follow(snapshot)`` acts like a round."""
 
     def make(bind, pool=None, facts=None):
         served_ports = ServedPorts(plane, bind, pool or PortPool(27000, 27999))

@@ -62,7 +62,7 @@ async def test_the_hand_over_task_ends_before_the_option_is_awaited_is_called():
 
 
 class Routing(Component):
-    """The routing for client addresses."""
+    """A substitute for ClientAddresses that counts its removals; they raise ``error`` if set."""
 
     error: SteeringError | None = None
     removed = 0

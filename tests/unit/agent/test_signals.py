@@ -48,7 +48,7 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 @pytest.fixture
 def start():
-    """Start a process that handles signals as the agent does, and drains forever."""
+    """Yield a function that starts a process with the agent's signal handlers; it is ready."""
     with contextlib.ExitStack() as stack:
 
         def start(passes="enough"):

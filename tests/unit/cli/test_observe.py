@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 @pytest.fixture
 def proxy():
-    """The port of a proxy that sends its first observer one connection and stops; its filters."""
+    """The port of a proxy that sends one connection and stops, and the filters of its observer."""
     filters, serving = [], []
     observing = Observing()
     server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)

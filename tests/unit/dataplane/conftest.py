@@ -68,5 +68,5 @@ async def timed(build: Callable[..., Rig], timers: TimerLoop) -> Rig:
 
 @pytest.fixture
 def group() -> EndpointGroup:
-    """Two endpoints of a Service port."""
+    """The group of a Service port with two endpoints."""
     return EndpointGroup(port_key("shop/web:http"), Serving([POD_A, POD_B]))

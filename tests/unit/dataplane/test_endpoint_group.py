@@ -260,7 +260,7 @@ def test_a_missing_route_on_this_node_has_its_own_cause(group, caplog, monkeypat
 
 @pytest.fixture
 def absent(monkeypatch):
-    """The host with POD_A's address is absent."""
+    """Make the host with POD_A's address absent."""
     monkeypatch.setattr(endpoint_group, "absent_hop", lambda ip: ip == POD_A.ip)
 
 

@@ -477,7 +477,7 @@ async def test_a_large_pipe_denied_by_the_kernel_is_requested_again_later(
 
 @pytest.fixture(params=[32, 0], ids=["spliced", "copied"])
 async def bulk_rig(build, request):
-    """A data plane with pipes, and one without pipes."""
+    """A rig with pipes; in a second run, without pipes."""
     return build(Tuning(max_pipes=request.param))
 
 

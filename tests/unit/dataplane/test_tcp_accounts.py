@@ -71,7 +71,7 @@ async def is_silent(rig, seconds=0.95):
 
 
 async def ask_and_wait(rig, seconds=0.95):
-    """Connect, ask a question and be silent for a second; return the result of :func:`connect`."""
+    """Connect, ask a question and then be silent; return the result of :func:`connect`."""
     client, server, counters = await connect(rig)
     await client.send(b"question")
     assert await server.read() == b"question"

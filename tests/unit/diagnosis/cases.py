@@ -94,7 +94,7 @@ FAILED = LastMinuteFacts(12, unanswered=4, cause=LOST)
 
 
 class Expected(NamedTuple):
-    """The expected verdict on a Service port: its deciding rule and its clauses, in order."""
+    """The expected verdict on the facts ``changes``; its clauses are in order."""
 
     rule: Rule
     level: Level

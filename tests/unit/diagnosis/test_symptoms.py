@@ -408,7 +408,7 @@ def test_a_late_endpoint_is_not_blamed_for_another_endpoints_resets():
 
 
 def ended_so(owed, connections=99):
-    """Return an endpoint with connections whose last request was unanswered."""
+    """Return an endpoint with connections, of which ``owed`` ended with an unanswered request."""
     counters = EndpointCounters()
     counters.unanswered_requests, counters.connections = owed, connections
     return counted(counters)

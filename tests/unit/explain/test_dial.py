@@ -95,7 +95,7 @@ REJECTIONS = [
 
 
 def rejecting(number):
-    """Return the address of a listener to which a rule rejects packets in this way."""
+    """Return the address of a listener to which rule ``number`` of REJECTIONS rejects packets."""
     family = REJECTIONS[number][0]
     return SocketAddress("127.0.0.1" if family == "ip" else "::1", 9000 + number)
 

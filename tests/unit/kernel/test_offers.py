@@ -27,7 +27,7 @@ def kernel_without(name: bytes, code: int) -> Callable[[Sequence[bytes]], int]:
 
 
 def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
-    """Return a probe with the same result for all features except those of nftables."""
+    """Return a value for ``try_others``: a probe with the same result for all features."""
     return lambda names: dict.fromkeys(names, code)
 
 

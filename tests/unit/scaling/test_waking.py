@@ -139,7 +139,7 @@ class Rig:
                 self.report(1, served)
 
     def begin_of(self, namespace, name="web"):
-        """Add a Service in another namespace with its first client; return its workload."""
+        """Add a Service in another namespace with its first client; return its workload as text."""
         key = ServiceKey(namespace, name)
         ip = f"10.98.0.{len(self.cluster.store.snapshot().services) % 250 + 1}"
         wake = Workload(WorkloadKind.DEPLOYMENT, name)

@@ -19,7 +19,7 @@ def in_kernel(served_ports):
 
 
 def turn(served_ports):
-    """Let the next Service ports enter; return those on the kernel path."""
+    """Let the next Service ports enter the kernel path; return the names of all on it."""
     served_ports.switch_paths()
     served_ports.steered.mark(served_ports.steered.change())
     return in_kernel(served_ports)

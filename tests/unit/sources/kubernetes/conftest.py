@@ -15,7 +15,7 @@ QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 
 @pytest.fixture(autouse=True)
 def always(nothing_of_this_machine: None) -> None:
-    """Use ``nothing_of_this_machine`` in all tests, even without the fake."""
+    """Use ``nothing_of_this_machine`` in all tests here, even without the fake API server."""
 
 
 @pytest.fixture

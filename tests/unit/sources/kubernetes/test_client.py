@@ -200,7 +200,7 @@ async def test_a_refused_connection_is_a_transport_error(api, client):
 
 
 class Endless:
-    """A response twice as large as the limit, which counts the parts that are read."""
+    """A response twice as large as the limit, which counts the bytes that are read."""
 
     def __init__(self):
         self.status, self.headers, self.content = 200, {}, self

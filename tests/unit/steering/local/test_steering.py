@@ -1,4 +1,4 @@
-"""How the programmer keeps a guard correct; tests/node has the contract and real traffic."""
+"""Tests that the steering keeps its guard correct; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 

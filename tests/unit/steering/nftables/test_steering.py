@@ -1,4 +1,4 @@
-"""How the programmer keeps the table correct; tests/node has the contract and real traffic."""
+"""Tests that the steering keeps its table correct; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def to_endpoint(ip, port=8080):
 
 @contextlib.asynccontextmanager
 async def succeeding(facts=FACTS):
-    """Run the successor of a closed steering."""
+    """Yield the started successor of a closed steering."""
     successor = NftablesSteering(facts)
     await successor.start()
     try:

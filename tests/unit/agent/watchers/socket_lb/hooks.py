@@ -13,7 +13,7 @@ _FAILED = {EventKind.REFUSED: "refused", EventKind.UNANSWERED: "unanswered"}
 
 
 class FakeHooks:
-    """The counters, ejections and events of ``steering.socket_lb.hooks.Hooks``.
+    """A substitute for ``Hooks`` of steering.socket_lb, with its counters, ejections and events.
 
     Args:
         clock: Returns monotonic seconds.
