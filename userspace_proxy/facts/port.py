@@ -273,7 +273,7 @@ class Planned(BesideJson):
     taken_by = ""
     """The other program's chain that causes the problem; empty if none is known."""
     perhaps_taken: Taken | None = None
-    """The other program's chain that may take clients' packets."""
+    """The other program's chain that may take clients' packets; None if none is known."""
     is_unsteered = False
     """Whether the problem is that no rules steer clients here; its text doesn't name the
     address."""

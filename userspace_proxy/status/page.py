@@ -94,9 +94,9 @@ class Page:
     rates: Figures
     has_rates: bool
     sparkline: Sparkline | None
-    """The chart of the last minute."""
+    """The chart of the last minute; None without traffic."""
     chart: Chart | None
-    """The chart of the last ten minutes."""
+    """The chart of the last ten minutes; None without traffic."""
     events: Sequence[Event]
     """The events, the newest first."""
 

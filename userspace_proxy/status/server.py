@@ -69,10 +69,10 @@ class StatusServer:
         metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
         health: Like ``view``, but called for the more frequent probes; it may omit the Service
             ports. None to call ``view``.
-        observing: The source of connections and clients; None for an empty one.
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns the node's events, the newest first; called like ``view``.
         clock: Returns the Unix time.
+        observing: The source of connections and clients; None for an empty one.
     """
 
     def __init__(
