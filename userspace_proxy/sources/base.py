@@ -165,7 +165,7 @@ class Source(abc.ABC):
         """Scale a workload from zero to one replica; do nothing if it has replicas.
 
         Args:
-            may: Called once the scale was read, with the known labels of its pods.
+            may: Called with the known labels of the workload's pods, after the scale was read.
 
         Returns: Why scaling failed, with the remedy; empty if the workload has replicas now,
             another program has just changed it, or ``may`` has reported the reason.
@@ -178,7 +178,7 @@ class Source(abc.ABC):
         """Scale one replica to zero unless something else requires it; return the result.
 
         Args:
-            may: Called if it has one replica, with the known labels of its pods.
+            may: Called with the known labels of the workload's pods, if it has one replica.
             agree: Awaited before the update, which fails if the scale has changed since it was
                 read.
         """

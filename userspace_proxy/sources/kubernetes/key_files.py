@@ -36,10 +36,7 @@ class MemoryFiles:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content, which replaces an earlier file of that name.
-
-        The file and its path stay the same while the content does.
-        """
+        """Put content into the file of a name, and return its path, which changes only with it."""
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
             self._close(descriptor)

@@ -116,7 +116,7 @@ class KubeUser:
     certificate: Content = Content()
     key: Content = Content()
     plugin: ExecPlugin | None = None
-    """The plugin to run if there are no other credentials."""
+    """The plugin to run if there are no other credentials; None without a plugin."""
     expires: float | None = None
     """The token's expiry time, in seconds since 1970; None if unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
@@ -240,7 +240,7 @@ class _Part:
         return text
 
     def texts(self, key: str, *, are_headers: bool = False) -> tuple[str, ...]:
-        """Return a list of strings; empty if it is missing."""
+        """Return a list of strings, checked as header values on request; empty if missing."""
         value = self.value.get(key)
         if not isinstance(value, list | None):
             raise self.wrong(key, "is not a list")

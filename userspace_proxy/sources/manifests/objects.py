@@ -48,7 +48,7 @@ class MirroredEndpoints:
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
     none_reason: Note | None = None
-    """Why there are no slices, although the object may have endpoints."""
+    """Why there are no slices, although the object may have endpoints; None if it is mirrored."""
 
 
 ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
