@@ -153,7 +153,7 @@ def parse_documents(text: str, *, place: str) -> list[Document]:
 def parse_until_error(
     text: str, *, place: str, lines_before: int = 0, aliased_nodes_max: int = ALIASED_NODES_MAX
 ) -> tuple[list[Document], TextError | None]:
-    """Parse like :func:`parse_documents`, but return the error with the documents before it.
+    """Parse like :func:`parse_documents`; return the documents, and the error after them, if any.
 
     Args:
         lines_before: The number of lines before this part, added to line numbers in errors only.

@@ -89,8 +89,8 @@ class Handling:
     max_connections: int | None = None
     """The maximum number of connections from this node to an endpoint; None for no limit."""
     wake: Workload | None = None
-    """The workload that runs the pods. If clients wait, an Event is reported, and the workload is
-    scaled where that is allowed."""
+    """The workload that runs the pods; None if none is named. If clients wait, an Event is
+    reported, and the workload is scaled where that is allowed."""
     idle_after_s: float | None = None
     """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None if it is
     never scaled to zero; demand for it then lasts for the default time."""

@@ -55,7 +55,7 @@ def shell_command(*words: str) -> str:
 
 
 def shell_word(value: object) -> str:
-    """Quote a name for a command, as an ellipsis if it begins with a dash; a tuple as words."""
+    """Quote a name for a shell, or a tuple's words; a name with a leading dash becomes ``…``."""
     if isinstance(value, tuple):
         return shell_command(*value)
     text = str(value)

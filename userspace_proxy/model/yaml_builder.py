@@ -101,7 +101,7 @@ class _Open:
     nodes: int = 1
     height: int = 1
     key: str | None = None
-    """The key of the next value."""
+    """The key of the next value; None before a key, and in a list."""
     is_merge: bool = False
     """Whether the key is an unquoted ``<<``."""
     merged: set[str] | None = None

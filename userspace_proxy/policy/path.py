@@ -47,11 +47,11 @@ def choose_path(
     """Return the path of a Service's ports.
 
     Args:
+        default: The path without an annotation: ``--path``.
+        no_kernel_path: Why there is no kernel path; empty if there is one.
         allowed: The paths that the annotation may choose.
         has_affinity: Whether the Service has session affinity.
         weights: The weights of the Service's usable endpoints; empty if all are equal.
-        default: The path without an annotation: ``--path``.
-        no_kernel_path: Why there is no kernel path; empty if there is one.
     """
     asked = handling.path if handling.path in allowed else None
     note = None
