@@ -276,9 +276,9 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
-    """Yield a step for each cause that is a node's, or of several Services, which it names.
+    """Yield a step for each incident of several Services, which it names, or of a node or path.
 
-    Chains in doubt have no step.
+    An incident of several Services with a neutral mark has no step.
     """
     for one in merged.incidents:
         what = format_incident(one, merged.now, len(merged.answered))
@@ -339,10 +339,10 @@ def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
 
 
 def _sentence(merged: Merged, explanation: Explanation, unserved: MergedPort | None) -> str:
-    """Return the sentence if both the plan and all nodes are healthy.
+    """Return the sentence for a healthy plan on healthy nodes.
 
     Args:
-        unserved: The first Service port some of whose clients got no answer.
+        unserved: The first Service port some of whose clients got no answer; None if there is none.
     """
     if not merged.ports:
         return explanation.sentence

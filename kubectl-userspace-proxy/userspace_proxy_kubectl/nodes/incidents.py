@@ -282,7 +282,7 @@ def _failing(
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
     """Merge the incidents of _PATHS or more endpoints that the same nodes fail to reach.
 
-    More nodes reach these endpoints than fail to, or only the node on which they all run does.
+    As many nodes reach each endpoint as fail to, or more; or only the node on which they all run.
     """
     of_nodes: dict[tuple[tuple[str, ...], str], list[MergedIncident]] = defaultdict(list)
     kept: list[MergedIncident] = []

@@ -171,7 +171,7 @@ class MergedPort:
 
     @property
     def is_doubted(self) -> bool:
-        """Whether it is ok, but on a node other programs' chains may take packets of clients."""
+        """Whether it is ok, but other programs' chains may take clients' packets on a node."""
         is_ok = self.level is Level.OK
         return is_ok and any(one.doubt is not None for one in self.unserved.values())
 

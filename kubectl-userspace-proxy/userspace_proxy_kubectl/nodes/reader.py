@@ -60,7 +60,7 @@ class NodeLine:
     line: bytes = b""
     """The line; empty when the agent's stream has begun, or if there is a problem."""
     problem: Cause | None = None
-    """Why the agent's stream broke; it is reopened."""
+    """Why the agent's stream broke, which is then reopened; None if it didn't break."""
 
 
 class NodesReader:
@@ -337,7 +337,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask on some nodes, or on all selected nodes without names."""
+        """Return the agents to ask on these nodes; on all selected nodes if none is named."""
         if not self.agents:
             await self._found()
             self._finder.check()

@@ -118,7 +118,7 @@ def rows_of(
 
 
 def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
-    """Return the few nodes that see an incident, or whose endpoints only they reach.
+    """Return the nodes that see an incident, if few, or whose endpoints only they reach.
 
     Args:
         answered: The number of nodes with an answer.

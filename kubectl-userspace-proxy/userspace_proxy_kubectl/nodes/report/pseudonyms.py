@@ -130,7 +130,7 @@ class Pseudonyms:
                 self._kinds[key] = kind
 
     def name(self, text: str, kind: str) -> str:
-        """Return a name's pseudonym, whatever the name's form; empty and KEPT names stay."""
+        """Return a name's pseudonym, whatever its form; an empty or KEPT name is returned as is."""
         if not text or text.lower() in KEPT:
             return text
         self.learn(kind, [text])
