@@ -83,7 +83,7 @@ class Load(abc.ABC):
     skips: frozenset[str] = frozenset()
     """The keys of ways that this load skips."""
     needs: str | None = None
-    """The key of another load, whose samples of the same run this load needs."""
+    """The key of another load, whose samples of the same run this load needs; None for none."""
 
     def prepare(self, samples: Samples) -> None:  # noqa: B027 - most need nothing
         """Read the needed values from this run's samples; called in each round, before ``run``."""

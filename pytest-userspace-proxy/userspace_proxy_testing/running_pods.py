@@ -30,7 +30,7 @@ class SelectingService:
         return "127.0.0.1" if IPFamily.IPV4 in self.selection.families else "::1"
 
     def likes(self, like: PodLike) -> dict[str, BackendLike | None]:
-        """Return backends by the names of the Service's ports, of which a mapping may omit some.
+        """Return backends (None: the default) by the Service's port names; ``like`` may omit some.
 
         Raises:
             ValueError: The Service lacks a named port.
