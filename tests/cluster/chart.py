@@ -87,7 +87,7 @@ MANIFESTS: Mapping[Path, Callable[[str], str]] = {
 
 
 def main() -> int:
-    """Write the plain manifests, after building helm if it is missing."""
+    """Write the plain manifests, after building helm if it is missing; return the exit status."""
     ensure(HELM)
     write(MANIFESTS)
     return 0

@@ -105,8 +105,8 @@ class Child:
 def _dying_with_this_process() -> list[str]:
     """Return a command prefix that makes a process die together with this one.
 
-    The kernel ties the process to the thread that forks, so only the main thread may use the
-    prefix: the end of another thread would kill the servers.
+    It is empty in other threads than the main thread: the kernel ties the process to the thread
+    that forks, whose end would kill the servers.
     """
     if threading.current_thread() is threading.main_thread():
         return ["setpriv", "--pdeathsig", "KILL", "--"]

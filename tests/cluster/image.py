@@ -143,7 +143,7 @@ def build_image(
     arguments: Mapping[str, str] | None = None,
     write: Write = sys.stdout.write,
 ) -> Image:
-    """Build the Dockerfile of a folder, reusing cached layers.
+    """Build and return the image of a folder's Dockerfile, reusing cached layers.
 
     Args:
         context: The folder with Dockerfile and, if it needs one, .dockerignore.
@@ -390,7 +390,7 @@ def release_arguments() -> dict[str, str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Build the image and, with a path, write its root filesystem there."""
+    """Build the image, and write its root filesystem to each path; return the exit status."""
     try:
         image = build_image(arguments=release_arguments())
         for word in words:

@@ -55,7 +55,7 @@ class Cycles:
 async def run_cycles(
     shop: Shop, cycles: int, idle_after_s: float, rng: random.Random, pause: Pause = pause
 ) -> Cycles:
-    """Load the Service until its workload has been scaled to zero ``cycles`` times."""
+    """Measure clients until the workload was scaled to zero ``cycles`` times; return figures."""
     found = Cycles()
     open_: set[asyncio.Task[None]] = set()
     while shop.controllers.ends < cycles:

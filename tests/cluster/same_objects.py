@@ -87,7 +87,7 @@ class Objects:
         self._runner.close()
 
     def replace(self, objects: Sequence[Object]) -> Kept:
-        """Delete all objects of earlier tests, and create these objects."""
+        """Delete the objects of earlier tests, and create these; return the result."""
         self._remove_all()
         _, own = self._api.request("GET", _OWN)
         kept = Kept([own | SERVICE], [own | SERVICE], [])

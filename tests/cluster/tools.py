@@ -70,7 +70,7 @@ def ensure(tool: Target, write: Write = sys.stdout.write) -> Path:
 
 
 def main(names: Sequence[str]) -> int:
-    """Build the programs that the arguments name, keys of TOOLS, and print their paths."""
+    """Build programs, named as in TOOLS, and print their paths; return the exit status."""
     for name in names:
         try:
             print(f"{name} is {ensure(TOOLS[name])}")

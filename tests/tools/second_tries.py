@@ -23,7 +23,7 @@ ALLOWED = 2
 
 
 def failed_tests(part: str) -> list[str]:
-    """Return the IDs of the tests of a part that failed in pytest's last run, sorted.
+    """Return the IDs of a part's tests that failed in pytest's last run, sorted; may be empty.
 
     Args:
         part: The part's name, and its folder in the cache.

@@ -68,7 +68,7 @@ def same_start(monkeypatch):
 
 
 def python(system, code, *words, **environment):
-    """Run code in a Python process that imitates another system."""
+    """Run code in a Python process that imitates another system; return the ended process."""
     command = [sys.executable, "-c", BECOME.format(system=system) + code, *words]
     env = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)

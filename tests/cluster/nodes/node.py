@@ -99,7 +99,7 @@ class ClusterNode:
         return self._ctr("images", "import", "--local", archive)
 
     def begin_import(self, archive: Path) -> subprocess.Popen[bytes]:
-        """Start to import images; the caller waits for the process."""
+        """Start to import images; return the process, for which the caller waits."""
         log = (self.folder / "import.log").open("wb")
         with log:
             return subprocess.Popen(

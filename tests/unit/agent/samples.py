@@ -47,13 +47,13 @@ class Cluster:
         return self.store.snapshot()
 
     def terminate(self, name, *pods):
-        """Mark the pods of a Service as terminating and still serving."""
+        """Mark the pods of a Service as terminating and still serving; return the snapshot."""
         fields = {"ready": False, "serving": True, "terminating": True}
         self.store.put_slice(endpoints(name, *pods, **fields))
         return self.store.snapshot()
 
     def serve_beside_terminating(self, name, pod, *terminating):
-        """Add a serving pod to a Service whose other pods are terminating."""
+        """Add a serving pod to a Service with terminating pods; return the snapshot."""
         ending = endpoints(name, *terminating, ready=False, serving=True, terminating=True)
         both = (Endpoint(pod), *ending.endpoints)
         self.store.put_slice(replace(ending, endpoints=both))

@@ -240,7 +240,7 @@ async def asked(client, pod):
 
 @pytest.fixture
 async def flow(rig):
-    """A flow to the first of two endpoints; that endpoint has been removed but still serves."""
+    """A flow's Service, client and endpoints; the first is the flow's, was removed, and serves."""
     first, second = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
     client = rig.udp_client(dns)

@@ -59,7 +59,7 @@ class Settled(NamedTuple):
 
 
 def settle(made):
-    """Settle all claims in one change."""
+    """Settle all claims in one change; return the result of :func:`settled`."""
     owners = FrontendOwners()
     owners.change((), made)
     return settled(owners)

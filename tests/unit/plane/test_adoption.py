@@ -59,7 +59,7 @@ async def orphan(idle):
 
 
 async def adopt(control):
-    """Close the control process's channel, and adopt its worker."""
+    """Close the control process's channel; return its adopted worker, and its count of sockets."""
     control.channel.close()
     previous_workers = control.keep(
         PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))

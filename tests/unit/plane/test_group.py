@@ -354,7 +354,7 @@ some_pods = st.lists(st.sampled_from(PODS), unique=True)
 
 
 def applied(changes, have):
-    """Apply changes like a worker."""
+    """Return the endpoints after changes, applied as by a worker."""
     endpoints = [e for e in have if e not in set(changes.removed)]
     for place, endpoint in changes.added:
         endpoints.insert(place, endpoint)

@@ -50,7 +50,7 @@ def ips(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def endpoints(snapshot: Snapshot, name: str = "web") -> list[str]:
-    """Return the addresses of the endpoints of a Service."""
+    """Return the addresses of a Service's endpoints; empty if it doesn't exist."""
     state = snapshot.services.get(ServiceKey("default", name))
     return [e.ip for item in state.slices for e in item.endpoints] if state else []
 
