@@ -88,7 +88,7 @@ class Agent:
         return self._process is not None and self._process.poll() is None
 
     def pids(self) -> list[int]:
-        """Return the PIDs of all the agent's processes."""
+        """Return the PIDs of all the agent's processes; empty before start and after stop."""
         return family(self.pid) if self.pid else []
 
     def last_log_line(self) -> str:

@@ -84,7 +84,7 @@ class Writer:
         return Api(self._address, self._ca, self._token, silence_s)
 
     def fill(self, requests: str) -> dict[str, float]:
-        """Send the requests of a file, many at a time; each line has a path, a tab and a body."""
+        """Send a file's requests (lines of path, tab, body), many at a time; return the seconds."""
         began = time.monotonic()
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         for line in Path(requests).read_text().splitlines():

@@ -155,7 +155,7 @@ def _plain(value: object) -> object:
 
 
 def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path:
-    """Write a record into a folder, which is created if needed.
+    """Write a record into a folder, which is created if needed; return the file's path.
 
     Args:
         earlier: The same test's file to replace; None for a new file, with a name that no other

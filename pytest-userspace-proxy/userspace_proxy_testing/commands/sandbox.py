@@ -184,7 +184,7 @@ def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
 
 
 def _run(argv: list[str]) -> int:
-    """Run a command in the foreground, where Ctrl-C reaches it; SIGTERM is passed on to it."""
+    """Run a command in the foreground, and pass SIGTERM on to it; return the exit status."""
     process = subprocess.Popen(argv, env=without_proxies())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -76,7 +76,7 @@ def reap(namespace: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Once standard input has ended, reap this process's namespace unless it is the owner's."""
+    """Reap this process's namespace, unless it is the owner's, at EOF; return the exit status."""
     own = namespace_of(os.getpid())
     if len(argv) != 1 or not own or own == argv[0]:
         return 1
