@@ -22,7 +22,7 @@ ANSWER_S = 5.0
 
 
 def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], Inputs]:
-    """Request one object of each kind from the API server, and report the results."""
+    """Request one object of each kind from the API server; return findings, and a Service's IPs."""
     from ..sources.kubernetes.permissions import ask_server
 
     said = asyncio.run(

@@ -63,7 +63,7 @@ def look_at_manifests(
     service_cidrs: Sequence[str],
     kernel: KernelOffers,
 ) -> tuple[list[Finding], Inputs]:
-    """Read manifests as ``run`` would, and plan them for this node.
+    """Read and plan manifests as ``run`` would; return findings, and what ``run`` would serve.
 
     Args:
         steering: The steering that ``run`` would use; empty if none works here.

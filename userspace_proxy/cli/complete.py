@@ -32,7 +32,7 @@ _JSON = "application/json"
 
 
 def complete(given: Given, own: Mapping[str, Command]) -> int:
-    """Print the names; the last word is the one to complete, possibly empty.
+    """Print the names for the last word, which may be empty; return the exit status.
 
     Args:
         own: This package's commands, by name.

@@ -56,7 +56,7 @@ def status(given: Given) -> int:
 
 
 def top(given: Given) -> int:
-    """Show rates every second until Ctrl-C, or once if the output isn't a terminal.
+    """Show rates every second until Ctrl-C, or once without a terminal; return the exit status.
 
     Raises:
         UserspaceProxyError: No proxy answers the first request; later, top waits for a proxy.

@@ -102,7 +102,7 @@ def _default_of_mode(
 
 
 def _with_family_defaults(settings: Settings) -> Settings:
-    """Use IPv6 defaults for the servers if the bind address is an IPv6 address.
+    """Return the settings, with IPv6 defaults for servers if the bind address is an IPv6 address.
 
     Source: kube-proxy's getDefaultAddresses.
     """

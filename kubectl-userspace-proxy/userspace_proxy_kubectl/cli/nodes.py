@@ -63,7 +63,7 @@ def status_of_all(given: Given) -> int:
 
 
 def top_of_all(given: Given) -> int:
-    """Show all nodes' rates every second until Ctrl-C; once if the output isn't a terminal.
+    """Show all nodes' rates until Ctrl-C, or once without a terminal; return the exit status.
 
     Raises:
         UserspaceProxyError: A flag is wrong, no agent can be found, or there is no such Service.

@@ -18,7 +18,7 @@ _UNSOUND = frozenset({"", ".", ".."})
 
 
 def join(start: str, *segments: str) -> str:
-    """Append segments to a path, quoting each one."""
+    """Return a path to which these segments are appended, each quoted."""
     return "/".join((start, *(quote(segment, safe="") for segment in segments)))
 
 

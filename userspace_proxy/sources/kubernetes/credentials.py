@@ -247,7 +247,7 @@ class Credentials:
 
     @property
     def impersonation(self) -> tuple[tuple[str, str], ...]:
-        """The names and values of impersonation headers."""
+        """The names and values of impersonation headers; may be empty."""
         return self._config.user.impersonation if self._config else ()
 
     @property

@@ -92,7 +92,7 @@ def incomplete_after(seconds: float) -> str:
 
 
 def batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Divide JSON items into parts of about BATCH_BYTES, each with at least one item."""
+    """Yield JSON items in parts of about BATCH_BYTES, each with at least one item."""
     start = size = 0
     for i, item in enumerate(items):
         size += len(item)
