@@ -321,7 +321,7 @@ class Credentials:
             raise TransportError(f"cannot refresh {self.description}: {_one_line(exc)}") from exc
 
     async def header(self) -> dict[str, str]:
-        """Return the header for a token or password; empty if there is neither.
+        """Return the header for a token or password, which outputs then omit; empty without one.
 
         Raises:
             TransportError: The pod's token can't be read, or the kubeconfig's id-token has expired.
