@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> Samples:
 
 
 def _available(keys: Sequence[str]) -> Iterator[str]:
-    """Yield the ways whose programs are installed.
+    """Yield the ways whose programs are installed; print which others are left out.
 
     Raises:
         ToolMissing: A program of a way that isn't optional is missing.

@@ -92,7 +92,7 @@ class Agent:
         return family(self.pid) if self.pid else []
 
     def last_log_line(self) -> str:
-        """Return the last line of the agent's log."""
+        """Return the last line of the agent's log, or that the log is empty."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "the log is empty"
 
