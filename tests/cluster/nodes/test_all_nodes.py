@@ -146,7 +146,7 @@ def stage(
 
 
 def rights_of_a_person(cluster: Cluster, folder: Path) -> dict[str, str]:
-    """Return the environment of a user with the chart's roles for people, and with the plugin."""
+    """Create a user with the chart's roles for people, and the plugin; return its environment."""
     write_plugin(folder)
     account = {"kind": "ServiceAccount", "name": PERSON, "namespace": "default"}
     bindings = []

@@ -49,7 +49,7 @@ class Client:
         self._process = process
 
     def ask(self, **wanted: Any) -> Any:
-        """Return the answer to one line."""
+        """Send a line of JSON to the client, and return its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{json.dumps(wanted)}\n")

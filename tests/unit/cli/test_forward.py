@@ -47,7 +47,7 @@ class Forward:
         self.lines = []
 
     async def line(self, start):
-        """Return the next line that starts with this text."""
+        """Return the words of the next line that starts with this text."""
         while True:
             async with asyncio.timeout(DEADLINE_S):
                 line = (await self.process.stdout.readline()).decode()

@@ -85,7 +85,7 @@ class Control:
         return message
 
     async def report(self):
-        """Return the worker's next report."""
+        """Request and return the worker's next report."""
         self._reports += 1
         self.send(Report(self._reports))
         counted = await self.hear(Counted)

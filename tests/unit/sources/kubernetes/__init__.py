@@ -1,1 +1,1 @@
-"""Tests of Services from an API server: the fake that the package publishes."""
+"""Tests of Services from an API server, usually the test kit's fake."""
