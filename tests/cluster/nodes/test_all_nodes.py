@@ -264,3 +264,7 @@ def test_a_watch_shows_missing_agents_and_rolling_updates(stage: Stage, tmp_path
         release.wait_until_ready(stage.cluster)
         watch.wait_for_output("^3 nodes$", since=len(watch.output()))
         assert watch.status is None
+        shown = "--output=jsonpath={.items[*].status.containerStatuses[*].restartCount}"
+        pods = ("get", "pods", f"--selector=app.kubernetes.io/name={release.NAME}", shown)
+        counts = stage.cluster.kubectl("-n", release.NAMESPACE, *pods).split()
+        assert set(counts) == {"0"}, "an old container that exits takes the node back"
