@@ -32,7 +32,7 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: cl
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request."""
+    """One HTTP request, as a test's handler receives it."""
 
     method: str
     path: str
