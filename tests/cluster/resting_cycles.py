@@ -72,7 +72,7 @@ async def run_cycles(
 
 
 async def _use(shop: Shop, rng: random.Random, found: Cycles, pause: Pause) -> None:
-    """Run one client."""
+    """Connect and send one or two requests; count the client in ``found`` as served or lost."""
     is_asleep = shop.controllers.starts == shop.controllers.ends
     began = time.monotonic()
     try:

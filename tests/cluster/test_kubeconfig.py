@@ -307,7 +307,7 @@ class FakeProxy:
         self._thread.start()
 
     def run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
-        """Run a command in the network."""
+        """Run a command in the network; its output and exit status are discarded."""
         enter = ("nsenter", f"--net=/proc/self/fd/{self._net.fd}")
         subprocess.run(
             [*enter, *command],

@@ -73,7 +73,7 @@ async def stays(shop: Shop, replicas: int) -> None:
 
 
 async def wake(shop: Shop) -> None:
-    """Run a client on one node for a moment."""
+    """Send a request from a client on one node, which must be served."""
     client = await shop.dial("node-1")
     assert await client.ask()
     await client.close()
