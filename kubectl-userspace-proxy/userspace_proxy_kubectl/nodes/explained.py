@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode
 from userspace_proxy.causes.endpoints import node_silent
-from userspace_proxy.causes.nodes import listed, path_fails
+from userspace_proxy.causes.nodes import cut_off, listed, path_fails
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
@@ -33,6 +33,7 @@ from .agent_causes import agent_restarts
 from .differences import PlanDifference, differences
 from .endpoints import Extent, same_cause
 from .findings import NodeFinding
+from .incidents import MergedIncident
 from .merged import LATE_HINT, Merged, MergedPort
 from .words import (
     format_all,
@@ -50,6 +51,7 @@ _GROUPS_SHOWN = 5
 _UNREACHED = (
     PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED, PortState.REFUSED,
 )  # fmt: skip
+_PATHS = (path_fails, cut_off)
 _OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING)
 
 
@@ -268,6 +270,8 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
+    if cause is not None and any(same_cause(cause) in one.keys for one in _paths(merged)):
+        hint = ""  # The step of the path contains it.
     if _is_behind(port, merged):
         hint = LATE_HINT
     elif words := cause and command(cause):
@@ -283,10 +287,15 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
     for one in merged.incidents:
         what = format_incident(one, merged.now, len(merged.answered))
         if len(one.incident.services) > 1 and one.incident.mark is not None:
-            names = names_in_line(one.incident, NAMES_LENGTH)
-            yield PathStep(None, "cause", f"{what}: {names}")
-        elif one.cause.row in (node_silent, path_fails):
+            what = f"{what}: {names_in_line(one.incident, NAMES_LENGTH)}"
+            hint = remedy(one.cause) if one.cause.row in _PATHS else ""
+            yield PathStep(None, "cause", what, hint)
+        elif one.cause.row in (node_silent, *_PATHS):
             yield PathStep(None, "cause", what, remedy(one.cause))
+
+
+def _paths(merged: Merged) -> list[MergedIncident]:
+    return [one for one in merged.incidents if one.cause.row in _PATHS]
 
 
 def _pod_rules(merged: Merged) -> Iterator[PathStep]:

@@ -1,7 +1,7 @@
 """Merges incidents of all nodes: each is about one object, with the causes that nodes report.
 
     Service ports of all nodes ──diagnosis.incidents──▶ one object ──which nodes tried?──▶ extent
-    failures of several endpoints that only the same few nodes see ──────────────────────▶ one
+    failures of several endpoints on the paths of one node, or of the same few nodes ────▶ one
 
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
 nodes' Service ports. A dead node is one incident, with the same id as on each node's page.
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from userspace_proxy.causes.cause import Cause
-from userspace_proxy.causes.nodes import path_fails
+from userspace_proxy.causes.cause import Cause, CauseCode, When
+from userspace_proxy.causes.endpoints import no_datagram
+from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
 from userspace_proxy.diagnosis.incidents import Incidents, at_ports, seen_together
 from userspace_proxy.facts import (
@@ -51,6 +52,8 @@ from .endpoints import (
 # The number of endpoints that must fail together before the path to them is blamed: with fewer, the
 # endpoints themselves are as likely to be at fault.
 _PATHS = 3
+# How many of them must fail all clients of a node: the others may fail only a client, or UDP.
+_PROVEN = 2
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"
 
@@ -178,8 +181,8 @@ class _Reach:
         """The nodes that have a cause for each endpoint, current or past."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """Unix times of the endpoints' last answers to other nodes."""
-        self.failing: Mapping[str, list[EndpointFacts]] = {at: [] for at in addresses}
-        """Each endpoint's facts on the nodes that have a cause for it."""
+        self.failing: Mapping[str, list[tuple[str, EndpointFacts]]] = {at: [] for at in addresses}
+        """The nodes that have a cause for each endpoint, with their facts about it."""
         self.lately: Mapping[str, set[str]] = {at: set() for at in addresses}
         """The nodes with recent failures of each endpoint, from ``has_failed_lately``."""
         self.pods: dict[str, str] = {}
@@ -198,7 +201,7 @@ class _Reach:
                         self.lately[endpoint.address].add(node)
                     if endpoint.cause is not None:
                         self.failed[endpoint.address].add(node)
-                        self.failing[endpoint.address].append(endpoint)
+                        self.failing[endpoint.address].append((node, endpoint))
                     elif last := last_answer(endpoint):
                         self.answers[endpoint.address][node] = last
 
@@ -223,9 +226,15 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         if node not in failed
     }
     failing = [one for at in incident.endpoints for one in reach.failing[at]]
-    causes = [current_cause(one) for one in failing]
+    current = {node for node, one in failing if current_cause(one) is not None}
+    # A node's past failures for another Service don't show that the endpoint comes and goes.
+    causes = [
+        cause
+        for node, one in failing
+        if (cause := current_cause(one)) is not None or node not in current
+    ]
     answered = answers_since(
-        [one.cause for one in failing if one.cause is not None] or [incident.cause], answers
+        [one.cause for _, one in failing if one.cause is not None] or [incident.cause], answers
     )
     nodes = tuple(sorted(seen.nodes, key=in_order))
     places = {reach.places[at] for at in incident.endpoints if at in reach.places}
@@ -280,43 +289,67 @@ def _failing(
 
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
-    """Merge the incidents of _PATHS or more endpoints that the same nodes fail to reach.
-
-    As many nodes reach each endpoint as fail to, or more; or only the node on which they all run.
-    """
-    of_nodes: dict[tuple[tuple[str, ...], str], list[MergedIncident]] = defaultdict(list)
-    kept: list[MergedIncident] = []
+    """Merge the incidents of _PATHS or more endpoints that one node, or the same nodes, explain."""
+    of_hubs: dict[tuple[str, ...], list[MergedIncident]] = defaultdict(list)
     for one in found:
-        is_path = one.extent is Extent.PATH and one.cause.code.traits.is_dial
-        place = "" if one.away else reach.places.get(next(iter(one.incident.endpoints), ""), "")
-        if is_path and (place or len(one.nodes) <= one.away):
-            of_nodes[one.nodes, place].append(one)
-        else:
-            kept.append(one)
-    for (nodes, _), same in of_nodes.items():
+        for hub in _hubs(one):
+            of_hubs[hub].append(one)
+    left = {one.incident.id: one for one in found}
+    # If the failing node and the endpoints' node explain the same incidents, blame the latter.
+    for hub, members in sorted(
+        of_hubs.items(),
+        key=lambda item: (-len(item[1]), not any(item[0] == one.places for one in item[1])),
+    ):
+        same = [one for one in members if one.incident.id in left]
         endpoints = list(dict.fromkeys(at for one in same for at in one.incident.endpoints))
-        if len(endpoints) < _PATHS:
-            kept += same
-        else:
-            kept.append(_path(nodes, same, endpoints, reach))
-    return kept
+        proven = {at for one in same if _is_proven(one) for at in one.incident.endpoints}
+        if len(endpoints) >= _PATHS and len(proven) >= _PROVEN:
+            for one in same:
+                del left[one.incident.id]
+            path = _path(hub, same, endpoints, reach)
+            left[path.incident.id] = path
+    return [*left.values()]
+
+
+def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
+    """Yield the nodes whose paths would explain an incident."""
+    cause, is_alone = one.cause, len(one.nodes) == 1
+    is_supporting = cause.code is CauseCode.ENDPOINT_DENIES or cause.row is no_datagram
+    is_supporting &= one.extent is Extent.SOME and cause.when is not When.PAST
+    if not (_is_proven(one) or is_supporting) or one.nodes == one.places:
+        return
+    # The client, not the node, is denied by an endpoint that answers the node.
+    if not one.away and one.places and cause.code is not CauseCode.ENDPOINT_DENIES:
+        yield one.places
+    if is_alone or (len(one.nodes) <= one.away and cause.code.traits.is_dial):
+        yield one.nodes
+
+
+def _is_proven(one: MergedIncident) -> bool:
+    traits = one.cause.code.traits
+    is_path = traits.is_dial or one.cause.code is CauseCode.PACKETS_LOST
+    return one.extent is Extent.PATH and is_path
 
 
 def _path(
-    nodes: tuple[str, ...],
+    hub: tuple[str, ...],
     same: Sequence[MergedIncident],
     endpoints: Sequence[str],
     reach: _Reach,
 ) -> MergedIncident:
+    nodes = tuple(sorted({node for one in same for node in one.nodes}, key=in_order))
     places = sorted({place for at in endpoints if (place := reach.places.get(at))})
+    is_own = places == [*hub] and not any(one.away for one in same)
     seen = seen_together([one.cause for one in same])
-    away, names = min(one.away for one in same), tuple(map(shown, places[:_PLACES]))
-    cause = path_fails(len(endpoints), names, len(places), is_own=not away).replace(
-        count=seen.count, first_at=seen.first_at, last_at=seen.last_at
-    )
+    is_lossy = all(one.cause.code is CauseCode.PACKETS_LOST for one in same if _is_proven(one))
+    if is_lossy or not (is_own or nodes == hub):
+        row, places = cut_off(shown(hub[0]), is_lossy), [*hub]
+    else:
+        row = path_fails(len(endpoints), tuple(map(shown, places[:_PLACES])), len(places), is_own)
+    cause = row.replace(count=seen.count, first_at=seen.first_at, last_at=seen.last_at)
     parts = [one.incident for one in same]
     services = sorted({name for one in parts for name in one.services})
-    of_place = () if away else places
+    of_place = () if nodes == hub else hub
     name = "\n".join(("path", *nodes, *of_place)).encode("utf-8", "surrogatepass")
     incident = IncidentFacts(
         id=hashlib.blake2s(name, digest_size=6).hexdigest(),
@@ -331,6 +364,8 @@ def _path(
         saved=max(one.saved for one in parts),
     )
     answered = min(one.answered for one in same)
+    # Only the hub's endpoints are known to answer no other node.
+    away = 0 if of_place else max(1, min(one.away for one in same))
     keys = frozenset(key for one in same for key in one.keys)
     left_out = min(one.left_out for one in same)
     tried = len(nodes) + answered

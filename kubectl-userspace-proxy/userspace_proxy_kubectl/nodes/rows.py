@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from userspace_proxy.causes.nodes import path_fails
+from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.facts import WORST_FIRST, Level, StatusFacts
 
 from ..port_forward import ForwardTarget
@@ -125,7 +125,7 @@ def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
     """
     is_rare = 2 * len(incident.nodes) <= answered and incident.extent is Extent.NONE
     if incident.extent is Extent.PATH:
-        is_joined = incident.cause.row is path_fails
+        is_joined = incident.cause.row in (path_fails, cut_off)
         if _is_unreached(incident) and (is_joined or len(incident.nodes) > incident.answered):
             return incident.places
         is_rare = len(incident.nodes) <= (incident.away or incident.answered)

@@ -285,6 +285,7 @@ SAMPLES = (
     nodes.path_fails(34, ("node-3",), 1),
     nodes.path_fails(3, (), 0),
     nodes.path_fails(3, ("node-3",), 1, is_own=True),
+    *(nodes.cut_off("node-3", is_lossy=one) for one in (False, True)),
 )
 """Sample causes of all rows, in the order of the page."""
 

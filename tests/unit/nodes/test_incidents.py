@@ -2,8 +2,12 @@ import pytest
 
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
+    denies,
+    no_datagram,
     no_host,
     not_all_to_endpoint,
+    not_from_endpoint,
+    not_to_endpoint,
     owes_answers,
     refuses,
     resets,
@@ -11,7 +15,7 @@ from userspace_proxy.causes.endpoints import (
     silent,
     unreachable,
 )
-from userspace_proxy.causes.nodes import path_fails
+from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
@@ -142,6 +146,41 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
+
+
+def path_of(cause, where="node-2", by="node-1", **changes):
+    """Return a Service port on three nodes whose endpoint fails on one and answers its own."""
+    at = changes.pop("at", PODS[0])
+    others = {"node-1", "node-2", "node-3"} - {by} if changes.pop("is_away", False) else {where}
+    port = web(failing(cause.replace(**SEEN), node=where), name=f"s{at[9]}", **changes)
+    return {by: port, **{n: web(answering(at, node=where), name=f"s{at[9]}") for n in others}}
+
+
+def test_failures_in_both_directions_between_a_node_and_others_are_one_incident():
+    client = "10.244.2.8"
+    ways = [path_of(silent(at), at=at) for at in PODS[:2]]
+    for at, where in zip(PODS[2:], ("node-1", "node-3", "node-3"), strict=True):
+        ways.append(path_of(denies(at, client), where, "node-2", at=at, is_away=where == "node-3"))
+    (one,) = incidents_of(ways)
+    assert (one.cause.row, one.cause.get("node"), one.places) == (cut_off, "node-2", ("node-2",))
+    assert (one.nodes, len(one.incident.services)) == (("node-1", "node-2"), 5)
+    assert len(incidents_of(ways[2:])) == 3, "a policy may deny a client"
+    lossy = [not_from_endpoint(at) for at in PODS[:2]]
+    ways = [path_of(not_to_endpoint(PODS[2]), at=PODS[2])]
+    for cause, where in zip(lossy, ("node-1", "node-3"), strict=True):
+        ways.append(path_of(cause, where, "node-2", at=cause.get("at"), is_away=where == "node-3"))
+    (one,) = incidents_of(ways)
+    assert one.cause.params == cut_off("node-2", is_lossy=True).params
+    assert format_incident(one, NOW, 3).startswith("packets between node-2 and other nodes")
+
+
+def test_an_endpoint_that_failed_another_service_before_is_part_of_the_path():
+    past = silent(PODS[0]).replace(when=When.PAST, **SEEN)
+    ways = [path_of(silent(at), at=at) for at in PODS[:2]]
+    ways += [path_of(no_datagram(PODS[3]), at=PODS[3])]
+    other = web(failing(past, is_past=True, node="node-2"), answering(OTHER), name="other")
+    (one,) = incidents_of([*ways, {"node-1": other}])
+    assert one.cause.params == path_fails(3, ("node-2",), 1, is_own=True).params
 
 
 @pytest.mark.parametrize("cause", [owes_answers, not_all_to_endpoint, silent])
