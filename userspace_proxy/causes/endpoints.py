@@ -522,18 +522,34 @@ _DENIES_OUTSIDE = (
 )
 
 
+_DENIES = (
+    "Look for a NetworkPolicy, or another firewall at the pod, that denies this client, or "
+    "for a wrong route back to it on the pod's node (`ip route get {client}`): the endpoint sees "
+    "the client's own address; if the pod replies through a second interface (Multus, macvlan), "
+    f"past this node, annotate the Service with {DOMAIN}preserve-client-address: never"
+)
+
+
 @_of_endpoint(
     CauseCode.ENDPOINT_DENIES,
     past="answered this node, but not {client}",
-    hint="Look for a NetworkPolicy, or another firewall at the pod, that denies this client, or "
-    "for a wrong route back to it on the pod's node (`ip route get {client}`): the endpoint sees "
-    "the client's own address; if the pod replies through a second interface (Multus, macvlan), "
-    f"past this node, annotate the Service with {DOMAIN}preserve-client-address: never",
+    hint=_DENIES,
     outside=_DENIES_OUTSIDE,
 )
 def denies(at: At, client: str) -> str:
     """Dials fail only from clients' addresses; ``client`` is the last such client."""
     return f"answers this node, but not {client}"
+
+
+@_of_endpoint(
+    CauseCode.ENDPOINT_DENIES,
+    past="answered {nodes}, but not {client}",
+    hint=_DENIES,
+    outside=_DENIES_OUTSIDE,
+)
+def denies_on(at: At, client: str, nodes: str) -> str:
+    """The cause ``denies`` in a view of all nodes; ``nodes`` are those that report it."""
+    return f"answers {nodes}, but not {client}"
 
 
 @_of_endpoint(

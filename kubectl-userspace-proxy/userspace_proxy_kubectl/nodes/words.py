@@ -14,6 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from userspace_proxy.causes.cause import Cause, When
+from userspace_proxy.causes.endpoints import denies, denies_on
 from userspace_proxy.causes.nodes import listed
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.dated import last_answer, times_of
@@ -136,7 +137,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     facts, at = one.incident, str(one.cause.get("at"))
     is_shared = len(facts.endpoints) > 1 and one.cause.row.shared is not None
     if one.extent is Extent.NONE or is_shared or not at:
-        what = f"{_say(one.cause)}, seen {on_nodes(one.nodes, total)}"
+        what = f"{_say(one.cause, by=listed(one.nodes))}, seen {on_nodes(one.nodes, total)}"
     else:
         unknown = one.tried - one.answered - len(one.nodes)
         counts = _Counts(one.tried, one.answered, one.away, unknown, one.left_out)
@@ -191,7 +192,7 @@ def _denials(port: MergedPort, total: int, now: float) -> Iterator[str]:
                 found.setdefault(same_cause(cause), (cause, []))[1].append(node)
     for cause, nodes in islice(found.values(), _CAUSES):
         age = times_of(cause, now) if cause.when is When.PAST else ""
-        yield f"{_say(cause)}{age}{_unless_all(nodes, total)}"
+        yield f"{_say(cause, by=listed(nodes))}{age}{_unless_all(nodes, total)}"
 
 
 def _doubt(port: PortFacts) -> Cause | None:
@@ -269,7 +270,7 @@ def _causes(
             texts[format_endpoint(endpoint)] = None
         else:
             of = f" ({plural(nodes[same], 'node')})" if nodes[same] < total else ""
-            texts[f"{_say(cause)}{of}"] = None
+            texts[f"{_say(cause, by=plural(nodes[same], 'node'))}{of}"] = None
     yield from islice(texts, _CAUSES)
     if (more := len(texts) - _CAUSES) > 0:
         yield plural(more, "further cause")
@@ -297,14 +298,16 @@ def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> st
     by = listed(first)
     lone = ", no other node tries it" if are_all and tried == 1 else ""
     lone = lone if is_steady else ", perhaps at random"
-    parts = [f"{_say(cause)} (seen {only}by {_or_all(first, counts)}{lone})"]
+    parts = [f"{_say(cause, by=by)} (seen {only}by {_or_all(first, counts)}{lone})"]
     if not others and answered and extent is Extent.PATH and cause.code.traits.is_dial:
         it = "it " if cause.row.is_predicate else ""
         verb = "can't reach" if cause.when is When.NOW else "couldn't reach"
         parts = [f"{only}{by} {verb} {at}: {it}{_say(cause, Form.SHORT_PREDICATE)}"]
     for other, seen_by in others[: _CAUSES - 1]:
         form = Form.SHORT_PREDICATE if other.get("at") == cause.get("at") else Form.SHORT
-        parts.append(f"{_say(other, form)} (seen {only}by {_or_all(seen_by, counts)})")
+        parts.append(
+            f"{_say(other, form, listed(seen_by))} (seen {only}by {_or_all(seen_by, counts)})"
+        )
     if (more := len(others) - (_CAUSES - 1)) > 0:
         parts.append(plural(more, "further cause"))
     if answered and not away:
@@ -332,7 +335,11 @@ def format_all(total: int) -> str:
     return f"{'both' if total == 2 else f'all {total:,}'} nodes"
 
 
-def _say(cause: Cause, form: Form = Form.SHORT) -> str:
+def _say(cause: Cause, form: Form = Form.SHORT, by: str = "") -> str:
+    """Return a cause's sentence, in which ``by`` replaces ``this node``."""
+    if cause.row is denies and by:
+        at, client = (str(value) for _, value in cause.params)
+        cause = denies_on(at, client, by).replace(**cause.modifiers())
     return _cut(say(cause, form))
 
 

@@ -84,6 +84,7 @@ SAMPLES = (
     endpoints.answers_at_end(_POD, 2.5),
     endpoints.answers_flows_late(_POD),
     endpoints.denies(_POD, _CLIENT),
+    endpoints.denies_on(_POD, _CLIENT, "node-1"),
     endpoints.excludes(_POD, _CLIENT),
     endpoints.cuts_off(_POD),
     endpoints.not_to_client(_CLIENT),
