@@ -72,14 +72,18 @@ def _unready_reason(wire: WirePod) -> str:
     for container in status.container_statuses or ():
         if not container.ready:
             return f"container {container.name} {_container(container)}"
-    phase = status.phase or "unknown"
-    return _joined(f"its phase is {phase}", wire.condition("Ready").message)
+    phase, message = status.phase or "unknown", wire.condition("Ready").message
+    if phase == "Running" and status.container_statuses and not message:
+        return "its containers run, but it is marked unready, as pods of a Node that isn't ready"
+    return _joined(f"its phase is {phase}", message)
 
 
 def _container(status: WireContainerStatus) -> str:
     state, last = status.state or WireContainerState(), status.last_state or WireContainerState()
     if state.waiting is not None:
-        text = _joined(f"waits: {state.waiting.reason}", state.waiting.message)
+        reason, message = state.waiting.reason, state.waiting.message
+        # This message states only the delay, and a name of the pod that differs on each node.
+        text = _joined(f"waits: {reason}", None if reason == "CrashLoopBackOff" else message)
         return f"{text}; it {_ended(last.terminated)}" if last.terminated else text
     if state.terminated is not None:
         return _ended(state.terminated)

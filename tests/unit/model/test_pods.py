@@ -65,7 +65,7 @@ def test_a_ready_pod_has_its_labels_and_port_names():
                     },
                 ],
             },
-            "container web waits: CrashLoopBackOff: back-off; it ended with status 1",
+            "container web waits: CrashLoopBackOff; it ended with status 1",
         ),
         (
             {
@@ -86,6 +86,10 @@ def test_a_ready_pod_has_its_labels_and_port_names():
                 "containerStatuses": [{"name": "web", "state": {"running": {}}}],
             },
             "container web runs, and its readiness probe hasn't succeeded",
+        ),
+        (
+            {"phase": "Running", "containerStatuses": [{"name": "web", "ready": True}]},
+            "its containers run, but it is marked unready, as pods of a Node that isn't ready",
         ),
         (
             {"phase": "Running", "conditions": UNREADY},

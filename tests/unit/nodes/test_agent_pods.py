@@ -46,7 +46,7 @@ def test_a_crash_looping_container_counts_as_not_running():
     found = agent(status={"phase": "Running", "containerStatuses": [WAITING]})
     assert (found.is_running, found.is_ready) == (False, False)
     assert found.reason.startswith("container userspace-proxy ")
-    assert ": CrashLoopBackOff: back-off" in found.reason
+    assert ": CrashLoopBackOff; it ended" in found.reason
     assert found.last_end == ("ended with status 137 (OOMKilled)", True, 0.0)
 
 
