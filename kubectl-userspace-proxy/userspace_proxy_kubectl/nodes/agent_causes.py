@@ -27,17 +27,26 @@ def no_agent(where: str) -> str:
     return "no agent"
 
 
-def _end_hint(where: str, why: str, has_ended: bool, out_of_memory: bool) -> str:
+@cause(
+    CauseCode.AGENT_MISSING,
+    hint="Look at the pod's events",
+    kubectl="describe pod -n {where} {agent}",
+)
+def agent_not_running(where: str, why: str, agent: str) -> str:
+    """The agent's pod exists but doesn't run yet."""
+    return f"the agent's pod does not run: {why}"
+
+
+def _end_hint(where: str, why: str, agent: str, out_of_memory: bool) -> str:
     return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
 
 
-@cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl=_PODS)
-def agent_not_running(
-    where: str, why: str, *, has_ended: bool = False, out_of_memory: bool = False
-) -> str:
-    """The agent's pod exists but isn't running, perhaps after it has ended."""
-    refused = ", so its node refuses clients, except on the kernel path" if has_ended else ""
-    return f"the agent's pod does not run{refused}: {why}"
+@cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl="logs --previous -n {where} {agent}")
+def agent_ended(where: str, why: str, agent: str, *, out_of_memory: bool = False) -> str:
+    """The agent's pod isn't running after it has ended."""
+    # Whether its rules are left is unknown: without them, clients of ClusterIPs get no answer.
+    fails = "its node refuses or ignores clients, except on a kernel path that is left"
+    return f"the agent's pod does not run, so {fails}: {why}"
 
 
 def _restart_hint(why: str, where: str, is_repeated: bool, out_of_memory: bool) -> str:
@@ -58,7 +67,7 @@ def agent_restarts(
 
 
 def _and_node(text: str, node_state: str) -> str:
-    return f"{text}; the Node is not ready: {node_state}" if node_state else text
+    return f"the Node is not ready: {node_state}; {text}" if node_state else text
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)

@@ -157,9 +157,12 @@ class Answers:
                 problem = agent_causes.no_agent(namespace)
                 if pods:
                     why, (ended, is_oom, _) = pods[0].reason, pods[0].last_end
-                    problem = agent_causes.agent_not_running(
-                        namespace, why, has_ended=bool(ended), out_of_memory=is_oom
-                    )
+                    pod = pods[0].target.pod
+                    problem = agent_causes.agent_not_running(namespace, why, pod)
+                    if ended:
+                        problem = agent_causes.agent_ended(
+                            namespace, why, pod, out_of_memory=is_oom
+                        )
             elif before.agents == ():
                 problem = None
             restarts = _restarts(pods[0]) if running else None

@@ -52,7 +52,7 @@ _UNREACHED = (
     PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED, PortState.REFUSED,
 )  # fmt: skip
 _PATHS = (path_fails, cut_off)
-_OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING)
+_OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING, CauseCode.SOURCE_AWAY)
 
 
 def with_nodes(
@@ -97,6 +97,9 @@ def with_nodes(
         sentence = _sentence(merged, explanation, port)
         if port is not None:
             next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
+        lost = (one.cause for one in merged.findings if not merged.silent.isdisjoint(one.nodes))
+        if words := next((kubectl_words(one, explanation.service) for one in lost), ""):
+            next_one = invocation.kubectl(words)
     found = (*_silence(merged), *map(format_finding, _of_all(merged)))
     sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
     ports = {title_of(port.first): port for port in merged.ports}

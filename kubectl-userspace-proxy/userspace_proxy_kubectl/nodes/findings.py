@@ -37,6 +37,7 @@ from userspace_proxy.model.quoting import shown
 from userspace_proxy.version import format_version
 
 from .agent_answer import AgentAnswer, AllNodes
+from .agent_causes import agent_ended
 
 CLOCK_OFF_S = 2.0
 """If the clocks of two nodes differ by more than this, in seconds, their times can't be
@@ -190,8 +191,10 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
     """Yield the findings that a node's answer, or the lack of one, shows by itself."""
     if (cause := answer.problem) is not None:
         # An agent that has never run may be starting, as during an update.
-        level = Level.TROUBLE if answer.agents or cause.get("has_ended") else Level.ATTENTION
-        yield _Said(cause.fact, level, cause)
+        has_run = bool(answer.agents) or cause.row is agent_ended
+        # The pods of nodes with the same problem have different names.
+        same = cause.row.key, *(one for one in cause.params if one[0] != "agent")
+        yield _Said(same, Level.TROUBLE if has_run else Level.ATTENTION, cause)
     elif (cause := answer.restarts) is not None:
         level = Level.TROUBLE if cause.get("is_repeated") else Level.ATTENTION
         yield _Said(cause.fact, level, cause)

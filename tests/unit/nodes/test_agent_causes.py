@@ -9,7 +9,8 @@ from ..causes import words
 
 ROWS = (
     agent_causes.no_agent("net"),
-    agent_causes.agent_not_running("net", "it waits"),
+    agent_causes.agent_not_running("net", "it waits", "agent-x"),
+    agent_causes.agent_ended("net", "it waits", "agent-x"),
     agent_causes.no_answer("net", 5.0),
     agent_causes.gone_silent("net", 10.0),
     agent_causes.forward_failed("net", "pod gone"),

@@ -22,7 +22,7 @@ from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.model import ip_of
 from userspace_proxy.plan.digest import FORM
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
-from userspace_proxy_kubectl.nodes.agent_causes import no_agent
+from userspace_proxy_kubectl.nodes.agent_causes import agent_ended, no_agent
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json
 from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy_kubectl.nodes.merged import merge
@@ -231,6 +231,12 @@ def test_plans_are_not_compared_without_the_services_of_the_api_server():
     steps = behind_steps("shop/web", None, nodes(answer("node-1", web(A)), digests=False))
     assert [step.level for step in steps] == [None]
     assert "can't be read" in steps[0].what
+
+
+def test_the_next_command_about_an_ended_agent_shows_its_last_log():
+    ended = without_answer("node-2", agent_ended("net", "it waits", "agent-x"), agents=())
+    one = explained(nodes(answer("node-1", web(A, B)), ended), source=("--context=prod",))
+    assert one.next == "kubectl logs --previous -n net agent-x --context=prod"
 
 
 def source_of(explanation):

@@ -15,7 +15,7 @@ from userspace_proxy.causes.nodes import (
 from userspace_proxy.causes.say import say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
 from userspace_proxy.model.quoting import SHOWN_MAX
-from userspace_proxy_kubectl.nodes.agent_causes import agent_not_running, agent_restarts
+from userspace_proxy_kubectl.nodes.agent_causes import agent_ended, agent_restarts
 from userspace_proxy_kubectl.nodes.findings import (
     OtherSetting,
     clock_of,
@@ -36,10 +36,9 @@ def said(*answers):
 
 
 def test_a_node_whose_agent_has_never_run_is_a_finding_of_level_attention():
-    ended = agent_not_running("net", "it waits", has_ended=True)
-    missing = without_answer("a", agents=()), without_answer("c", ended, agents=())
-    found = findings_in(all_of(*missing, without_answer("b")))
-    assert [one.nodes for one in found] == [("c",), ("b",), ("a",)]
+    ended = [without_answer(n, agent_ended("net", "it waits", f"x-{n}"), agents=()) for n in "cd"]
+    found = findings_in(all_of(without_answer("a", agents=()), *ended, without_answer("b")))
+    assert [one.nodes for one in found] == [("c", "d"), ("b",), ("a",)]
     assert [one.level for one in found] == [Level.TROUBLE, Level.TROUBLE, Level.ATTENTION]
 
 
