@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..causes.nodes import listed
 from ..facts import Level
@@ -13,7 +13,7 @@ from ..model.similar import nearest
 from ..policy.no_endpoints import selector_text
 from .explanation import PathStep
 
-_TOPIC = "pods"
+_TOPIC, SLICES = "pods", "slices"
 _SHOWN = 10
 _WRITES = "kube-controller-manager writes them: see whether it runs, and read its log"
 _OR_FAMILY = "; pods without an address of the Service's IP family aren't listed, too"
@@ -37,7 +37,7 @@ def judge_pods(
     own = [pod for pod in pods if set(service.selector) <= set(pod.labels)]
     outdated = _outdated(slices, own)
     if not own:
-        return [_no_pod(service, pods), *outdated]
+        return [_no_pod(service, pods, _listed(slices)), *outdated]
     ready = [pod for pod in own if pod.is_ready]
     details = tuple(
         (Level.ATTENTION, f"{pod.name}: {pod.reason}") for pod in own if not pod.is_ready
@@ -65,7 +65,7 @@ def foreign_slices(service: Service, slices: Iterable[EndpointSlice]) -> list[Pa
             come = "comes" if len(ips) == 1 else "come"
             by = f", written by {item.manager}" if item.manager else ""
             what = f"{', '.join(ips[:_SHOWN])}{more} {come} from EndpointSlice {item.key}{by}"
-            steps.append(PathStep(None, "slices", f"{what}; it names no pod"))
+            steps.append(PathStep(None, SLICES, f"{what}; it names no pod"))
     return steps[:_SHOWN]
 
 
@@ -74,8 +74,7 @@ def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list
     as_ready = {one.pod for item in slices for one in item.endpoints if one.ready}
     ready = [pod.name for pod in pods if pod.is_ready]
     unlisted = [name for name in ready if name not in as_ready]
-    named = {one.pod for item in slices if item.is_managed for one in item.endpoints if one.pod}
-    gone = sorted(named.difference(pod.name for pod in pods))
+    gone = sorted(_listed(slices).difference(pod.name for pod in pods))
     faults = (
         (unlisted, "ready, and not listed as ready"),
         (gone, "listed, and not among its pods"),
@@ -85,14 +84,28 @@ def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list
         return []
     level = Level.ATTENTION if len(unlisted) < len(ready) else Level.TROUBLE
     what = f"EndpointSlices are out of date: {'; '.join(said)}"
-    return [PathStep(level, "slices", what, _WRITES if gone else f"{_WRITES}{_OR_FAMILY}")]
+    return [PathStep(level, SLICES, what, _WRITES if gone else f"{_WRITES}{_OR_FAMILY}")]
 
 
-def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
-    """Return the step for a selector that no pod matches, naming a pod with a similar label."""
+def _listed(slices: Sequence[EndpointSlice]) -> set[str]:
+    """Return the names of the pods in slices that are made from pods."""
+    return {one.pod for item in slices if item.is_managed for one in item.endpoints if one.pod}
+
+
+def _no_pod(service: Service, others: Sequence[PodState], listed: Collection[str]) -> PathStep:
+    """Return the step for a selector that no pod matches, naming a pod with a similar label.
+
+    Args:
+        listed: The pods that the Service's slices list.
+    """
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"
+    if gone := {*listed}.difference(pod.name for pod in others):
+        # The selector matched these pods, so another label isn't meant.
+        are = "the pod in its slices is" if len(gone) == 1 else "the pods in its slices are"
+        hint = "See why they aren't replaced: the events of their Deployment or StatefulSet"
+        return PathStep(Level.TROUBLE, _TOPIC, f"{what}; {are} deleted", hint)
     if not others:
         return PathStep(Level.TROUBLE, _TOPIC, f"{what}; there are no pods in {namespace}")
     pairs = {f"{key}={value}": pod for pod in others for key, value in pod.labels}

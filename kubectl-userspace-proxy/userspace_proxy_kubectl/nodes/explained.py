@@ -17,8 +17,10 @@ from userspace_proxy.causes.cause import Cause, CauseCode
 from userspace_proxy.causes.endpoints import node_silent
 from userspace_proxy.causes.nodes import cut_off, listed, path_fails
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
+from userspace_proxy.causes.slices import no_slice
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
+from userspace_proxy.explain.pods import SLICES
 from userspace_proxy.explain.sentence import title_of
 from userspace_proxy.explain.steps import ADDRESS, ENDPOINTS_SHOWN, FIREWALL, NAMES_LENGTH, SOURCE
 from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, PortState, worst
@@ -86,6 +88,7 @@ def with_nodes(
     rules = tuple(_pod_rules(merged))
     steps = (_answers(merged), *served, *_of_several(merged), *rules, *behind)
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
+    planned_steps = [step for part in explanation.parts for step in part.steps]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
     sentence, next_one = explanation.sentence, explanation.next
@@ -100,6 +103,10 @@ def with_nodes(
         lost = (one.cause for one in merged.findings if not merged.silent.isdisjoint(one.nodes))
         if words := next((kubectl_words(one, explanation.service) for one in lost), ""):
             next_one = invocation.kubectl(words)
+    if any(step.topic == SLICES and step.level is Level.TROUBLE for step in planned_steps):
+        # The pods of these endpoints may be deleted, so only the slices show more.
+        service = explanation.service.partition(":")[0]
+        next_one = invocation.kubectl(kubectl_words(no_slice(service, "", ""), service))
     found = (*_silence(merged), *map(format_finding, _of_all(merged)))
     sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
     ports = {title_of(port.first): port for port in merged.ports}

@@ -14,8 +14,10 @@ from userspace_proxy.causes.endpoints import (
     unreachable,
 )
 from userspace_proxy.causes.say import command, kubectl_words, remedy
-from userspace_proxy.causes.slices import none_ready
+from userspace_proxy.causes.slices import no_slice, none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
+from userspace_proxy.explain.explanation import PathStep
+from userspace_proxy.explain.pods import SLICES
 from userspace_proxy.explain.steps import SOURCE
 from userspace_proxy.facts import Level, PodRuleFacts
 from userspace_proxy.facts.node import PlanFacts
@@ -59,13 +61,13 @@ def nodes(*answers, digests=True):
     return AllNodes(answers, digests={"shop/web": "d"} if digests else None)
 
 
-def explained(all_nodes, planned=None, source=(), **flags):
+def explained(all_nodes, planned=None, source=(), pods=(), **flags):
     planned = planned or web(A, B)
     subject = read_subject(make_view(planned), "shop/web", "the API server", is_live=False)
     merged = merge(all_nodes).of_service("shop/web")
     steps = behind_steps("shop/web", [planned], all_nodes)
     invocation = Invocation(source=source, **flags)
-    return with_nodes(explain(subject), merged, steps, invocation=invocation)
+    return with_nodes(explain(subject, pods=pods), merged, steps, invocation=invocation)
 
 
 def last_part(explanation):
@@ -100,6 +102,9 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     )
     apart = explained(nodes(answer("node-1", lost), answer("node-2", sent)))
     assert apart.next.endswith("explain shop/web --node=node-1"), "not the pod, but the way to it"
+    gone = PathStep(Level.TROUBLE, SLICES, "web-1 is listed, and not among its pods")
+    words = kubectl_words(no_slice("shop/web", "", ""), "shop/web")
+    assert explained(all_nodes, pods=[gone]).next == f"kubectl {words}", "not a deleted pod"
     late = explained(nodes(answer("node-1", web(A, refusing=(A,)), behind=("shop/web",))))
     assert late.next.endswith("explain shop/web --node=node-1"), "not the pod that it still dials"
     assert "agent's log" in next(s.hint for s in last_part(late) if s.topic == "clients")
