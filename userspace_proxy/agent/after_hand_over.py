@@ -14,7 +14,8 @@ everything else.
 Rule 4: a process that receives a signal to stop, before or while it waits, doesn't take the node
 back.
 Rule 5: a process whose parent is an init process, as in a container or a systemd unit, exits only
-when it is stopped: the kubelet or systemd would start it again, and it would take the node back.
+when it is stopped, or no process has held the lock for 15 s: the kubelet or systemd starts it
+again, and it takes the node back.
 
 Source: docs/adr/0026, docs/adr/0050; Kubernetes' restartPolicy (a DaemonSet's is always Always).
 """
@@ -37,6 +38,7 @@ from ..child import RUNNING_INTERPRETER, running_interpreter
 from ..errors import LockHeld, UserspaceProxyError
 from ..log_fields import FieldLogger
 from .hand_over import OVER, SERVES
+from .lock import NodeLock
 from .rounds.tasks import first_of, pause
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -50,6 +52,10 @@ _START_S = 5.0
 # The pause between two attempts to start. An attempt takes milliseconds if the lock is held, and
 # workers wait for 10 minutes.
 _AGAIN_S = 1.0
+# The pause between two looks for a lock's holder, and the number of looks in a row without one: a
+# holder's container starts a killed control process again within 5 s.
+_LOOK_S = 5.0
+_FREE_LOOKS = 3
 # The waiting program. A second SIGTERM or SIGINT terminates it, and leaves the workers to the next
 # process; both signals are blocked until the program handles them. It passes descriptors inherited
 # by this process on to the command.
@@ -82,7 +88,7 @@ if not serves and not asked:
         for name, text in os.environ.items()
         if not name.startswith("PYTHON")
     }}
-    os.execve({RUNNING_INTERPRETER!r}, sys.argv[3:], {{**environment, {_MARK!r}: "1"}})
+    os.execve({RUNNING_INTERPRETER!r}, sys.argv[5:], {{**environment, {_MARK!r}: "1"}})
 signal.pthread_sigmask(signal.SIG_UNBLOCK, stop)
 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 while True:
@@ -91,8 +97,13 @@ while True:
     except ChildProcessError:
         break
 signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-if os.getppid() <= 1 and not asked:
-    signal.sigwait(stop)
+free = 0
+while os.getppid() <= 1 and not asked and free < {_FREE_LOOKS}:
+    if signal.sigtimedwait(stop, float(sys.argv[4])):
+        break
+    with open("/proc/net/unix") as table:
+        found = (line.rstrip().partition(" @")[2] for line in table if " 00010000 " in line)
+        free = 0 if sys.argv[3] in [name.partition("#")[0] for name in found] else free + 1
 """
 
 
@@ -103,12 +114,15 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = ()) -> NoReturn:
-    """Execute a program that exits when the workers have exited.
+def wait_for_workers(
+    connection: socket.socket | None, lock: NodeLock, arrived: Sequence[int] = ()
+) -> NoReturn:
+    """Execute a program that exits when the workers have exited, or later (Rule 5).
 
     Args:
         connection: The connection to the next process. If that process exits before it reports that
             it serves, this process takes the node back. With None, it never takes the node back.
+        lock: The lock that the next process holds.
         arrived: The stop signals that have arrived; after any of them, this process doesn't take
             the node back.
 
@@ -135,7 +149,8 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
             connection.set_inheritable(True)
             restore.callback(connection.setblocking, False)
         was_told = "stop" if arrived else ""
-        arguments = [str(link), was_told, sys.executable, *sys.orig_argv[1:]]
+        held = lock.name.removeprefix("\0")
+        arguments = [str(link), was_told, held, str(_LOOK_S), sys.executable, *sys.orig_argv[1:]]
         os.execve(RUNNING_INTERPRETER, [*command, _WAIT, *arguments], environment)
     except (OSError, subprocess.SubprocessError) as exc:
         restore.close()

@@ -44,7 +44,8 @@ class NodeLock:
     def __init__(self, proxy_name: str | None = None, *, is_cleanup: bool = False) -> None:
         self._is_cleanup = is_cleanup
         self._label = proxy_label(proxy_name or "")
-        self._name = f"{_NAME}/{self._label}" if self._label else _NAME
+        self.name = f"{_NAME}/{self._label}" if self._label else _NAME
+        """The socket's address; with a suffix (``#…``) if another program has bound this one."""
         self.listener: ProvenSocket | None = None
         """The listening socket while the lock is held; accept its connections to keep room in the
         kernel's queue.
@@ -78,14 +79,14 @@ class NodeLock:
     def _open(self) -> tuple[str, ProvenSocket]:
         """Bind a socket to the lock's name, or to a random name if another program has bound it."""
         try:
-            return self._name, ProvenSocket(self._name)
+            return self.name, ProvenSocket(self.name)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
-        self._refuse(abstract_sockets.find_listeners([self._name]).values())
+        self._refuse(abstract_sockets.find_listeners([self.name]).values())
         # Other programs can't predict this name, so they can't bind it or the sockets of its
         # proofs.
-        name = f"{self._name}#{secrets.token_hex(8)}"
+        name = f"{self.name}#{secrets.token_hex(8)}"
         return name, ProvenSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:

@@ -44,7 +44,7 @@ from .after_hand_over import (
 )
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
-from .lock import running_proxies
+from .lock import NodeLock, running_proxies
 from .node_setup import steering_checks
 from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of, pause
@@ -110,7 +110,8 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 
     arrived: list[int] = []
     stop = stop_on_signal(asyncio.get_running_loop(), arrived, leave=leave, end=end)
-    hand_over = partial(wait_for_workers, arrived=arrived)
+    lock = NodeLock(options.proxy_name)
+    hand_over = partial(wait_for_workers, lock=lock, arrived=arrived)
     options = replace(_succeeding(options, taken, settings.drain_s), hand_over=hand_over)
     agent = Agent(settings.steering, source, options, kernel)
 
@@ -127,7 +128,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         if not is_back:
             await start()
         elif not await start_while_workers_live(start, stop):
-            wait_for_workers(None)
+            wait_for_workers(None, lock)
         settle_memory()
     finally:
         gc.enable()

@@ -30,7 +30,7 @@ async def main():
     lock = NodeLock()
     lock.take()
     def hand_over(connection):
-        wait_for_workers(connection, arrived)
+        wait_for_workers(connection, lock, arrived)
     answer_requests(asyncio.get_running_loop(), lock, hand_over)
     print("held", flush=True)
     await stop.wait()

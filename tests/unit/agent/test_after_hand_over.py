@@ -59,15 +59,35 @@ def test_a_handover_request_releases_the_lock_and_the_process_waits_for_its_chil
     assert holder.wait(20) == 0
 
 
-def test_a_containers_process_waits_to_be_stopped_after_its_children_have_exited():
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child")
+LOOKS = "from userspace_proxy.agent import after_hand_over\nafter_hand_over._LOOK_S = 0.01"
+
+
+def test_a_containers_process_waits_to_be_stopped_while_another_holds_the_lock():
     """The kubelet starts a container that exits again, and it would take the node back."""
-    with running(sys.executable, prefix=("unshare", "--pid", "--fork", "--kill-child")) as holder:
+    with running(sys.executable, prefix=CONTAINER) as holder:
         take_over().report_serving()
         (process,) = child_pids(holder.pid)
         holder.stdin.close()
         place = Path(f"/proc/{process}/wchan")
         wait_for("its wait for a signal", lambda: "sigtimedwait" in place.read_text())
         os.kill(process, signal.SIGTERM)
+        assert holder.wait(20) == 0
+
+
+def test_a_containers_process_exits_when_no_process_holds_the_lock():
+    with running(sys.executable, LOOKS, prefix=CONTAINER) as holder:
+        taken = take_over()
+        lock = NodeLock()
+        lock.take()
+        taken.report_serving()
+        (process,) = child_pids(holder.pid)
+        holder.stdin.close()
+        reads = Path(f"/proc/{process}/io")
+        wait_for("its child's end", lambda: not child_pids(process))
+        before = int(reads.read_text().split()[5])
+        wait_for("more looks", lambda: int(reads.read_text().split()[5]) > before + 10)
+        lock.release()
         assert holder.wait(20) == 0
 
 
