@@ -98,6 +98,8 @@ class ContainerEnd(NamedTuple):
     is_out_of_memory: bool = False
     at: float = 0.0
     """Unix time; 0 if unknown."""
+    is_graceful: bool = False
+    """Whether it ended with status 0."""
 
 
 NOT_ENDED = ContainerEnd()
@@ -108,7 +110,7 @@ def last_end_of(container: WireContainerStatus) -> ContainerEnd:
     for state in (container.state, container.last_state):
         if state and (end := state.terminated):
             at = read_time(end.finished_at or "")
-            return ContainerEnd(_ended(end), end.reason == "OOMKilled", at)
+            return ContainerEnd(_ended(end), end.reason == "OOMKilled", at, end.exit_code == 0)
     return NOT_ENDED
 
 

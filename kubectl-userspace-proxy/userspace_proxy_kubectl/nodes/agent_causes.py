@@ -49,21 +49,28 @@ def agent_ended(where: str, why: str, agent: str, *, out_of_memory: bool = False
     return f"the agent's pod does not run, so {fails}: {why}"
 
 
-def _restart_hint(why: str, where: str, is_repeated: bool, out_of_memory: bool) -> str:
+def _restart_hint(
+    why: str, where: str, is_repeated: bool, out_of_memory: bool, is_graceful: bool
+) -> str:
     return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
 
 
 @cause(CauseCode.AGENT_MISSING, hint=_restart_hint, kubectl=_PODS)
 def agent_restarts(
-    why: str, where: str, *, is_repeated: bool = False, out_of_memory: bool = False
+    why: str,
+    where: str,
+    *,
+    is_repeated: bool = False,
+    out_of_memory: bool = False,
+    is_graceful: bool = False,
 ) -> str:
     """The agent runs, but its container was restarted in the last minutes."""
+    restarted, lost = "was restarted", "; clients lost connections through it"
     if is_repeated:
-        return (
-            f"the agent's container is restarted again and again: it {why}; each time, clients "
-            "lose their connections through it"
-        )
-    return f"the agent's container was restarted: it {why}; clients lost connections through it"
+        restarted = "is restarted again and again"
+        lost = "; each time, clients lose their connections through it"
+    # After a graceful end, connections may have gone on in another agent.
+    return f"the agent's container {restarted}: it {why}{'' if is_graceful else lost}"
 
 
 def _and_node(text: str, node_state: str) -> str:

@@ -128,11 +128,16 @@ def every_s(count: int) -> int:
 
 def _restarts(pod: AgentPod) -> Cause | None:
     """Return why an agent's container was restarted lately; None if it wasn't."""
-    why, is_oom, at = pod.last_end
-    if not pod.restarts or Clocks.time() - at > _LATELY_S:
+    end = pod.last_end
+    if not pod.restarts or Clocks.time() - end.at > _LATELY_S:
         return None
-    where, is_repeated = pod.target.namespace, pod.restarts > 1
-    return agent_causes.agent_restarts(why, where, is_repeated=is_repeated, out_of_memory=is_oom)
+    return agent_causes.agent_restarts(
+        end.text,
+        pod.target.namespace,
+        is_repeated=pod.restarts > 1,
+        out_of_memory=end.is_out_of_memory,
+        is_graceful=end.is_graceful,
+    ).replace(count=pod.restarts, last_at=end.at)
 
 
 class Answers:
@@ -156,7 +161,7 @@ class Answers:
                 namespace = self._where.namespace
                 problem = agent_causes.no_agent(namespace)
                 if pods:
-                    why, (ended, is_oom, _) = pods[0].reason, pods[0].last_end
+                    why, (ended, is_oom, *_) = pods[0].reason, pods[0].last_end
                     pod = pods[0].target.pod
                     problem = agent_causes.agent_not_running(namespace, why, pod)
                     if ended:

@@ -48,15 +48,15 @@ def _nodes(merged: Merged) -> dict[str, Any]:
     return {
         "answered": len(merged.answered),
         "excluded": merged.excluded,
-        "findings": [_finding(one) for one in merged.findings],
+        "findings": [_finding(one, merged.now) for one in merged.findings],
         "nodes": [_row(row) for row in merged.rows],
     }
 
 
-def _finding(finding: NodeFinding) -> dict[str, Any]:
+def _finding(finding: NodeFinding, now: float) -> dict[str, Any]:
     return {
         "level": finding.level,
-        "sentence": format_finding(finding),
+        "sentence": format_finding(finding, now),
         "cause": finding.cause,
         "nodes": finding.nodes,
         "services": finding.services,

@@ -107,7 +107,7 @@ def with_nodes(
         # The pods of these endpoints may be deleted, so only the slices show more.
         service = explanation.service.partition(":")[0]
         next_one = invocation.kubectl(kubectl_words(no_slice(service, "", ""), service))
-    found = (*_silence(merged), *map(format_finding, _of_all(merged)))
+    found = (*_silence(merged), *(format_finding(one, merged.now) for one in _of_all(merged)))
     sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
     ports = {title_of(port.first): port for port in merged.ports}
     planned = (_proved(part, ports.get(part.title)) for part in explanation.parts)
@@ -255,7 +255,9 @@ def _answers(merged: Merged) -> PathStep:
         _NODES,
         "; ".join(filter(None, (what, excluded))),
         next(filter(None, (remedy(one.cause) for one in missing)), ""),
-        details=tuple((one.level, format_finding(one)) for one in missing[:_GROUPS_SHOWN]),
+        details=tuple(
+            (one.level, format_finding(one, merged.now)) for one in missing[:_GROUPS_SHOWN]
+        ),
     )
 
 
@@ -264,7 +266,7 @@ def _silence(merged: Merged) -> Iterator[str]:
     if merged.silent:
         known = [one for one in merged.findings if not merged.silent.isdisjoint(one.nodes)]
         count = plural(len(merged.silent), "node")
-        yield format_finding(known[0]) if known else f"no answer from {count} yet"
+        yield format_finding(known[0], merged.now) if known else f"no answer from {count} yet"
 
 
 def _of_all(merged: Merged) -> list[NodeFinding]:

@@ -182,7 +182,8 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
     for node, one in said:
         found.setdefault((one.same, one.level), []).append((node, one))
     for same in found.values():
-        first = same[0][1]
+        # If agents were restarted, state when the last one was.
+        first = max((one for _, one in same), key=lambda one: one.cause.last_at)
         nodes = tuple(node for node, _ in same)
         yield NodeFinding(first.level, first.cause, nodes, family=first.family)
 

@@ -88,7 +88,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     findings = merged.findings if is_wide else merged.findings[:_FINDINGS_SHOWN]
     for finding in findings:
-        lines += _finding_lines(finding, columns, is_wide=is_wide)
+        lines += _finding_lines(finding, merged.now, columns, is_wide=is_wide)
     if more := len(merged.findings) - len(findings):
         what = f"and {plural(more, 'more finding')} about nodes: the command nodes lists them"
         lines += placed("    ", what, columns)
@@ -113,7 +113,7 @@ def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
     of_many = [one for one in merged.findings if not 0 < len(one.nodes) <= _ALIKE]
     lines = [*placed("", _answered(merged), columns)]
     for finding in of_many:
-        lines += _finding_lines(finding, columns, is_wide=False)
+        lines += _finding_lines(finding, merged.now, columns, is_wide=False)
     table = [_NODE_HEADINGS, *map(_node_cells, merged.rows)]
     places = _fitting(table, columns)
     table = [tuple(row[place] for place in places) for row in table]
@@ -159,7 +159,7 @@ def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
     for finding in row.findings:
         if len(finding.nodes) <= _ALIKE:
             alone = NodeFinding(finding.level, finding.cause)
-            yield from placed(_BELOW, format_finding(alone), columns)
+            yield from placed(_BELOW, format_finding(alone, merged.now), columns)
     for one in row.incidents[:INCIDENTS_SHOWN]:
         words = format_incident(one, merged.now, len(merged.answered))
         yield from placed(_BELOW, words, columns)
@@ -194,8 +194,10 @@ def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
     yield from placed("", what, columns)
 
 
-def _finding_lines(finding: NodeFinding, columns: int, *, is_wide: bool) -> Iterator[str]:
-    yield from placed(f"  {MARKS[finding.level]} ", format_finding(finding), columns)
+def _finding_lines(
+    finding: NodeFinding, now: float, columns: int, *, is_wide: bool
+) -> Iterator[str]:
+    yield from placed(f"  {MARKS[finding.level]} ", format_finding(finding, now), columns)
     if is_wide and (hint := remedy(finding.cause)):
         yield from placed_remedy(_BELOW, f"-> {hint}", columns)
 

@@ -65,9 +65,10 @@ def on_nodes(nodes: Sequence[str], total: int) -> str:
     return f"on {listed(nodes)}{f' ({len(nodes):,} of {total:,})' if total > 1 else ''}"
 
 
-def format_finding(finding: NodeFinding) -> str:
+def format_finding(finding: NodeFinding, now: float) -> str:
     """Return a finding with its nodes, as a sentence without a full stop."""
-    return _cut(say(finding.cause.replace(within=listed(finding.nodes, 3))))
+    cause = finding.cause.replace(within=listed(finding.nodes, 3))
+    return f"{_cut(say(cause))}{times_of(cause, now)}"
 
 
 def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()) -> str:

@@ -260,7 +260,8 @@ SAMPLES = (
         "kube-system", "container userspace-proxy waits: CrashLoopBackOff", "agent-x"
     ),
     agent_causes.agent_restarts("ended with status 1", "kube-system", out_of_memory=True),
-    agent_causes.agent_restarts("ended with status 0", "kube-system", is_repeated=True),
+    agent_causes.agent_restarts("ended with status 1", "kube-system", is_repeated=True),
+    agent_causes.agent_restarts("ended with status 0", "kube-system", is_graceful=True),
     agent_causes.no_answer("kube-system", 5.0),
     agent_causes.no_answer("kube-system", 5.0, "Kubelet stopped posting node status"),
     agent_causes.not_asked(5.0),

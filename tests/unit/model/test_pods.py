@@ -111,7 +111,7 @@ def test_the_last_end_of_a_container_is_returned():
     assert last_end_of(WireContainerStatus()) == NOT_ENDED
     killed = WireContainerState(terminated=WireReason(reason="OOMKilled", exit_code=137))
     ended = "ended with status 137 (OOMKilled)"
-    assert last_end_of(WireContainerStatus(last_state=killed)) == (ended, True, 0.0)
+    assert last_end_of(WireContainerStatus(last_state=killed)) == (ended, True, 0.0, False)
 
 
 def test_pods_are_sorted_by_name():

@@ -47,7 +47,7 @@ def test_a_crash_looping_container_counts_as_not_running():
     assert (found.is_running, found.is_ready) == (False, False)
     assert found.reason.startswith("container userspace-proxy ")
     assert ": CrashLoopBackOff; it ended" in found.reason
-    assert found.last_end == ("ended with status 137 (OOMKilled)", True, 0.0)
+    assert found.last_end == ("ended with status 137 (OOMKilled)", True, 0.0, False)
 
 
 def test_the_reason_why_a_pod_is_unscheduled_is_returned():

@@ -127,7 +127,7 @@ def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers
         assert (only(answers).restarts is not None) is is_lately
     assert only(answers).restarts == agent_causes.agent_restarts(
         "ended with status 137 (OOMKilled)", "kube-system", is_repeated=True, out_of_memory=True
-    )
+    ).replace(count=2, last_at=1795251600.0)
     Asking().fail(answers, "node-1", TO, PortForwardError("it broke off", errno.ECONNRESET))
     why = "it broke off; its container last ended with status 137 (OOMKilled)"
     problem = agent_causes.forward_failed("kube-system", why, out_of_memory=True)

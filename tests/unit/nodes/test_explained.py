@@ -313,7 +313,9 @@ def test_the_verdict_includes_the_reason_why_a_node_does_not_answer():
     one, merged = explained(all_nodes), merge(all_nodes)
     assert one.level is Level.TROUBLE
     (port,), (finding,) = merged.ports, merged.findings
-    assert one.sentence.endswith(f"{format_port(port, merged)}; {format_finding(finding)}")
+    assert one.sentence.endswith(
+        f"{format_port(port, merged)}; {format_finding(finding, merged.now)}"
+    )
     assert last_part(one)[0].hint == remedy(finding.cause)
 
 

@@ -23,6 +23,7 @@ from userspace_proxy_kubectl.nodes.findings import (
     other_settings_of,
     usual,
 )
+from userspace_proxy_kubectl.nodes.words import format_finding
 
 from .views import CUT_OFF, NOW, PROBLEM, agent_on, all_of, answer_of, without_answer
 
@@ -66,8 +67,11 @@ def test_two_serving_agents_on_a_node_are_named():
     agents = (agent_on("a"), agent_on("a", "other"))
     names = ("kube-system/userspace-proxy-a", "kube-system/other-a")
     assert said(answer_of("a", agents=agents)) == [(several_agents(names), ("a",))]
-    restarts = agent_restarts("ended with status 137", "kube-system")
-    assert said(replace(answer_of("a"), restarts=restarts)) == [(restarts, ("a",))]
+    restarts = agent_restarts("ended with status 0", "kube-system", is_graceful=True)
+    lasts = (restarts.replace(count=1, last_at=NOW - ago) for ago in (90, 60, 120))
+    found = [replace(answer_of(n), restarts=one) for n, one in zip("abc", lasts, strict=True)]
+    (finding,) = findings_in(all_of(*found))
+    assert format_finding(finding, NOW) == f"a, b and c: {say(restarts)} (once, last 1 min ago)"
 
 
 @pytest.mark.parametrize("last", [LastStateFacts(), LastStateFacts("s", NOW - 300)])

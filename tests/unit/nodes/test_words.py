@@ -20,7 +20,7 @@ def test_the_texts_about_all_nodes_match_the_recorded_page():
 
 def test_an_agents_text_is_truncated():
     cause = as_read(CauseCode(""), "x" * 10_000)
-    assert len(format_finding(NodeFinding(Level.TROUBLE, cause))) < 500
+    assert len(format_finding(NodeFinding(Level.TROUBLE, cause), 0)) < 500
 
 
 def test_the_text_of_a_port_names_the_cause_of_its_neutral_mark():
