@@ -44,6 +44,8 @@ _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
 _LONG_S = 1
+# How many UDP flows an endpoint must have had before, so that its answers are known to be expected.
+_MANY_FLOWS = 10
 # How many seconds after an endpoint's last failure other endpoints must have answered clients so
 # that the failure is only mentioned.
 _LONG_AGO_S = 300
@@ -316,14 +318,25 @@ def cut_off(case: Case) -> PortVerdict | None:
 
 
 def unanswered(case: Case) -> PortVerdict | None:
-    """Report that clients leave without a byte, which is normal for some protocols."""
+    """Report that clients leave without a byte, which is normal for some protocols.
+
+    It isn't if UDP endpoints that answered most flows before answer none now.
+    """
     if not (case.all_fail and case.are_silent):
         return None
     clauses = [said.no_byte_in_time(case.ended, case.connections), *case.what_fails]
     if case.is_flows:
         clauses = _no_datagram(case)
-    lead = said.get_no_answer()
-    return PortVerdict(Level.ATTENTION, PortState.UNANSWERED, clauses, lead=lead)
+    is_certain = case.is_flows and all(map(_answered_before, case.failing))
+    level, lead = Level.TROUBLE if is_certain else Level.ATTENTION, said.get_no_answer()
+    return PortVerdict(level, PortState.UNANSWERED, clauses, lead=lead)
+
+
+def _answered_before(endpoint: EndpointFacts) -> bool:
+    """Return whether an endpoint answered most flows before those that it doesn't answer now."""
+    count = endpoint.cause.count if endpoint.cause is not None else 0
+    before, unanswered = endpoint.connections - count, endpoint.unanswered_flows - count
+    return before >= _MANY_FLOWS and unanswered * 2 < before
 
 
 def closed(case: Case) -> PortVerdict | None:
