@@ -316,10 +316,11 @@ def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     cause, is_alone = one.cause, len(one.nodes) == 1
     is_supporting = cause.code is CauseCode.ENDPOINT_DENIES or cause.row is no_datagram
     is_supporting &= one.extent is Extent.SOME and cause.when is not When.PAST
-    if not (_is_proven(one) or is_supporting) or one.nodes == one.places:
+    if not (_is_proven(one) or is_supporting):
         return
     # The client, not the node, is denied by an endpoint that answers the node.
-    if not one.away and one.places and cause.code is not CauseCode.ENDPOINT_DENIES:
+    is_of_place = one.places and one.places != one.nodes and not one.away
+    if is_of_place and cause.code is not CauseCode.ENDPOINT_DENIES:
         yield one.places
     if is_alone or (len(one.nodes) <= one.away and cause.code.traits.is_dial):
         yield one.nodes
