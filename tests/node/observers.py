@@ -36,7 +36,7 @@ class Expected:
     is_problem: bool = True
 
 
-FIREWALL = Expected("labels", CauseCode.FIREWALL_DROPS, "may drop packets", Shown.NODE)
+FIREWALL = Expected("labels", CauseCode.FIREWALL_DROPS, "drops packets", Shown.NODE)
 
 
 def in_json(agent: Agent, expected: Expected) -> bool:

@@ -286,7 +286,7 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
     for firewall in view.firewalls:
         yield Problem(
             Level.TROUBLE,
-            f"Chain {firewall.chain} may drop packets of Services: {firewall.why}",
+            f"Chain {firewall.chain} drops packets of Services: {firewall.why}",
             firewall.hint,
             family=firewall.family,
             code=CauseCode.FIREWALL_DROPS,

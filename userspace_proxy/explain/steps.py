@@ -141,8 +141,8 @@ def _firewalls(
     for one in firewalls:
         # Answers of endpoints don't prove that their clients get them.
         is_passed = not (client or one.is_of_answers) and _has_answers(ports, one.family, now)
-        whom = "of other clients" if is_passed else "of Services"
-        what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
+        drops = "may drop packets of other clients" if is_passed else "drops packets of Services"
+        what = f"Chain {one.chain} of another program {drops}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
     # Look at the causes, too: a port's cause may blame a chain that isn't in the node's list.
     causes = [cause for port in ports for cause in port.state.causes]
