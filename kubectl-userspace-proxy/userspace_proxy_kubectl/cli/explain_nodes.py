@@ -78,7 +78,7 @@ class OnNodes:
         if self.subject is not None:
             return with_plan(explanation, behind, self.all_nodes.answers[0].behind)
         merged = merge(self.all_nodes).of_service(self.service)
-        return with_nodes(explanation, merged, behind, invocation=invocation)
+        return with_nodes(explanation, merged, behind, invocation=invocation, planned=planned)
 
     def with_json(self, text: str) -> str:
         from ..nodes.as_json import status_to_json

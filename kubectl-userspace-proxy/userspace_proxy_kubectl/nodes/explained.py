@@ -10,7 +10,7 @@ shows the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode
@@ -63,15 +63,18 @@ def with_nodes(
     behind: Sequence[PathStep],
     *,
     invocation: Invocation,
+    planned: Sequence[PortFacts] | None = None,
 ) -> Explanation:
     """Return the plan's explanation, extended and updated with what nodes report.
 
     Args:
+        planned: The Service's ports as planned now; None if the API server can't be read.
         merged: The merged answers of all nodes about this Service.
         behind: The result of :func:`behind_steps`.
         invocation: The user's command, from which the next command is derived.
     """
     late = [step.what for step in behind if step.level is Level.TROUBLE]
+    listed = None if planned is None else {one.address for of in planned for one in of.endpoints}
     fail = {
         part.title
         for part in explanation.parts
@@ -81,7 +84,7 @@ def with_nodes(
     served = [
         _before(step) if step.level is Level.OK and title_of(port.first) in fail else step
         for port in merged.ports
-        for step in (_served(port, merged, invocation),)
+        for step in (_served(port, merged, invocation, listed),)
     ]
     if late or merged.silent:
         served = [replace(one, level=None) if one.level is Level.OK else one for one in served]
@@ -110,13 +113,13 @@ def with_nodes(
     found = (*_silence(merged), *(format_finding(one, merged.now) for one in _of_all(merged)))
     sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
     ports = {title_of(port.first): port for port in merged.ports}
-    planned = (_proved(part, ports.get(part.title)) for part in explanation.parts)
+    proved = (_proved(part, ports.get(part.title)) for part in explanation.parts)
     return replace(
         explanation,
         level=level,
         sentence=sentence,
         next=next_one,
-        parts=(*planned, PathPart(TITLE, steps)),
+        parts=(*proved, PathPart(TITLE, steps)),
     )
 
 
@@ -278,7 +281,9 @@ def _is_of_all(finding: NodeFinding) -> bool:
     return finding.cause.code in _OF_ALL or finding.cause.row is agent_restarts
 
 
-def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
+def _served(
+    port: MergedPort, merged: Merged, invocation: Invocation, listed: Collection[str] | None
+) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
@@ -288,7 +293,7 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
         hint = LATE_HINT
     elif words := cause and command(cause):
         hint = invocation.kubectl(words)
-    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port, listed)))
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
@@ -349,11 +354,16 @@ def _next(port: MergedPort, merged: Merged, service: str, invocation: Invocation
     return invocation.again(service, f"--node={port.groups[0].nodes[0]}")
 
 
-def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
+def _endpoints(
+    port: MergedPort, listed: Collection[str] | None
+) -> Iterator[tuple[Level | None, str]]:
+    """Yield the endpoints of a Service port; ``listed`` are the API server's, if known."""
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
         is_foreign = bool(endpoint.failing) and not endpoint.host
         pod = " (its EndpointSlice names no pod)" if is_foreign else ""
         pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else pod
+        if listed is not None and endpoint.address not in listed:
+            pod += "; no EndpointSlice lists it any more"
         yield endpoint.level, f"{format_endpoint(endpoint)}{pod}"
     if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
         yield None, f"and {plural(more, 'more endpoint')}"

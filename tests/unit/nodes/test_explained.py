@@ -67,7 +67,8 @@ def explained(all_nodes, planned=None, source=(), pods=(), **flags):
     merged = merge(all_nodes).of_service("shop/web")
     steps = behind_steps("shop/web", [planned], all_nodes)
     invocation = Invocation(source=source, **flags)
-    return with_nodes(explain(subject, pods=pods), merged, steps, invocation=invocation)
+    explanation, now = explain(subject, pods=pods), [planned]
+    return with_nodes(explanation, merged, steps, invocation=invocation, planned=now)
 
 
 def last_part(explanation):
@@ -203,6 +204,8 @@ def test_a_lagging_node_is_named_with_its_endpoints():
     one = explained(nodes(answer("node-1", web(A, B)), *late))
     _, clients, step, _ = last_part(one)
     assert (clients.level, step.level) == (None, Level.TROUBLE)
+    former = [text for _, text in clients.details if "lists it any more" in text]
+    assert [text.partition(" ")[0] for text in former] == [C]
     assert step.what == f"not as planned {on_nodes(['node-2', 'node-3'], 3)}"
     assert step.details == (
         (Level.TROUBLE, f"shop/web:http (IPv4): it lacks {B}; it still has {C}"),
