@@ -522,31 +522,22 @@ _DENIES_OUTSIDE = (
 )
 
 
-_DENIES = (
-    "Look for a NetworkPolicy, or another firewall at the pod, that denies this client, or "
+_OF_DENIAL: Mapping[str, str] = {
+    "hint": "Look for a NetworkPolicy, or another firewall at the pod, that denies this client, or "
     "for a wrong route back to it on the pod's node (`ip route get {client}`): the endpoint sees "
     "the client's own address; if the pod replies through a second interface (Multus, macvlan), "
-    f"past this node, annotate the Service with {DOMAIN}preserve-client-address: never"
-)
+    f"past this node, annotate the Service with {DOMAIN}preserve-client-address: never",
+    "outside": _DENIES_OUTSIDE,
+}
 
 
-@_of_endpoint(
-    CauseCode.ENDPOINT_DENIES,
-    past="answered this node, but not {client}",
-    hint=_DENIES,
-    outside=_DENIES_OUTSIDE,
-)
+@_of_endpoint(CauseCode.ENDPOINT_DENIES, past="answered this node, but not {client}", **_OF_DENIAL)
 def denies(at: At, client: str) -> str:
     """Dials fail only from clients' addresses; ``client`` is the last such client."""
     return f"answers this node, but not {client}"
 
 
-@_of_endpoint(
-    CauseCode.ENDPOINT_DENIES,
-    past="answered {nodes}, but not {client}",
-    hint=_DENIES,
-    outside=_DENIES_OUTSIDE,
-)
+@_of_endpoint(CauseCode.ENDPOINT_DENIES, past="answered {nodes}, but not {client}", **_OF_DENIAL)
 def denies_on(at: At, client: str, nodes: str) -> str:
     """The cause ``denies`` in a view of all nodes; ``nodes`` are those that report it."""
     return f"answers {nodes}, but not {client}"
@@ -579,7 +570,8 @@ cuts_off = _endpoint(
 """The endpoint answers connections, then resets them."""
 
 
-def _mtu_hint(peer: str) -> str:
+def mtu_hint(peer: str) -> str:
+    """Return the remedy for packets with data that are lost on the way to a peer."""
     return (
         f"Large packets may exceed the MTU on the way to {peer}: compare the MTU in `ip link` on "
         'both ends and between (tunnels, VPNs), let ICMP type 3 code 4 and ICMPv6 "packet too big" '
@@ -588,14 +580,14 @@ def _mtu_hint(peer: str) -> str:
     )
 
 
-_MTU = _mtu_hint("{ip}")
+_MTU = mtu_hint("{ip}")
 
 
 @cause(
     CauseCode.PACKETS_LOST,
     about="{client}",
     past="client {client} did not acknowledge the answers that it was sent",
-    hint=_mtu_hint("{client}"),
+    hint=mtu_hint("{client}"),
     shared=("client",),
 )
 def not_to_client(client: str) -> str:

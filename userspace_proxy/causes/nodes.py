@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .cause import CauseCode, cause
+from .endpoints import mtu_hint
 
 
 def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
@@ -142,30 +143,20 @@ def path_fails(endpoints: int, places: tuple[str, ...], count: int, is_own: bool
     return f"{endpoints:,} endpoints{where} answer {others}, but can't be reached"
 
 
-_ROUTES = (
-    "See the routes between {node} and the other nodes, on both sides and on routers (`ip route "
-    "get` with a pod's address), and the overlay network; then whether {node} forwards (`sysctl "
-    "net.ipv4.ip_forward`, or that of IPv6), its FORWARD chains (`nft list ruleset`), and "
-    "NetworkPolicies"
-)
-_MTU = (
-    "Compare the MTU in `ip link` on {node}, on other nodes and between (tunnels, VPNs), let ICMP "
-    'type 3 code 4 and ICMPv6 "packet too big" pass, or clamp the MSS to the path\'s MTU; a '
-    "firewall that drops packets with data and a link that loses many packets look the same"
-)
-
-
 def _cut_off_hint(node: str, is_lossy: bool) -> str:
-    return (_MTU if is_lossy else _ROUTES).format(node=node)
+    if is_lossy:
+        return mtu_hint(f"{node}'s pods")
+    return (
+        f"See the routes between {node} and the other nodes, on both sides and on routers (`ip "
+        f"route get` with a pod's address), and the overlay network; then whether {node} forwards "
+        "(`sysctl net.ipv4.ip_forward`, or that of IPv6), its FORWARD chains (`nft list ruleset`), "
+        "and NetworkPolicies"
+    )
 
 
 @cause(CauseCode.NODES_DIFFER, hint=_cut_off_hint)
 def cut_off(node: str, is_lossy: bool = False) -> str:
-    """Endpoints fail on the paths between one node and others.
-
-    Args:
-        is_lossy: Whether handshakes succeed and packets with data are lost.
-    """
+    """Endpoints fail between one node and others; ``is_lossy`` if only packets with data do."""
     if is_lossy:
         return f"packets between {node} and other nodes are lost, as if an MTU were too large"
     return f"pods on {node} and other nodes don't reach each other"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from userspace_proxy.causes.cause import CauseCode, cause
 
+_OF_POD = "describe pod -n {where} {agent}"
 _PODS = "get pods -n {where} -o wide"
 _OF_NODE = (
     "The node, its kubelet or the agent may be stopped, or may be cut off from the API server"
@@ -27,17 +28,13 @@ def no_agent(where: str) -> str:
     return "no agent"
 
 
-@cause(
-    CauseCode.AGENT_MISSING,
-    hint="Look at the pod's events",
-    kubectl="describe pod -n {where} {agent}",
-)
+@cause(CauseCode.AGENT_MISSING, hint="Look at the pod's events", kubectl=_OF_POD)
 def agent_not_running(where: str, why: str, agent: str) -> str:
     """The agent's pod exists but doesn't run yet."""
     return f"the agent's pod does not run: {why}"
 
 
-def _end_hint(where: str, why: str, agent: str, out_of_memory: bool) -> str:
+def _end_hint(*, out_of_memory: bool, **_: object) -> str:
     return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
 
 
@@ -49,13 +46,7 @@ def agent_ended(where: str, why: str, agent: str, *, out_of_memory: bool = False
     return f"the agent's pod does not run, so {fails}: {why}"
 
 
-def _restart_hint(
-    why: str, where: str, is_repeated: bool, out_of_memory: bool, is_graceful: bool
-) -> str:
-    return _OF_MEMORY if out_of_memory else "Look at the pod's events and its last log"
-
-
-@cause(CauseCode.AGENT_MISSING, hint=_restart_hint, kubectl=_PODS)
+@cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl=_PODS)
 def agent_restarts(
     why: str,
     where: str,
@@ -65,12 +56,11 @@ def agent_restarts(
     is_graceful: bool = False,
 ) -> str:
     """The agent runs, but its container was restarted in the last minutes."""
-    restarted, lost = "was restarted", "; clients lost connections through it"
-    if is_repeated:
-        restarted = "is restarted again and again"
-        lost = "; each time, clients lose their connections through it"
+    restarted = "is restarted again and again" if is_repeated else "was restarted"
+    each = "each time, clients lose" if is_repeated else "clients lost"
     # After a graceful end, connections may have gone on in another agent.
-    return f"the agent's container {restarted}: it {why}{'' if is_graceful else lost}"
+    lost = "" if is_graceful else f"; {each} connections through it"
+    return f"the agent's container {restarted}: it {why}{lost}"
 
 
 def _and_node(text: str, node_state: str) -> str:

@@ -161,13 +161,11 @@ class Answers:
                 namespace = self._where.namespace
                 problem = agent_causes.no_agent(namespace)
                 if pods:
-                    why, (ended, is_oom, *_) = pods[0].reason, pods[0].last_end
-                    pod = pods[0].target.pod
-                    problem = agent_causes.agent_not_running(namespace, why, pod)
-                    if ended:
-                        problem = agent_causes.agent_ended(
-                            namespace, why, pod, out_of_memory=is_oom
-                        )
+                    facts, end = (namespace, pods[0].reason, pods[0].target.pod), pods[0].last_end
+                    problem = agent_causes.agent_not_running(*facts)
+                    if end.text:
+                        is_oom = end.is_out_of_memory
+                        problem = agent_causes.agent_ended(*facts, out_of_memory=is_oom)
             elif before.agents == ():
                 problem = None
             restarts = _restarts(pods[0]) if running else None

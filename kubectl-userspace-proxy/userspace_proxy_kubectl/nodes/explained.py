@@ -35,7 +35,6 @@ from .agent_causes import agent_restarts
 from .differences import PlanDifference, differences
 from .endpoints import Extent, same_cause
 from .findings import NodeFinding
-from .incidents import MergedIncident
 from .merged import LATE_HINT, Merged, MergedPort
 from .words import (
     format_all,
@@ -53,7 +52,7 @@ _GROUPS_SHOWN = 5
 _UNREACHED = (
     PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED, PortState.REFUSED,
 )  # fmt: skip
-_PATHS = (path_fails, cut_off)
+_OF_NODES = (node_silent, path_fails, cut_off)
 _OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING, CauseCode.SOURCE_AWAY)
 
 
@@ -74,7 +73,7 @@ def with_nodes(
         invocation: The user's command, from which the next command is derived.
     """
     late = [step.what for step in behind if step.level is Level.TROUBLE]
-    listed = None if planned is None else {one.address for of in planned for one in of.endpoints}
+    current = None if planned is None else {one.address for of in planned for one in of.endpoints}
     fail = {
         part.title
         for part in explanation.parts
@@ -84,14 +83,13 @@ def with_nodes(
     served = [
         _before(step) if step.level is Level.OK and title_of(port.first) in fail else step
         for port in merged.ports
-        for step in (_served(port, merged, invocation, listed),)
+        for step in (_served(port, merged, invocation, current),)
     ]
     if late or merged.silent:
         served = [replace(one, level=None) if one.level is Level.OK else one for one in served]
     rules = tuple(_pod_rules(merged))
     steps = (_answers(merged), *served, *_of_several(merged), *rules, *behind)
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
-    planned_steps = [step for part in explanation.parts for step in part.steps]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
     sentence, next_one = explanation.sentence, explanation.next
@@ -106,7 +104,10 @@ def with_nodes(
         lost = (one.cause for one in merged.findings if not merged.silent.isdisjoint(one.nodes))
         if words := next((kubectl_words(one, explanation.service) for one in lost), ""):
             next_one = invocation.kubectl(words)
-    if any(step.topic == SLICES and step.level is Level.TROUBLE for step in planned_steps):
+    topics = {
+        step.topic for of in explanation.parts for step in of.steps if step.level is Level.TROUBLE
+    }
+    if SLICES in topics:
         # The pods of these endpoints may be deleted, so only the slices show more.
         service = explanation.service.partition(":")[0]
         next_one = invocation.kubectl(kubectl_words(no_slice(service, "", ""), service))
@@ -282,18 +283,19 @@ def _is_of_all(finding: NodeFinding) -> bool:
 
 
 def _served(
-    port: MergedPort, merged: Merged, invocation: Invocation, listed: Collection[str] | None
+    port: MergedPort, merged: Merged, invocation: Invocation, current: Collection[str] | None
 ) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else port.hint
-    if cause is not None and any(same_cause(cause) in one.keys for one in _paths(merged)):
-        hint = ""  # The step of the path contains it.
+    paths = (one.keys for one in merged.incidents if one.cause.row in _OF_NODES)
+    if cause is not None and any(same_cause(cause) in keys for keys in paths):
+        hint = ""  # The step about the node contains it.
     if _is_behind(port, merged):
         hint = LATE_HINT
     elif words := cause and command(cause):
         hint = invocation.kubectl(words)
-    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port, listed)))
+    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port, current)))
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
@@ -303,16 +305,12 @@ def _of_several(merged: Merged) -> Iterator[PathStep]:
     """
     for one in merged.incidents:
         what = format_incident(one, merged.now, len(merged.answered))
+        hint = remedy(one.cause) if one.cause.row in _OF_NODES else ""
         if len(one.incident.services) > 1 and one.incident.mark is not None:
             what = f"{what}: {names_in_line(one.incident, NAMES_LENGTH)}"
-            hint = remedy(one.cause) if one.cause.row in _PATHS else ""
-            yield PathStep(None, "cause", what, hint)
-        elif one.cause.row in (node_silent, *_PATHS):
-            yield PathStep(None, "cause", what, remedy(one.cause))
-
-
-def _paths(merged: Merged) -> list[MergedIncident]:
-    return [one for one in merged.incidents if one.cause.row in _PATHS]
+        elif not hint:
+            continue
+        yield PathStep(None, "cause", what, hint)
 
 
 def _pod_rules(merged: Merged) -> Iterator[PathStep]:
@@ -355,14 +353,14 @@ def _next(port: MergedPort, merged: Merged, service: str, invocation: Invocation
 
 
 def _endpoints(
-    port: MergedPort, listed: Collection[str] | None
+    port: MergedPort, current: Collection[str] | None
 ) -> Iterator[tuple[Level | None, str]]:
-    """Yield the endpoints of a Service port; ``listed`` are the API server's, if known."""
+    """Yield the endpoints of a Service port; ``current`` are the API server's, if known."""
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
         is_foreign = bool(endpoint.failing) and not endpoint.host
         pod = " (its EndpointSlice names no pod)" if is_foreign else ""
         pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else pod
-        if listed is not None and endpoint.address not in listed:
+        if current is not None and endpoint.address not in current:
             pod += "; no EndpointSlice lists it any more"
         yield endpoint.level, f"{format_endpoint(endpoint)}{pod}"
     if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
