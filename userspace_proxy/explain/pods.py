@@ -95,14 +95,12 @@ def _listed(slices: Sequence[EndpointSlice]) -> set[str]:
 def _no_pod(service: Service, others: Sequence[PodState], listed: Collection[str]) -> PathStep:
     """Return the step for a selector that no pod matches, naming a pod with a similar label.
 
-    Args:
-        listed: The pods that the Service's slices list.
+    If pods ``listed`` in the Service's slices are deleted, no other label is meant.
     """
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"
     if gone := {*listed}.difference(pod.name for pod in others):
-        # The selector matched these pods, so another label isn't meant.
         are = "the pod in its slices is" if len(gone) == 1 else "the pods in its slices are"
         hint = "See why they aren't replaced: the events of their Deployment or StatefulSet"
         return PathStep(Level.TROUBLE, _TOPIC, f"{what}; {are} deleted", hint)

@@ -89,9 +89,28 @@ def with_nodes(
         served = [replace(one, level=None) if one.level is Level.OK else one for one in served]
     rules = tuple(_pod_rules(merged))
     steps = (_answers(merged), *served, *_of_several(merged), *rules, *behind)
-    unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
+    sentence, next_one = _verdict(explanation, merged, invocation)
+    found = (
+        *_silence(merged),
+        *(format_finding(one, merged.now) for one in merged.findings if _is_of_all(one)),
+    )
+    sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
+    ports = {title_of(port.first): port for port in merged.ports}
+    proved = (_proved(part, ports.get(part.title)) for part in explanation.parts)
+    return replace(
+        explanation,
+        level=level,
+        sentence=sentence,
+        next=next_one,
+        parts=(*proved, PathPart(TITLE, steps)),
+    )
+
+
+def _verdict(explanation: Explanation, merged: Merged, invocation: Invocation) -> tuple[str, str]:
+    """Return the sentence about the worse of plan and nodes, and the next command."""
+    unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     sentence, next_one = explanation.sentence, explanation.next
     if unhealthy and WORST_FIRST.index(unhealthy[0].level) <= WORST_FIRST.index(explanation.level):
         sentence = f"{unhealthy[0].key}: {format_port(unhealthy[0], merged)}"
@@ -111,17 +130,7 @@ def with_nodes(
         # The pods of these endpoints may be deleted, so only the slices show more.
         service = explanation.service.partition(":")[0]
         next_one = invocation.kubectl(kubectl_words(no_slice(service, "", ""), service))
-    found = (*_silence(merged), *(format_finding(one, merged.now) for one in _of_all(merged)))
-    sentence = "; ".join((sentence, *late, *found, *(step.what for step in rules[:1])))
-    ports = {title_of(port.first): port for port in merged.ports}
-    proved = (_proved(part, ports.get(part.title)) for part in explanation.parts)
-    return replace(
-        explanation,
-        level=level,
-        sentence=sentence,
-        next=next_one,
-        parts=(*proved, PathPart(TITLE, steps)),
-    )
+    return sentence, next_one
 
 
 def _before(step: PathStep) -> PathStep:
@@ -273,12 +282,8 @@ def _silence(merged: Merged) -> Iterator[str]:
         yield format_finding(known[0], merged.now) if known else f"no answer from {count} yet"
 
 
-def _of_all(merged: Merged) -> list[NodeFinding]:
-    """Return the findings because of which clients of any Service may fail on a node."""
-    return [one for one in merged.findings if _is_of_all(one)]
-
-
 def _is_of_all(finding: NodeFinding) -> bool:
+    """Return whether clients of any Service may fail on a node because of a finding."""
     return finding.cause.code in _OF_ALL or finding.cause.row is agent_restarts
 
 

@@ -294,7 +294,7 @@ def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncide
     for one in found:
         for hub in _hubs(one):
             of_hubs[hub].append(one)
-    left = {one.incident.id: one for one in found}
+    left, kept = {one.incident.id: one for one in found}, list[MergedIncident]()
     # If the failing node and the endpoints' node explain the same incidents, blame the latter.
     for hub, members in sorted(
         of_hubs.items(),
@@ -304,16 +304,15 @@ def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncide
         endpoints = list(dict.fromkeys(at for one in same for at in one.incident.endpoints))
         proven = {at for one in same if _is_proven(one) for at in one.incident.endpoints}
         if len(endpoints) >= _PATHS and len(proven) >= _PROVEN:
+            kept.append(_path(hub, same, endpoints, reach))
             for one in same:
                 del left[one.incident.id]
-            path = _path(hub, same, endpoints, reach)
-            left[path.incident.id] = path
-    return [*left.values()]
+    return [*left.values(), *kept]
 
 
 def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     """Yield the nodes whose paths would explain an incident."""
-    cause, is_alone = one.cause, len(one.nodes) == 1
+    cause = one.cause
     is_supporting = cause.code is CauseCode.ENDPOINT_DENIES or cause.row is no_datagram
     is_supporting &= one.extent is Extent.SOME and cause.when is not When.PAST
     if not (_is_proven(one) or is_supporting):
@@ -322,21 +321,17 @@ def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     is_of_place = one.places and one.places != one.nodes and not one.away
     if is_of_place and cause.code is not CauseCode.ENDPOINT_DENIES:
         yield one.places
-    if is_alone or (len(one.nodes) <= one.away and cause.code.traits.is_dial):
+    if len(one.nodes) == 1 or (len(one.nodes) <= one.away and cause.code.traits.is_dial):
         yield one.nodes
 
 
 def _is_proven(one: MergedIncident) -> bool:
-    traits = one.cause.code.traits
-    is_path = traits.is_dial or one.cause.code is CauseCode.PACKETS_LOST
-    return one.extent is Extent.PATH and is_path
+    code = one.cause.code
+    return one.extent is Extent.PATH and (code.traits.is_dial or code is CauseCode.PACKETS_LOST)
 
 
 def _path(
-    hub: tuple[str, ...],
-    same: Sequence[MergedIncident],
-    endpoints: Sequence[str],
-    reach: _Reach,
+    hub: tuple[str, ...], same: Sequence[MergedIncident], endpoints: Sequence[str], reach: _Reach
 ) -> MergedIncident:
     nodes = tuple(sorted({node for one in same for node in one.nodes}, key=in_order))
     places = sorted({place for at in endpoints if (place := reach.places.get(at))})
