@@ -75,10 +75,7 @@ async def test_a_chain_that_drops_packets_to_services_is_shown_for_each_family(w
     assert [one.chain for one in facts.firewalls] == ["ip filter INPUT"]
     found = {at: one.chain for at, one in facts.dropped.items() if "UDP" in at}
     assert found == {"IPv4/UDP": "ip filter INPUT", "IPv6/UDP": "inet evil in"}
-    assert facts.dropped["IPv6/TCP"].what == (
-        "chain inet evil in of another program drops packets of Services: rule numgen/hash drop, "
-        "for some packets"
-    )
+    assert facts.dropped["IPv6/TCP"].what.endswith(": rule numgen/hash drop, for some packets")
 
 
 async def test_rules_that_name_pods_are_shown(watch, kernel):
