@@ -19,6 +19,18 @@ def read(status=None, *, name="web-1", **fields):
     return read_pods([json.dumps(pod).encode()])[0]
 
 
+def running(**container):
+    """Return the status of a running pod with a ready container, and one in this state."""
+    log = {"name": "log", "ready": True}
+    return {"phase": "Running", "containerStatuses": [log, {"name": "web", **container}]}
+
+
+UNFIT = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes\nfit"}
+LOOPS = {"reason": "CrashLoopBackOff", "message": "back-off"}
+ENDED = {"terminated": {"exitCode": 1, "reason": "Error"}}
+KILLED = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+
+
 def test_a_ready_pod_has_its_labels_and_port_names():
     containers = [{"ports": [{"name": "http"}, {"containerPort": 1}]}, {}]
     pod = read(
@@ -35,60 +47,19 @@ def test_a_ready_pod_has_its_labels_and_port_names():
     [
         (None, "its phase is unknown"),
         ({"phase": "Succeeded"}, "its phase is Succeeded"),
+        ({"phase": "Pending", "conditions": [UNFIT]}, "it is not scheduled: 0/3 nodes fit"),
+        (running(state={"waiting": {"reason": "Pull"}}), "container web waits: Pull"),
         (
-            {
-                "phase": "Pending",
-                "conditions": [
-                    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes\nfit"}
-                ],
-            },
-            "it is not scheduled: 0/3 nodes fit",
-        ),
-        (
-            {
-                "phase": "Pending",
-                "containerStatuses": [
-                    {"name": "web", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
-                ],
-            },
-            "container web waits: ImagePullBackOff",
-        ),
-        (
-            {
-                "phase": "Running",
-                "containerStatuses": [
-                    {"name": "log", "ready": True},
-                    {
-                        "name": "web",
-                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-                        "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}},
-                    },
-                ],
-            },
+            running(state={"waiting": LOOPS}, lastState=ENDED),
             "container web waits: CrashLoopBackOff; it ended with status 1",
         ),
+        (running(state=KILLED), "container web ended with status 137 (OOMKilled)"),
         (
-            {
-                "phase": "Running",
-                "containerStatuses": [
-                    {
-                        "name": "web",
-                        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
-                    }
-                ],
-            },
-            "container web ended with status 137 (OOMKilled)",
-        ),
-        (
-            {
-                "phase": "Running",
-                "conditions": UNREADY,
-                "containerStatuses": [{"name": "web", "state": {"running": {}}}],
-            },
+            running(state={"running": {}}),
             "container web runs, and its readiness probe hasn't succeeded",
         ),
         (
-            {"phase": "Running", "containerStatuses": [{"name": "web", "ready": True}]},
+            running(ready=True),
             "its containers run, but it is marked unready, as pods of a Node that isn't ready",
         ),
         (

@@ -208,34 +208,24 @@ def test_a_node_is_blamed_only_for_lasting_failures_that_no_other_node_sees():
         assert words in format_endpoint(merged.ports[0].endpoints[0])
 
 
+UNREADY = untried(state="not ready", is_usable=False)
+
+
+def all_refuse(**facts):
+    """Return a Service port on two nodes that its endpoint refuses."""
+    cause = refuses(POD).replace(host=facts.pop("host", ""))
+    return {node: web(failing(cause, **facts)) for node in "ab"}
+
+
 @pytest.mark.parametrize(
     ("members", "command"),
     [
-        (
-            {node: web(failing(refuses(POD))) for node in "ab"},
-            f"kubectl {kubectl_words(refuses(POD), WEB)}",
-        ),
-        (
-            {node: web(failing(refuses(POD), pod="web-7")) for node in "ab"},
-            f"kubectl {kubectl_words(refuses(POD), WEB, 'web-7')}",
-        ),
-        (
-            {"a": web(failing(sends_nothing(POD))), "b": web(answering())},
-            f"{EXPLAIN} --node=a",
-        ),
-        (
-            {
-                "a": web(
-                    untried(state="not ready", is_usable=False), cause=none_ready(1, 0, ("pods",))
-                )
-            },
-            f"{EXPLAIN} --pods",
-        ),
+        (all_refuse(), f"kubectl {kubectl_words(refuses(POD), WEB)}"),
+        (all_refuse(pod="web-7"), f"kubectl {kubectl_words(refuses(POD), WEB, 'web-7')}"),
+        ({"a": web(failing(sends_nothing(POD))), "b": web(answering())}, f"{EXPLAIN} --node=a"),
+        ({"a": web(UNREADY, cause=none_ready(1, 0, ("pods",)))}, f"{EXPLAIN} --pods"),
         ({"b": web(problem="in use")}, "ss -Hlntup  # on b"),
-        (
-            {node: web(failing(refuses(POD).replace(host="db.example.com"))) for node in "ab"},
-            EXPLAIN,
-        ),
+        (all_refuse(host="db.example.com"), EXPLAIN),
     ],
     ids=["of-the-slices", "of-the-pod", "of-the-way", "of-pods", "of-the-node", "of-a-host"],
 )
