@@ -64,23 +64,17 @@ def test_the_reason_why_an_agent_is_not_running_is_truncated():
 
 
 def test_the_serving_agent_of_several_is_queried_first():
-    ready = pod()
+    def of(day, **fields):
+        created = f"2026-11-{day}T09:00:00Z"
+        return with_metadata(pod(**fields), creationTimestamp=created)
+
     items = {
-        "ready": ready,
-        "newest": with_metadata(ready, creationTimestamp="2026-11-22T09:00:00Z"),
-        "unready": {
-            **with_metadata(ready, creationTimestamp="2026-11-24T09:00:00Z"),
-            "status": {"phase": "Running"},
-        },
-        "canary": with_metadata(
-            pod(args=["--service-proxy-name=new"]), creationTimestamp="2026-11-25T09:00:00Z"
-        ),
-        "ending": with_metadata(
-            ready,
-            creationTimestamp="2026-11-26T09:00:00Z",
-            deletionTimestamp="2026-11-26T10:00:00Z",
-        ),
-        "pending": {**ready, "status": {"phase": "Pending"}},
+        "ready": pod(),
+        "newest": of(22),
+        "unready": {**of(24), "status": {"phase": "Running"}},
+        "canary": of(25, args=["--service-proxy-name=new"]),
+        "ending": with_metadata(of(26), deletionTimestamp="2026-11-26T10:00:00Z"),
+        "pending": {**pod(), "status": {"phase": "Pending"}},
     }
     agents = [read_agent(written(with_metadata(one, name=name))) for name, one in items.items()]
     unscheduled = agent("nowhere", node=None)

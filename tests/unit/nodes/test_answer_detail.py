@@ -26,6 +26,7 @@ from userspace_proxy_testing.fakes.agent_status import service_objects, status_o
 
 from .objects import node, pod, written
 
+LONG = "x" * 1000
 TO = ForwardTarget("kube-system", "agent-1", 10249)
 ILL, FINE, OTHER = status_of(service_objects(3), "node-1").ports
 ILL = msgspec.structs.replace(ILL, state=msgspec.structs.replace(ILL.state, level=Level.TROUBLE))
@@ -59,14 +60,10 @@ def test_streams_of_many_nodes_send_fewer_lines():
 
 
 def test_the_total_size_of_complete_responses_is_bounded():
-    one, many = (
-        Asking().mode("node-1", 1).bounds.body,
-        Asking().mode("node-1", SUMMARY_FROM).bounds.body,
-    )
-    assert many < one <= ANSWER_BYTES
+    counts = 1, SUMMARY_FROM, 10 * SUMMARY_FROM
+    one, many, summary = (Asking().mode("node-1", count).bounds.body for count in counts)
+    assert many < one <= ANSWER_BYTES == summary
     assert SUMMARY_FROM * many <= WHOLE_BYTES
-    summary = Asking().mode("node-1", 10 * SUMMARY_FROM)
-    assert summary.bounds.body == ANSWER_BYTES
 
 
 def test_a_node_with_an_oversized_response_is_queried_for_a_summary(answers):
@@ -97,23 +94,21 @@ def test_nodes_are_queried_for_complete_responses_again_after_a_brief_peak(answe
 
 
 @pytest.mark.parametrize(
-    ("error", "cause"),
+    ("error", "row", "detail"),
     [
+        (PortForwardError("refused", errno.EIO), agent_causes.forward_failed, "refused"),
+        (TooLarge(5 << 20), agent_causes.answer_too_large, 5),
         (
-            PortForwardError("refused", errno.ECONNREFUSED),
-            agent_causes.forward_failed("kube-system", "refused"),
-        ),
-        (TooLarge(5 << 20), agent_causes.answer_too_large("kube-system", 5)),
-        (
-            Unreadable("it isn't\nHTTP " + "x" * 1000),
-            agent_causes.answer_unreadable("kube-system", ("it isn't HTTP " + "x" * 1000)[:300]),
+            Unreadable("it isn't\nHTTP" + LONG),
+            agent_causes.answer_unreadable,
+            f"it isn't HTTP{LONG}"[:300],
         ),
     ],
 )
-def test_failures_become_causes_with_short_texts(answers, error, cause):
+def test_failures_become_causes_with_short_texts(answers, error, row, detail):
     asking = Asking()
     asking.fail(answers, "node-1", TO, error)
-    assert only(answers).problem == cause
+    assert only(answers).problem == row("kube-system", detail)
     assert asking.refused is None
 
 
@@ -224,9 +219,3 @@ def test_a_lagging_service_counts_as_a_change_only_once(unasked):
     assert not unasked.set_behind({"node-1": ("shop/web",)})
     assert unasked.all_nodes(None).answers[0].behind == ("shop/web",)
     assert unasked.set_behind({})
-
-
-def test_state_of_returns_why_a_node_is_not_ready(unasked):
-    unasked.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
-    assert unasked.state_of("node-1") == "kubelet has stopped"
-    assert unasked.state_of("node-9") == ""
