@@ -12,6 +12,8 @@ from typing import IO
 
 # The running program's file, even if an upgrade has removed or replaced the file.
 RUNNING_INTERPRETER = "/proc/self/exe"
+RESTARTED = "USERSPACE_PROXY_RESTARTED"
+"""The environment variable of a control process that its first process has started again."""
 # The program of a child, which uses this process's module path: with ``-m``, a child with this
 # process's privileges would import modules from the current directory first.
 _PROGRAM = """\

@@ -14,8 +14,9 @@ everything else.
 Rule 4: a process that receives a signal to stop, before or while it waits, doesn't take the node
 back.
 Rule 5: a process whose parent is an init process, as in a container or a systemd unit, exits only
-when it is stopped, or no process has held the lock for 15 s: the kubelet or systemd starts it
-again, and it takes the node back.
+when it is stopped, no process has held the lock for 15 s, or after 5 minutes: the kubelet or
+systemd starts it again, and it takes the node back. If its first process starts it again after a
+crash, but another process has the node by then, it waits in the same way.
 
 Source: docs/adr/0026, docs/adr/0050; Kubernetes' restartPolicy (a DaemonSet's is always Always).
 """
@@ -34,7 +35,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ..child import RUNNING_INTERPRETER, running_interpreter
+from ..child import RESTARTED, RUNNING_INTERPRETER, running_interpreter
 from ..errors import LockHeld, UserspaceProxyError
 from ..log_fields import FieldLogger
 from .hand_over import OVER, SERVES
@@ -52,10 +53,12 @@ _START_S = 5.0
 # The pause between two attempts to start. An attempt takes milliseconds if the lock is held, and
 # workers wait for 10 minutes.
 _AGAIN_S = 1.0
-# The pause between two looks for a lock's holder, and the number of looks in a row without one: a
-# holder's container starts a killed control process again within 5 s.
+# The pause between two looks for a lock's holder, the number of looks in a row without one (a
+# holder's container starts a killed control process again within 5 s), and of all looks: 5 minutes,
+# within which pods are deleted after an update.
 _LOOK_S = 5.0
 _FREE_LOOKS = 3
+_LOOKS = 60
 # The waiting program. A second SIGTERM or SIGINT terminates it, and leaves the workers to the next
 # process; both signals are blocked until the program handles them. It passes descriptors inherited
 # by this process on to the command.
@@ -97,10 +100,11 @@ while True:
     except ChildProcessError:
         break
 signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-free = 0
-while os.getppid() <= 1 and not asked and free < {_FREE_LOOKS}:
+free = looks = 0
+while os.getppid() <= 1 and not asked and free < {_FREE_LOOKS} and looks < {_LOOKS}:
     if signal.sigtimedwait(stop, float(sys.argv[4])):
         break
+    looks += 1
     with open("/proc/net/unix") as table:
         found = (line.rstrip().partition(" @")[2] for line in table if " 00010000 " in line)
         free = 0 if sys.argv[3] in [name.partition("#")[0] for name in found] else free + 1
@@ -183,6 +187,11 @@ def takes_back() -> bool:
     that this process starts don't take the node back.
     """
     return os.environ.pop(_MARK, "") != ""
+
+
+def was_restarted() -> bool:
+    """Return whether the first process has started this process again after a crash."""
+    return RESTARTED in os.environ
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:

@@ -41,6 +41,7 @@ from .after_hand_over import (
     start_while_workers_live,
     takes_back,
     wait_for_workers,
+    was_restarted,
 )
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
@@ -101,6 +102,10 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     if is_back:
         _log.error("taking the node back: the next process exited before it served clients")
         reap_children(asyncio.get_running_loop())
+    lock = NodeLock(options.proxy_name)
+    if settings.take_over and was_restarted() and await _is_held(settings):
+        _log.warning("another process has taken over the node, waiting to be stopped")
+        wait_for_workers(None, lock)
     kernel = read_offers_for(settings.steering)
     taken = None if is_back else await _make_way(settings, options, source, kernel)
 
@@ -110,7 +115,6 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 
     arrived: list[int] = []
     stop = stop_on_signal(asyncio.get_running_loop(), arrived, leave=leave, end=end)
-    lock = NodeLock(options.proxy_name)
     hand_over = partial(wait_for_workers, lock=lock, arrived=arrived)
     options = replace(_succeeding(options, taken, settings.drain_s), hand_over=hand_over)
     agent = Agent(settings.steering, source, options, kernel)
@@ -180,7 +184,7 @@ async def _await_api_server(settings: Settings) -> None:
         "the running proxy keeps the node until this process can read Services: %(cause)s",
         "this process can read Services",
     )
-    while proxy_label(settings.service_proxy_name) in await asyncio.to_thread(running_proxies):
+    while await _is_held(settings):
         said = await ask_server(
             kubeconfig=settings.kubeconfig,
             master=settings.master,
@@ -192,6 +196,11 @@ async def _await_api_server(settings: Settings) -> None:
         if not said.problems:
             return
         await pause(_ASK_AGAIN_S)
+
+
+async def _is_held(settings: Settings) -> bool:
+    """Return whether a proxy of the same name is running."""
+    return proxy_label(settings.service_proxy_name) in await asyncio.to_thread(running_proxies)
 
 
 def start_checks(

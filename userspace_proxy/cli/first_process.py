@@ -19,6 +19,7 @@ import select
 import signal
 import sys
 
+from ..child import RESTARTED
 from ..clocks import Clocks
 from ..pacing import backoff_s
 
@@ -46,6 +47,7 @@ def run_as_first(command: list[str]) -> int:
             return status
         if is_stopping:
             return 128 - status
+        os.environ[RESTARTED] = "1"
         early = early + 1 if Clocks.monotonic() - began < _SOUND_S else 1
         _complain(f"error: the control process exited (signal {-status}), restarting it")
         pause_s = backoff_s(early - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)

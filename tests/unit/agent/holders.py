@@ -8,6 +8,8 @@ import sys
 from tests.processes import started
 from userspace_proxy.agent.hand_over import ask_to_hand_over
 
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child")
+"""Runs a command as the first process of a PID namespace."""
 # Holds the lock, and has a child that runs until its stdin is closed. When this process takes the
 # node back, it prints its argument and a variable, and waits until the child exits.
 HOLDER = """

@@ -20,7 +20,7 @@ from userspace_proxy.agent.after_hand_over import has_children, start_while_work
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.errors import LockHeld
 
-from .holders import running, take_over
+from .holders import CONTAINER, running, take_over
 
 
 def end(taken):
@@ -59,7 +59,6 @@ def test_a_handover_request_releases_the_lock_and_the_process_waits_for_its_chil
     assert holder.wait(20) == 0
 
 
-CONTAINER = ("unshare", "--pid", "--fork", "--kill-child")
 LOOKS = "from userspace_proxy.agent import after_hand_over\nafter_hand_over._LOOK_S = 0.01"
 
 

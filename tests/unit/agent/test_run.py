@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import subprocess
 import sys
@@ -9,11 +10,14 @@ from dataclasses import replace
 
 import pytest
 
+from tests.processes import started
+from tests.unit.agent.holders import CONTAINER
 from tests.unit.agent.watched import until
 from tests.unit.sources.running import running
 from userspace_proxy.agent import run
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.agent.run import make_options, make_source, run_agent, settle_memory
+from userspace_proxy.child import RESTARTED
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.config.load import load_settings
 from userspace_proxy.errors import ConfigError, UserspaceProxyError
@@ -130,6 +134,16 @@ async def test_a_successor_waits_until_it_can_read_services_or_the_running_proxy
             lock.release()
         async with asyncio.timeout(60):
             await waiting
+    lock.release()
+
+
+def test_a_restarted_process_waits_if_another_process_has_taken_over_the_node(tmp_path):
+    lock = NodeLock("canary")
+    lock.take()
+    flags = (f"--manifests={tmp_path}", "--service-proxy-name=canary", "--take-over")
+    command = [*CONTAINER, sys.executable, "-m", "userspace_proxy", "run", *flags]
+    with started(command, stderr=subprocess.PIPE, env={**os.environ, RESTARTED: "1"}) as process:
+        assert any("another process has taken over the node" in line for line in process.stderr)
     lock.release()
 
 
