@@ -313,13 +313,13 @@ def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncide
 def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     """Yield the nodes whose paths would explain an incident."""
     cause = one.cause
-    is_supporting = cause.code is CauseCode.ENDPOINT_DENIES or cause.row is no_datagram
+    # An endpoint on the client's node can't deny the client because of the node's paths.
+    is_denial = cause.code is CauseCode.ENDPOINT_DENIES and one.nodes != one.places
+    is_supporting = is_denial or cause.row is no_datagram
     is_supporting &= one.extent is Extent.SOME and cause.when is not When.PAST
     if not (_is_proven(one) or is_supporting):
         return
-    # The client, not the node, is denied by an endpoint that answers the node.
-    is_of_place = one.places and one.places != one.nodes and not one.away
-    if is_of_place and cause.code is not CauseCode.ENDPOINT_DENIES:
+    if not one.away and one.places and not is_denial:
         yield one.places
     if len(one.nodes) == 1 or (len(one.nodes) <= one.away and cause.code.traits.is_dial):
         yield one.nodes
