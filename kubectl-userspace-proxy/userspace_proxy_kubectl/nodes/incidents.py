@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
-from userspace_proxy.causes.endpoints import no_datagram
+from userspace_proxy.causes.endpoints import denies, no_datagram
 from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
 from userspace_proxy.diagnosis.incidents import Incidents, at_ports, seen_together
@@ -314,7 +314,7 @@ def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     """Yield the nodes whose paths would explain an incident."""
     cause = one.cause
     # An endpoint on the client's node can't deny the client because of the node's paths.
-    is_denial = cause.code is CauseCode.ENDPOINT_DENIES and one.nodes != one.places
+    is_denial = cause.row is denies and one.nodes != one.places
     is_supporting = is_denial or cause.row is no_datagram
     is_supporting &= one.extent is Extent.SOME and cause.when is not When.PAST
     if not (_is_proven(one) or is_supporting):
