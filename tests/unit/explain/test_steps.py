@@ -134,7 +134,7 @@ def answered(seconds_ago, **changes):
 
 def taken():
     """Return a Service port whose clients another program's chain drops."""
-    port = make_port(problem="a chain drops packets to it")
+    port = make_port(problem="nftables chain inet ours pre takes all packets")
     port.taken_by = "inet ours pre"
     return port
 

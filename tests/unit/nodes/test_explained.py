@@ -103,7 +103,7 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     )
     apart = explained(nodes(answer("node-1", lost), answer("node-2", sent)))
     assert apart.next.endswith("explain shop/web --node=node-1"), "not the pod, but the way to it"
-    gone = PathStep(Level.TROUBLE, SLICES, "web-1 is listed")
+    gone = PathStep(Level.TROUBLE, SLICES, "web-1 is gone")
     words = kubectl_words(no_slice("shop/web", "", ""), "shop/web")
     assert explained(all_nodes, pods=[gone]).next == f"kubectl {words}", "not a deleted pod"
     late = explained(nodes(answer("node-1", web(A, refusing=(A,)), behind=("shop/web",))))
