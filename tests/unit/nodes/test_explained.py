@@ -66,9 +66,8 @@ def explained(all_nodes, planned=None, source=(), pods=(), **flags):
     subject = read_subject(make_view(planned), "shop/web", "the API server", is_live=False)
     merged = merge(all_nodes).of_service("shop/web")
     steps = behind_steps("shop/web", [planned], all_nodes)
-    invocation = Invocation(source=source, **flags)
-    explanation, now = explain(subject, pods=pods), [planned]
-    return with_nodes(explanation, merged, steps, invocation=invocation, planned=now)
+    explanation, invocation = explain(subject, pods=pods), Invocation(source=source, **flags)
+    return with_nodes(explanation, merged, steps, invocation=invocation, planned=[planned])
 
 
 def last_part(explanation):
