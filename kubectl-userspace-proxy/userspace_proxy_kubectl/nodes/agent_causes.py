@@ -75,6 +75,21 @@ def no_answer(where: str, seconds: float, node_state: str = "") -> str:
 
 @cause(
     CauseCode.AGENT_UNREAD,
+    hint="See whether the API server runs, and what is between it and this machine: agents serve "
+    "without it, and show the same with `userspace-proxy status` on their nodes",
+    kubectl="get --raw=/readyz",
+)
+def no_api_server(why: str, *, as_of: str = "") -> str:
+    """No agent can be asked, because the API server can't be reached.
+
+    Args:
+        as_of: The local time of the last answers, if they are shown.
+    """
+    return f"{why}; what follows is of {as_of}" if as_of else why
+
+
+@cause(
+    CauseCode.AGENT_UNREAD,
     hint="Give more time with --timeout, or name nodes with --node",
 )
 def not_asked(seconds: float) -> str:

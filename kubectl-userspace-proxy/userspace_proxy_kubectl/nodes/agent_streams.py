@@ -15,6 +15,7 @@ from userspace_proxy.sources.base import Pause
 from userspace_proxy.status.http_answer import TooLarge
 
 from ..port_forward import ForwardTarget
+from . import agent_causes
 from .agent_calls import AgentCalls
 from .answer_detail import Answers, Asking, every_s
 from .discovery import Finder
@@ -100,7 +101,7 @@ class Following:
         """Read one agent's answers until cancelled."""
         tries = 0
         while True:
-            before = self._answers.nodes.get(node)
+            before, lost = self._answers.nodes.get(node), ""
             mode = self._asking.mode(node, self._answers.count)
             silent_s = max(SILENT_S, 3.0 * every_s(self._answers.count))
             try:
@@ -117,12 +118,17 @@ class Following:
                     continue
                 self._asking.fail(self._answers, node, to, exc)
             except UserspaceProxyError as exc:
-                self._asking.fail(self._answers, node, to, exc)
+                if not (lost := await self._finder.silence()):
+                    self._asking.fail(self._answers, node, to, exc)
             except TimeoutError:
                 is_open = before != self._answers.nodes.get(node)
                 seconds = silent_s if is_open else self._first_s
-                self._asking.fail_late(self._answers, node, to, seconds, is_open=is_open)
+                if not (lost := await self._finder.silence()):
+                    self._asking.fail_late(self._answers, node, to, seconds, is_open=is_open)
+            if lost:
+                self._answers.fail(node, agent_causes.no_api_server(lost))
             self._changed()
-            self._answers.note(await self._finder.look_at(node))
+            if not lost:
+                self._answers.note(await self._finder.look_at(node))
             await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1

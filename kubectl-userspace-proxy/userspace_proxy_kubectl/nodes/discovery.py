@@ -41,6 +41,9 @@ KUBEADM_SELECTOR = "k8s-app=kube-proxy"
 WATCH_S = 300.0
 """Seconds after which a watch of pods is ended, and pods are listed again."""
 
+SERVER_S = 4.0
+"""Seconds after which an API server without an answer counts as unreachable."""
+
 _AGAIN_S = 2.0
 # The silence in seconds that is tolerated beyond the timeout requested from the server.
 _SILENCE_S = 30.0
@@ -147,6 +150,20 @@ class Finder:
             others = {name: one for name, one in self.found.nodes.items() if name != node}
             self.found = replace(self.found, nodes={**others, **new})
         return self.found
+
+    async def silence(self) -> str:
+        """Return why the API server can't be reached; empty if it answers, with any status."""
+        try:
+            async with asyncio.timeout(SERVER_S):
+                await self._client.get("/version", {})
+        except TransportError as exc:
+            return unreachable(self._client.url, exc).text
+        except TimeoutError:
+            late = TransportError(f"no answer within {SERVER_S:g} s")
+            return unreachable(self._client.url, late).text
+        except UserspaceProxyError:
+            pass
+        return ""
 
     def check(self) -> None:
         """Raise SourceError if neither an agent nor a DaemonSet that should run agents is known."""

@@ -4,7 +4,8 @@
                                      └────────▶ MergedEndpoint: nodes that tried it, and by cause
             ──by cause─────────▶ MergedIncident
 
-Rule 1: only nodes with a current answer count; the other nodes are named in findings.
+Rule 1: only nodes with a current answer count; the other nodes are named in findings. If no agent
+can be asked because the API server is unreachable, the last answers count.
 Rule 2: a summary omits served Service ports, so the ports that it omits are served there.
 Rule 3: which nodes tried an endpoint decides whether the endpoint fails, or the path to it.
 Rule 4: each Service port in an answer is visited a fixed number of times.
@@ -32,8 +33,10 @@ from userspace_proxy.facts import (
     worst,
 )
 from userspace_proxy.facts.units import plural
+from userspace_proxy.status.incident_words import time_of_day
 
 from .agent_answer import AgentAnswer, AgentRun, AllNodes
+from .agent_causes import no_api_server
 from .endpoints import MergedEndpoint, by_cause, endpoints_of, same_cause
 from .findings import NodeFinding, findings_of, other_settings_of
 from .incidents import MergedIncident, incidents_of
@@ -328,7 +331,8 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     Args:
         before: All nodes a few seconds ago, from which rates are computed; None if unknown.
     """
-    all_nodes = replace(all_nodes, answers=tuple(with_unanswered(all_nodes.answers)))
+    lost, answers = _without_server(all_nodes.answers)
+    all_nodes = replace(all_nodes, answers=tuple(with_unanswered(answers)))
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
     by_port = _by_port(all_nodes, known)
     total = len(all_nodes.answers)
@@ -336,7 +340,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     ports = [_merged(key, members, known, is_partly_known) for key, members in by_port.items()]
     ports.sort(key=lambda one: (*one.rank, one.key))
     settings = other_settings_of(known)
-    findings = findings_of(all_nodes, settings)
+    findings = (*lost, *findings_of(all_nodes, settings))
     firewalls = [fw for one in known if one.status is not None for fw in one.status.firewalls]
     incidents = incidents_of(by_port.values(), _summaries(known), firewalls)
     levels = (*(port.level for port in ports), *(finding.level for finding in findings))
@@ -370,6 +374,19 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         },
         ignored=tuple(ignored[key] for key in sorted(ignored)),
     )
+
+
+def _without_server(
+    answers: Sequence[AgentAnswer],
+) -> tuple[Sequence[NodeFinding], Sequence[AgentAnswer]]:
+    """Return a finding and the last answers if the API server is unreachable for all nodes."""
+    causes = [one.problem for one in answers if one.problem is not None]
+    at = max((one.answered_at for one in answers), default=0.0)
+    if not at or len(causes) < len(answers) or any(c.row is not no_api_server for c in causes):
+        return (), answers
+    cause = no_api_server(str(causes[0].get("why")), as_of=time_of_day(at))
+    last = [one if one.status is None else replace(one, problem=None) for one in answers]
+    return [NodeFinding(Level.TROUBLE, cause)], last
 
 
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:

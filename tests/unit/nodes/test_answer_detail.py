@@ -144,12 +144,6 @@ def test_a_late_response_and_a_stalled_stream_have_different_causes(answers):
     assert only(answers).problem == agent_causes.gone_silent("kube-system", 10.0)
 
 
-def test_the_cause_includes_the_nodes_state(answers):
-    answers.take(found(pod(), nodes=[node("node-1", ready="Unknown")]))
-    Asking().fail_late(answers, "node-1", TO, 5.0)
-    assert only(answers).problem.get("node_state") == "kubelet has stopped"
-
-
 READ = Read(StatusFacts(version="1"), 10.0, 11.0)
 
 

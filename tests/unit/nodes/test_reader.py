@@ -7,11 +7,13 @@ import msgspec
 import pytest
 
 from userspace_proxy.causes.cause import Cause
+from userspace_proxy.causes.say import say
 from userspace_proxy.errors import SourceError
 from userspace_proxy_kubectl.nodes import agent_calls, answer_detail
 from userspace_proxy_kubectl.nodes import agent_causes as rows
 from userspace_proxy_kubectl.nodes.agent_streams import PAUSES_S
 from userspace_proxy_kubectl.nodes.discovery import Where
+from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.reader import NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
@@ -287,6 +289,16 @@ async def test_a_broken_stream_has_a_cause_until_reopened(api, agents, quick):
         assert found.answers[0].status is not None
         api.pods.release()
         await until(following, lambda found: found.answers[0].problem is None)
+
+
+async def test_the_last_answers_stay_while_the_api_server_is_unreachable(api, agents, quick):
+    agents.add("node-1", FakeAgent(status("node-1")))
+    async with contextlib.aclosing(quick.follow()) as following:
+        await until(following, lambda found: found.answers[0].status is not None)
+        await api.stop()
+        merged = merge(await until(following, lambda found: found.answers[0].problem is not None))
+    assert merged.answered == ("node-1",)
+    assert say(merged.findings[0].cause).startswith("cannot reach the API server at http")
 
 
 async def test_a_rolling_update_switches_to_the_new_agents_stream(agents, quick):

@@ -29,6 +29,7 @@ from userspace_proxy.status.rows import DOTS_SHOWN, FIGURES, Row, columns_of, fi
 from userspace_proxy.status.search import Search
 from userspace_proxy.status.selection import Selection, id_of, part_of, with_query
 
+from ..agent_causes import no_api_server
 from ..endpoints import MergedEndpoint
 from ..growth import in_order
 from ..incidents import MergedIncident
@@ -239,6 +240,8 @@ def verdict(merged: Merged) -> str:
     """Return the state of the cluster in one line."""
     silent, excluded = merged.silent, format_excluded(merged)
     answers = f"{len(silent):,} without an answer." if silent else "All have answered."
+    if any(one.cause.row is no_api_server for one in merged.findings):
+        answers = "The API server can't be reached: these are the last answers."
     if excluded:
         answers = f"{answers} {excluded[0].upper()}{excluded[1:]}."
     where = " on the others" if silent else ""
