@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model.wire import Metadata
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.lists import read_page, read_whole
 from userspace_proxy.sources.kubernetes.responses import Response
@@ -71,20 +70,6 @@ class ApiContract:
         query = {**SELECTOR, "limit": "2"}
         assert await read_whole(client, PODS, query, found.extend) is None
         assert names_of(found) == pods
-
-    async def test_all_pages_of_a_list_have_the_same_revision(
-        self, client: ApiClient, put: Put, pods: list[str]
-    ) -> None:
-        found: list[bytes] = []
-        first = await read_page(client, PODS, {"limit": "4"}, found.extend)
-        assert isinstance(first, Metadata)
-        assert first.continue_
-        await put(pod("zebra", {}))
-        query = {"limit": "4", "continue": first.continue_}
-        second = await read_page(client, PODS, query, found.extend)
-        assert isinstance(second, Metadata)
-        assert names_of(found) == [*pods, "other"]
-        assert first.resource_version == second.resource_version
 
     async def test_a_deleted_pod_returns_404(self, client: ApiClient, pods: list[str]) -> None:
         for what in ("portforward", "log"):

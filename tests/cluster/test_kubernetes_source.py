@@ -35,10 +35,7 @@ class RealCluster(HistoryCluster):
         self._control_plane = control_plane
 
     async def put(self, item: dict[str, Any]) -> None:
-        await self.put_all(item)
-
-    async def put_all(self, *items: dict[str, Any]) -> None:
-        await asyncio.to_thread(self._control_plane.apply, *items)
+        await asyncio.to_thread(self._control_plane.apply, item)
 
     async def delete(self, kind: str, name: str) -> None:
         await self.kubectl("delete", kind, name)
@@ -88,18 +85,6 @@ class TestContract(SourceContract):
 
 class TestHistory(HistoryContract):
     """The contract for revisions of lists and watches."""
-
-
-async def test_a_list_in_pages_is_complete(cluster: RealCluster) -> None:
-    items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
-    await cluster.put_all(*items)
-    source = cluster.source()
-    # With a watch cache, a server sends only the newest state in pages.
-    source._reflectors[0]._position.list_expired()
-    async with running(source) as published:
-        first = await published.first()
-        assert sum(key.name.startswith("web-") for key in first.services) == 1200
-        assert source.status().problems == ()
 
 
 async def test_expired_watches_resume_without_a_list(cluster: RealCluster) -> None:
