@@ -59,6 +59,7 @@ SAMPLES = (
     endpoints.refuses(_POD_V6),
     endpoints.refuses(_POD, was_open=True),
     endpoints.silent(_POD),
+    endpoints.silent(_POD_V6),
     endpoints.dropped_here(_POD, "nftables chain ip filter out drops packets to it"),
     endpoints.silent_to_some(_POD),
     endpoints.node_silent("node-7"),
