@@ -38,7 +38,7 @@ READERS = (
 and files have no other form than sentences."""
 WORDS_MIN = 5
 """This many consecutive words are part of a sentence; names of flags and errors have up to four."""
-_WORD = re.compile(r"[a-z']+")
+_WORD = re.compile(r"[a-z']+(?:[.][a-z0-9']+)*")
 
 
 def find_nested(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
