@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..causes.cause import CauseCode
 from ..causes.say import object_of, remedy
@@ -27,13 +28,15 @@ from ..facts import (
     in_order,
 )
 from ..plan import Planner
-from ..policy import PolicyOptions
+from ..policy import PolicyOptions, Scope
 from ..policy.node_facts import make_facts, no_node_reason, options_with
 from ..status.answers import make_answer
 from ..status.selection import Selection
 
 # Node ports are planned at the Node's addresses and these: this machine may not be the node.
 _LOOPBACK = ("127.0.0.1", "::1")
+_ITS_OWN = "on each node only its own endpoints, and without one, clients are dropped"
+_ON_EACH = {Scope.LOCAL: _ITS_OWN, Scope.LOCAL_FROM_OUTSIDE: f"from outside: {_ITS_OWN}"}
 
 
 def plan_status(
@@ -47,6 +50,8 @@ def plan_status(
 ) -> StatusFacts:
     """Return the answer that a proxy with these Services would send to ``/api/v1/status``.
 
+    Without a node name in the options, endpoints are as on their own nodes.
+
     Args:
         steering: The proxy's steering; ``none`` allows endpoints on loopback and at ClusterIPs.
         rejected: Invalid objects, which aren't in the snapshot.
@@ -54,7 +59,8 @@ def plan_status(
     """
     options = options_with(steering, options)
     addresses = snapshot.node.addresses if snapshot.node else ()
-    plan = Planner(make_facts(options, snapshot, (*addresses, *_LOOPBACK))).plan(snapshot)
+    of_node = make_facts(options, snapshot, (*addresses, *_LOOPBACK))
+    plan = Planner(replace(of_node, is_any_node=not options.node_name)).plan(snapshot)
     ports = [
         facts_of_plan(
             port,
@@ -63,6 +69,9 @@ def plan_status(
         )
         for port in plan.ports.values()
     ]
+    for port, planned in zip(ports, plan.ports.values(), strict=True):
+        if not options.node_name:
+            port.policy = _ON_EACH.get(planned.scope, "")
     source = SourceFacts(is_synced=True, problems=problems, rejected=rejected)
     facts = StatusFacts(
         node=options.node_name,

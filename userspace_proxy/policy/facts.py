@@ -24,6 +24,8 @@ class NodeFacts:
     """The facts about one node, which rarely change: any change requires a complete new plan."""
 
     node_name: str = ""
+    is_any_node: bool = False
+    """Whether each endpoint with a node counts as this node's, as in a plan for no certain node."""
     proxy_name: str | None = None
     """``--service-proxy-name``: the label of served Services; None if they don't have the label."""
     allow_loopback_endpoints: bool = False

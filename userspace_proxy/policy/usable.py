@@ -247,7 +247,7 @@ def _not_local_reason(endpoint: Endpoint, facts: NodeFacts) -> str:
 
 
 def _is_local(endpoint: Endpoint, facts: NodeFacts) -> bool:
-    return bool(endpoint.node) and endpoint.node == facts.node_name
+    return bool(endpoint.node) and (facts.is_any_node or endpoint.node == facts.node_name)
 
 
 def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:

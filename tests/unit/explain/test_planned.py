@@ -48,12 +48,12 @@ endpoints: [{addresses: [10.244.1.3], nodeName: bob}]
 """
 
 
-def plan_manifest(tmp_path, steering="auto"):
+def plan_manifest(tmp_path, steering="auto", node="ann"):
     path = tmp_path / "shop.yaml"
     path.write_text((LOCAL + SHOP).replace("LABEL", LABEL_SERVICE_NAME))
     state = load_state(path)
     assert state.problems == ()
-    return plan_status(state.snapshot, PolicyOptions(), now=1.0, steering=steering)
+    return plan_status(state.snapshot, PolicyOptions(node), now=1.0, steering=steering)
 
 
 def explain_manifest(tmp_path, service, steering="auto"):
@@ -70,6 +70,12 @@ def test_clients_dropped_by_a_node_are_mentioned_in_the_sentence(tmp_path):
     _, outside = plan_manifest(tmp_path).only("shop/far").ports
     assert (outside.state.word, outside.cause.row) == (PortState.DROPPED, none_local)
     assert explain_manifest(tmp_path, "shop/far").sentence.endswith(say(outside.cause))
+
+
+def test_a_plan_for_no_node_counts_endpoints_as_on_their_nodes(tmp_path):
+    _, outside = plan_manifest(tmp_path, node="").only("shop/far").ports
+    assert (outside.state.word, outside.serving) == (PortState.SERVED, 1)
+    assert outside.policy.startswith("from outside: on each node only its own endpoints")
 
 
 def test_a_served_port_of_a_plan_keeps_the_code_of_its_note(tmp_path):

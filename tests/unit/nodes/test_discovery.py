@@ -121,12 +121,6 @@ async def test_other_rejected_requests_are_errors_with_the_servers_message(api, 
         await finder_of().pods()
 
 
-async def test_an_unavailable_server_is_an_error(api, finder_of):
-    await api.stop()
-    with pytest.raises(SourceError, match="cannot reach the API server"):
-        await finder_of().pods()
-
-
 async def test_added_removed_and_changed_agents_are_followed(api, finder_of):
     api.put(pod("one", "node-1"))
     finder = finder_of()

@@ -297,6 +297,8 @@ async def test_the_last_answers_stay_while_the_api_server_is_unreachable(api, ag
         await until(following, lambda found: found.answers[0].status is not None)
         await api.stop()
         merged = merge(await until(following, lambda found: found.answers[0].problem is not None))
+        with pytest.raises(SourceError, match="cannot reach the API server"):
+            await quick.first()
     assert merged.answered == ("node-1",)
     assert say(merged.findings[0].cause).startswith("cannot reach the API server at http")
 
