@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from ..causes.cause import Cause, CauseCode
-from ..model import ServiceKey, Taken, ip_of
+from ..model import ServiceKey, Taken, contains, ip_of
 from ..version import format_version
 from .figures import counter, gauge
 from .port import BesideJson, Level, PortFacts, TotalsFacts
@@ -461,13 +461,20 @@ class FirewallFacts(msgspec.Struct, frozen=True):
 
 
 class PodRuleFacts(msgspec.Struct, frozen=True):
-    """A rule of another program that may drop packets to or from a pod of this node."""
+    """A chain of another program that may drop packets to or from pods of this node."""
 
     ip: str = ""
+    """The pod's address, or pods' network."""
     what: str = ""
     """The chain and the rule, as a clause."""
     hint: str = ""
     """The remedy."""
+
+    def is_about(self, ip: str) -> bool:
+        try:
+            return contains((self.ip,), ip)
+        except ValueError:  # of another program's answer
+            return False
 
 
 class UnservedFacts(msgspec.Struct, frozen=True):
@@ -728,11 +735,11 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         return part
 
     def pod_rules_of(self, ports: Sequence[PortFacts]) -> Sequence[PodRuleFacts]:
-        """Return the rules that name endpoints of ``ports``."""
+        """Return the rules about endpoints of ``ports``."""
         # Cost: nearly all nodes have no such rules.
         known = ports if self.pod_rules else ()
         ips = {ip_of(one.address) for port in known for one in port.endpoints}
-        return tuple(one for one in self.pod_rules if one.ip in ips)
+        return tuple(one for one in self.pod_rules if any(map(one.is_about, ips)))
 
     def part(
         self,

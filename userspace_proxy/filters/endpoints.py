@@ -91,10 +91,11 @@ def find_forward_firewalls(
 
 
 def find_pod_rules(nft: Tables, legacy: Tables, links: Sequence[PodLink]) -> dict[str, Taken]:
-    """Return the rules that may drop packets to or from this node's pods, by the pod's address.
+    """Return what may drop packets to or from this node's pods, by a pod's address or network.
 
     A rule counts if it names the address, or is reached by a jump of a rule that does; the first
-    rule for each address is returned. Other nodes' dials to the pod traverse these rules.
+    rule for each address is returned. The policy of a forward chain counts for the network of a
+    link if it drops all packets to it. Other nodes' dials to the pod traverse these chains.
 
     Args:
         nft, legacy: See :func:`.node.find_firewalls`.
@@ -104,8 +105,9 @@ def find_pod_rules(nft: Tables, legacy: Tables, links: Sequence[PodLink]) -> dic
     for hook in ("prerouting", "forward"):
         for tables in (nft, legacy):
             for base in base_chains(tables, kind="filter", hook=hook):
-                for ip, rule in _pod_rules(base, tables[base.table], links):
-                    found.setdefault(ip, rule)
+                for find in (_pod_rules, _policies):
+                    for ip, rule in find(base, tables[base.table], links):
+                        found.setdefault(ip, rule)
     return found
 
 
@@ -123,6 +125,21 @@ def _pod_rules(
                     drop = Drop(base, *by)
                     what = f"chain {base} of another program may drop packets {way} {ip}: {drop}"
                     yield ip, Taken(what, hint_of_part(drop), str(base), is_certain=False)
+
+
+def _policies(base: Chain, chains: Chains, links: Sequence[PodLink]) -> Iterator[tuple[str, Taken]]:
+    is_drop = base.policy == "drop" and base.hook == "forward"
+    for link in links if is_drop else ():
+        clients = [one for one in links if one != link and has_clients(one)]
+        for network in () if link.is_uplink or not has_clients(link) else link.networks:
+            first = FirstPacket(Frontend(str(network[0]), 0, Protocol.TCP), way_out=link)
+            of_family = first.frontend.family in base.table.families
+            drop = find_first_drop(base, chains, [first], clients) if of_family else None
+            if drop is not None and drop.rule is None:
+                # Rules may admit packets to single addresses of the network.
+                drops = "may drop" if base.steps else "drops"
+                what = f"chain {base} of another program {drops} packets to {network}: {drop}"
+                yield str(network), Taken(what, hint_of_part(drop), str(base), is_certain=False)
 
 
 def _named_pods(chains: Chains, links: Sequence[PodLink]) -> Sequence[tuple[str, PodLink]]:

@@ -323,7 +323,8 @@ def _pod_rules(merged: Merged) -> Iterator[PathStep]:
     failing = (e for p in merged.ports for e in p.endpoints if e.failing)
     for node, ip in dict.fromkeys((e.node, ip_of(e.address)) for e in failing):
         # Only the agent of the pod's node knows: a rule elsewhere concerns no such pod.
-        if (rule := merged.pod_rules.get((node, ip))) is not None:
+        rules = (rule for (at, _), rule in merged.pod_rules.items() if at == node)
+        if rule := next((one for one in rules if one.is_about(ip)), None):
             yield PathStep(None, FIREWALL, f"on {shown(node)}, {rule.what}", rule.hint)
 
 

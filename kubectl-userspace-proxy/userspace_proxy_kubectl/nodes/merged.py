@@ -231,7 +231,7 @@ class Merged:
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
     pod_rules: Mapping[tuple[str, str], PodRuleFacts]
-    """By node and address of a pod on it, the rule there that may drop the pod's packets."""
+    """By node and address or network of pods on it, the rule there that may drop their packets."""
     ignored: tuple[IgnoredFacts, ...] = ()
     """The Services and ports that nodes ignore by design, sorted by name; summaries omit them."""
     namespace: str = ""

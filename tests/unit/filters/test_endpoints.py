@@ -97,10 +97,6 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
     [
         pytest.param(DOCKER, DOCKERS, "drop", "its policy is drop", id="docker"),
         pytest.param([*ADMITTED, *DOCKER], DOCKERS, "drop", None, id="docker-and-admitted"),
-        (
-            ["ct state related,established: accept", "jump ufw"],
-            *({"ufw": ["tcp dport 22: accept"]}, "drop", "its policy is drop"),
-        ),
         pytest.param([*ADMITTED, "reject"], {}, "accept", None, id="firewalld"),
         (["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"),
         pytest.param(["tcp dport != 8080: drop"], {}, "accept", None, id="all-but-its-port"),
@@ -122,7 +118,6 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
             "its policy is drop, for the endpoint's answers",
             id="a-lan-is-admitted",
         ),
-        pytest.param(["oifname docker0: drop"], {}, "accept", None, id="to-another-bridge"),
         (["ct state new: accept", "oifname eth0: accept"], {}, "drop", None),
     ],
 )
@@ -170,3 +165,10 @@ def test_rules_that_name_a_pod_and_may_drop_its_packets_are_found(rules, others,
         found = find_pod_rules(*tables, LINKS)
         assert [*found] == (["10.244.1.1"] if expected else [])
         assert all(f"packets {expected} 10.244.1.1: " in one.what for one in found.values())
+
+
+def test_a_forward_policy_that_drops_packets_to_a_network_of_pods_is_found():
+    networks = ["10.244.1.1/32", "10.244.1.2/32"]
+    for rules, found in (([], networks), (DOCKER, networks), (["…: accept"], [])):
+        tables = chains("forward", rules, DOCKERS, "drop")
+        assert [*find_pod_rules(tables, {}, LINKS)] == found

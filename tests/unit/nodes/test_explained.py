@@ -148,7 +148,7 @@ def test_a_failing_endpoint_is_shown_with_its_pod_or_without_one(facts, end):
 
 
 def test_a_rule_on_its_node_that_may_drop_a_failing_endpoints_packets_is_named():
-    rule = PodRuleFacts(ip_of(A), "chain inet policy f may drop packets to it", "change it")
+    rule = PodRuleFacts(f"{ip_of(A)}/32", "chain inet policy f may drop packets to it", "change it")
     well = answer("node-1", web(A))
     sick = answer("node-2", make_port("web", endpoints=(failing(refuses(A), node="node-1"),)))
     ruled = replace(well, status=msgspec.structs.replace(well.status, pod_rules=[rule]))
