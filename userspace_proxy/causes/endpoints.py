@@ -120,12 +120,17 @@ def _way_hint(at: At) -> str:
     )
 
 
+def _forwarding(at: At) -> str:
+    name = "net.ipv6.conf.all.forwarding" if ":" in ip_of(str(at)) else "net.ipv4.ip_forward"
+    return f"`sysctl {name}`"
+
+
 def _forwards_hint(at: At) -> str:
-    forwards, ip, more = "net.ipv4.ip_forward", "ip", f", and rp_filter ({_RP_FILTER})"
+    ip, more = "ip", f", and rp_filter ({_RP_FILTER})"
     if ":" in ip_of(str(at)):
-        forwards, ip, more = "net.ipv6.conf.all.forwarding", "ip -6", ""
+        ip, more = "ip -6", ""
     return (
-        f"Its own node reaches it: look there first at `sysctl {forwards}`, FORWARD chains (`nft "
+        f"Its own node reaches it: look there first at {_forwarding(at)}, FORWARD chains (`nft "
         "list ruleset`) and NetworkPolicies, which always admit that node; then at routes between "
         f"the nodes and in the pod (`{ip} route`), chains on this node{more}"
     )
@@ -146,6 +151,17 @@ _SILENT_AT_TIMES = (
 )
 
 
+def _silent_hint(at: At) -> str:
+    return (
+        "See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
+        f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}, or the pod's node "
+        f"forwards nothing ({_forwarding(at)}); if answers come by another interface, rp_filter "
+        f"drops them ({_RP_FILTER}); a wrong neighbour (`ip neigh` on that node), a missing route "
+        f"in the pod (`ip route`) and a lossy link (`ping {shell_word(ip_of(str(at)))}`) look "
+        "the same"
+    )
+
+
 silent = _endpoint(
     CauseCode.ENDPOINT_SILENT,
     "silent",
@@ -153,10 +169,7 @@ silent = _endpoint(
     past="did not answer",
     short="does not answer",
     is_of_host=True,
-    hint="See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
-    f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; if answers come by another "
-    f"interface, rp_filter drops them ({_RP_FILTER}); a wrong neighbour (`ip neigh` on the pod's "
-    "node), a missing route in the pod (`ip route`) and a lossy link (`ping {ip}`) look the same",
+    hint=_silent_hint,
     outside=_SILENT_OUTSIDE,
     to_some_nodes=_way_hint,
     to_own_node=_forwards_hint,
