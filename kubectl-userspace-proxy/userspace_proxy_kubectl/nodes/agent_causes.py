@@ -114,7 +114,9 @@ def forward_failed(
     where: str, why: str, node_state: str = "", *, out_of_memory: bool = False
 ) -> str:
     """The API server or the kubelet can't open a stream to the agent, or the stream broke."""
-    return _and_node(f"port-forward failed: {why}", node_state)
+    # Whether the agent's container runs is unknown, so whether clients are served is, too.
+    failed = "port-forward failed; if the agent is down, its node may refuse clients"
+    return _and_node(f"{failed}: {why}", node_state)
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
