@@ -80,11 +80,7 @@ def no_answer(where: str, seconds: float, node_state: str = "") -> str:
     kubectl="get --raw=/readyz",
 )
 def no_api_server(why: str, *, as_of: str = "") -> str:
-    """No agent can be asked, because the API server can't be reached.
-
-    Args:
-        as_of: The local time of the last answers, if they are shown.
-    """
+    """The API server can't be reached; ``as_of`` is the time of the last answers, if shown."""
     return f"{why}; what follows is of {as_of}" if as_of else why
 
 

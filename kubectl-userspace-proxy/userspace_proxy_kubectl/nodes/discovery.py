@@ -41,10 +41,9 @@ KUBEADM_SELECTOR = "k8s-app=kube-proxy"
 WATCH_S = 300.0
 """Seconds after which a watch of pods is ended, and pods are listed again."""
 
-SERVER_S = 4.0
-"""Seconds after which an API server without an answer counts as unreachable."""
-
 _AGAIN_S = 2.0
+# The seconds after which an API server without an answer counts as unreachable.
+_SERVER_S = 4.0
 # The silence in seconds that is tolerated beyond the timeout requested from the server.
 _SILENCE_S = 30.0
 
@@ -154,14 +153,15 @@ class Finder:
     async def silence(self) -> str:
         """Return why the API server can't be reached; empty if it answers, with any status."""
         try:
-            async with asyncio.timeout(SERVER_S):
+            async with asyncio.timeout(_SERVER_S):
                 await self._client.get("/version", {})
         except TransportError as exc:
             return unreachable(self._client.url, exc).text
         except TimeoutError:
-            late = TransportError(f"no answer within {SERVER_S:g} s")
+            late = TransportError(f"no answer within {_SERVER_S:g} s")
             return unreachable(self._client.url, late).text
         except UserspaceProxyError:
+            # The credentials can't be used, as the failure of the agent's stream shows, too.
             pass
         return ""
 

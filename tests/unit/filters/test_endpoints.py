@@ -105,13 +105,6 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
         (["iifname eth0: drop", "iifname cali*: drop"], {}, "accept", "rule iifname cali* drop"),
         pytest.param([LISTED], {}, "drop", None, id="sources-that-may-be-all"),
         pytest.param(
-            ["iifname cali*: accept", "iifname eth0 ip saddr 198.51.100.0/24: accept"],
-            {},
-            "drop",
-            None,
-            id="a-lan-that-may-be-all",
-        ),
-        pytest.param(
             ["ip saddr 198.51.100.0/24: accept"],
             {},
             "drop",
