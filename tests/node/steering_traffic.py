@@ -66,12 +66,6 @@ def send_segment(net: nodes.Net, to: tuple[str, int], flags: int) -> None:
         sender.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], to)
 
 
-def associations(node: nodes.Net) -> set[str]:
-    """Return the node's UDP conntrack entries, without timeouts and states."""
-    lines = node.run("conntrack -L -p udp 2>/dev/null").splitlines()
-    return {" ".join(word for word in line.split() if "=" in word) for line in lines}
-
-
 TREE = {Frontend(f"10.96.{i >> 4}.{i & 15}", 80, Protocol.TCP): 36000 + i for i in range(100)}
 TREE_6 = {Frontend(f"fd00:96::{i:x}", 80, Protocol.TCP): 36000 + i for i in range(1, 100)}
 MANY = {

@@ -34,7 +34,7 @@ FOREIGN = """
     ip6tables-legacy -A INPUT -p udp --dport 9999 -j DROP
     nft 'table ip userspace-proxy { chain prerouting { ip saddr 10.9.9.0/24 return; }; }
     table inet firewall { chain prerouting { type nat hook prerouting priority -100; }; }'
-    ip route add 203.0.113.8 via 192.0.2.254"""
+    ip route add 203.0.113.8 via 192.0.2.254; ip route add local 203.0.113.7 dev lo proto static"""
 
 
 @pytest.fixture(

@@ -13,7 +13,6 @@ from steering_traffic import (
     REFUSED_UDP,
     TARGETS,
     WEB_6,
-    associations,
     connected,
     dial_again,
     dial_in_vain,
@@ -142,21 +141,6 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
     assert nodes.can_dial(pod, WEB.ip, 80)
 
 
-async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
-    cluster, steering, dns
-):
-    await steering.apply({})
-    cluster.pod.run("true")
-    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
-    with connected(cluster.pod, DNS) as early, connected(cluster.node, DNS) as local:
-        # The first datagram uses the default route, to a pod without that address.
-        early.send(b"too early")
-        local.send(b"too early")
-        await steering.apply(TARGETS)
-        assert nodes.exchange(early, dns)
-        assert nodes.exchange(local, dns)
-
-
 async def test_a_tcp_client_dialling_during_a_flush_is_served_from_the_same_port(
     cluster, kind, steering, web
 ):
@@ -180,15 +164,3 @@ async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steeri
         await steering.apply({DNS: 36002})
         assert nodes.exchange(asker, dns)
     other.close()
-
-
-async def test_conntrack_entries_of_other_programs_are_kept(cluster, steering, dns):
-    foreign = nodes.UdpServer(cluster.node, 53)
-    with cluster.pod.udp() as asker:
-        asker.connect((nodes.NODE_IP, 53))
-        assert nodes.exchange(asker, foreign)
-        before = associations(cluster.node)
-        await steering.apply(TARGETS)
-        await steering.apply({})
-        assert associations(cluster.node) == before
-    foreign.close()
