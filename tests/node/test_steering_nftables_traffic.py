@@ -187,36 +187,3 @@ async def test_on_the_kernel_path_only_a_chain_that_runs_before_dnat_is_reported
     await steering.repair()
     assert [one.is_certain for one in steering.unsteered.values()] == certain
     assert not any(certain) or causes(steering) == {WEB: caused_by_evil(priority, -111)}
-
-
-RAW = "table ip admin { chain r { type filter hook prerouting priority raw; %s; }; }"
-ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
-
-
-@pytest.mark.parametrize(
-    ("command", "packets"),
-    [
-        (ADMIN % "drop", "packets to it, except those of"),
-        ("iptables-nft -t raw -A PREROUTING -d 10.96.7.1 -j DROP", "to it, except those of"),
-        (
-            "iptables-nft -t mangle -A OUTPUT ! -o lo -p tcp --sport 36001 -j DROP",
-            "its answers, except those to",
-        ),
-    ],
-)
-async def test_a_chain_dropping_a_frontends_packets_is_reported(
-    cluster, steering, web, dns, command, packets
-):
-    await steering.apply({WEB: 36001, DNS: 36002})
-    cluster.node.run(command)
-    with cluster.pod.tcp() as client:
-        client.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            client.connect((WEB.ip, 80))
-    assert nodes.can_dial(cluster.node, WEB.ip, 80)
-    assert await steering.repair() == 0
-    ((frontend, cause),) = steering.unsteered.items()
-    assert frontend == WEB
-    assert str(cause).endswith(
-        f"{packets} this node's own programs; accept them in that chain, or delete what drops them"
-    )
