@@ -267,7 +267,7 @@ SAMPLES = (
     agent_causes.no_answer("kube-system", 5.0, "Kubelet stopped posting node status"),
     agent_causes.not_asked(5.0),
     agent_causes.gone_silent("kube-system", 10.0),
-    agent_causes.no_api_server("cannot reach the API server at https://x: lost", as_of="12:14:05"),
+    agent_causes.no_api_server("the server at https://x is lost", as_of="12:14:05"),
     agent_causes.forward_failed(
         "kube-system", "pod kube-system/userspace-proxy-x, port 10249: refused"
     ),
