@@ -95,6 +95,7 @@ def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
 
         wait_for("the chain", says, deadline_s=20.0, hint=lambda: str(agent.port("original")))
     testbed.shell("nft delete chain ip hardening late")
+    wait_for("its end", lambda: not says(), deadline_s=20.0)
 
 
 @pytest.mark.parametrize("ends", ["close", "reset"])
