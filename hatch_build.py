@@ -159,7 +159,7 @@ class Texts(BuildHookInterface[Any]):
         self._folder = TemporaryDirectory()
         root, is_wheel = Path(self.root), self.target_name == "wheel"
         if commit := commit_of(root):
-            # In the package only where it is installed, so that no checkout has an old one.
+            # Only an installed package contains the commit, so no checkout has an outdated one.
             path = f"userspace_proxy/{_COMMIT}" if is_wheel else _COMMIT
             build_data["force_include"][self._write(_COMMIT, f"{commit}\n")] = path
         for path, text in made_texts(root).items() if is_wheel else ():

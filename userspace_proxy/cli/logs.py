@@ -148,7 +148,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """Return the fields passed as ``extra``, in their order, then the traceback."""
+    """Return the fields passed as ``extra``, in their order, then traceback and stack, if any."""
     fields = {key: value for key, value in vars(record).items() if key not in _OWN}
     if record.exc_info:
         fields["traceback"] = logging.Formatter().formatException(record.exc_info)

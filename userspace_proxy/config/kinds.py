@@ -62,7 +62,7 @@ class Kind:
 
 
 def wrong_type(value: object, expected: str) -> ConfigError:
-    """Return the error for a YAML value of a wrong type."""
+    """Return the error for a YAML value of the wrong type."""
     if isinstance(value, Mapping):
         shown = "a mapping"
     elif isinstance(value, list):

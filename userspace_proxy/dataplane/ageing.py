@@ -40,8 +40,8 @@ _SLICE = 1024
 # The value from linux/tcp.h, which Python's socket module lacks.
 TCP_RTO_MAX_MS = 44
 
-# Keep-alive: the kernel probes a peer after 30 s of silence, and gives it up 90 s later. While sent
-# bytes are unacknowledged, it gives up after tcp_retries2 unanswered retransmissions or window
+# Keep-alive: the kernel probes a peer after 30 s of silence, and gives up on it 90 s later. While
+# sent bytes are unacknowledged, it gives up after tcp_retries2 unanswered retransmissions or window
 # probes instead. TCP_USER_TIMEOUT isn't set, because it also counts window probes that a stalled
 # reader answers (source: tcp_probe_timer() in net/ipv4/tcp_timer.c). Go, and so kube-proxy, probes
 # every 15 s. Probes also keep address translations alive: load balancers drop them after minutes
@@ -58,7 +58,7 @@ _KEEPALIVE = (
 # Keep-alive for a client on this node whose own address the endpoint sees. Once the client's
 # container is deleted, the endpoint can't reach it, and only this proxy can end the connection. The
 # client's kernel is this node's, which answers at once while the container has a link. The link may
-# be down for up to 12 s, so the client is given up after 14 unanswered probes, one a second.
+# be down for up to 12 s, so the proxy gives up after 14 unanswered probes, one a second.
 _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 4),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),

@@ -41,7 +41,7 @@ _EVERY_S = 0.25
 _AT_MOST_EVERY_S = 0.01
 # Seconds between two searches for a limit, which may be set later, for example by resizing the pod.
 _FIND_EVERY_S = 10.0
-# How long a past shortage is still reported: about the interval between two scrapes of the metrics.
+# How long a past shortage is still reported, so that pages don't flap while load is shed.
 _RECENT_S = 10.0
 _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024

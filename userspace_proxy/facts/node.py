@@ -435,7 +435,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """Findings that ``lacks`` doesn't contain, such as untried features; may be empty."""
+        """A summary beside ``lacks``: that nothing is missing, what wasn't tried; may be empty."""
         is_whole = not (self.forbidden or self.is_partly_asked)
         nothing = "lacks nothing" if is_whole else "lacks nothing that was tried"
         said = [] if self.lacks else [nothing]

@@ -137,7 +137,7 @@ class Allowed:
 
 
 class StaleEntries:
-    """Finds and removes entries in the calling thread's network namespace; not thread-safe.
+    """Finds and removes stale entries in the calling thread's network namespace; not thread-safe.
 
     The socket stays open once it has been used, so a process without a free descriptor can still
     remove entries.

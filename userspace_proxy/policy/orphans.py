@@ -49,7 +49,7 @@ class Orphans:
         """The considered names, by variant."""
 
     def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
-        """Apply changes to slices; yield between steps.
+        """Replace all slices, and update the names that differ; yield between steps.
 
         Returns: A function that returns whether the change may concern a Service.
         """

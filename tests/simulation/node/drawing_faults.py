@@ -104,7 +104,7 @@ class Faults:
             yield Event(at + 1.0, SLOW, (0.0,))
 
     def _outages(self) -> Iterator[Event]:
-        """Make the API server fail during other events."""
+        """Yield failures of the API server during the agent's startup and before its exit."""
         rng = self._rng
         if "late Node" in self._features:
             # The failure begins at startup, while objects are listed.

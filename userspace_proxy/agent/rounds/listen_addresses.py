@@ -23,7 +23,8 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# The maximum number of ports in use that are skipped per second, which takes about 10 ms.
+# The maximum number of ports in use that are skipped in a row, in about 10 ms. The count restarts
+# each second, and when a listener takes a port.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"
@@ -53,7 +54,8 @@ class ListenAddresses:
         self._holder = holder
         self._second_port = second_port
         self._tries = _TRIES
-        """The number of used ports that may still be skipped before :meth:`start_over`."""
+        """The number of used ports that may still be skipped before :meth:`start_over` or
+        the next opened port."""
         self._skipped = 0
         """The number of ports skipped since a listener was last opened or closed, or since no
         Service port lacked a listener."""

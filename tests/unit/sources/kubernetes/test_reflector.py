@@ -284,7 +284,7 @@ async def test_a_server_restored_from_a_backup_is_listed_again(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", bookmark)
-        # Without this check, a watch from 9999 would be silent until the history reaches it.
+        # Unless the reflector lists again, a watch from 9999 is silent until the history is there.
         api.end_watches()
         await reflection.watching(requests=5)
         assert api.requests[2:] == [
