@@ -110,8 +110,13 @@ def refuses(at: At, *, was_open: bool = False) -> str:
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
 
+def _by_family(at: At, of_rp_filter: str) -> tuple[str, str]:
+    """Return the ip command of an endpoint's family, and the text about rp_filter, if IPv4."""
+    return ("ip -6", "") if ":" in ip_of(str(at)) else ("ip", of_rp_filter)
+
+
 def _way_hint(at: At) -> str:
-    ip, more = ("ip -6", "") if ":" in ip_of(str(at)) else ("ip", f", rp_filter ({_RP_FILTER})")
+    ip, more = _by_family(at, f", rp_filter ({_RP_FILTER})")
     return (
         "Other nodes reach it, so look first at this node: "
         f"`ip route get {shell_word(ip_of(str(at)))}`, chains of hook output (`nft list ruleset`)"
@@ -126,9 +131,7 @@ def _forwarding(at: At) -> str:
 
 
 def _forwards_hint(at: At) -> str:
-    ip, more = "ip", f", and rp_filter ({_RP_FILTER})"
-    if ":" in ip_of(str(at)):
-        ip, more = "ip -6", ""
+    ip, more = _by_family(at, f", and rp_filter ({_RP_FILTER})")
     return (
         f"Its own node reaches it: look there first at {_forwarding(at)}, FORWARD chains (`nft "
         "list ruleset`) and NetworkPolicies, which always admit that node; then at routes between "
@@ -152,13 +155,14 @@ _SILENT_AT_TIMES = (
 
 
 def _silent_hint(at: At) -> str:
+    drops = f"; if answers come by another interface, rp_filter drops them ({_RP_FILTER})"
+    ip, more = _by_family(at, drops)
     return (
         "See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
         f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}, or the pod's node "
-        f"forwards nothing ({_forwarding(at)}); if answers come by another interface, rp_filter "
-        f"drops them ({_RP_FILTER}); a wrong neighbour (`ip neigh` on that node), a missing route "
-        f"in the pod (`ip route`) and a lossy link (`ping {shell_word(ip_of(str(at)))}`) look "
-        "the same"
+        f"forwards nothing ({_forwarding(at)}){more}; a wrong neighbour (`{ip} neigh` on that "
+        f"node), a missing route in the pod (`{ip} route`) and a lossy link (`ping "
+        f"{shell_word(ip_of(str(at)))}`) look the same"
     )
 
 
