@@ -24,7 +24,7 @@ pytestmark = MARKS
 
 MANY = 10_000
 REPAIR_S = 2.0
-REPAIRED = "repaired connect() hooks that another program changed"
+REPAIRED = "restored parts of connect() hooks that another program changed"
 LINK_DETACH = 34
 # The rules of a node that forwards without connection tracking.
 NO_TRACKING = """

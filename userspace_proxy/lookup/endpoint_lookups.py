@@ -156,7 +156,7 @@ class EndpointLookups:
             return
         if after is None:
             if before is not None and before.state is not NameState.PENDING:
-                _log.info("%(host)s: endpoint host name resolves again", extra={"host": host})
+                _log.info("%(host)s: endpoint host name resolves now", extra={"host": host})
             return
         text = "%(host)s: endpoint host name has no usable address: %(cause)s"
         if after.state is NameState.STALE:

@@ -161,7 +161,7 @@ async def test_a_failure_keeps_the_addresses_and_its_start_and_end_are_logged_on
             "WARNING",
             f"{DB}: cannot resolve endpoint host name, keeping its addresses: {GONE.why}",
         ),
-        ("INFO", f"{DB}: endpoint host name resolves again"),
+        ("INFO", f"{DB}: endpoint host name resolves now"),
     ]
 
 

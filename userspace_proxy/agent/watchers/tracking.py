@@ -134,7 +134,11 @@ class TrackingWatch(Component):
             )
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
-            _log.error("conntrack table is full, new connections may fail", extra=_fields(table))
+            _log.error(
+                "conntrack table is full, new connections may fail: raise "
+                "net.netfilter.nf_conntrack_max",
+                extra=_fields(table),
+            )
 
 
 def _fields(table: TrackingTable) -> dict[str, int]:

@@ -508,7 +508,7 @@ class Hooks:
     def _note_repair(self, restored: Iterable[str]) -> None:
         self._repairs += 1
         _log.warning(
-            "repaired connect() hooks that another program changed: %(what)s",
+            "restored parts of connect() hooks that another program changed: %(what)s",
             extra={"what": ", ".join(restored)},
         )
 
