@@ -213,4 +213,4 @@ async def test_an_acknowledgement_that_cannot_be_saved_is_logged(proxy, caplog):
     reports = len(proxy.store.writes)
     proxy.component._resting._node._written = None
     await until(lambda: len(proxy.store.writes) > reports)
-    assert "workloads are scaled to zero again" not in caplog.text
+    assert "can be scaled to zero again" not in caplog.text

@@ -136,7 +136,7 @@ def test_a_few_changed_endpoints_are_evaluated_alone(now):
         ),
     ],
 )
-def test_a_change_affecting_other_endpoints_evaluates_all_endpoints(others, now):
+def test_a_change_affecting_other_endpoints_requires_evaluating_all(others, now):
     had, has = versions(
         [slice_of(*others, key="z")],
         [slice_of(*others, key="z"), slice_of(*now, key="a")],

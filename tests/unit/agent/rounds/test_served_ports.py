@@ -82,6 +82,7 @@ async def test_a_problem_is_shown_until_clients_are_steered_to_the_listener(make
         assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
         assert "has ended" not in caplog.text
+        assert "served now" not in caplog.text
         served_ports.steered.mark(served_ports.steered.change())
         assert not served.problem
         assert "listener shortage has ended" in caplog.text
@@ -112,6 +113,7 @@ async def test_a_service_removed_before_being_steered_is_not_logged_as_served(ma
         assert retry(served_ports)
         served_ports.follow(cluster.remove("web"))
         assert "has ended" not in caplog.text
+        assert "served now" not in caplog.text
 
 
 async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
