@@ -66,7 +66,7 @@ async def test_status_and_explain_query_all_nodes_with_kubectls_kubeconfig(
     program: Path, cluster: Cluster
 ) -> None:
     status, shown = await ask(program, cluster, "status", "web")
-    assert (status, shown.splitlines()[0]) == (0, "2 nodes  1 Service port  0 open")
+    assert (status, shown.splitlines()[0]) == (0, "2 nodes  1 Service port  24 open")
     status, shown = await ask(program, cluster, "explain", "web", "--output=json")
     fields = json.loads(shown)
     assert (status, fields["level"], fields["nodes"]["answered"]) == (0, "ok", 2)
