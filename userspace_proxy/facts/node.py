@@ -471,9 +471,10 @@ class PodRuleFacts(msgspec.Struct, frozen=True):
     """The remedy."""
 
     def is_about(self, ip: str) -> bool:
+        """Return whether the rule may drop packets of a pod; False if the facts aren't valid."""
         try:
             return contains((self.ip,), ip)
-        except ValueError:  # of another program's answer
+        except ValueError:
             return False
 
 

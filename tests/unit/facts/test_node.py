@@ -14,6 +14,7 @@ from userspace_proxy.facts import (
     KernelLackFacts,
     LastStateFacts,
     Level,
+    PodRuleFacts,
     PortFacts,
     RejectedFacts,
     SourceFacts,
@@ -236,3 +237,16 @@ def test_ignored_services_and_health_checks_have_the_key_of_their_service():
     cart = ServiceKey("shop", "cart")
     assert make_ignored("shop/cart", "", "of another proxy").key == cart
     assert HealthCheckFacts("shop/cart").key == cart
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_about"),
+    [
+        ("10.244.1.7", True),
+        ("10.244.1.0/24", True),
+        ("10.244.2.0/24", False),
+        ("no address", False),
+    ],
+)
+def test_a_pod_rule_is_about_its_address_or_the_pods_of_its_network(rule, is_about):
+    assert PodRuleFacts(rule).is_about("10.244.1.7") is is_about
