@@ -103,11 +103,8 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         _log.error("taking the node back: the next process exited before it served clients")
         reap_children(asyncio.get_running_loop())
     lock = NodeLock(options.proxy_name)
-    if settings.take_over and was_restarted() and await _is_held(settings):
-        _log.warning("another process has taken over the node, waiting to be stopped")
-        wait_for_workers(None, lock)
     kernel = read_offers_for(settings.steering)
-    taken = None if is_back else await _make_way(settings, options, source, kernel)
+    taken = None if is_back else await _make_way(settings, options, source, kernel, lock)
 
     def end(status: int) -> None:
         agent.abandon()
@@ -158,11 +155,14 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 
 
 async def _make_way(
-    settings: Settings, options: Options, source: Source, kernel: KernelOffers
+    settings: Settings, options: Options, source: Source, kernel: KernelOffers, lock: NodeLock
 ) -> TakenOver | None:
     """Run the startup checks, and ask the running proxy to hand over; None without a take-over."""
     if not settings.take_over or settings.steering == "none":
         return None
+    if was_restarted() and await _is_held(settings):
+        _log.warning("another process has taken over the node, waiting to be stopped")
+        wait_for_workers(None, lock)
     # Check as much as possible before asking the running proxy to hand over the node, so that it
     # keeps serving if a check fails.
     for check in start_checks(settings, options, source, kernel, relieves=True).values():
