@@ -181,11 +181,12 @@ class EarlierChains:
             for frontend, to in places_to_follow(chain, chains, places):
                 if cause := explain_chain(chain, chains, frontend, to):
                     found[frontend] = cause
-            for frontend, to in places_outside(chain, chains, places):
+            outside = places_outside(chain, chains, places)
+            is_other = bool(outside) and names_only_pods(chains, pods())
+            for frontend, to in outside:
                 if frontend in found:
                     continue
                 of = [one for one in uplinks() if _has_family(one, frontend.family)]
-                is_other = names_only_pods(chains, pods())
                 if cause := explain_chain(chain, chains, frontend, to, of, is_other=is_other):
                     perhaps[frontend] = replace(cause, is_certain=False)
             places = [at for at in places if at[0] not in found]
