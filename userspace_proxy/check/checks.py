@@ -11,7 +11,7 @@ from ..agent.run import make_options, make_source, start_checks
 from ..config import Settings
 from ..dataplane.calls import IS_COMPILED
 from ..errors import ConfigError, UserspaceProxyError
-from ..filters.following import WAY_IN, WAY_OUT
+from ..filters.following import WAYS
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..kernel.privileges import read_sysctls
@@ -30,8 +30,6 @@ from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_path, look_at_steering
 
 _log = FieldLogger("userspace_proxy.check")
-
-_HOOKS = (*WAY_IN, *WAY_OUT, "forward")
 
 
 def check_settings(
@@ -57,7 +55,7 @@ def check_settings(
         settings.steering, steering, options, offered, own_namespace=own_namespace
     )
     proxies, label = running_proxies(), proxy_label(options.proxy_name or "")
-    kernel = read_kernel(*_HOOKS) if steering not in ("none", "") else KernelView()
+    kernel = read_kernel(*WAYS, "forward") if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
     relieves = settings.take_over or settings.steering == "none"
     found += judge_running(proxies, label, relieves=relieves)
@@ -136,7 +134,7 @@ def check_node(
     if steering in ("none", ""):
         return found
     if kernel is None:
-        kernel = read_kernel(*_HOOKS)
+        kernel = read_kernel(*WAYS, "forward")
     proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
     sysctls = read_sysctls(network.SYSCTLS)
     uses_client_ports = settings.preserve_client_address != "never"

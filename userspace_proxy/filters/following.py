@@ -28,6 +28,7 @@ WAY_IN = ("prerouting", "input")
 """The hooks on the way to this node's sockets."""
 WAY_OUT = ("output", "postrouting")
 """The hooks on the way from this node's sockets."""
+WAYS = (*WAY_IN, *WAY_OUT)
 _ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
 """The maximum number of rules × packets to follow, at 1.2 µs each: chains are followed during

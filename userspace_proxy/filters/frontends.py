@@ -42,8 +42,8 @@ from .following import (
     FOLLOWED_MAX,
     SOURCE_NAT,
     TRACKING,
-    WAY_IN,
     WAY_OUT,
+    WAYS,
     Drop,
     Outcome,
     find_drop,
@@ -164,7 +164,7 @@ class EarlierChains:
         self.filters = [
             followed(base)
             for base in _others(tables)
-            if (base.kind == "filter" and base.hook in (*WAY_IN, *WAY_OUT))
+            if (base.kind == "filter" and base.hook in WAYS)
             or (base.kind == "nat" and base.hook == "output")
         ]
         found: dict[Frontend, Taken] = {}
@@ -210,7 +210,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
     for chain in _others(tables):
         if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
             yield chain
-        if chain.kind == "filter" and chain.hook in (*WAY_IN, *WAY_OUT):
+        if chain.kind == "filter" and chain.hook in WAYS:
             yield chain
 
 

@@ -23,7 +23,7 @@ from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
 from .chains import Chain, ChainTable, Tables, base_chains
-from .following import ALL_NAT, FOLLOWED_MAX, SOURCE_NAT, WAY_IN, WAY_OUT, Drop, find_drop, follow
+from .following import ALL_NAT, FOLLOWED_MAX, SOURCE_NAT, WAY_OUT, WAYS, Drop, find_drop, follow
 from .matches import Match, MatchField, ends_of, states
 from .packets import ANY_IP, FirstPacket
 
@@ -103,8 +103,7 @@ def find_firewalls(
         hint = _OF_CALICO if drop.place.name == _CALICO else _OF_EARLY if is_early else drops
         return Firewall(str(base), why, hint, only, is_of_answers=is_out, protocol=protocol)
 
-    hooks = *WAY_IN, *WAY_OUT
-    return [one for hook in hooks for one in judged((nft, legacy), hook, judge)]
+    return [one for hook in WAYS for one in judged((nft, legacy), hook, judge)]
 
 
 def _drop_at_all_ports(

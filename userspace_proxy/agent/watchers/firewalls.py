@@ -16,7 +16,7 @@ from ...errors import SteeringError
 from ...facts import FirewallFacts, PodRuleFacts, StatusFacts
 from ...filters.chains import Tables
 from ...filters.endpoints import find_forward_firewalls, find_pod_rules
-from ...filters.following import WAY_IN, WAY_OUT
+from ...filters.following import WAYS
 from ...filters.kube_proxy import find_kube_proxy
 from ...filters.node import Firewall, find_firewalls
 from ...filters.reading import read_generation
@@ -132,7 +132,7 @@ class FirewallWatch(Component):
     def _find(self) -> list[Firewall]:
         now = Clocks.monotonic()
         has_nat = self._is_sole and now >= self._nat_s
-        kernel = _read(partial(self._read, *WAY_IN, *WAY_OUT, "forward", has_nat=has_nat))
+        kernel = _read(partial(self._read, *WAYS, "forward", has_nat=has_nat))
         if has_nat:
             self._nat_s = now + _NAT_EVERY_S
             self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
