@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..causes.nodes import listed
 from ..facts import Level
@@ -37,7 +37,7 @@ def judge_pods(
     own = [pod for pod in pods if set(service.selector) <= set(pod.labels)]
     outdated = _outdated(slices, own)
     if not own:
-        return [_no_pod(service, pods, _listed(slices)), *outdated]
+        return [_no_pod(service, pods, _gone(slices, pods)), *outdated]
     ready = [pod for pod in own if pod.is_ready]
     details = tuple(
         (Level.ATTENTION, f"{pod.name}: {pod.reason}") for pod in own if not pod.is_ready
@@ -74,7 +74,7 @@ def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list
     as_ready = {one.pod for item in slices for one in item.endpoints if one.ready}
     ready = [pod.name for pod in pods if pod.is_ready]
     unlisted = [name for name in ready if name not in as_ready]
-    gone = sorted(_listed(slices).difference(pod.name for pod in pods))
+    gone = _gone(slices, pods)
     faults = (
         (unlisted, "ready, and not listed as ready"),
         (gone, "listed, and not among its pods"),
@@ -87,20 +87,21 @@ def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list
     return [PathStep(level, SLICES, what, _WRITES if gone else f"{_WRITES}{_OR_FAMILY}")]
 
 
-def _listed(slices: Sequence[EndpointSlice]) -> set[str]:
-    """Return the names of the pods in slices that are made from pods."""
-    return {one.pod for item in slices if item.is_managed for one in item.endpoints if one.pod}
+def _gone(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list[str]:
+    """Return the pods in slices that are made from pods, except these pods; sorted by name."""
+    managed = (one for item in slices if item.is_managed for one in item.endpoints if one.pod)
+    return sorted({one.pod for one in managed}.difference(pod.name for pod in pods))
 
 
-def _no_pod(service: Service, others: Sequence[PodState], listed: Collection[str]) -> PathStep:
+def _no_pod(service: Service, others: Sequence[PodState], gone: Sequence[str]) -> PathStep:
     """Return the step for a selector that no pod matches, naming a pod with a similar label.
 
-    If pods ``listed`` in the Service's slices are deleted, no other label is meant.
+    If pods in the Service's slices are ``gone``, no other label is meant.
     """
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"
-    if gone := {*listed}.difference(pod.name for pod in others):
+    if gone:
         are = "the pod in its slices is" if len(gone) == 1 else "the pods in its slices are"
         hint = "See why they aren't replaced: the events of their Deployment or StatefulSet"
         return PathStep(Level.TROUBLE, _TOPIC, f"{what}; {are} deleted", hint)
