@@ -22,6 +22,8 @@ Rule 6: a UDP Service port is checked only if clients got no answer in the last 
 while open connections get no answer: a rule may be newer than these, so no dial has failed. A check
 makes at most ``QUESTIONS_MAX`` queries of each kind, first about the endpoints that were checked
 longest ago.
+Rule 7: an ejected endpoint that leaves, and returns within a minute, is probed again: its group
+remembers the failure (:meth:`~.plane.Group.change`), although workers don't.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...clocks import Clocks
+from ...facts import LAST_MINUTE_S
 from ...kernel.neighbours import absent_hop, next_hop, own_route_failure
 from ...model import DialFailure, Failure, Protocol, ServiceKey, SocketAddress
 from ...model.failures import NO_ANSWER
@@ -75,6 +78,10 @@ class _Ejected:
     """Monotonic seconds when the kernel was last queried about the endpoint."""
     absent_at: float = 0.0
     """Monotonic seconds of the last failed dial whose next hop is known to be absent."""
+    left_at: float = 0.0
+    """Monotonic seconds when the endpoint left its group; 0 while the group has it."""
+    has_returned: bool = False
+    """Whether it left and returned, so that no worker ejects it."""
 
 
 class EjectedEndpoints(Component):
@@ -128,17 +135,27 @@ class EjectedEndpoints(Component):
     def look(self) -> None:
         """Probe endpoints that clients haven't dialled for a while, and look for obstacles."""
         now = self._clock()
-        for key in keys_of_removed(self._followed):
-            self._forget(key)
+        removed = frozenset(keys_of_removed(self._followed))
+        for key in removed:
+            self._leave(key, now)
         unknown: list[_Ejected] = []
-        for one in self._followed.values():
+        over: list[tuple[int, SocketAddress]] = []
+        for key, one in self._followed.items():
+            if key in removed:
+                continue
+            one.has_returned |= one.left_at > 0
+            one.left_at = 0.0
+            dials = one.group.counters_of(one.endpoint).dials
+            if one.has_returned and not dials.is_on:
+                over.append(key)
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
-            dials = one.group.counters_of(one.endpoint).dials
             if not dials.is_on or dials.part.failure not in _ASKED:
                 one.group.note_obstacle(one.endpoint, None)
             elif dials.part.last_at > one.absent_at:
                 unknown.append(one)
+        for key in over:
+            self._forget(key)
         for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
             one.asked_at = now
             self._look_for(one)
@@ -164,9 +181,18 @@ class EjectedEndpoints(Component):
         if not is_ejected:
             self._forget(key)
         elif (known := self._followed.get(key)) is not None:
-            known.at = self._clock()
+            known.at, known.has_returned = self._clock(), False
         elif len(self._followed) < FOLLOWED_MAX:
             self._followed[key] = _Ejected(group, endpoint, self._clock())
+
+    def _leave(self, key: tuple[int, SocketAddress], now: float) -> None:
+        """Stop probing an endpoint that its group lacks; forget it after a minute."""
+        one = self._followed[key]
+        self._forget(key)
+        one.left_at = one.left_at or now
+        if now - one.left_at < LAST_MINUTE_S:
+            one.probed_for = None
+            self._followed[key] = one
 
     def _forget(self, key: tuple[int, SocketAddress]) -> None:
         one = self._followed.pop(key, None)

@@ -205,6 +205,37 @@ def test_removed_endpoints_and_services_are_forgotten(rig):
     assert rig.wanted == []
 
 
+def test_an_endpoint_that_returns_within_a_minute_is_probed_until_it_answers(rig):
+    rig.eject()
+    rig.pass_(QUIET_S)
+    rig.plane.serve(rig.group, Serving((OTHER,)), {})
+    rig.pass_(50)
+    assert rig.wanted == []
+    for _ in range(2):
+        rig.plane.serve(rig.group, Serving((POD, OTHER)), {})
+        rig.pass_(1)
+        assert rig.wanted == [(POD, "shop/web")]
+        rig.plane.serve(rig.group, Serving((OTHER,)), {})
+        rig.pass_(30)
+    rig.plane.serve(rig.group, Serving((POD, OTHER)), {})
+    rig.pass_(1)
+    rig.watcher.note(POD, None)
+    assert not rig.group.counters_of(POD).dials.is_on
+    rig.group.counters_of(POD).dials.failed(rig.now, REFUSED)
+    rig.pass_(QUIET_S)
+    assert rig.wanted == [], "no worker has ejected it"
+
+
+def test_an_endpoint_that_returns_after_a_minute_is_not_probed(rig):
+    rig.eject()
+    rig.plane.serve(rig.group, Serving((OTHER,)), {})
+    rig.pass_(1)
+    rig.pass_(60)
+    rig.plane.serve(rig.group, Serving((POD, OTHER)), {})
+    rig.pass_(QUIET_S)
+    assert rig.wanted == []
+
+
 def test_two_services_sharing_an_endpoint_both_readmit_it(rig):
     cart, gone = rig.serve("cart"), rig.serve("gone")
     for group in (rig.group, cart, gone):
