@@ -125,7 +125,7 @@ class FewPortsRig(Rig):
         """Return whether nothing but the shortage of ports, shown for a minute, is a problem."""
         with contextlib.suppress(OSError):
             problems = self.agent.status()["problems"]
-            return all("no source port" in problem["what"] for problem in problems)
+            return all("no free source port" in problem["what"] for problem in problems)
         return False
 
 
@@ -134,7 +134,7 @@ class FewPortsRig(Rig):
     Limits(failed=1.0, other_p99_ms=500.0, back_s=3.0),
     [
         Metric("local_shortages", OF_WEB),
-        Problem("no source port was left"),
+        Problem("no free source port"),
         LogLine("out of local ports, descriptors or memory"),
     ],
     rig=FewPortsRig,

@@ -660,7 +660,7 @@ def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
 )
 def out_of_ports() -> str:
     """This node had no free source port for an endpoint."""
-    return "no source port was left for connections to an endpoint"
+    return "this node had no free source port for an endpoint"
 
 
 @cause(

@@ -396,7 +396,7 @@ class EndpointGroup(CounterTable):
         self.counters.shortages += 1
         if failed.failure is Failure.OUT_OF_PORTS and is_of_client:
             self._count_client_ports(now)
-        elif failed.failure is Failure.OUT_OF_PORTS:
+        elif failed.failure in (Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS):
             self.counters.out_of_ports += 1
             self.out_of_ports_at = now
         if self._failed.shortage_lines.take(now):

@@ -427,7 +427,7 @@ def others_answered(count: int) -> str:
     return f"{what} answered before"
 
 
-may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
+may_fail = before_cause("may_fail", "clients may fail: ")
 """States which resource this node lacks for new connections."""
 
 

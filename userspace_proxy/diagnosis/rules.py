@@ -388,7 +388,7 @@ def lacks_ports(case: Case) -> PortVerdict | None:
     if not case.port.is_out_of_ports:
         return None
     cause = out_of_ports()
-    return PortVerdict(Level.TROUBLE, PortState.OUT_OF_PORTS, (said.may_be_reset(cause),), (cause,))
+    return PortVerdict(Level.TROUBLE, PortState.OUT_OF_PORTS, (said.may_fail(cause),), (cause,))
 
 
 def clients_are_mistaken(case: Case) -> PortVerdict | None:

@@ -224,14 +224,18 @@ def test_a_shortage_of_descriptors_is_logged_once_a_minute(group, caplog):
     assert len(caplog.records) == 2
 
 
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAGAIN], ids=["tcp", "udp"])
+def test_a_shortage_of_this_nodes_source_ports_is_counted(group, number):
+    group.failed(POD_A, dial_failure(number, POD_A.ip), 3.0)
+    assert (group.counters.out_of_ports, group.out_of_ports_at) == (1, 3.0)
+
+
 def test_a_shortage_of_client_ports_is_counted_separately_and_logged_with_the_remedy(group, caplog):
     for now in (0.0, 1.0):
         group.left_client_address(POD_A, ALICE, now)
     group.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 2.0, client=ALICE)
-    group.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 3.0)
     assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (3, 2.0)
-    assert (group.counters.out_of_ports, group.out_of_ports_at) == (1, 3.0)
-    assert group.counters.shortages == 2
+    assert (group.counters.out_of_ports, group.counters.shortages) == (0, 1)
     (record,) = caplog.records
     assert (record.client, record.endpoint) == (ALICE, "10.0.0.1:80")
     assert "tcp_timestamps=1" in record.hint

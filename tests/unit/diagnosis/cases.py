@@ -254,7 +254,7 @@ CASES = [
     case("some-silent-in-kernel", rules.unanswered_in_kernel, said.some_answer_not(2, 0, 3),
          stated(SILENT), level=ATTENTION, state=PortState.PARTLY_ANSWERING,
          endpoints=(READY, READY, READY), unanswered=SILENT, silent_endpoints=2, path=IN_KERNEL),
-    case("out-of-ports", rules.lacks_ports, said.may_be_reset(out_of_ports()),
+    case("out-of-ports", rules.lacks_ports, said.may_fail(out_of_ports()),
          is_out_of_ports=True),
     case("one-refuses", rules.some_fail, stated(REFUSES), said.others_serve(1),
          endpoints=(READY, EJECTED)),

@@ -97,7 +97,7 @@ SAMPLES = [
       for row in (said.waited_in_vain, said.closed, said.further_causes, said.more_faults,
                   said.others_untried, said.others_answered)),
     *(row(CAUSE) for row in (said.other_cause, said.dropped, said.dropped_from_outside,
-                             said.refused, said.may_be_reset, said.not_all_served, said.none_served,
+                             said.refused, said.may_fail, said.not_all_served, said.none_served,
                              said.none_admitted, said.partly_served, said.because)),
     said.served_by(1, 0),
     said.served_by(1234, 0, is_now=True),
