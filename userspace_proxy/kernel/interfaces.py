@@ -58,12 +58,14 @@ def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
     }
 
 
-def _is_zero(setting: Path) -> bool:
+def _is_zero(setting: Path, if_unreadable: bool = False) -> bool:
     try:
         return setting.read_text(encoding="ascii").strip() == "0"
-    except OSError:
+    except FileNotFoundError:
         # The node has no IPv6, or the interface was removed after it was listed.
         return False
+    except OSError:
+        return if_unreadable
 
 
 def without_ipv6(
@@ -85,7 +87,8 @@ def without_ipv6(
 def _has_ipv6(conf: Path) -> bool:
     try:
         # Cost: this runs every second, and the first file nearly always decides.
-        return _is_zero(conf / "all/disable_ipv6") or any(
+        # A process without free descriptors can't read it, and the kernel has IPv6 nevertheless.
+        return _is_zero(conf / "all/disable_ipv6", if_unreadable=True) or any(
             _is_zero(interface / "disable_ipv6") for interface in conf.iterdir()
         )
     except OSError:

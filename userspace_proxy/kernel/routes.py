@@ -11,6 +11,7 @@ Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +59,9 @@ class NodeRoutes(Generic[Derived]):
 
     def look_at_settings(self) -> None:
         """List again if br_netfilter's sysctls have changed; reads only two small files."""
-        if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
-            self._followed.look_again()
+        with contextlib.suppress(OSError):
+            if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
+                self._followed.look_again()
 
     def close(self) -> None:
         """Stop following; ``now`` stays as it is. Idempotent."""
@@ -129,7 +131,11 @@ def list_links_and_routes() -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...]
 
 
 def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeFilter:
-    """Return br_netfilter's settings in this thread's network namespace; all off without it."""
+    """Return br_netfilter's settings in this thread's network namespace; all off without it.
+
+    Raises:
+        OSError: They exist, but can't be read: this process may have no free descriptor.
+    """
 
     def is_on(name: str) -> bool:
         return settings.joinpath(name).read_text(encoding="ascii").strip() not in ("", "0")
@@ -138,7 +144,7 @@ def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeF
         return BridgeFilter(
             True, is_on("bridge-nf-call-iptables"), is_on("bridge-nf-call-ip6tables")
         )
-    except OSError:
+    except FileNotFoundError:
         return BridgeFilter()
 
 

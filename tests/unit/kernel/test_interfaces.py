@@ -56,12 +56,14 @@ def test_choose_address_returns_an_empty_string_without_addresses():
         pytest.param({"all": "1", "lo": "1", "eth0": "0"}, [], id="on-at-one"),
         pytest.param({"all": "1", "lo": "1", "eth0": "1"}, [WEB_6], id="off"),
         pytest.param({}, [WEB_6], id="not-built-in"),
+        pytest.param({"all": ""}, [], id="unreadable"),
     ],
 )
 def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switched_off, expected):
     for name, value in switched_off.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "disable_ipv6").write_text(f"{value}\n")
+        setting = tmp_path / name / "disable_ipv6"
+        setting.write_text(f"{value}\n") if value else setting.mkdir()
     conf = tmp_path if switched_off else tmp_path / "ipv6"
     found = without_ipv6([WEB, WEB_6], conf)
     assert found == dict.fromkeys(

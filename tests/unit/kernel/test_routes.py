@@ -131,6 +131,13 @@ def test_the_proxys_own_routes_are_not_reported(node):
     assert "10.3.0.0/24" not in after
 
 
+def test_unreadable_settings_of_bridges_do_not_look_like_a_missing_module(tmp_path):
+    (tmp_path / "bridge-nf-call-iptables").mkdir()
+    with pytest.raises(IsADirectoryError):
+        read_bridge_filter(tmp_path)
+    assert read_bridge_filter(tmp_path / "absent") == BridgeFilter()
+
+
 def test_changed_settings_of_bridges_are_reported(node, tmp_path, monkeypatch):
     monkeypatch.setattr(read_bridge_filter, "__defaults__", (tmp_path,))
 
