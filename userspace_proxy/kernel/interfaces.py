@@ -20,6 +20,7 @@ from pathlib import Path
 from ..clocks import Clocks
 from ..errors import shortage_hint
 from ..model import Frontend, IPFamily
+from ..model.node_network import Taken
 from .netlink import Events, explained, rtnetlink
 from .netlink.rtnetlink import ListedLink
 from .netlink.sockets import NETLINK_ROUTE
@@ -70,15 +71,17 @@ def _is_zero(setting: Path, if_unreadable: bool = False) -> bool:
 
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
-) -> dict[Frontend, str]:
-    """Return the IPv6 frontends if IPv6 is disabled on this node, each with the cause.
+) -> dict[Frontend, Taken]:
+    """Return the IPv6 frontends if IPv6 is disabled on this node, each with cause and remedy.
 
     The frontends' rules are applied but have no effect, because no interface has an IPv6 address.
     """
     if _has_ipv6(conf):
         return {}
     return {
-        frontend: f"cannot steer {frontend}: IPv6 is switched off on this node"
+        frontend: Taken(
+            f"cannot steer {frontend}: IPv6 is switched off on this node", NO_IPV6_HINT
+        )
         for frontend in frontends
         if frontend.family is IPFamily.IPV6
     }

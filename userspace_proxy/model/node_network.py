@@ -94,13 +94,13 @@ hop, or a chain drops them."""
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A chain of another program that takes, or may take, the packets of a frontend's clients."""
+    """What keeps, or may keep, clients' packets from a frontend: mostly another program's chain."""
 
     what: str
     hint: str = ""
     """The remedy."""
     chain: str = ""
-    """The chain's family, table and name."""
+    """The chain's family, table and name; empty if no chain takes the packets."""
     is_certain: bool = True
     """Whether the chain certainly takes the packets; otherwise a rule of it may do so."""
 

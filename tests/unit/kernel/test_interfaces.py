@@ -66,8 +66,12 @@ def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switche
         setting.write_text(f"{value}\n") if value else setting.mkdir()
     conf = tmp_path if switched_off else tmp_path / "ipv6"
     found = without_ipv6([WEB, WEB_6], conf)
-    assert found == dict.fromkeys(
-        expected, "cannot steer [fd00:96::1]:80/TCP: IPv6 is switched off on this node"
+    assert {f: (one.what, one.hint) for f, one in found.items()} == dict.fromkeys(
+        expected,
+        (
+            "cannot steer [fd00:96::1]:80/TCP: IPv6 is switched off on this node",
+            "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
+        ),
     )
 
 

@@ -79,7 +79,9 @@ def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
     Cost: a look-up takes 50 µs, so only IPs of the first Service ports are looked up.
     """
     frontends = (one for port in ports[:_SOUGHT] for one in port.frontends)
-    ips = [ip_of(one.address) for one in frontends if one.kind == FrontendKind.CLUSTER_IP]
+    # The causes of others, for example that IPv6 is switched off, also explain a missing route.
+    reached = (one for one in frontends if one.is_reached)
+    ips = [ip_of(one.address) for one in reached if one.kind == FrontendKind.CLUSTER_IP]
     with contextlib.suppress(SteeringError):
         samples = {IPFamily.of(ip): ip for ip in ips}.values()
         return {ip: why for ip in samples if (why := route_refusal(ip))}

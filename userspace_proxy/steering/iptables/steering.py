@@ -86,7 +86,7 @@ class IptablesProgrammer(Programmer):
         self._informed: set[IPFamily] = set()
         """The families whose helper has received the desired state."""
         self._unguarded = ""
-        self._without_ipv6: dict[Frontend, str] = {}
+        self._without_ipv6: dict[Frontend, Taken] = {}
 
     def unguarded(self) -> str:
         return self._unguarded

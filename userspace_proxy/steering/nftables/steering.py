@@ -149,7 +149,7 @@ class NftablesProgrammer(NatProgrammer):
             self._kernel_path.pair_with(self._table)
             opened.pop_all()
         self._refuse_port = self._earlier_refuse_port = facts.refuse_port
-        self._without_ipv6: dict[Frontend, str] = {}
+        self._without_ipv6: dict[Frontend, Taken] = {}
         self._uses: dict[bytes, int] = {}
         """The number of frontends that use each port and ClusterIP, by its key."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()

@@ -60,6 +60,7 @@ def test_a_missing_route_to_cluster_ips_is_shown_unless_steering_is_none(monkeyp
     monkeypatch.setattr(node_now, "route_refusal", lambda ip: refused.append(ip) or "unreachable")
     _, outside = make_two_sides()
     dns = make_frontend("10.96.0.10:53", "ClusterIP", "proxy port 20002")
-    facts = StatusFacts(ports=[make_port(frontends=(dns,)), outside])
+    off = make_frontend("[fd00:96::a]:53", "ClusterIP", "", is_reached=False)
+    facts = StatusFacts(ports=[make_port(frontends=(dns, off)), outside])
     NodeNow(kind(), Options()).show(facts)
     assert (facts.unrouted, refused) == (dict.fromkeys(asked, "unreachable"), asked)
