@@ -276,7 +276,16 @@ def no_node_port_left(path: str, first: int, last: int) -> str:
     return f"{path}: no node port is left in {first}–{last}"
 
 
-@cause(CauseCode.NOT_FOLLOWED)
-def no_node_address(number: int, family: str) -> str:
-    """The node has no address on which clients could dial the node port."""
-    return f"node port {number} is not served: this node has no {family} address for it"
+@cause(
+    CauseCode.NOT_FOLLOWED,
+    hint="Change --nodeport-addresses (nodePortAddresses in the configuration), or give this node "
+    "such an address",
+)
+def no_node_address(number: int, family: str, allowed: tuple[str, ...] = ()) -> str:
+    """The node has no address on which clients could dial the node port.
+
+    Args:
+        allowed: The networks of ``--nodeport-addresses``; empty if all addresses are allowed.
+    """
+    which = f" that --nodeport-addresses={','.join(allowed)} allows" if allowed else " for it"
+    return f"node port {number} is not served: this node has no {family} address{which}"

@@ -16,8 +16,8 @@ NOTES_MAX = 10
 """The maximum number of notes of one kind (Service, addresses, slices) per Service port; each port
 has its own copy."""
 HEALTH_CHECK_FAILS = (
-    "Load balancers may treat this node as one without endpoints. `ss -ltnp` on this node shows "
-    "what holds the port: end that, or change healthCheckNodePort; it is retried every second"
+    "Load balancers may treat this node as one without endpoints. If a program holds the port "
+    "(`ss -ltnp` on this node), end it, or change healthCheckNodePort; it is retried every second"
 )
 """What follows if a health check node port doesn't answer, and the remedy."""
 

@@ -279,6 +279,9 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         used = f"{port.serving:,} of {total:,} used" if total else ""
         # Omit the state of a served port, because the mark already shows its problem.
         word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
+        # A second cause has its own step, with its remedy.
+        other = other_cause(port)
+        hint = "" if other is not None and hint == remedy(other) else hint
         return PathStep(
             _mark(port),
             "endpoints",

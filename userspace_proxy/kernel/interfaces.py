@@ -79,9 +79,7 @@ def without_ipv6(
     if _has_ipv6(conf):
         return {}
     return {
-        frontend: Taken(
-            f"cannot steer {frontend}: IPv6 is switched off on this node", NO_IPV6_HINT
-        )
+        frontend: Taken(f"cannot steer {frontend}: IPv6 is switched off on this node", NO_IPV6_HINT)
         for frontend in frontends
         if frontend.family is IPFamily.IPV6
     }

@@ -178,7 +178,9 @@ def _claims(
             elif why not in notes:
                 notes = first_notes((*notes, why))
     if port.node_port and not of_all.node_ips:
-        notes = first_notes((*notes, no_node_address(port.node_port, str(of_all.family))))
+        allowed = () if facts.has_node_ports_everywhere else facts.node_port_networks
+        note = no_node_address(port.node_port, str(of_all.family), allowed)
+        notes = first_notes((*notes, note))
     for side, frontends in sides.items():
         yield PortClaim(
             key=PortKey(name, of_all.family, side),

@@ -223,7 +223,7 @@ SAMPLES = (
     notes.left_out_beside(_CART, "10.244.1.7"),
     notes.node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/web"),
     notes.no_node_port_left("spec.ports[0].nodePort", 30_000, 32_767),
-    notes.no_node_address(30_080, "IPv4"),
+    notes.no_node_address(30_080, "IPv4", ("192.0.2.0/24", "primary")),
     services.more_notes(),
     services.rejected("Service shop/cart", _LINE),
     services.rejected("Service shop/cart", why(check_label, "Cart", "metadata.name")),

@@ -199,7 +199,7 @@ def test_frontends_have_the_scope_of_their_traffic_policy(policies, prefixes):
 def test_a_node_port_is_claimed_on_the_node_port_addresses(networks, expected):
     facts = replace(NODE, node_port_networks=networks)
     assert asked(service(ports=(NODE_PORT,)), facts) == {"shop/cart:http": expected + INTERNAL}
-    note = no_node_address(30080, "IPv4")
+    note = no_node_address(30080, "IPv4", networks)
     assert notes(service(ports=(NODE_PORT,)), facts) == ([] if expected else [note])
 
 

@@ -353,7 +353,7 @@ def _make_troubled_ports() -> tuple[PortFacts, ...]:
             ),
             make_endpoint("10.244.2.8:8443", "terminating", False, "node-b", active=1),
         ),
-        notes=(no_node_address(30443, "IPv4"),),
+        notes=(no_node_address(30443, "IPv4", ("192.0.2.0/24",)),),
     )
     search = make_port(
         "search",
