@@ -223,21 +223,23 @@ def port_steps(
         yield from _dials(port, dials, subject.now, is_planned=subject.node is None)
 
 
-def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
-    """Yield steps with causes that neither the endpoints' step nor an endpoint's line states."""
+def _noted(port: PortFacts) -> list[Cause]:
+    """Return the causes that neither the endpoints' step nor an endpoint's line states."""
     shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
     shown |= {port.doubt.fact} if port.doubt else set()
-    other = other_cause(port)
     # Show a second cause even if the sentence states it, because it has its own remedy.
-    second = None if other is None else other.fact
+    other = other_cause(port)
     if port.is_dropping or _is_sentence(port):
-        shown |= {cause.fact for cause in port.state.stated} - {second}
-    for cause in port.state.causes:
-        if cause.fact in shown:
-            continue
+        shown |= {cause.fact for cause in port.state.stated} - {other and other.fact}
+    return [cause for cause in port.state.causes if cause.fact not in shown]
+
+
+def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
+    other = other_cause(port)
+    for cause in _noted(port):
         # Mistakes, addresses and a second cause need attention; other notes are by design.
         traits = cause.code.traits
-        is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == second
+        is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == (other and other.fact)
         level = Level.ATTENTION if is_wrong else Level.OK
         what, hint = cause_at(cause, now), remedy(cause)
         yield PathStep(level, NOTE, what, hint, is_by_design=not is_wrong, causes=(cause,))
@@ -279,9 +281,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         used = f"{port.serving:,} of {total:,} used" if total else ""
         # Omit the state of a served port, because the mark already shows its problem.
         word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
-        # A second cause has its own step, with its remedy.
-        other = other_cause(port)
-        hint = "" if other is not None and hint == remedy(other) else hint
+        hint = "" if hint in map(remedy, _noted(port)) else hint
         return PathStep(
             _mark(port),
             "endpoints",
