@@ -28,6 +28,17 @@ def no_agent(where: str) -> str:
     return "no agent"
 
 
+@cause(
+    CauseCode.AGENT_MISSING,
+    hint="Compare its nodeSelector, affinity and tolerations with the Node's labels and taints, "
+    "unless another proxy serves this node",
+    kubectl="describe daemonsets -n {where}",
+)
+def agent_excluded(where: str) -> str:
+    """No DaemonSet of the agents targets the node."""
+    return "no agent: the DaemonSet excludes the node"
+
+
 @cause(CauseCode.AGENT_MISSING, hint="Look at the pod's events", kubectl=_OF_POD)
 def agent_not_running(where: str, why: str, agent: str) -> str:
     """The agent's pod exists but doesn't run yet."""

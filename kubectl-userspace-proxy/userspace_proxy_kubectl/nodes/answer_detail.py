@@ -152,6 +152,7 @@ class Answers:
         """Update the nodes and their agents."""
         self._found = found
         known, self._nodes = self._nodes, {}
+        excluded = found.excluded(found.names(frozenset()))
         for node in found.names(self._where.nodes):
             pods = found.agents.get(node, ())
             running = serving(pods)
@@ -159,7 +160,8 @@ class Answers:
             problem = before.problem
             if not running:
                 namespace = self._where.namespace
-                problem = agent_causes.no_agent(namespace)
+                missing = agent_causes.agent_excluded if node in excluded else agent_causes.no_agent
+                problem = missing(namespace)
                 if pods:
                     facts, end = (namespace, pods[0].reason, pods[0].target.pod), pods[0].last_end
                     problem = agent_causes.agent_not_running(*facts)

@@ -143,8 +143,10 @@ class Finder:
         return self.found
 
     async def look_at(self, node: str) -> FoundAgents:
-        """List one Node again, which may have changed or left, and return the agents found."""
-        new = await self._list_nodes({"fieldSelector": f"metadata.name={node}"})
+        """List a Node without an agent, and the DaemonSets, again; return the agents found."""
+        query = {"fieldSelector": f"metadata.name={node}"}
+        new, placements = await asyncio.gather(self._list_nodes(query), self._list_daemon_sets())
+        self.found = replace(self.found, placements=placements)
         if new is not None and self.found.nodes is not None:
             others = {name: one for name, one in self.found.nodes.items() if name != node}
             self.found = replace(self.found, nodes={**others, **new})

@@ -29,6 +29,14 @@ def with_metadata(item, **fields):
     return {**item, "metadata": {**item["metadata"], **fields}}
 
 
+def daemon_set(**selector):
+    """Return the agents' DaemonSet, which targets nodes with these labels."""
+    labels = {"app.kubernetes.io/name": "userspace-proxy"}
+    metadata = {"name": "userspace-proxy", "namespace": "kube-system", "labels": labels}
+    template = {"spec": {"nodeSelector": selector}}
+    return {"kind": "DaemonSet", "metadata": metadata, "spec": {"template": template}}
+
+
 def node(name, *, taints=(), ready="True", **labels):
     """Return a Node with some labels."""
     condition = {"type": "Ready", "status": ready, "message": "kubelet has stopped."}

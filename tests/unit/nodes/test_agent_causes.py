@@ -9,6 +9,7 @@ from ..causes import words
 
 ROWS = (
     agent_causes.no_agent("net"),
+    agent_causes.agent_excluded("net"),
     agent_causes.agent_not_running("net", "it waits", "agent-x"),
     agent_causes.agent_ended("net", "it waits", "agent-x"),
     agent_causes.no_answer("net", 5.0),

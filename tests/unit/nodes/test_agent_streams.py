@@ -14,7 +14,7 @@ from userspace_proxy_kubectl.nodes.discovery import Finder, Where
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, fixed
 from userspace_proxy_testing.fakes.agent_status import status_of
 
-from .objects import node
+from .objects import daemon_set, node
 
 STATUS = status_of([], "node-1")
 
@@ -94,7 +94,10 @@ async def test_a_node_that_stops_being_ready_is_reported_with_its_agent(agents, 
         await until(lambda: problem(answers).get("node_state") == "kubelet has stopped")
 
 
-async def test_a_node_that_leaves_with_its_agent_is_not_reported_to_lack_one(agents, api, follow):
+@pytest.mark.parametrize("is_excluded", [False, True], ids=["left", "excluded"])
+async def test_a_node_that_leaves_or_is_excluded_is_not_reported_to_lack_an_agent(
+    agents, api, follow, is_excluded
+):
     for name in ("node-1", "node-2"):
         agents.add(name, FakeAgent(STATUS))
     async with follow() as (answers, until, waits, may_go), asyncio.timeout(30):
@@ -102,7 +105,10 @@ async def test_a_node_that_leaves_with_its_agent_is_not_reported_to_lack_one(age
         agents.remove("node-2")
         await until(lambda: 5.0 in waits)
         assert answers.nodes["node-2"].problem.row.key == "no_agent"
-        api.delete("Node", "node-2", "")
+        if is_excluded:
+            api.put(daemon_set(pool="a"))
+        else:
+            api.delete("Node", "node-2", "")
         may_go.release()
         await until(lambda: list(answers.nodes) == ["node-1"])
 

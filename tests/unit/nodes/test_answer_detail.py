@@ -173,6 +173,14 @@ def test_each_node_has_a_response_or_a_cause_for_its_absence(unasked):
     assert unasked.is_settled()
 
 
+def test_a_requested_node_that_the_daemon_set_excludes_lacks_an_agent_for_this_reason():
+    answers = Answers(Where(nodes=frozenset({"node-2", "node-9"})))
+    answers.take(found(pod("one", "node-1", nodeSelector={"a": "b"}), nodes=[node("node-2")]))
+    excluded, unknown = answers.all_nodes(None).answers
+    assert excluded.problem == agent_causes.agent_excluded("kube-system")
+    assert unknown.problem == agent_causes.no_agent("kube-system")
+
+
 def test_nodes_are_unknown_if_they_cannot_be_listed(unasked):
     unasked.take(found(pod()))
     assert not unasked.all_nodes(None).has_nodes

@@ -8,7 +8,7 @@ import pytest
 from userspace_proxy.errors import SourceError
 from userspace_proxy_kubectl.nodes.discovery import Finder, Where
 
-from .objects import node, pod, with_metadata
+from .objects import daemon_set, node, pod, with_metadata
 
 KUBE_PROXY = {"k8s-app": "kube-proxy"}
 RUN = ["/usr/local/bin/kube-proxy", "--config=/var/lib/kube-proxy/config.conf"]
@@ -89,10 +89,7 @@ async def test_nodes_matching_the_node_selector_of_agent_pods_should_have_an_age
 
 
 async def test_without_pods_the_daemon_set_determines_nodes_lacking_an_agent(api, finder_of):
-    labels = {"app.kubernetes.io/name": "userspace-proxy"}
-    metadata = {"name": "userspace-proxy", "namespace": "kube-system", "labels": labels}
-    template = {"spec": {"nodeSelector": {"pool": "a"}}}
-    api.put({"kind": "DaemonSet", "metadata": metadata, "spec": {"template": template}})
+    api.put(daemon_set(pool="a"))
     api.put(node("node-1", pool="a"))
     api.put(node("node-2"))
     finder = finder_of()
