@@ -52,6 +52,8 @@ class MatchField(enum.StrEnum):
     TCP_FLAGS = "tcp flags"
     DRAWN = "numgen/hash"
     """A random number or a hash, which distributes packets; a condition without a value."""
+    LIMIT = "limit"
+    """A limit of a rate or of connections; a condition without a value."""
     OTHER = ""
 
 

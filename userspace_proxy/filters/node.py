@@ -220,7 +220,7 @@ def find_partial_drop(
     links: Sequence[PodLink],
     most: int = FOLLOWED_MAX,
 ) -> Drop | None:
-    """Return what certainly drops packets of some pods, or random packets; None if nothing does.
+    """Return what drops packets of some pods, at random or at a limit; None if nothing does.
 
     Args:
         most: The maximum number of rules × packets of pods to follow; above it, none is followed.
@@ -242,6 +242,12 @@ def find_partial_drop(
     if any(one.field is MatchField.DRAWN for one in matches):
         draws = (one._replace(is_drawn=drawn) for one in packets for drawn in (True, False))
         parts += [(one, _AT_RANDOM) for one in draws]
+    if any(one.field is MatchField.LIMIT for one in matches):
+        behind = [*filter(has_clients, links)] if len(links) * len(steps) < most else []
+        whole = [each for one in packets for each in (one, *map(one.of, behind))]
+        parts += [
+            (one._replace(is_limited=met), _AT_LIMIT) for one in whole for met in (True, False)
+        ]
     drops = (drop._replace(whose=of) for one, of in parts if (drop := find_drop(base, chains, one)))
     return next(drops, None)
 
@@ -285,6 +291,7 @@ _TO_PODS = ", for answers to this node's pods"
 _OF_SOME = ", for packets of some of this node's pods, for example "
 _TO_SOME = ", for answers to some of this node's pods, for example "
 _AT_RANDOM = ", for some packets"
+_AT_LIMIT = ", for packets beyond a limit"
 _ANSWERS = ", for endpoints' answers to the proxy"
 _TO_CLIENTS = ", for the proxy's answers to clients"
 _OF_EARLY = "accept them in that chain, or delete what drops them"

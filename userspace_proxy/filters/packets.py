@@ -45,6 +45,9 @@ class FirstPacket(NamedTuple):
     """Whether the packet has passed connection tracking; otherwise its state is unknown."""
     is_drawn: bool | None = None
     """Whether the packet meets conditions on random numbers and hashes; None if unknown."""
+    is_limited: bool | None = None
+    """Whether the packet meets conditions on rates and on numbers of connections; None if unknown,
+    as for a certain drop."""
     is_to_client: bool = False
     """Whether it is this node's answer to a client; its source is ``port`` until translated back.
     Otherwise an answer that isn't forwarded is an endpoint's answer to this node."""
@@ -85,7 +88,7 @@ def _may_be_first(one: Match, state: str, address: MatchField, way: MatchField) 
     if one.field is MatchField.STATE:
         return {state, "dnat"}.isdisjoint(one.values) is one.is_inverted
     # Links and addresses differ between clients, but only this node's programs use loopback.
-    return one.field not in (address, MatchField.DRAWN) and (
+    return one.field not in (address, MatchField.DRAWN, MatchField.LIMIT) and (
         one.field is not way or LOOPBACK in one.values
     )
 
@@ -240,6 +243,7 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
     MatchField.DRAWN: lambda _match, packet: packet.is_drawn,
+    MatchField.LIMIT: lambda _match, packet: packet.is_limited,
     # The result is unknown (None), because it depends on the listener's socket. Answers to this
     # node's own dials arrive at sockets that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,

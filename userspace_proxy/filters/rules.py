@@ -90,6 +90,7 @@ _NAMED = {
     **dict.fromkeys(("queue", "synproxy", "NFQUEUE", "SYNPROXY", "TPROXY"), RuleVerdict.QUEUE),
     "notrack": RuleVerdict.NOTRACK,
 }
+_LIMITS = {"limit", "hashlimit", "connlimit"}
 _MAY_DECIDE = {"immediate", "lookup", "target", *_TRANSLATIONS, *_NAMED}
 _NO_VERDICT = (RuleVerdict.NONE, "")
 _STATES = {
@@ -200,7 +201,9 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
             case "byteorder" if subject == DRAWN:
                 continue
             case "byteorder" | "quota" | "dynset" | "osf" | "xfrm" | "limit" | "connlimit":
-                yield Unknown()
+                # A set with limits (meter) contains the expression NFTA_DYNSET_EXPR.
+                inner = text_in(read_all(found.get(7, b"")), 1) if one.name == "dynset" else ""
+                yield Match(MatchField.LIMIT) if {one.name, inner} & _LIMITS else Unknown()
         fresh = []
 
 
@@ -228,6 +231,8 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
         yield _route_type(*_ADDRTYPE.unpack(data))
     elif name == "statistic":
         yield Match(MatchField.DRAWN)
+    elif name in _LIMITS:
+        yield Match(MatchField.LIMIT)
     elif name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         yield Match(MatchField.TRANSPARENT_SOCKET)
     elif name == "multiport" and len(data) >= _MULTIPORT.size:

@@ -158,10 +158,21 @@ def test_a_chain_that_drops_packets_of_some_pods_is_found(rules, policy, expecte
         assert one.hint.startswith("change it if these clients may use Services, as `nft list ")
 
 
-@pytest.mark.parametrize("rules", [["numgen/hash: drop"], ["numgen/hash: accept", "drop"]])
-def test_a_chain_that_drops_packets_at_random_is_found(rules):
-    (found,) = find_firewalls(chains("input", rules, {}), {}, "nftables", PORTS)
-    assert (found.why.endswith("drop, for some packets"), found.is_for_all) == (True, False)
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (["numgen/hash: drop"], ", for some packets"),
+        (["numgen/hash: accept", "drop"], ", for some packets"),
+        (["iifname cali1 limit: drop"], ", for packets beyond a limit"),
+        (["ct state new limit: accept", "ct state new: drop"], ", for packets beyond a limit"),
+        (["tcp dport 22 limit: accept", "tcp dport 22: drop"], None),
+    ],
+)
+def test_a_chain_that_drops_packets_at_random_or_at_a_limit_is_found(rules, expected):
+    found = find_firewalls(chains("input", rules, {}), {}, "nftables", PORTS, LINKS)
+    assert [(one.why.partition("drop")[2], one.is_for_all) for one in found] == (
+        [(expected, False)] if expected else []
+    )
 
 
 @pytest.mark.parametrize(

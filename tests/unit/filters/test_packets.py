@@ -168,6 +168,7 @@ def test_packets_of_local_programs_arrive_through_loopback():
         pytest.param("iifname eth1 tcp dport 80", False, id="by-an-interface"),
         pytest.param("iif lo", True, id="own-programs"),
         pytest.param("numgen/hash", False, id="drawn"),
+        pytest.param("limit", False, id="limit"),
         pytest.param("tcp dport 80 …", False, id="not-understood"),
     ],
 )

@@ -107,6 +107,7 @@ _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]
         lambda sign: [Match(MatchField.TO_THIS_NODE, ("local",), bool(sign))],
     ),
     (r"numgen/hash()", lambda _: [Match(MatchField.DRAWN)]),
+    (r"limit()", lambda _: [Match(MatchField.LIMIT)]),
     (r"socket transparent()", lambda _: [Match(MatchField.TRANSPARENT_SOCKET)]),
     (
         r"([io]if)(?:name)? (!= )?(\S+)",
