@@ -324,6 +324,8 @@ class CauseRow(Generic[P]):
     """Arguments of the ``kubectl`` command that shows more; empty to use the code's arguments."""
     on_node: Text = ""
     """The command that shows more on the node, where the fault is; empty to use ``kubectl``."""
+    on_way: str = ""
+    """The command to use like ``on_node`` if the endpoint answers other nodes."""
     shared: Sequence[str] | None = None
     """The parameters that identify the cause across Services. If None, a cause about an endpoint is
     identified by the endpoint, and any other cause belongs to its Service."""

@@ -37,6 +37,7 @@ _HERE = (
     "`bpftool net`"
 )
 _ALL_RULES = "nft list ruleset; iptables-legacy-save"
+_ROUTE = "ip route get {ip}"
 _RP_FILTER = "`nstat -az TcpExtIPReversePathFilter`"
 _LOST_ON_THE_WAY = (
     "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
@@ -110,18 +111,18 @@ def refuses(at: At, *, was_open: bool = False) -> str:
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
 
-def _by_family(at: At, of_rp_filter: str) -> tuple[str, str]:
-    """Return the ip command of an endpoint's family, and the text about rp_filter, if IPv4."""
-    return ("ip -6", "") if ":" in ip_of(str(at)) else ("ip", of_rp_filter)
+def _of_ipv4(at: At, text: str) -> str:
+    """Return a text about rp_filter, which only IPv4 has; empty for IPv6."""
+    return "" if ":" in ip_of(str(at)) else text
 
 
 def _way_hint(at: At) -> str:
-    ip, more = _by_family(at, f", rp_filter ({_RP_FILTER})")
+    more = _of_ipv4(at, f", rp_filter ({_RP_FILTER})")
     return (
         "Other nodes reach it, so look first at this node: "
         f"`ip route get {shell_word(ip_of(str(at)))}`, chains of hook output (`nft list ruleset`)"
         f"{more}; then at what treats this node differently: NetworkPolicies, FORWARD chains on "
-        f"the pod's node, routes back to this node there and in the pod (`{ip} route`)"
+        "the pod's node, the route back (`ip route get` with this node's address, also in the pod)"
     )
 
 
@@ -131,11 +132,12 @@ def _forwarding(at: At) -> str:
 
 
 def _forwards_hint(at: At) -> str:
-    ip, more = _by_family(at, f", and rp_filter ({_RP_FILTER})")
+    more = _of_ipv4(at, f", rp_filter ({_RP_FILTER})")
     return (
-        f"Its own node reaches it: look there first at {_forwarding(at)}, FORWARD chains (`nft "
-        "list ruleset`) and NetworkPolicies, which always admit that node; then at routes between "
-        f"the nodes and in the pod (`{ip} route`), chains on this node{more}"
+        f"Its own node reaches it: see whether `ip route get {shell_word(ip_of(str(at)))}` on this "
+        f"node shows the right route; on its own node, look at {_forwarding(at)}, FORWARD chains "
+        "(`nft list ruleset`) and NetworkPolicies, which always admit that node; then at the route "
+        f"back (`ip route get` with this node's address, there and in the pod), chains here{more}"
     )
 
 
@@ -155,14 +157,13 @@ _SILENT_AT_TIMES = (
 
 
 def _silent_hint(at: At) -> str:
-    drops = f"; if answers come by another interface, rp_filter drops them ({_RP_FILTER})"
-    ip, more = _by_family(at, drops)
+    more = _of_ipv4(at, f"; rp_filter drops answers by another interface ({_RP_FILTER})")
     return (
         "See whether the pod still exists, and its program accepts connections: `ss -ltn` in the "
         f"pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}, or the pod's node "
-        f"forwards nothing ({_forwarding(at)}){more}; a wrong neighbour (`{ip} neigh` on that "
-        f"node), a missing route in the pod (`{ip} route`) and a lossy link (`ping "
-        f"{shell_word(ip_of(str(at)))}`) look the same"
+        f"forwards nothing ({_forwarding(at)}){more}; a wrong neighbour (`ip neigh` on that "
+        "node), a missing route in the pod (`ip route get` with this node's address) and a lossy "
+        f"link (`ping {shell_word(ip_of(str(at)))}`) look the same"
     )
 
 
@@ -177,6 +178,7 @@ silent = _endpoint(
     outside=_SILENT_OUTSIDE,
     to_some_nodes=_way_hint,
     to_own_node=_forwards_hint,
+    on_way=_ROUTE,
     at_times=f"{_SILENT_AT_TIMES}in the pod {_FULL_QUEUE}",
     at_times_outside=f"{_SILENT_AT_TIMES}on {{host}} {_FULL_QUEUE}",
 )
@@ -186,7 +188,7 @@ silent = _endpoint(
 @_of_endpoint(
     CauseCode.ENDPOINT_SILENT,
     past="did not answer",
-    hint="Accept them in that chain first, or delete what drops or translates them",
+    hint="Accept these packets in that chain first, or delete what drops or translates them",
     on_node=_ALL_RULES,
     shared=("rule",),
 )
@@ -249,6 +251,7 @@ unreachable = _endpoint(
     is_of_host=True,
     to_some_nodes=_way_hint,
     to_own_node=_forwards_hint,
+    on_way=_ROUTE,
     hint="`ip route get {ip}` on this node shows the route; compare the address with those of the "
     f"pod (`ip addr` in it), and look at the pod's node; if all are right, {_FIREWALL} rejects "
     f"{_HERE}",
@@ -275,6 +278,7 @@ prohibited = _endpoint(
     hint=f"Compare the address with that of the pod; if they agree, {_LACKS_ROUTE}",
     outside=_UNREACHABLE_OUTSIDE,
     to_some_nodes=f"Other nodes reach it: {_LACKS_ROUTE}",
+    on_way=_ROUTE,
 )
 def no_route(at: At) -> str:
     """This node has no route to the endpoint."""
@@ -338,6 +342,7 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     outside="The host of {host} is down, or has another address now: correct the EndpointSlice; a "
     "DNS name may lead to a former address",
     to_some_nodes=_WRONG_LINK,
+    on_way=_ROUTE,
     is_of_host=True,
 )
 def no_host(at: At, interface: str = "") -> str:
@@ -352,6 +357,7 @@ def no_host(at: At, interface: str = "") -> str:
     hint="The host with that address, often a node, is down or has left, or the route is an old "
     f"one: `ip route get {{ip}}` shows it{_OR_ICMPV6}",
     to_some_nodes=_WRONG_LINK,
+    on_way=_ROUTE,
     shared=("gateway",),
 )
 def no_gateway(at: At, gateway: str, interface: str) -> str:
@@ -455,6 +461,7 @@ sends_nothing = _endpoint(
     outside=_NOTHING_OUTSIDE,
     to_some_nodes="Other nodes are answered: look first at the way: `ping -M do -s 1472 {ip}` from "
     f"this node shows its MTU; {_LOST_ON_THE_WAY}. Or the program hangs at times",
+    on_way="ping -M do -s 1472 {ip}",
 )
 """The endpoint accepts connections, but sends nothing, and the clients give up."""
 
@@ -470,10 +477,11 @@ no_datagram = _endpoint(
         f"{_forwards_hint(at)}. If only large answers fail, their fragments may "
         "be dropped between the nodes, or the MTU be smaller there"
     ),
-    to_some_nodes="Other nodes are answered: look for a NetworkPolicy or firewall on the way, on "
-    "this node and the pod's (`nft list ruleset`), and at routes between the nodes and in the pod "
-    "(`ip route`). If only large answers fail, a firewall drops their fragments, or the MTU is "
+    to_some_nodes="Other nodes are answered: see the route (`ip route get {ip}`), also back from "
+    "the pod and its node; then look for a NetworkPolicy or firewall, on both nodes (`nft "
+    "list ruleset`). If only large answers fail, a firewall drops their fragments, or the MTU is "
     "smaller there (`ping -M do -s 1472 {ip}`)",
+    on_way=_ROUTE,
 )
 """The endpoint doesn't answer UDP flows."""
 

@@ -136,7 +136,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
             if its slice names none, so that only the slice shows who has written the address.
     """
     # kubectl shows nothing about a host that is given by a DNS name.
-    if _written(cause.row.on_node, cause) or cause.host not in ("", ip_of(object_of(cause))):
+    if _of_node(cause) or cause.host not in ("", ip_of(object_of(cause))):
         return ""
     row, traits, of_slices = cause.row, cause.code.traits, CauseCode.NO_SLICE.traits.kubectl
     words = row.kubectl or (of_slices if row.is_of_slices else "")
@@ -159,4 +159,9 @@ def on_node(cause: Cause) -> str:
             return shell_command(tool, *of_table, "-S", name)
         case [family, table, *name]:
             return shell_command("nft", "list", "chain", family, table, " ".join(name))
-    return _written(cause.row.on_node, cause, is_quoted=True) or cause.code.traits.on_node
+    return _of_node(cause) or cause.code.traits.on_node
+
+
+def _of_node(cause: Cause) -> str:
+    of_way = cause.row.on_way if cause.answers_nodes and not cause.host else ""
+    return _written(cause.row.on_node or of_way, cause, is_quoted=True)

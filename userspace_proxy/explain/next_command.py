@@ -108,7 +108,10 @@ def next_command(
         return invocation.kubectl(words)
     if cause.code.traits.is_of_endpoint and can_dial:
         return invocation.again(subject.service, "--probe")
-    return "" if invocation.is_elsewhere else on_node(cause)
+    words, node = on_node(cause), subject.node.node if subject.node is not None else ""
+    if not invocation.is_elsewhere:
+        return words
+    return f"{words}  # on {shell_word(node)}" if words and node else ""
 
 
 def _node_with_endpoint(subject: Subject) -> str:

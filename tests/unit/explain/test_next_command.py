@@ -32,13 +32,11 @@ def test_arguments_are_quoted_in_the_next_command():
     assert shlex.split(command)[-3:] == ["$(reboot)", *source]
 
 
-def test_the_next_command_about_an_endpoint_shows_its_pod_or_the_slice_without_one():
+def test_the_next_command_about_an_endpoint_shows_its_pod():
     api = Invocation(source=("--kubeconfig=k",))
-    for pod in ("web-7", ""):
-        port = make_port(endpoints=(make_endpoint(object_of(DEAD), pod=pod),))
-        subject = make_subject(port, service="shop/web")
-        words = api.kubectl(kubectl_words(DEAD, "shop/web", pod))
-        assert next_command(DEAD, subject, api) == words
+    port = make_port(endpoints=(make_endpoint(object_of(DEAD), pod="web-7"),))
+    words = api.kubectl(kubectl_words(DEAD, "shop/web", "web-7"))
+    assert next_command(DEAD, make_subject(port, service="shop/web"), api) == words
 
 
 def test_the_next_commands_match_the_recorded_page():

@@ -453,6 +453,7 @@ DEAD = resets(make_address("[fd00::1]:80"))
 FORBIDDEN = as_read(CauseCode.ENDPOINT_NOT_ALLOWED, "not dialled", "db.example.com")
 _UNOPENED = not_listening("Address already in use", "")
 _DROPPED = not_listening("a chain drops packets", "", "ip admin raw")
+_WAY = no_datagram(POD).replace(answers_nodes=True)
 _API = {"source": ("--kubeconfig=k",)}
 NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
     "about the Service": (NO_ENDPOINT, LIVE, {}),
@@ -478,6 +479,7 @@ NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
     "another node": (_UNOPENED, FROM_FILES, {"is_elsewhere": True}),
     "another program's chain": (_DROPPED, LIVE, {}),
     "a chain of another node": (_DROPPED, LIVE, {"is_elsewhere": True}),
+    "the way from another node": (_WAY, LIVE, {"is_elsewhere": True, "can_dial": False}),
     "unknown code": (as_read(CauseCode("a-code-of-a-newer-proxy"), "?"), LIVE, {}),
     "served": (None, LIVE, {}),
     "served and dialled": (None, LIVE, {"has_dialled": True}),
