@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..model.quoting import shell_word
 from .cause import CauseCode, cause
 from .endpoints import mtu_hint
 
@@ -116,30 +117,32 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 
 
-def _path_hint(endpoints: int, places: tuple[str, ...], count: int, is_own: bool) -> str:
-    forwards = "`sysctl net.ipv4.ip_forward`, or that of IPv6"
-    if is_own:
-        return (
-            f"See first whether that node forwards ({forwards}), its FORWARD chains (`nft list "
-            "ruleset`) and NetworkPolicies, then routes between the nodes (`ip route`)"
-        )
-    return (
-        "See whether these nodes have routes to the endpoints (`ip route`). If so, something in "
-        "between drops or rejects packets: a firewall, a NetworkPolicy, the overlay network, or a "
-        f"node that doesn't forward ({forwards})"
+def _path_hint(endpoints: int, places: tuple[str, ...], count: int, ip: str, is_own: bool) -> str:
+    forwards = "(`sysctl net.ipv4.ip_forward`, or that of IPv6)"
+    what = (
+        f"on their own node whether it forwards {forwards}, its FORWARD chains (`nft list "
+        "ruleset`) and NetworkPolicies"
+        if is_own
+        else "whether something in between drops or rejects packets: a firewall, a NetworkPolicy, "
+        f"the overlay network, or a node that doesn't forward {forwards}"
     )
+    route = f"`ip route get {shell_word(ip)}` shows the right route"
+    return f"See whether {route} on the nodes that can't reach them, then {what}"
 
 
 @cause(CauseCode.NODES_DIFFER, hint=_path_hint)
-def path_fails(endpoints: int, places: tuple[str, ...], count: int, is_own: bool = False) -> str:
+def path_fails(
+    endpoints: int, places: tuple[str, ...], count: int, ip: str, is_own: bool = False
+) -> str:
     """Endpoints answer other nodes but not these nodes.
 
     Args:
         places: The endpoints' nodes.
+        ip: The IP of one of the endpoints.
         is_own: Whether the endpoints answer only their own node.
     """
     where = f" on {listed(places, 2, count)}" if places else ""
-    others = "that node" if is_own else "other nodes"
+    others = "their own node" if is_own else "other nodes"
     return f"{endpoints:,} endpoints{where} answer {others}, but can't be reached"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode
-from userspace_proxy.causes.endpoints import node_silent
+from userspace_proxy.causes.endpoints import dropped_here, node_silent
 from userspace_proxy.causes.nodes import cut_off, listed, path_fails
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.causes.slices import no_slice
@@ -52,7 +52,7 @@ _GROUPS_SHOWN = 5
 _UNREACHED = (
     PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED, PortState.REFUSED,
 )  # fmt: skip
-_OF_NODES = (node_silent, path_fails, cut_off)
+_OF_NODES = (node_silent, path_fails, cut_off, dropped_here)
 _OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING, CauseCode.SOURCE_AWAY)
 
 
@@ -295,7 +295,7 @@ def _served(
     hint = remedy(cause) if cause is not None else port.hint
     paths = (one.keys for one in merged.incidents if one.cause.row in _OF_NODES)
     if cause is not None and any(same_cause(cause) in keys for keys in paths):
-        hint = ""  # The step about the node contains it.
+        hint = ""  # The step about the cause contains it.
     if _is_behind(port, merged):
         hint = LATE_HINT
     elif words := cause and command(cause):
@@ -304,7 +304,7 @@ def _served(
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
-    """Yield a step for each incident of several Services, which it names, or of a node or path.
+    """Yield a step for each incident that names several Services, or is of a node, path or rule.
 
     An incident of several Services with a neutral mark has no step.
     """

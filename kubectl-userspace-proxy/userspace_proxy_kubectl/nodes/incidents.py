@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
-from userspace_proxy.causes.endpoints import denies, no_datagram
+from userspace_proxy.causes.endpoints import denies, dropped_here, no_datagram
 from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
 from userspace_proxy.diagnosis.incidents import Incidents, at_ports, seen_together
@@ -317,7 +317,8 @@ def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     is_denial = cause.row is denies and one.nodes != one.places
     is_supporting = is_denial or cause.row is no_datagram
     is_supporting &= one.extent is Extent.SOME and cause.when is not When.PAST
-    if not (_is_proven(one) or is_supporting):
+    # A chain that drops an endpoint's packets explains more than the path.
+    if cause.row is dropped_here or not (_is_proven(one) or is_supporting):
         return
     if not one.away and one.places and not is_denial:
         yield one.places
@@ -341,7 +342,8 @@ def _path(
     if is_lossy or not (is_own or nodes == hub):
         row, places = cut_off(shown(hub[0]), is_lossy), [*hub]
     else:
-        row = path_fails(len(endpoints), tuple(map(shown, places[:_PLACES])), len(places), is_own)
+        named = tuple(map(shown, places[:_PLACES]))
+        row = path_fails(len(endpoints), named, len(places), ip_of(min(endpoints)), is_own)
     cause = row.replace(count=seen.count, first_at=seen.first_at, last_at=seen.last_at)
     parts = [one.incident for one in same]
     services = sorted({name for one in parts for name in one.services})

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from userspace_proxy.causes.cause import Cause, When
-from userspace_proxy.causes.endpoints import denies, denies_on
-from userspace_proxy.causes.nodes import listed
+from userspace_proxy.causes.endpoints import denies, denies_on, dropped_here
+from userspace_proxy.causes.nodes import listed, path_fails
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.dated import last_answer, times_of
 from userspace_proxy.facts import Level, PortFacts
@@ -54,15 +54,16 @@ def format_excluded(merged: Merged) -> str:
     return f"no agent on {names}, which the DaemonSet excludes" if names else ""
 
 
-def on_nodes(nodes: Sequence[str], total: int) -> str:
+def on_nodes(nodes: Sequence[str], total: int, word: str = "on") -> str:
     """Return ``on node-7 and node-31 (2 of 120)`` or ``on all 120 nodes``.
 
     Args:
         total: The number of nodes with an answer.
+        word: The preposition.
     """
     if len(nodes) >= total > 1:
-        return f"on {format_all(total)}"
-    return f"on {listed(nodes)}{f' ({len(nodes):,} of {total:,})' if total > 1 else ''}"
+        return f"{word} {format_all(total)}"
+    return f"{word} {listed(nodes)}{f' ({len(nodes):,} of {total:,})' if total > 1 else ''}"
 
 
 def format_finding(finding: NodeFinding, now: float) -> str:
@@ -137,14 +138,20 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     """
     facts, at = one.incident, str(one.cause.get("at"))
     is_shared = len(facts.endpoints) > 1 and one.cause.row.shared is not None
-    if one.extent is Extent.NONE or is_shared or not at:
+    services, endpoints = plural(len(facts.services), "Service"), len(facts.endpoints)
+    services = shown(facts.services[0]) if len(facts.services) == 1 else services
+    affected = facts.affected_of(services)
+    if one.cause.row is path_fails:
+        what, affected = f"{_say(one.cause)} {on_nodes(one.nodes, total, 'from')}", services
+    elif is_shared and one.cause.row is dropped_here:
+        words = f"{_say(one.cause, Form.SHORT_PREDICATE)}, seen {on_nodes(one.nodes, total)}"
+        what, affected = f"each of {endpoints:,} endpoints {words}", services
+    elif one.extent is Extent.NONE or is_shared or not at:
         what = f"{_say(one.cause, by=listed(one.nodes))}, seen {on_nodes(one.nodes, total)}"
     else:
         unknown = one.tried - one.answered - len(one.nodes)
         counts = _Counts(one.tried, one.answered, one.away, unknown, one.left_out)
         what = _seen(one.failing, counts, at, one.extent)
-    name = shown(facts.services[0]) if len(facts.services) == 1 else ""
-    affected = facts.affected_of(name) if name else facts.affected
     return f"{what}: {', '.join(filter(None, (affected, since(facts, now))))}"
 
 

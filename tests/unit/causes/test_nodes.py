@@ -1,8 +1,7 @@
 import pytest
 
 from userspace_proxy.causes import nodes
-from userspace_proxy.causes.nodes import behind, listed
-from userspace_proxy.causes.say import say
+from userspace_proxy.causes.nodes import listed
 
 from . import words
 
@@ -28,11 +27,6 @@ def test_omitted_names_are_counted():
     assert listed(("a", "b"), 2, 3) == "a, b and 1 other"
     assert listed(("a",), 2, 5) == "a and 4 others"
     assert listed(ABCDE[:3], 3, 14) == "a, b, c and 11 others"
-
-
-def test_the_text_of_a_cause_starts_with_the_affected_nodes():
-    cause = behind(("shop/web",), 1).replace(within=listed(("node-7", "node-9")))
-    assert say(cause) == "node-7 and node-9: behind the API server by more than 2 s: shop/web"
 
 
 def test_the_recorded_page_contains_all_texts_about_nodes():

@@ -287,9 +287,9 @@ SAMPLES = (
     nodes.clock_off(3_600, is_ahead=False, are_several=True),
     nodes.own_clock_off(12, is_ahead=True),
     nodes.own_clock_off(12, is_ahead=False),
-    nodes.path_fails(34, ("node-3",), 1),
-    nodes.path_fails(3, (), 0),
-    nodes.path_fails(3, ("node-3",), 1, is_own=True),
+    nodes.path_fails(34, ("node-3",), 1, "10.244.3.9"),
+    nodes.path_fails(3, (), 0, "fd00::9"),
+    nodes.path_fails(3, ("node-3",), 1, "10.244.3.9", is_own=True),
     *(nodes.cut_off("node-3", is_lossy=one) for one in (False, True)),
 )
 """Sample causes of all rows, in the order of the page."""

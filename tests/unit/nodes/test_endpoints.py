@@ -84,10 +84,8 @@ def test_an_endpoint_shows_the_name_of_its_pod():
     members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
     (one,) = endpoints_of(members)
     assert one.pod == "web-7d9-x2x"
-    (port,) = merged_of(answer_of("a", members["a"]), answer_of("b", members["b"])).ports
     text = render_status(merged_of(answer_of("b", members["b"])), is_wide=True).body.decode()
     assert "endpoint web-7d9-x2x  " in text
-    assert port.endpoints == (one,)
 
 
 def test_an_endpoint_that_no_node_uses_is_not_ok_though_it_answered_before():

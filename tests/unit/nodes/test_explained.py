@@ -6,6 +6,7 @@ import pytest
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
 from userspace_proxy.causes.endpoints import (
     NO_DATAGRAM_HINT,
+    dropped_here,
     no_host,
     node_silent,
     refuses,
@@ -171,15 +172,13 @@ def test_the_remedy_is_for_the_cause_that_the_endpoints_own_node_reports():
 
 
 def test_a_cause_of_several_services_is_listed_with_their_names():
-    dead = [
-        make_port(name, endpoints=(make_endpoint(A, cause=refuses(A)),)) for name in ("api", "web")
-    ]
-    status = make_view(*dead)
-    agent = ForwardTarget("kube-system", "pod", 10249)
-    one = explained(nodes(AgentAnswer("node-1", (agent,), status)))
-    (step,) = [step for step in last_part(one) if step.topic == "cause"]
-    assert step.level is None
-    assert step.what.endswith("shop/api, shop/web")
+    dropped = dropped_here(A, "a chain drops packets to it")
+    for cause, topic in ((refuses(A), "clients"), (dropped, "cause")):
+        dead = [make_port(n, endpoints=(make_endpoint(A, cause=cause),)) for n in ("api", "web")]
+        one = explained(nodes(AgentAnswer("node-1", (), make_view(*dead))))
+        (step,) = [step for step in last_part(one) if step.topic == "cause"]
+        assert (step.level, step.what[-18:]) == (None, "shop/api, shop/web")
+        assert [one.topic for one in last_part(one) if one.hint] == [topic], "the remedy is once"
 
 
 def test_a_node_that_fails_all_endpoints_on_it_is_named_with_a_remedy():

@@ -3,6 +3,7 @@ import pytest
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     denies,
+    dropped_here,
     no_datagram,
     no_host,
     not_all_to_endpoint,
@@ -20,7 +21,6 @@ from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.facts import LastMinuteFacts
-from userspace_proxy.model.quoting import shell_word
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.incidents import incidents_of
 from userspace_proxy_kubectl.nodes.words import format_endpoint, format_incident
@@ -133,16 +133,15 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
         for at in PODS
     ]
     (one,) = incidents_of(ways)
-    assert one.cause == path_fails(5, ("node-3",), 1).replace(**{**SEEN, "count": 20})
+    assert one.cause == path_fails(5, ("node-3",), 1, "10.244.3.1").replace(**{**SEEN, "count": 20})
     assert (one.nodes, one.answered, one.extent) == (("a",), 2, Extent.PATH)
-    assert len(one.incident.services) == 5
-    assert len(one.keys) == 5
+    assert (len(one.incident.services), len(one.keys)) == (5, 5)
     assert len(incidents_of(ways[:2])) == 2
     alone = [{"a": of_port["a"], "node-3": of_port["b"]} for of_port in ways]
     (one,) = incidents_of(alone)
-    assert one.cause.params == path_fails(5, ("node-3",), 1, is_own=True).params
-    answers = [answer_of(n, *(of_port[n] for of_port in alone)) for n in ("a", "node-3")]
-    assert [row.node for row in merged_of(*answers).rows if row.incidents] == ["node-3"]
+    assert one.cause.params == path_fails(5, ("node-3",), 1, "10.244.3.1", is_own=True).params
+    rows = merged_of(*(answer_of(n, *(way[n] for way in alone)) for n in ("a", "node-3"))).rows
+    assert [row.node for row in rows if row.incidents] == ["node-3"]
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
@@ -154,6 +153,17 @@ def path_of(cause, where="node-2", by="node-1", **changes):
     others = {"node-1", "node-2", "node-3"} - {by} if changes.pop("is_away", False) else {where}
     port = web(failing(cause.replace(**SEEN), node=where), name=f"s{at[9]}", **changes)
     return {by: port, **{n: web(answering(at, node=where), name=f"s{at[9]}") for n in others}}
+
+
+def test_a_chain_that_takes_packets_to_several_endpoints_is_the_cause_on_its_own_node():
+    """A transparent proxy on a node was reported as failing paths, and other nodes were marked."""
+    rule = "chain ip nat OUTPUT translates packets to it"
+    ways = [path_of(dropped_here(p, rule), f"node-{2 + n % 2}", at=p) for n, p in enumerate(PODS)]
+    nodes = ("node-1", "node-2", "node-3")
+    merged = merged_of(*(answer_of(n, *(way[n] for way in ways if n in way)) for n in nodes))
+    (one,) = merged.incidents
+    words = f"each of 5 endpoints does not answer: {rule}, seen on node-1 (1 of 3): 5 Services"
+    assert format_incident(one, NOW, 3).startswith(words)
 
 
 def test_failures_in_both_directions_between_a_node_and_others_are_one_incident():
@@ -179,7 +189,7 @@ def test_an_endpoint_that_failed_another_service_before_is_part_of_the_path():
     ways += [path_of(no_datagram(PODS[3]), at=PODS[3])]
     other = web(failing(past, is_past=True, node="node-2"), answering(OTHER), name="other")
     (one,) = incidents_of([*ways, {"node-1": other}])
-    assert one.cause.params == path_fails(3, ("node-2",), 1, is_own=True).params
+    assert one.cause.params == path_fails(3, ("node-2",), 1, "10.244.3.1", is_own=True).params
 
 
 @pytest.mark.parametrize("cause", [owes_answers, not_all_to_endpoint, silent])
@@ -221,20 +231,16 @@ def all_refuse(**facts):
     [
         (all_refuse(), f"kubectl {kubectl_words(refuses(POD), WEB)}"),
         (all_refuse(pod="web-7"), f"kubectl {kubectl_words(refuses(POD), WEB, 'web-7')}"),
-        ({"a": web(failing(sends_nothing(POD))), "b": web(answering())}, f"{EXPLAIN} --node=a"),
+        (
+            {"a": web(failing(silent(POD)), name="$(x)"), "b": web(answering(), name="$(x)")},
+            f"{EXPLAIN.removesuffix(WEB)}'shop/$(x)' --node=a",
+        ),
         ({"a": web(UNREADY, cause=none_ready(1, 0, ("pods",)))}, f"{EXPLAIN} --pods"),
         ({"b": web(problem="in use")}, "ss -Hlntup  # on b"),
         (all_refuse(host="db.example.com"), EXPLAIN),
     ],
-    ids=["of-the-slices", "of-the-pod", "of-the-way", "of-pods", "of-the-node", "of-a-host"],
+    ids=["of-the-slices", "of-the-pod", "of-the-way-quoted", "of-pods", "of-the-node", "of-a-host"],
 )
 def test_the_suggested_command_runs_locally_or_names_the_node(members, command):
     (one,) = incidents_of([members])
     assert one.command == command
-
-
-@pytest.mark.parametrize("name", ["web; reboot", "$(reboot)", "web\nreboot", "`reboot`"])
-def test_a_name_in_a_suggested_command_is_shell_quoted(name):
-    ways = {"a": web(failing(silent(POD)), name=name), "b": web(answering(), name=name)}
-    (one,) = incidents_of([ways])
-    assert one.command == f"{EXPLAIN.removesuffix(WEB)}{shell_word(f'shop/{name}')} --node=a"

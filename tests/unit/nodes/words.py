@@ -12,7 +12,6 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     answers_flows_late,
     denies,
-    dropped_here,
     no_host,
     not_all_to_endpoint,
     refuses,
@@ -64,7 +63,6 @@ _ABSENT = failing(no_host(POD, "cni0"))
 _PAST = failing(silent(POD).replace(when=When.PAST), is_past=True)
 _NOW_SILENT = failing(silent(POD).replace(last_at=NOW))
 _BEFORE = answering(answered_at=NOW - 90, sent_at=NOW - 90)
-_DROPPED = failing(dropped_here(POD, "chain ip filter out of nftables drops packets to it"))
 
 SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "all that tried are answered": (answering(), answering(), untried()),
@@ -90,7 +88,6 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "one answer is older than the failures": (_NOW_SILENT, _NOW_SILENT, _BEFORE),
     "some answers are older than the failures": (_NOW_SILENT, _BEFORE, answering()),
     "in the past": (_PAST, answering(), answering()),
-    "by a rule of the node": (_DROPPED, answering(), answering()),
     "no dial fails": (failing(sends_nothing(POD)), answering(), answering()),
     "packets are lost": (failing(not_all_to_endpoint(POD)), answering(), answering()),
     "some clients are denied": (failing(denies(POD, "10.1.1.1")), answering(), answering()),
