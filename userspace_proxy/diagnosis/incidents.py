@@ -36,8 +36,8 @@ _Member: TypeAlias = tuple[PortFacts, Cause]
 _SEVERAL = 2
 # The maximum number of ports in the address of an IP's incident.
 _PORTS = 3
-# These causes are in this node's routes: they concern all endpoints of an IP, but not their node.
-_OF_IP = (no_route, route_prohibits, route_unreachable)
+OF_ROUTES = (no_route, route_prohibits, route_unreachable)
+"""The causes in this node's routes: they concern all endpoints of an IP, but not their node."""
 _NO_ANSWER = "no answer"
 _ALIKE = {
     CauseCode.ENDPOINT_REFUSES: "refused",
@@ -298,7 +298,7 @@ def _failed_lately(port: PortFacts) -> int:
 
 def _may_be_gone(members: Sequence[_Member]) -> bool:
     return all(
-        (cause.row.is_of_host or cause.row in _OF_IP) and cause.when is not When.PAST
+        (cause.row.is_of_host or cause.row in OF_ROUTES) and cause.when is not When.PAST
         for _, cause in members
     )
 

@@ -22,7 +22,7 @@ from userspace_proxy.causes.cause import Cause, CauseCode, When
 from userspace_proxy.causes.endpoints import denies, dropped_here, no_datagram
 from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
-from userspace_proxy.diagnosis.incidents import Incidents, at_ports, seen_together
+from userspace_proxy.diagnosis.incidents import OF_ROUTES, Incidents, at_ports, seen_together
 from userspace_proxy.facts import (
     WORST_FIRST,
     EndpointFacts,
@@ -99,6 +99,13 @@ class MergedIncident:
         if there := on_node(self.cause):
             return f"{there}  # on {node}"
         return f"{_EXPLAIN} {shell_word(service)}"
+
+    @property
+    def is_of_nodes(self) -> bool:
+        """Whether a rule or route of the nodes that see the incident causes it."""
+        cause = self.cause.replace(answers_nodes=False)
+        is_known = bool(self.answered or cause.row is dropped_here)
+        return is_known and bool(cause.row in OF_ROUTES or on_node(cause))
 
     @property
     def cause(self) -> Cause:
@@ -320,7 +327,7 @@ def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     # A chain that drops an endpoint's packets explains more than the path.
     if cause.row is dropped_here or not (_is_proven(one) or is_supporting):
         return
-    if not one.away and one.places and not is_denial:
+    if not one.away and one.places and not is_denial and not one.is_of_nodes:
         yield one.places
     if len(one.nodes) == 1 or (len(one.nodes) <= one.away and cause.code.traits.is_dial):
         yield one.nodes

@@ -1,17 +1,16 @@
 """Builds the table of nodes: one row each, the worst first.
 
 Rule 1: nodes without an answer also have a row, which doesn't show their last facts.
-Rule 2: a failure that most nodes see isn't one node's fault: a node's level is the worst of its
-findings, of failures that it sees but most other nodes don't, and of those of its endpoints that
-only it reaches.
+Rule 2: a node's level is the worst of its findings, and of incidents that are its fault: it has
+the rule or the route, only few nodes see the failure, or several fail to reach its endpoints.
+Rule 3: if only a path between two nodes is known to fail, both have a neutral mark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.facts import WORST_FIRST, Level, StatusFacts
 
 from ..port_forward import ForwardTarget
@@ -31,8 +30,8 @@ class NodeRow:
     findings: tuple[NodeFinding, ...]
     """The findings about the node, the worst first, including the reason for a missing answer."""
     incidents: tuple[MergedIncident, ...]
-    """The incidents that this node but not most others see, or of endpoints on it that only it
-    reaches, the worst first."""
+    """The incidents that may be this node's fault: the worst first, those that are its fault
+    before others."""
     has_answer: bool
     agents: tuple[ForwardTarget, ...] = ()
     version: str = ""
@@ -58,17 +57,15 @@ class NodeRow:
     """Cores used by the agent, in the last seconds or since its start; None if unknown."""
     memory_bytes: int = 0
     """Memory used by the agent; 0 if unknown."""
-    is_unreached: bool = False
-    """Whether only this node is known to reach an endpoint on it; either side may be at fault."""
 
     @property
     def mark(self) -> Level | None:
         """The level for all readers.
 
         None if the node hasn't answered yet, or is healthy but clients of some Services aren't
-        known to be answered, or an endpoint on it isn't reached.
+        known to be answered, or an incident may be its fault.
         """
-        is_doubtful = self.unhealthy or self.unserved or self.incidents or self.is_unreached
+        is_doubtful = self.unhealthy or self.unserved or self.incidents
         is_proven = self.has_answer and not is_doubtful
         return None if self.level is Level.OK and not is_proven else self.level
 
@@ -82,7 +79,8 @@ def rows_of(
 ) -> tuple[NodeRow, ...]:
     """Return a row for each node, sorted by level, the worst first.
 
-    Within a level, nodes without an answer come first; equal nodes are sorted by name.
+    Within a level, nodes without an answer come first, then those with a neutral mark; equal nodes
+    are sorted by name.
 
     Args:
         findings: The result of ``findings_of``.
@@ -95,47 +93,49 @@ def rows_of(
         for node in finding.nodes:
             said.setdefault(node, []).append(finding)
     answered = sum(one.status is not None and one.problem is None for one in all_nodes.answers)
-    seen: dict[str, list[MergedIncident]] = {}
+    guilty: dict[str, list[MergedIncident]] = {}
+    doubtful: dict[str, list[MergedIncident]] = {}
     for incident in incidents:
-        for node in _at_fault(incident, answered):
-            seen.setdefault(node, []).append(incident)
-    unreached = {place for one in incidents if _is_unreached(one) for place in one.places}
+        at_fault, others = _at_fault(incident, answered)
+        for node in at_fault:
+            guilty.setdefault(node, []).append(incident)
+        for node in others:
+            doubtful.setdefault(node, []).append(incident)
     earlier = {one.node: one for one in before.answers} if before is not None else {}
     rows = [
         _row(
             one,
             earlier.get(one.node),
             tuple(said.get(one.node, ())),
-            tuple(seen.get(one.node, ())),
+            tuple(guilty.get(one.node, ())),
+            tuple(doubtful.get(one.node, ())),
             settings.get(one.node, {}),
             has_digests=all_nodes.digests is not None,
-            is_unreached=one.node in unreached,
         )
         for one in all_nodes.answers
     ]
-    rows.sort(key=lambda row: (WORST_FIRST.index(row.level), row.has_answer))
+    rows.sort(key=lambda row: (WORST_FIRST.index(row.level), row.has_answer, row.mark is not None))
     return tuple(rows)
 
 
-def _at_fault(incident: MergedIncident, answered: int) -> Sequence[str]:
-    """Return the nodes that see an incident, if few, or whose endpoints only they reach.
+def _at_fault(incident: MergedIncident, answered: int) -> tuple[Collection[str], Collection[str]]:
+    """Return the nodes at fault for an incident; if unknown, none, and those that may be.
 
     Args:
         answered: The number of nodes with an answer.
     """
-    is_rare = 2 * len(incident.nodes) <= answered and incident.extent is Extent.NONE
-    if incident.extent is Extent.PATH:
-        is_joined = incident.cause.row in (path_fails, cut_off)
-        if _is_unreached(incident) and (is_joined or len(incident.nodes) > incident.answered):
-            return incident.places
-        is_rare = len(incident.nodes) <= (incident.away or incident.answered)
-    return incident.nodes if is_rare else ()
-
-
-def _is_unreached(incident: MergedIncident) -> bool:
-    """Return whether endpoints are known to answer only their own node."""
-    is_of_some = incident.extent in (Extent.PATH, Extent.SOME)
-    return is_of_some and not incident.away and bool(incident.places)
+    nodes, places, extent = incident.nodes, incident.places, incident.extent
+    if incident.is_of_nodes:
+        return nodes, ()
+    if extent not in (Extent.PATH, Extent.SOME) or incident.away or not places:
+        is_rare = 2 * len(nodes) <= answered and extent is Extent.NONE
+        if extent is Extent.PATH:
+            is_rare = len(nodes) <= (incident.away or incident.answered)
+        return (nodes if is_rare else ()), ()
+    # The endpoints are known to answer only their own nodes.
+    if extent is Extent.PATH and len(nodes) > incident.answered:
+        return places, ()
+    return (), {*places, *(nodes if extent is Extent.PATH else ())}
 
 
 def _row(
@@ -143,13 +143,14 @@ def _row(
     before: AgentAnswer | None,
     findings: tuple[NodeFinding, ...],
     incidents: tuple[MergedIncident, ...],
+    doubtful: tuple[MergedIncident, ...],
     settings: Mapping[str, OtherSetting],
     *,
     has_digests: bool,
-    is_unreached: bool,
 ) -> NodeRow:
     levels = [*(one.level for one in findings), *(one.incident.level for one in incidents)]
     level = min(levels, key=WORST_FIRST.index, default=Level.OK)
+    incidents += doubtful
     status = answer.status
     if status is None or answer.problem is not None:
         return NodeRow(answer.node, level, findings, incidents, False, answer.agents)
@@ -177,7 +178,6 @@ def _row(
         sums=of_port(status.totals),
         cpu=_cpu(status, before.status if before is not None else None),
         memory_bytes=max(0, status.process.memory_bytes),
-        is_unreached=is_unreached,
     )
 
 

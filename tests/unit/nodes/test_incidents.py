@@ -6,6 +6,7 @@ from userspace_proxy.causes.endpoints import (
     dropped_here,
     no_datagram,
     no_host,
+    no_route,
     not_all_to_endpoint,
     not_from_endpoint,
     not_to_endpoint,
@@ -20,7 +21,7 @@ from userspace_proxy.causes.nodes import cut_off, path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
-from userspace_proxy.facts import LastMinuteFacts
+from userspace_proxy.facts import LastMinuteFacts, Level
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.incidents import incidents_of
 from userspace_proxy_kubectl.nodes.words import format_endpoint, format_incident
@@ -141,7 +142,9 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     (one,) = incidents_of(alone)
     assert one.cause.params == path_fails(5, ("node-3",), 1, "10.244.3.1", is_own=True).params
     rows = merged_of(*(answer_of(n, *(way[n] for way in alone)) for n in ("a", "node-3"))).rows
-    assert [row.node for row in rows if row.incidents] == ["node-3"]
+    assert [(row.mark, len(row.incidents)) for row in rows] == [(None, 1)] * 2
+    (one,) = incidents_of([path_of(no_route(at), at=at) for at in PODS])
+    assert not one.cause.get("is_own"), "the node without routes is at fault"
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
@@ -164,6 +167,8 @@ def test_a_chain_that_takes_packets_to_several_endpoints_is_the_cause_on_its_own
     (one,) = merged.incidents
     words = f"each of 5 endpoints does not answer: {rule}, seen on node-1 (1 of 3): 5 Services"
     assert format_incident(one, NOW, 3).startswith(words)
+    marks = {**dict.fromkeys(nodes, Level.OK), "node-1": Level.TROUBLE}
+    assert {row.node: row.mark for row in merged.rows} == marks
 
 
 def test_failures_in_both_directions_between_a_node_and_others_are_one_incident():

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.endpoints import no_route, refuses, silent
 from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.facts.processes import ProcessFacts
@@ -93,8 +93,10 @@ def test_an_endpoint_unreachable_from_most_nodes_changes_the_level_of_no_node():
 
 def test_a_node_whose_endpoint_only_it_reaches_is_not_marked_ok():
     sick, fine = web(failing(silent(POD), node="c")), web(answering(node="c"))
-    for nodes, marks in (("ab", {"c": Level.TROUBLE}), ("a", {"a": Level.TROUBLE, "c": None})):
-        rows = merged_of(*(answer_of(node, sick) for node in nodes), answer_of("c", fine)).rows
+    of_route, bad = web(failing(no_route(POD), node="c")), Level.TROUBLE
+    ways = [(sick, "ab", {"c": bad}), (sick, "a", {"a": None, "c": None})]
+    for port, nodes, marks in (*ways, (of_route, "ab", {"a": bad, "b": bad})):
+        rows = merged_of(*(answer_of(node, port) for node in nodes), answer_of("c", fine)).rows
         assert marks.items() <= {row.node: row.mark for row in rows}.items()
     rejected = web(failing(refuses(POD), node="c"))
     rows = merged_of(*(answer_of(node, rejected) for node in "ab"), answer_of("c", fine)).rows

@@ -46,7 +46,7 @@ def test_the_text_of_a_port_names_the_chain_that_may_take_packets():
         assert format_port(port, merged).endswith(f" on 1: {doubt.what} on b (1 of 2)")
         (incident,) = merged.incidents
         assert format_port(port, merged, incident.keys).endswith(" are answered on 1")
-        assert [(row.node, row.mark) for row in merged.rows] == [("a", Level.OK), ("b", None)]
+        assert [(row.node, row.mark) for row in merged.rows] == [("b", None), ("a", Level.OK)]
 
 
 def test_an_endpoint_on_the_kernel_path_is_not_reported_as_untried():
