@@ -30,7 +30,7 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The time limit for a PROXY header. The specification asks for at least 3 s, so that a lost packet
 # can be resent.
 HEADER_S = 5.0
-# The maximum number of cached peers: far more than the addresses of any load balancer.
+# The maximum number of cached peers: far more than a load balancer has addresses.
 _MAX_KNOWN = 4096
 
 
@@ -58,7 +58,7 @@ class AcceptedHeaders:
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:
-        """Dial for a connection once its header has arrived; reset it if it sends none in time."""
+        """Dial for a connection after its PROXY header; reset it without a valid header in time."""
         if self._read(connection):
             return
         handler = Callback(lambda _events: self._read(connection))

@@ -6,13 +6,13 @@
 Rule 1: a connection that ends before its first check costs nothing, not even a system call.
 Rule 2: connections are checked every LOOK_S; timeouts count from the last check with new bytes.
 Rule 3: checks are done in slices, so that thousands of connections don't block the loop.
-Rule 4: a stalled connection gives up its pipe: pipes are few, and without a pipe bytes are copied.
+Rule 4: a connection without new bytes returns its pipes: pipes are few, and copying needs none.
 Rule 5: a reader that is alive may stall for idle_s; only a dead reader is reset earlier.
 Rule 6: if the client sent the last bytes, the kernel is asked whether the endpoint acknowledges
 them: retransmissions to a vanished endpoint continue for a quarter of an hour.
-Rule 7: a client that has waited and ended may still read, until its kernel forgets it after a
-minute. An endpoint that neither sends nor ends until the next check has hung, or its answer is
-lost.
+Rule 7: a client that waited and then sent its FIN may still read, until its kernel drops the socket
+after a minute. An endpoint that neither sends nor ends until the next check has hung, or its answer
+is lost.
 Rule 8: a connection whose endpoint sees a container's address is reset within 20 s of the
 container's deletion.
 """
@@ -157,7 +157,7 @@ class Ageing:
 def keep_alive(
     socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
 ) -> None:
-    """Set options on each socket, in order; after a rejected option, skip the socket's others."""
+    """Set options on each socket, in order; skip a socket's other options if one is rejected."""
     for sock in socks:
         with contextlib.suppress(OSError):
             for level, option, value in options:
@@ -171,7 +171,7 @@ def unanswered(sock: _socket.socket) -> int:
 
 
 def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
-    """Record whether the endpoint acknowledges no data of a client that hasn't ended."""
+    """Record whether the endpoint acknowledges no data, although the client hasn't sent its FIN."""
     is_stalled = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:
         connection.group.counters_of(endpoint).stalled += is_stalled - up.is_stalled
@@ -179,7 +179,7 @@ def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddr
 
 
 def _note_left_open(connection: TcpConnection, up: Direction, seen: Seen) -> None:
-    """Count an endpoint that two checks have found silent after its client had waited and ended."""
+    """Count an endpoint that two checks found silent after its client waited and sent its FIN."""
     if seen.had_waited is None:
         seen.had_waited = has_waited(up)
     elif seen.had_waited and connection.exchange is not None:

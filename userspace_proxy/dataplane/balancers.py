@@ -131,7 +131,7 @@ class Balancers:
             self._weights.begin(self._serving.newcomers(others), now)
 
     def load_of(self, endpoint: SocketAddress) -> int:
-        """Return this worker's open connections to an endpoint, plus the dials that are counted."""
+        """Return the number of this worker's connections to an endpoint, plus its counted dials."""
         return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def is_full(self, endpoint: SocketAddress) -> bool:
@@ -161,7 +161,7 @@ class Balancers:
         return all(each.serves("", endpoint) for each in balancers)
 
     def prefer(self, endpoint: SocketAddress) -> None:
-        """Pick an endpoint for the next unpinned client (inside the cluster) that may use it."""
+        """Pick an endpoint for the next unpinned client inside the cluster that may use it."""
         balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
         first, others = balancer.strategy, balancer.standby_strategies
 
@@ -212,12 +212,12 @@ class Balancers:
         return strategy if self.limit is None else Limited(strategy, self.is_full)
 
     def _follow_loads(self) -> Load:
-        """Return the loads for a strategy, and count dials from now on."""
+        """Return the function that returns endpoints' loads, and count dials from now on."""
         self.tracks_loads = True
         return self.load_of
 
     def _set_limit(self) -> None:
-        """Set this worker's share of a limit, at least 1; stop counting dials without a limit."""
+        """Set this worker's share of the limit, at least 1; count dials only with a limit."""
         limit = self._serving.handling.max_connections
         if limit is not None:
             share, rest = divmod(limit, self._processes)

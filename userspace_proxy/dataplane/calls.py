@@ -52,7 +52,7 @@ class SystemCalls:
         return fd
 
     def disown(self, fd: int) -> None:
-        """Return an adopted socket to its owner, still open. Idempotent."""
+        """Give an adopted socket back to its owner, still open. Idempotent."""
         self._socks.pop(fd, None)
 
     def socket(self, fd: int) -> _socket.socket:
@@ -124,7 +124,7 @@ class SystemCalls:
         return 0
 
     def send_acks(self, fd: int) -> None:
-        """Undo ``hold_acks``: send the pending ACK, and let the kernel time later ACKs."""
+        """Undo ``listening_sockets.hold_acks``: send the pending ACK, and later ACKs as usual."""
         self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
 
     def open_stream(self, family: int) -> int:

@@ -47,9 +47,9 @@ from .endpoint_group import EndpointGroup
 _log = FieldLogger("userspace_proxy.dataplane")
 
 # How many random ports a connection tries after its first (usually free) port, 4 µs each: if 90 %
-# are in use, 97 % of dials find a free one. A flow tries as many unused ports in turn.
+# are in use, 97 % of dials find a free one. A flow tries as many ports unused by this process.
 _TRIES = 32
-# The maximum number of ports considered for a UDP flow, 0.1 µs each, including used ports.
+# The maximum number of ports considered for a UDP flow, 0.1 µs each, including ports with flows.
 _LOOKS = 64
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK

@@ -23,7 +23,7 @@ from .tcp_connections import TcpConnections, TcpListener
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
-# The maximum number of connections settled per slice, which takes a few tenths of a millisecond.
+# The number of connections whose counters are updated before other callbacks run: below 1 ms.
 _CONNECTIONS_PER_ITERATION = 512
 
 AnyListener = TcpListener | UdpListener
@@ -43,7 +43,7 @@ class DataPlane:
     def open_listener(
         self, group: EndpointGroup, protocol: Protocol, sock: _socket.socket, at: SocketAddress
     ) -> AnyListener:
-        """Accept the clients of a listening socket, or receive from a bound UDP socket.
+        """Return a listener that accepts a TCP socket's clients, or receives from a UDP socket.
 
         The socket must be non-blocking; the caller closes it after :meth:`close_listener`. Raises
         OSError if the epoll accepts no more sockets.
@@ -65,7 +65,7 @@ class DataPlane:
             self.engine.descriptors.give(1)
 
     def settle(self) -> Iterator[None]:
-        """Update the counters; yield after each slice, because there may be many connections."""
+        """Update the counters; yield after each batch, because there may be many connections."""
         rest = iter(list(self.connections.open))
         while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:

@@ -35,8 +35,8 @@ DESCRIPTORS = 2
 _RESERVE = 64
 # The number of free descriptors that ends a pause, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
-# Seconds between two calls of waiting callbacks: rarely enough to cost nothing, often enough that
-# clients don't notice the wait.
+# Seconds between two calls of waiting callbacks: too long to cost anything, too short for clients
+# to notice the wait.
 _RETRY_S = 0.25
 # A pause this long without a released descriptor is a stall; a busy proxy releases many.
 _STALL_S = 0.5
@@ -63,9 +63,9 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """Connections get descriptors up to this ``in_use`` while memory is low; None otherwise."""
+        """The maximum of ``in_use`` for new connections while memory is low; otherwise None."""
         self.for_connections = 0
-        """Connections get descriptors up to this ``in_use``; flows may use the rest."""
+        """The maximum of ``in_use`` for new connections; flows may use the rest."""
         self._count_flows(0)
         self._timer = LoopTimer(loop, self._resume)
         self._waiting: list[Callable[[], None]] = []
@@ -103,7 +103,7 @@ class Descriptors:
     def give(self, count: int) -> None:
         """Count ``count`` descriptors as free; end a pause once enough are free."""
         self.in_use -= count
-        # Don't check ``_waiting``: the timer's calls of the callbacks may already have found room.
+        # ``_waiting`` may be empty (the timer's callbacks found room); the pause must end anyway.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()
@@ -138,7 +138,7 @@ class Descriptors:
                 text = "out of descriptors or memory, delaying accepts or dials"
             _log.warning(text, extra={"in_use": self.in_use, "limit": self.limit})
         if self._full_since is None or now - self._waited_at > _PAUSE_GAP_S:
-            # A new pause begins: the previous pause is over although it released no descriptor.
+            # A new pause begins: the previous pause ended without a released descriptor.
             self._full_since = now
         self._waited_at = now
         self._waiting.append(resume)

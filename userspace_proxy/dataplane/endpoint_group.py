@@ -44,12 +44,12 @@ from .waiting_room import Waiting, WaitingRoom
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A client counts as having waited if its dial began this long after its arrival, which is earlier
-# than any client gives up.
+# A client counts as having waited if its dial began this long after its arrival; no client gives up
+# sooner.
 _WAITED_S = 0.3
 # How long clients may still dial a changed range: steering rules change a moment after the workers,
 # or seconds later if the kernel rejects them. After that, a dialled port of the old range may be
-# the Service port's own.
+# the Service port's new port.
 _RULES_FOLLOW_S = 10.0
 # Cost: nearly all Service ports share this mapping.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
@@ -184,7 +184,7 @@ class EndpointGroup(CounterTable):
             for endpoint in removed:
                 self._failed.returned_at.pop(endpoint, None)
         for endpoint, _ in set(old.detours) ^ set(serving.detours):
-            # Forget failures of the detour, or of the endpoint before it.
+            # Forget failures of a removed detour, or of the endpoint before a new detour.
             self.counters_of(endpoint).dials.end()
             if self.balancers.current.answered(endpoint) and self.news is not None:
                 self.news.returned(endpoint)
@@ -319,8 +319,8 @@ class EndpointGroup(CounterTable):
             self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
             return code
         if failure is Failure.RESET:
-            # Count an end, not a failed dial: only an endpoint that accepted the connection resets
-            # it, whatever probes have shown.
+            # Count a failed end, too: only an endpoint that accepted the connection resets it,
+            # whatever probes have shown.
             counters.ends.failed(now, failure)
             if client:
                 counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)

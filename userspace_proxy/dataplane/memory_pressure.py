@@ -147,7 +147,7 @@ class Memory:
         used = [limit.estimate() for limit in self._limits]
         if any(u >= x.limit * HIGH for u, x in zip(used, self._limits, strict=True)):
             # The estimate may include reclaimable file cache. Take an exact reading, which excludes
-            # it, so that no connection is reset for it.
+            # the cache, so that no connection is reset because of it.
             used = [limit.used() for limit in self._limits]
         self._judge(now, used)
 

@@ -82,8 +82,8 @@ class Reactor:
         self.turn = 0
         """The number of the current dispatch."""
         self.behind_until = 0.0
-        """Monotonic seconds until which, after a long dispatch, connections count as waiting for
-        the loop and not for a peer."""
+        """After a long dispatch, connections count as waiting for the loop, not for a peer, until
+        this time in monotonic seconds."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """The durations of dispatches."""
         self.calls = SystemCalls(BUFFER_BYTES)
@@ -266,7 +266,7 @@ class Timeouts:
         now = self._clock()
         try:
             expiring: list[tuple[Any, float]] = []
-            # Find all at once, because finding a dictionary's first entry is slow.
+            # Collect all first, because finding a dictionary's first entry is slow after deletions.
             for item, due in self.due.items():
                 if due > now:
                     break

@@ -63,7 +63,7 @@ class Seen:
     moving_at: float
     """When a check last found that bytes had moved, in monotonic seconds."""
     unanswered_since: float | None = None
-    """Monotonic seconds since which checks have found the client silent; None if it answers."""
+    """When checks began to find the client silent, in monotonic seconds; None if it answers."""
     had_waited: bool | None = None
     """Whether the client had waited before it ended; None until a check finds no new bytes."""
 
@@ -77,9 +77,9 @@ class Relayed(Handler):
     client_fd: int
     is_closed: bool
     speaker: Direction | None
-    """The direction that moved bytes last."""
+    """The direction that moved bytes last; None before any bytes, and after the end."""
     up: Direction | None
-    """From the client to the endpoint."""
+    """From the client to the endpoint; None before an answer, and after the end."""
 
     @property
     def pipes(self) -> PipePool:
@@ -339,7 +339,7 @@ class Direction(Handler):
         return True
 
     def release(self) -> None:
-        """Return the pipe to the pool; bytes left in the pipe are lost."""
+        """Give the pipe back to the pool; bytes left in the pipe are lost."""
         pipe, self.pipe = self.pipe, None
         if pipe is not None:
             self.connection.pipes.give(pipe, self._in_pipe)
@@ -499,7 +499,7 @@ class PipePool:
         return Pipe(read_end, write_end)
 
     def give(self, pipe: Pipe, left_bytes: int) -> None:
-        """Return a pipe to the pool, or close it if bytes are left in it."""
+        """Take back a pipe, or close it if bytes are left in it."""
         if left_bytes:
             self._close(pipe)
         else:

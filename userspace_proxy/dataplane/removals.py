@@ -45,7 +45,7 @@ class Removals:
     def __init__(self, engine: Engine, connections: Collection[TcpConnection]) -> None:
         self._loop, self._clock = engine.loop, engine.clock
         self._dials_s = engine.tuning.client_timeout_s
-        """The maximum duration of all dials for one client."""
+        """The maximum duration of all dials for one client, in seconds."""
         self._connections = connections
         self._left: dict[_Pair, _Left] = {}
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -68,7 +68,7 @@ class Removals:
         if seconds is None:
             group.note_left(left_at, now - self._dials_s)
         else:
-            # Include endpoints removed earlier: this update may be the first to request an end.
+            # Include endpoints removed earlier: this update may be the first that requests resets.
             for endpoint in {*left_at, *group.former_endpoints()}:
                 if not group.balancers.serves_everyone(endpoint):
                     at, since = left_at.get(endpoint, now), known.get(endpoint, now)

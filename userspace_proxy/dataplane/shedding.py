@@ -27,7 +27,7 @@ from .tcp import TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# How long new connections of the largest holder are reset, to end a loop of thousands of them.
+# How long new connections of a holder above its share are reset, to end loops (Rule 1).
 _PRESSING_S = 1.0
 
 
@@ -49,8 +49,8 @@ class Shedding:
         self._engine = engine
         engine.memory.shed = self.free_memory
         self._pressing: tuple[str, Hashable] = "", None
-        """The client above its share whose connections were last reset, and the Service port (None
-        for all)."""
+        """The client above its share whose connections were last reset, empty for several clients;
+        and the Service port, None for all."""
         self.pressing_until = -math.inf
         """Monotonic seconds until which accepted connections need :meth:`admit`."""
         self._is_for_memory = False

@@ -446,7 +446,7 @@ class TcpConnection(Accounted):
             self._refuse()
 
     def _give_up_dial(self) -> bool:
-        """End the dial in progress, if any; return False if the caller has nothing left to do."""
+        """End a dial in progress; return False if it has succeeded, or the client has gone."""
         self.reactor.tick()
         if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
             # Keep the dial: it has succeeded, but the delayed loop hasn't handled its event yet.
@@ -456,8 +456,7 @@ class TcpConnection(Accounted):
         if is_opening or self.endpoint_fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
-            # A later dial is cut short by the client's deadline, which isn't the endpoint's
-            # failure.
+            # Don't blame the endpoint for a later dial that the client's deadline has cut short.
             if self.reactor.now - self.began_at >= self.owner.engine.tuning.connect_timeout_s:
                 self._dial_failed(self._failure(errno.ETIMEDOUT))
         if self.reactor.calls.take_error(self.client_fd):

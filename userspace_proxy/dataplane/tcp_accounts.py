@@ -83,7 +83,7 @@ class Accounted(Relayed):
     _offset: int
     """The distance of the dialled port from the Service port."""
     tried: dict[SocketAddress, CauseCode] | None
-    """Endpoints that failed, and why; most connections need no dict."""
+    """Endpoints that failed, and why; None or empty without failures."""
     began_at: float | None
     """When the last dial began, in monotonic seconds; None before the first, and in a wait."""
     is_preserved: bool
@@ -104,7 +104,7 @@ class Accounted(Relayed):
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint's address; in a range, with a port that depends on the dialled port."""
+        """The endpoint's address, as :meth:`dialled` returns it; None without an endpoint."""
         return None if self.endpoint is None else self.dialled(self.endpoint)
 
     def dialled(self, endpoint: SocketAddress) -> SocketAddress:
@@ -149,7 +149,7 @@ class TcpAccounts:
             self.note(connection, ConnectionEvent.SAVED)
 
     def first_byte(self, connection: Accounted) -> None:
-        """Record the endpoint's first byte, if it has arrived, perhaps together with a FIN."""
+        """Record the endpoint's first byte if it has arrived."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
             return
@@ -340,7 +340,7 @@ def has_waited(up: Direction) -> bool:
 def is_left_open(up: Direction) -> bool:
     """Return whether the client has left, and the endpoint was silent for the last LEFT_OPEN_S.
 
-    The kernel of a client that closed its socket forgets it after a minute. An endpoint that works
+    The kernel of a client that closed its socket drops it after a minute. An endpoint that works
     has ended the connection by then, or is still sending if its answer is lost on the way.
     """
     return not is_connected(up.source) and silence(up.sink)[0] >= LEFT_OPEN_S

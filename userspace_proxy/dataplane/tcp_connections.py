@@ -87,7 +87,7 @@ class _Waiting:
     began: float
     moved_at: float
     progress: tuple[int, int]
-    """Bytes sent to the sink, and bytes left: reads may add as many bytes as are delivered."""
+    """Bytes sent to the sink, and bytes left, which may stay equal because reads add bytes."""
 
 
 class LateResets:

@@ -31,7 +31,7 @@ LAST_TURNS = 8
 # How many connections a socket accepts, or datagrams it receives, before other handlers run.
 BATCH = 64
 
-# How many dials of a UDP flow may fail at once, as without a route, before other handlers run.
+# How many dials for one datagram of a new UDP flow may fail immediately, as without a route.
 DIALS = 8
 
 

@@ -63,7 +63,7 @@ class UdpListener(Handler):
         self.flows: dict[Hashable, UdpFlow] = {}
         self._destinations = Destinations()
         self._turn = 0
-        """The reactor's turn when the socket was last read."""
+        """The number of the dispatch in which the socket was last read."""
         self._had_more = False
         # Don't start at 0: a new worker inherits the previous worker's socket with its count of
         # lost packets.
@@ -183,7 +183,7 @@ class UdpListener(Handler):
         serves = self.group.balancers.current.serves
         for flow in list(self.flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
-                # Keep the flow: its endpoint stays, or still serves clients of its side.
+                # Keep the flow: its endpoint remains, or still serves this client.
                 continue
             if flow.dialled_at <= begun_by:
                 flow.end(EndReason.ENDPOINT_REMOVED)

@@ -68,8 +68,8 @@ _HELD_DATAGRAMS = 8
 # or neighbour discovery would have failed, after three requests, a second apart (arp(7):
 # mcast_solicit, retrans_time_ms).
 _ONE_WAY_S = 4.0
-# The part of the flows that ends if other programs leave no source port: a sixteenth, because each
-# flow that finds no port loses a datagram.
+# The part of the flows that ends if other programs leave no source port: not one flow at a time,
+# because each flow that finds no port loses a datagram.
 _PORTS_PART = 16
 
 
@@ -117,7 +117,7 @@ class Wait(NamedTuple):
 
 
 class UdpFlow(Handler):
-    """The association of a client's address and a listener's address with an endpoint's socket."""
+    """The association of a client's address and a dialled address with a socket to an endpoint."""
 
     __slots__ = (
         "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "dialled_at",
@@ -167,13 +167,13 @@ class UdpFlow(Handler):
         self.received_bytes = 0
         self.sent_bytes = 0
         self.turn = 0
-        """The dispatch in which its socket was last read."""
+        """The number of the dispatch in which the flow's socket was last read."""
         self.counted = (0, 0)
         """How many received and sent bytes are in the endpoint's counters."""
         self.conversation: Conversation | None = None
         """The state of the endpoint's answers; None until it is needed."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
-        """Endpoints that can't be dialled or have refused, and why; most flows need no dict."""
+        """Endpoints that can't be dialled or have refused, and why; None without failures."""
 
     @property
     def group(self) -> EndpointGroup:
@@ -195,7 +195,7 @@ class UdpFlow(Handler):
         return self.sent_since if self.waited is None else self.waited.started
 
     def on(self, _fd: int, events: int) -> None:
-        """Send the endpoint's datagrams to the client; an error may mean that it refused.
+        """Send the endpoint's datagrams to the client; handle ICMP errors that mean a refusal.
 
         Most flows have one answer to read, so reading only one avoids a read that finds the socket
         empty. A socket with more is reported again (level-triggered), and then read to the end.
@@ -363,7 +363,7 @@ class UdpFlow(Handler):
             self._keep(payload, _KEEP_DATAGRAMS, _KEEP_BYTES)
 
     def _keep(self, payload: memoryview, datagrams: int, size: int) -> bool:
-        """Keep a datagram; return False if more than ``datagrams`` or ``size`` bytes were kept."""
+        """Keep a datagram; return False if over ``datagrams``, or ``size`` bytes, would be kept."""
         kept = self.kept = self.kept or []
         size -= len(payload) + sum(len(one.payload) for one in kept)
         if len(kept) >= datagrams or size < 0:
@@ -407,7 +407,7 @@ class UdpFlow(Handler):
             self.refused(dial_failure(number, self.endpoint.ip))
 
     def refused(self, failed: DialFailure) -> None:
-        """With recent kept datagrams, continue with another endpoint or wait; else end the flow."""
+        """Record a failure; with recent kept datagrams, try other endpoints or wait, else end."""
         endpoint, kept, now = self.endpoint, self.kept, self.listener.engine.reactor.now
         if endpoint is not None:
             self._dial_failed(endpoint, failed)
@@ -426,7 +426,7 @@ class UdpFlow(Handler):
             self.end_wait(EndReason.UNANSWERED)
 
     def settle(self) -> None:
-        """Update the endpoint's counters, and record if it doesn't answer."""
+        """Update the endpoint's counters; record a stalled flow, or an unanswered request."""
         if self.endpoint is None:
             return
         counters = self.group.counters_of(self.endpoint)

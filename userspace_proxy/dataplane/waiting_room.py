@@ -47,8 +47,8 @@ from .tuning import BATCH
 # take up to 2 ms of CPU time (p99.9); with 16 dials they take 5 ms, and serving all clients is no
 # faster.
 WINDOW = 4
-# The number of dials per second while endpoints fail: more than one, as a network policy may deny
-# some clients.
+# The number of dials per second while endpoints fail: more than one, because a network policy may
+# deny some clients.
 RETRIES = 4
 RETRY_S = 1.0
 # The minimum time between two long passes. If clients use different endpoints, a pass checks all
@@ -76,7 +76,7 @@ class Waiting(NamedTuple):
 
     clients: int = 0
     longest_s: float = 0.0
-    """How long the first client has waited."""
+    """Seconds that the first client has waited; 0 without clients."""
 
 
 class _Pass:
@@ -183,7 +183,7 @@ class WaitingRoom:
         self._schedule()
 
     def left(self, waiter: Waiter) -> None:
-        """Remove a closed client; if a dial for it was in progress, dial for the next client."""
+        """Remove a client; if a dial for it was in progress, dial for the next client."""
         if waiter in self._clients.dialled:
             self._allowance += 1
         self._remove(waiter)
