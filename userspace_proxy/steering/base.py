@@ -6,9 +6,9 @@
 
 Rule 1: a steering mechanism changes only kernel objects with this proxy's name.
 Rule 2: ``apply`` receives the complete desired state; its cost depends on the size of the change.
-Rule 3: ``apply`` and ``change`` either apply the whole change, or raise and apply none of it.
-A frontend that the kernel refuses individually, because its family is disabled or another program
-has its route, is omitted and listed in ``unsteered``.
+Rule 3: ``apply`` and ``change`` apply the whole change, or raise and apply none of it, with the
+exceptions in their docstrings. A frontend that the kernel refuses individually, because its family
+is disabled or another program has its route, is omitted and listed in ``unsteered``.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ class SteeringFacts:
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
-    """The local port without a listener to which PROXY_PORT mechanisms steer refused clients."""
+    """The port without a listener for refused clients of PROXY_PORT mechanisms; 0 for none."""
     proxy_ports: tuple[int, int] | None = None
     """The first and the last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
-    """The ``--service-proxy-name``, which distinguishes this proxy's rules from other proxies'."""
+    """The ``--service-proxy-name``, which distinguishes this proxy's rules; empty without one."""
 
 
 Targets = dict[Frontend, Target]
@@ -288,7 +288,7 @@ class Steering(abc.ABC):
         return {}
 
     def note_legacy(self, _tables: Tables) -> None:
-        """Record the filtering legacy tables, which the next :meth:`repair` follows, too."""
+        """Record legacy tables that may drop packets; the next :meth:`repair` evaluates them."""
         return
 
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:

@@ -1,4 +1,4 @@
-"""Reads other programs' rules in this network namespace once, for all modules that need them."""
+"""Reads other programs' rules and all interfaces in this network namespace."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Chains of the iptables trees have six characters after the prefix, directly foll
 All other modules use the chain names in the first row; the proxy's label is added when names are
 sent to the kernel, and removed when they are read.
 
-Rule 1: chains and tables of other proxies are neither read, nor repaired, nor removed.
+Rule 1: a proxy treats the chains and tables of other proxies like those of other programs.
 """
 
 from __future__ import annotations

@@ -349,7 +349,7 @@ def forget_entries(
             entries.forget_changed(family, changes)
 
 
-# The maximum number of legacy rules that are followed for each frontend: without a limit, each
+# If there are more legacy rules than this, none is evaluated for the frontends: otherwise, each
 # change of Services would take seconds.
 _LEGACY_MAX = 5_000
 Kind = TypeVar("Kind", bound=Programmer)

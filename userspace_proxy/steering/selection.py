@@ -89,7 +89,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check by the results of trial requests whether the kernel supports a steering mode.
+    """Check whether a kernel with these ``KernelOffers`` supports a steering mode.
 
     Raises:
         SteeringError: The kernel lacks something that steering needs, so startup would fail.

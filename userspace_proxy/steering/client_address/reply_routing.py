@@ -85,7 +85,7 @@ class BridgeDelivery:
         return self._table.put_right()
 
     def add_to(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make bridges treat the MAC as local; see :meth:`BridgeEntries.put_right`."""
+        """Make bridges treat the MAC as local; return the bridges that still exist."""
         return self._entries.put_right(bridges)
 
     def close(self) -> None:

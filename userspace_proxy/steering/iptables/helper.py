@@ -83,7 +83,7 @@ class RequestServer:
         self._programmer: LegacyProgrammer | None = None
 
     def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return ``value``; for a SteeringError ``error``, ``hint`` and ``is_conflict``."""
+        """Return the answer: ``value``, or ``error``, ``hint`` and ``is_conflict``."""
         try:
             return {"value": self._do(request)}
         except SteeringError as exc:

@@ -101,7 +101,7 @@ def _steps(lines: Iterable[str], chains: Container[str]) -> Iterator[Step]:
 
 def _step(line: str, chains: Container[str]) -> Step:
     conditions, effect = split_target(_COMMENT.sub("", line))
-    # Only corrupt text can lack an option's target or a chain's name, so treat it as empty.
+    # A rule that only counts has no target, and corrupt text may lack one.
     option, target = (*effect.split(), "", "")[:2]
     matches = _matches(conditions.strip())
     if target in _VERDICTS:

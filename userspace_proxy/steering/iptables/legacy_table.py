@@ -161,7 +161,7 @@ class LegacyTable:
     def _write_compared(
         self, compare_all: Callable[[Chains], TableDifference], lock: int
     ) -> TableDifference:
-        """Write the edits of a comparison; retry if other programs write without the lock."""
+        """Compare, write and return the differences; retry if other programs write meanwhile."""
         for left in reversed(range(ATTEMPTS)):
             before = self.info()
             difference = compare_all(self.read())

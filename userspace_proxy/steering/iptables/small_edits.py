@@ -30,12 +30,12 @@ _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether this module makes ``edits`` edits no slower in a table of ``rules`` rules."""
+    """Return whether this module applies that many edits no slower than ``iptables-restore``."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 
 def _import_iptc() -> Any:
-    """Import python-iptables, but prevent it from running programs to find its library.
+    """Import and return python-iptables; keep it from running programs to find its library.
 
     It searches with ldconfig, gcc and ld unless the folder is set, and loads setuptools if that
     replaces distutils: this takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.

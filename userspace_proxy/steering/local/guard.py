@@ -200,7 +200,7 @@ class OpenGuard(LocalGuard):
 
 
 class NftGuard(OpenGuard):
-    """One proxy's routes, and the table that guards them; SteeringError if nftables fails here."""
+    """One proxy's routes, and the table that guards their addresses; may raise a SteeringError."""
 
     needs_transparent = True
 
@@ -253,7 +253,7 @@ class NftGuard(OpenGuard):
         self._table.close()
 
     def _put_table_right(self) -> int:
-        # Surplus routes have already been removed.
+        # Surplus routes have already been removed, so that no address is routed here unguarded.
         return self._table.put_right().count
 
     def _create(self, checks_sockets: bool) -> Steps:

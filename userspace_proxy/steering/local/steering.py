@@ -222,7 +222,7 @@ class LocalProgrammer(Programmer):
         self._new.clear()
 
     def _linger(self, before: Affected, affected: Affected) -> Affected:
-        """Record removed frontends that may linger; replace their removals with refusals."""
+        """Record removed frontends that may linger; return the change with refusals instead."""
         lingering = {
             frontend
             for frontend, port in affected.items()

@@ -42,7 +42,8 @@ PINS_MAX = 1 << 18
 _SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4
-# Register slots: the dialled or the client's address, followed by a number; and the endpoint.
+# The first register slots of a key (the dialled or the client's address, then a number), and of the
+# endpoint.
 _KEY, _ENDPOINT = 0, 8
 _SOURCE = {IPFamily.IPV4: x.IP_SADDR, IPFamily.IPV6: x.IP6_SADDR}
 _AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
@@ -71,7 +72,7 @@ NAMES = {
 
 
 class Chooser(NamedTuple):
-    """A way of choosing an endpoint; frontends with equal choosers share chains."""
+    """A method of choosing an endpoint; frontends with equal choosers share chains."""
 
     family: IPFamily
     counts: tuple[tuple[tuple[str, ...] | None, int], ...]

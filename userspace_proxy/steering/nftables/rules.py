@@ -67,8 +67,8 @@ ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
 CLUSTER_IPS = {IPFamily.IPV4: "cluster_ips4", IPFamily.IPV6: "cluster_ips6"}
 OTHER_PORTS = {IPFamily.IPV4: "other_ports4", IPFamily.IPV6: "other_ports6"}
-# The sets' elements are removed in this order and added in the reverse order, so that a port is
-# guarded before the first frontend is steered to it, and steered before its address refuses others.
+# Elements are removed in this order and added in reverse: a port is guarded before a frontend is
+# steered to it, and frontends are steered before their ClusterIP refuses other ports.
 SETS = (*CLUSTER_IPS.values(), *ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
@@ -354,9 +354,9 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
     """Add the rules that limit access to ports to which frontends are steered.
 
     Only the SYN of TCP is checked, because every connection begins with it: the kernel's own stack
-    refuses other segments. UDP has no such packet, so every packet is checked. All other packets
-    cost one set look-up. The set's key has two parts, because a set of ports alone would be a
-    bitmap, and inserting 10,000 ports into a bitmap takes the kernel half a second (measured).
+    refuses other segments. UDP has no such packet, so every packet is checked. Each SYN or datagram
+    costs up to two set look-ups. The set's key has two parts, because a set of ports alone would be
+    a bitmap, and inserting 10,000 ports into a bitmap takes the kernel half a second (measured).
 
     Steered packets are admitted only to transparent sockets, which require a privilege that this
     proxy has, because after a crash any process may listen on the ports. Packets to another

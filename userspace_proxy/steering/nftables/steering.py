@@ -380,7 +380,7 @@ class NftablesProgrammer(NatProgrammer):
         if to_ip == self._to_ip:
             return False
         self._to_ip = to_ip
-        # Rewrite the whole table until the kernel accepts the new rules.
+        # Unless the kernel accepts the new rules, the next repair rewrites the whole table.
         self._table.forget()
         return True
 

@@ -180,7 +180,7 @@ class DesiredHooks:
 
     def __init__(self, room: Room) -> None:
         self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in LED}
-        """The desired map elements."""
+        """The desired elements: values by map and key."""
         self.at: dict[int, At] = {}
         """Endpoints with counters, by number."""
         self.next_number = 1

@@ -1,6 +1,6 @@
-"""Determines which permission or mount BPF programs at connect() lack on this node.
+"""Determines which kernel part, permission or mount BPF programs at connect() lack on this node.
 
-    capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
+    kernel ─▶ capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
 If an item is missing, later items aren't checked.
 """

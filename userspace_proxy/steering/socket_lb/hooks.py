@@ -127,7 +127,7 @@ class Hooks:
         self._is_begun = False
         """Whether the first state was accepted."""
         self._first: dict[Frontend, Target] | None = None
-        """The first state, kept while the elements of an earlier process can't be read."""
+        """The first state while an earlier process's elements can't be read; otherwise None."""
         self._is_unsure = False
         """Whether the maps may differ from the desired state."""
         self._comparing = Pacing(_SHARE)
@@ -174,7 +174,7 @@ class Hooks:
                 self._lead_first(dict(wanted))
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Stop translating all other frontends, and frontends that can't be offloaded now."""
+        """Stop translating frontends that aren't wanted, or can't be offloaded now."""
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:

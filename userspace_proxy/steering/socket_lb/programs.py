@@ -258,8 +258,7 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # Detach the link first: the process that hands over to this one keeps a descriptor of
-            # it.
+            # Detach the link first: a process that hands over to this process keeps it open.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ class FrontendValue(NamedTuple):
     affinity: int = 0
     """Frontends with the same number share affinity entries; 0 for no affinity."""
     timeout_s: int = 0
-    """The timeout of session affinity."""
+    """The timeout of session affinity; 0 without affinity."""
 
     def pack(self) -> bytes:
         return _SERVICE.pack(*self)

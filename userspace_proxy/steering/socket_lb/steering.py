@@ -35,7 +35,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """The hooks in use; None if they can't work here, or were removed."""
+        """The hooks in use; None before the start, if they can't work here, or once removed."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")
