@@ -260,7 +260,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The port ranges of one address, perhaps thousands; only unsteered ranges may overlap."""
+    """The changed port ranges of one address; only unsteered ranges may overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -399,7 +399,7 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield the wanted entries, perhaps with other entries; the caller must consume all of them.
+    """Yield the wanted entries, and others if the kernel ignores the filter; consume all of them.
 
     Raises:
         OSError: During the iteration: the kernel refused the listing, or doesn't answer.

@@ -122,7 +122,7 @@ class OwnAddressCheck:
     whole networks, broadcast addresses of links, and the latest changes. A query takes 8 µs.
     Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
 
-    The network namespace of the first calling thread applies. The object closes its socket.
+    The network namespace of the first calling thread applies. The socket is closed with the object.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ import socket
 import struct
 
 # IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH and …_TARGET, which IPv6 numbers
-# otherwise.
+# differently.
 GET_INFO = 64
 GET_REVISION_MATCH, GET_REVISION_TARGET = 66, 67
 IPV6_GET_REVISION_MATCH = 68

@@ -50,9 +50,9 @@ class Need(NamedTuple):
     brings: str
     """The modules or the kernel option that provide the part."""
     within: str = ""
-    """The part on which this part depends."""
+    """The part on which this part depends; empty for none."""
     trial: Ask | None = None
-    """Tries the part; None if ``nft_probes`` or ``trials`` try it."""
+    """Tries the part; None if ``nft_probes`` or ``trials`` tries it."""
 
 
 SOCKET_MATCH = "legacy socket match"

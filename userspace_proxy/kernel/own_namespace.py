@@ -24,12 +24,12 @@ def is_own_namespace() -> bool:
 
 
 def network_namespace(process: int | str = "self") -> int:
-    """Return the inode of a process's network namespace; 0 if the kernel doesn't show it."""
+    """Return the inode number of a process's network namespace; 0 if the kernel doesn't show it."""
     return _shown(f"/proc/{process}/ns/net")
 
 
 def user_namespace(process: int | str = "self") -> int:
-    """Return the inode of a process's user namespace; 0 if the kernel doesn't show it."""
+    """Return the inode number of a process's user namespace; 0 if the kernel doesn't show it."""
     return _shown(f"/proc/{process}/ns/user")
 
 

@@ -192,8 +192,8 @@ def _read_table(protocol: Protocol, family: IPFamily) -> Iterator[HeldPort]:
                     ip, _, port = fields[1].rpartition(":")
                     yield HeldPort(int(port, 16), int(fields[9]), _families(ip, family), ip)
                 elif protocol is Protocol.TCP:
-                    # In the file, listeners precede all connections, of which there may be 100,000:
-                    # stop here.
+                    # Stop: in the file, listeners precede connections, of which there may be
+                    # 100,000.
                     return
     except (OSError, ValueError, IndexError):
         return

@@ -41,9 +41,9 @@ class TcpInfo(NamedTuple):
     state: int
     """The number of the state, as in net/tcp_states.h."""
     sent_again: int
-    """How often the same data was retransmitted consecutively."""
+    """The number of consecutive retransmissions of the same data."""
     probed: int
-    """How many consecutive probes were sent."""
+    """The number of consecutive unanswered probes."""
 
 
 def is_connected(sock: _socket.socket) -> bool:
@@ -56,7 +56,7 @@ def is_connected(sock: _socket.socket) -> bool:
 
 
 def tcp_info(sock: _socket.socket) -> TcpInfo:
-    """Return the kernel's state of a connection; an acknowledgement resets its counts."""
+    """Return the kernel's state of a connection; an acknowledgement resets the counts."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
     return TcpInfo(*_TCP_INFO.unpack(info))
 

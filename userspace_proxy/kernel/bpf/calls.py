@@ -35,10 +35,9 @@ _SOCKET_STORAGE = 24
 _LICENCE = b"GPL"
 _NAME_BYTES = 15
 _INSTRUCTION_BYTES = 8
-# The size of the buffer for the verifier's log. A program of 1,000 instructions logs 100 KB; longer
-# logs are truncated.
+# The size at which the verifier's log is truncated; 1,000 instructions log 100 KB.
 _LOG_BYTES = 1 << 20
-# Lines of the log that don't contain the reason. Source: print_verification_stats().
+# The beginnings of log lines that don't contain the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
 # The line after which Linux 7.3 and later explain the reason in paragraphs.
 _EXPLANATION = "\nVerification failed: "
@@ -63,7 +62,7 @@ _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# How often a call is retried if the kernel lacks memory for elements, and the pause in seconds.
+# The number of retries if the kernel lacks memory for elements, and the pause in seconds.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -84,7 +83,7 @@ class LinkInfo(NamedTuple):
     program: int
     """The id of the attached program."""
     cgroup: int
-    """The cgroup directory's inode; 0 if the link was detached."""
+    """The inode number of the cgroup's directory; 0 if the link was detached."""
 
 
 @contextlib.contextmanager
@@ -327,7 +326,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash map; if they change, some may be missing or duplicated."""
+    """Return a hash map's elements; if it changes meanwhile, some may be missing or duplicated."""
     found: list[tuple[bytes, bytes]] = []
     # A batch contains whole buckets, which are never large, so this size suffices.
     count = min(spec.entries, _BATCH)
@@ -359,7 +358,8 @@ def reason_of(log: str) -> str:
 def types_of(value_bytes: int) -> bytes:
     """Return BTF with two types: 1 is an integer, 2 is a structure without fields.
 
-    Socket storage requires type information, and checks only the sizes.
+    Socket storage requires a 32-bit integer for keys; the type for values must have their size.
+    Source: bpf_local_storage_map_check_btf() and map_check_btf() in kernel/bpf.
     """
     integer = struct.pack("=IIII", 1, 1 << 24, 4, 32)
     structure = struct.pack("=III", 3, 4 << 24, value_bytes)
@@ -446,7 +446,7 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    """Call bpf(2) with attributes into which the kernel writes its answer."""
+    """Call bpf(2) and return its result; the kernel may write into the attributes."""
     number = _NUMBER.get(platform.machine())
     if number is None:
         # Don't raise ENOSYS: the machine may have the call, under a number that isn't known here.

@@ -175,13 +175,13 @@ class RoutingRule(NamedTuple):
     priority: int = 0
     table: int = 0
     protocol: int = 0
-    """The protocol number of the program that created the rule."""
+    """The protocol number of the program that created the rule; 0 if unspecified."""
     mark: int = 0
-    """The bits that must be set in a packet's mark."""
+    """The bits that must be set in a packet's mark; 0 for any packet."""
     in_interface: str = ""
-    """The incoming interface."""
+    """The incoming interface; empty for any."""
     target: int = 0
-    """The priority of the rule at which a goto continues."""
+    """The priority of the rule at which a goto continues; 0 for other actions."""
 
 
 def _links_to_gateways(hops: bytes) -> Iterator[int]:

@@ -94,6 +94,6 @@ def _read_user(body: bytes, port: int) -> int | None:
 
 
 def _unmapped(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Convert an IPv4-mapped address, as an IPv6 socket shows it, to IPv4."""
+    """Parse an address; an IPv4-mapped address, as an IPv6 socket shows it, becomes IPv4."""
     address = ipaddress.ip_address(ip)
     return getattr(address, "ipv4_mapped", None) or address

@@ -49,7 +49,7 @@ LISTINGS = 10
 # The number of requests per batch. A refusal takes about 1 KiB of kernel memory, so 100 refusals
 # fit into a socket's buffer (net.core.rmem_default is 208 KiB); 100 requests fit into one message.
 BATCH = 100
-# Errors of a listing if the kernel lacks the address family or routing rules, or the table.
+# Errors of a listing if the kernel lacks the address family, routing rules, or the table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The number of bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
@@ -233,7 +233,7 @@ class Requests:
         return refused
 
     def _receive(self, numbers: Container[int]) -> bytes:
-        """Return the next datagram that answers one of these requests."""
+        """Return the next datagram that answers one of these requests, or raise a TimeoutError."""
         left_s = ANSWER_WITHIN_S
         until = Clocks.monotonic() + left_s
         while left_s > 0:

@@ -140,7 +140,7 @@ LINK_TYPE = _meta(8, 2)
 """The incoming interface's type, as in if_arp.h: ``meta iiftype``."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
-"""The indexes of the interfaces; 0 if there is none. Available in postrouting since Linux 5.7."""
+"""The interfaces' indexes, 0 for none; before Linux 5.7, IN_LINK is missing in postrouting."""
 ORIGINAL_IP_DADDR, ORIGINAL_IP6_DADDR = _ct_original(20, 4), _ct_original(22, 16)
 ORIGINAL_DPORT = _ct_original(12, 2)
 """The address and port that a client dialled, before translation."""

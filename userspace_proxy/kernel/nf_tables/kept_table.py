@@ -29,7 +29,7 @@ from .writer import INET, SetElement
 # Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a temporary
 # refusal) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# How often reading back the written table is tried: the kernel may be short of memory.
+# The number of attempts to read back a written table: the kernel may briefly lack memory.
 _LISTINGS = 2
 
 
@@ -165,7 +165,7 @@ class KeptTable(NftTable):
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
-        """Compare the table with its desired contents; write the differences, or the whole table.
+        """Return the table's differences from its contents; write these, or the whole table.
 
         Raises:
             SteeringError: The kernel refused to list or change it, or the outcome is unknown.

@@ -36,7 +36,7 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
-# How often to read until a transaction's events have arrived; the kernel sends them a few
+# The maximum number of reads until a transaction's events have arrived; the kernel sends them a few
 # microseconds after the transaction takes effect. A read takes 10 µs.
 _READS = 100
 # The offsets of fields in an event; a filter loads values as big-endian.
@@ -239,7 +239,7 @@ class RulesetEvent(NamedTuple):
     table: str
     """The name of the changed table; empty for the end of a transaction."""
     generation: int = 0
-    """The new generation of the ruleset, at the end of a transaction."""
+    """The new generation of the ruleset, at the end of a transaction; otherwise 0."""
 
 
 def read_event(message: Message) -> RulesetEvent | None:

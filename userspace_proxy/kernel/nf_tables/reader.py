@@ -85,7 +85,7 @@ class ListedChain(NamedTuple):
     kind: str = ""
     """``filter``, ``nat``, ``route``; empty for a regular chain."""
     hook: str = ""
-    """The name of the hook, as in :data:`HOOKS`."""
+    """The name of the hook, as in :data:`HOOKS`; empty for a regular chain."""
     priority: int = 0
     policy: str = "accept"
 
@@ -245,6 +245,6 @@ def _hook(family: int, place: int) -> str:
 
 
 def _value(found: Mapping[int, bytes], kind: int) -> bytes:
-    """Return plain data, or the attributes of a verdict, as bytes."""
+    """Return plain data, or the attributes of a verdict, as bytes; empty if missing."""
     data = read_all(found.get(kind, b""))
     return data.get(DATA_VALUE) or data.get(DATA_VERDICT, b"")

@@ -60,7 +60,7 @@ _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
 # The maximum size of the elements in one message. They form an attribute of at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# The IDs of sets, by which a transaction's messages, perhaps from several writers, name them.
+# The IDs by which messages of one transaction name sets; several writers may share a transaction.
 _IDS = itertools.count(1)
 
 
@@ -212,7 +212,7 @@ class TableWriter:
         return self._inline(part) if isinstance(part, InlineSet) else self._inline_map(part)
 
     def _inline(self, inline: InlineSet) -> bytes:
-        """Create a set for one rule; the kernel chooses a free name."""
+        """Create a set for one rule, whose name the kernel chooses; return the look-up in it."""
         name, field = "__set%d", inline.field
         size = nested(9, number(1, len(inline.values)))
         set_id = self._add_set(name, inline.key, _ANONYMOUS | _CONSTANT, size)
@@ -222,7 +222,7 @@ class TableWriter:
         return look_up_inline(inline, name, set_id)
 
     def _inline_map(self, inline: InlineVerdicts) -> bytes:
-        """Create a map for one rule; the kernel chooses a free name."""
+        """Create a map for one rule, whose name the kernel chooses; return the look-up in it."""
         name = "__map%d"
         more = number(6, VERDICTS) + nested(9, number(1, len(inline.verdicts)))
         set_id = self._add_set(name, NUMBER, _ANONYMOUS | _CONSTANT | _MAP, more)
