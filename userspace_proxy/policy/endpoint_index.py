@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
 
-# How many ports are read before yielding, which takes about 15 ms.
+# The number of ports that are read before yielding; reading them takes about 15 ms.
 _AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]
@@ -41,14 +41,14 @@ class EndpointIndex:
 
     @classmethod
     def in_turns(cls, slices: Sequence[EndpointSlice]) -> Generator[None, None, EndpointIndex]:
-        """Create an index; yield after each ``_AT_ONCE`` ports."""
+        """Create and return an index, as a generator that yields after each ``_AT_ONCE`` ports."""
         index = cls(())
         yield from index._read(slices)
         return index
 
     def _read(self, slices: Sequence[EndpointSlice]) -> Iterator[None]:
         self.headless = next((item for item in slices if item.is_headless), None)
-        """The first slice with the label of headless Services."""
+        """The first slice with the label of headless Services; None if no slice has it."""
         if self.headless is not None:
             slices = [item for item in slices if not item.is_headless]
         self.slices = slices
@@ -118,7 +118,7 @@ class EndpointIndex:
     def addresses(
         self, family: IPFamily, name: str, protocol: Protocol
     ) -> Iterator[tuple[SocketAddress, Endpoint]]:
-        """Yield a Service port's endpoints, each after its address, by slice, with duplicates."""
+        """Yield a Service port's endpoints with their addresses, by slice, including duplicates."""
         for port, item in self.found(family, name, protocol):
             number = port.port
             for endpoint in item.endpoints:

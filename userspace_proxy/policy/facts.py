@@ -12,11 +12,11 @@ from ..model import Balance, DataPath, IPFamily, Protocol, contains, of_family, 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
 PRIMARY = "primary"
-"""A network for node ports: the node's first primary address of each family."""
+"""A word in ``node_port_networks``: the node's first primary address of each family."""
 LOCALHOST = "localhost"
-"""A network for node ports: the node's loopback addresses."""
+"""A word in ``node_port_networks``: the node's loopback addresses."""
 ALL = "all"
-"""A network for node ports: every address of the node."""
+"""A word in ``node_port_networks``: every address of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class NodeFacts:
 
     node_name: str = ""
     is_any_node: bool = False
-    """Whether each endpoint with a node counts as this node's, as in a plan for no certain node."""
+    """Whether each endpoint with a node counts as this node's, as in a plan for any node."""
     proxy_name: str | None = None
     """``--service-proxy-name``: the label of served Services; None if they don't have the label."""
     allow_loopback_endpoints: bool = False

@@ -31,7 +31,7 @@ _ALL: Hashable = None
 
 
 class Flow(Protocol):
-    """A flow in the table, which sets the attributes; ``used`` is in monotonic seconds."""
+    """A flow whose attributes the table sets; ``used`` is in monotonic seconds."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool

@@ -50,7 +50,7 @@ def none_usable_reason(
     index: EndpointIndex,
     verdicts: Collection[EndpointVerdict],
 ) -> Cause:
-    """Return why clients, or with an external policy those from outside, have no usable endpoint.
+    """Return why clients, or for an external policy clients from outside, have no usable endpoint.
 
     Args:
         index: The Service's slices.
@@ -132,7 +132,7 @@ def selector_text(service: Service, most: int | None = None) -> str:
 
 
 def _pods_of(service: Service) -> tuple[str, ...]:
-    """Return kubectl's arguments that list a Service's pods, or all if its selector is too long."""
+    """Return kubectl's arguments to list a Service's pods; all pods if the selector is too long."""
     text = selector_text(service, _TEXT_MAX)
     labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
     return "pods", "-n", service.key.namespace, *labels

@@ -29,8 +29,8 @@ from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
-"""How many names are considered per namespace: a name's variants, 64 at most, take 17 KB."""
-# The minimum length of a variant: all names of two letters with a common letter would be similar.
+"""The number of names considered per namespace; a name's variants, at most 64, take 17 KB."""
+# The minimum length of a variant: "ab" and "ac" aren't similar, although both become "a".
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)

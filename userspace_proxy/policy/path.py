@@ -77,13 +77,13 @@ def choose_path(
 
 
 def in_parts(weights: Sequence[int]) -> list[int]:
-    """Reduce weights to the smallest integers with the same proportions."""
+    """Return the smallest integers in the same proportions as the weights."""
     divisor = math.gcd(*weights) or 1
     return [weight // divisor for weight in weights]
 
 
 def in_coarse_parts(parts: Sequence[int]) -> list[int]:
-    """Round weights to fewer slots in nearly the same proportions; only a weight of 0 becomes 0."""
+    """Return fewer slots in nearly the same proportions; only a weight of 0 becomes 0."""
     scale = min(1.0, COARSE_PARTS / max(1, sum(parts)))
     return [max(1, round(part * scale)) if part else 0 for part in parts]
 

@@ -65,7 +65,7 @@ class ServedRange:
         if not is_cluster_ip and self.asked.has_all_ports:
             return all_at_external(asked, ip)
         if facts.allow_loopback_endpoints and facts.lists_ports and not is_loopback(ip):
-            # On 127.0.0.1 the range would have other ports.
+            # The range would be served on 127.0.0.1, at other ports.
             return range_not_possible(asked, f"{ip} is no loopback address, and nothing is steered")
         return None
 

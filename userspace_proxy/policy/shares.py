@@ -101,7 +101,7 @@ def network_of(client_ip: str) -> bytes | None:
 
 
 def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Eviction[H] | None:
-    """Choose connections to reset for a new client of a Service port; None if it must wait."""
+    """Choose connections to reset for a client of ``newcomers``; None if the client must wait."""
     if not connections:
         return None
     batch, share = _batch(len(connections)), client_share(len(connections))

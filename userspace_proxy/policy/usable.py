@@ -108,12 +108,12 @@ class EndpointVerdict:
 
     @property
     def is_last(self) -> bool:
-        """Whether the endpoint terminates, but is used because no ready one can be."""
+        """Whether the endpoint terminates, but is used because no ready endpoint is usable."""
         return self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property
     def preference(self) -> str:
-        """Priority and weight in words, except defaults and weight 0; may be empty."""
+        """Priority and weight, like ``priority 1, weight 5``; defaults and weight 0 are omitted."""
         words = [f"priority {self.priority}"] if self.priority else []
         if self.is_standby:
             words = [f"on standby (priority {self.priority})"]

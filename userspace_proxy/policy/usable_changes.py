@@ -21,7 +21,7 @@ from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alon
 
 # If a larger share of the endpoints has changed, judging all of them is as fast.
 _SHARE = 0.25
-# How many endpoints are examined to prove that no endpoint is preferred.
+# The maximum number of endpoints that are examined to prove that hints don't decide.
 _TRIES = 100
 
 _Listed = Sequence[tuple[SlicePort, EndpointSlice]]
