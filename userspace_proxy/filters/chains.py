@@ -45,7 +45,7 @@ class Step(NamedTuple):
     matches: Conditions = ()
     """The conditions of the rule; if there are none, every packet matches it."""
     target: str = ""
-    """The target chain of a jump or goto."""
+    """The target chain of a jump or goto; otherwise empty."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))

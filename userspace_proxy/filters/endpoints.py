@@ -159,7 +159,7 @@ def _named_ips(step: Step, field: MatchField) -> Iterator[str]:
 def _naming_drop(
     chain: Chain, chains: Chains, packet: FirstPacket, depth: int = 0, *, is_named: bool = False
 ) -> tuple[Chain, Step] | None:
-    """Return the first rule that may drop a packet, and names the pod itself or in a jump to it."""
+    """Return the first rule that may drop a packet, if the rule or a jump to it names the pod."""
     field = MatchField.SOURCE if packet.is_answer else MatchField.DESTINATION
     for step in chain.steps:
         if (met := meets(step.matches, packet)) is False:

@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
 
     @property
     def unfollowed(self) -> str:
-        """The rule that may take packets, with the command that shows it; empty without one."""
+        """The rule that may take packets, with the command that shows it; empty without a rule."""
         if self.by is None or self.is_certain:
             return ""
         place, rule = self.by

@@ -123,7 +123,7 @@ class EarlierChains:
         return self._found
 
     def take_legacy(self, tables: Tables) -> None:
-        """Follow these filtering chains of legacy tables, too, which another reader reads."""
+        """Replace the legacy tables whose filter chains are followed; another reader reads them."""
         if tables != self._legacy:
             self._legacy = tables
             self.forget()
@@ -365,7 +365,7 @@ def _taken_by_name(
     places: Places,
     pods: Callable[[], Sequence[PodLink]],
 ) -> Iterator[tuple[Frontend, Taken]]:
-    """Yield the frontends that rules name, or whose port, with the cause; certain ones for pods."""
+    """Yield the frontends that rules name by address or port, and how the rules take packets."""
     most = FOLLOWED_MAX // (_count(chains) + _RULES_PER_CALL)
     named = named_places(chain, chains, places)
     links = pods() if named and len(named) * (len(pods()) + _CALLS) <= most else ()
@@ -514,7 +514,7 @@ def _outcome(
     if not first:
         return None
     packets = [first[0]._replace(is_other=True)]
-    # Rules for an uplink may keep ClusterIPs from leaving the node: their clients are pods.
+    # Clients of ClusterIPs are pods: rules may only keep ClusterIPs from leaving by an uplink.
     if first[0].is_to_client and frontend.kind is FrontendKind.CLUSTER_IP and links:
         packets = [first[0].of(link) for link in links]
     outcomes = [follow(chain, chains, packet, chain.kind) for packet in packets]

@@ -2,7 +2,7 @@
 
     ip saddr 10.0.0.0/8      Match(SOURCE, (10.0.0.0/8,))
     tcp dport { 22, 80-90 }  Match(PROTOCOL, ("tcp",)), Match(DESTINATION_PORT, (22, 80-90))
-    ip daddr @blocked        SetLookup((DESTINATION,), "blocked"), until it is written out
+    ip daddr @blocked        SetLookup((DESTINATION,), "blocked"), which ``reading`` replaces
     numgen random mod 2 0    Unknown()
 
 Rule 1: a packet matches a rule if it meets all of its conditions.
@@ -40,13 +40,13 @@ class MatchField(enum.StrEnum):
     STATE = "ct state"
     """Names of conntrack states; iptables treats ``dnat`` as a state."""
     TRANSLATED = "ct status"
-    """Only ``dnat``."""
+    """The only value is ``dnat``."""
     WAY_IN = "iif"
     """An interface's index, or its name, in which a final asterisk matches any characters."""
     WAY_OUT = "oif"
     """An interface, in the same form as in ``WAY_IN``."""
     TO_THIS_NODE = "fib daddr type"
-    """Only ``local``."""
+    """The only value is ``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
     """A condition without a value."""
     TCP_FLAGS = "tcp flags"

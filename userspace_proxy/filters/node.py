@@ -113,7 +113,7 @@ def _drop_at_all_ports(
     links: Sequence[PodLink],
     whose: str,
 ) -> Drop | None:
-    """Return what drops the packets with the first and the last proxy port; or None.
+    """Return what drops the packets with the first and with the last proxy port; or None.
 
     A legacy chain that drops either is reported, too: only nftables chains are followed for each
     frontend.
@@ -263,7 +263,7 @@ def _pods_of(
     """
     for network in link.networks:
         start, end = ends_of(network)
-        # The first and the last address of a network aren't a pod's.
+        # The first and the last address of a network are never addresses of pods.
         first, last = (start + 1, end - 1) if end - start > 1 else (start, end)
         inside = [(a, b) for a, b in spans if first <= b and a <= last]
         if first != last:
@@ -303,7 +303,7 @@ _OF_CALICO = (
 
 
 def hint_of_part(drop: Drop) -> str:
-    """Return the remedy of a drop that affects only some packets, perhaps on purpose."""
+    """Return the remedy of a drop that affects only some packets, and may be intended."""
     return f"change it if these clients may use Services, {drop.place.listing}"
 
 

@@ -49,7 +49,7 @@ class FirstPacket(NamedTuple):
     """Whether the packet meets conditions on rates and on numbers of connections; None if unknown,
     as for a certain drop."""
     is_to_client: bool = False
-    """Whether it is this node's answer to a client; its source is ``port`` until translated back.
+    """Whether the packet is this node's answer to a client; a ``port`` other than 0 is its source.
     Otherwise an answer that isn't forwarded is an endpoint's answer to this node."""
 
     def of(self, client: PodLink) -> FirstPacket:
@@ -151,7 +151,7 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _client(match: Match, packet: FirstPacket, link: PodLink | None) -> bool | None:
-    """Return whether a match's networks contain the address of each client behind a link."""
+    """Return whether a match's networks contain all clients behind a link; None if unknown."""
     family = packet.frontend.family
     if packet.is_other:
         return match.versions.get(family, False)
@@ -253,6 +253,6 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
 @functools.lru_cache(maxsize=1000)
 def number_of_ip(ip: str) -> int:
     """Return an address as a number, as :func:`.matches.number_of` does."""
-    # Cost: a tenth of parsing an ipaddress object; each of thousands of frontends is compared.
+    # Cost: this takes a tenth of the time of ipaddress, and there may be thousands of frontends.
     packed = pack_ip(ip)
     return int.from_bytes(packed) | (len(packed) > 4) << 128

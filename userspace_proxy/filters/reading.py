@@ -240,7 +240,7 @@ def write_out(
         yield _replace(step, one, Unknown())
     elif is_parted:
         for left, element in zip(range(len(elements) - 1, -1, -1), elements, strict=True):
-            # Each number is in the map, so a number that isn't in the others is in the last one.
+            # The map contains each number, so the last element contains the numbers that are left.
             is_last = one.fields == (DRAWN,) and not left
             key = () if is_last else _matches(one.fields, element.key)
             found = _replace(step, one, *key)
@@ -249,7 +249,7 @@ def write_out(
                 found = found._replace(verdict=verdict, target=target)
             yield found
     elif one.fields == (DRAWN,):
-        # Only a map contains each number.
+        # A map contains each number, and so is no condition; a set may lack numbers.
         yield _replace(step, one, *(() if flags & _MAP else (Match(MatchField.DRAWN),)))
     else:
         (field,) = one.fields
