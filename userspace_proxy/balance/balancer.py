@@ -279,7 +279,7 @@ class Balancer:
         tried: Container[SocketAddress],
         out: Container[SocketAddress],
     ) -> SocketAddress | None:
-        """Return the endpoint to which a client is pinned, if any and if it may be dialled now."""
+        """Return a client's pinned endpoint; None without one, or if it may not be dialled now."""
         if self._affinity is None:
             return None
         pinned = self._affinity.lookup(client, self._usable, now)

@@ -101,7 +101,7 @@ class Ejections:
         return is_ejected
 
     def out(self, now: float) -> Collection[SocketAddress]:
-        """Let in endpoints due for a probe; return the endpoints that no client may use now.
+        """Let clients use endpoints due for a probe; return the endpoints that none may use now.
 
         The collection isn't a copy: don't change or keep it.
         """
@@ -128,7 +128,7 @@ class Ejections:
         return known is not None and known.is_silent and now < known.quiet_until
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
-        """Forget all other endpoints without calling ``on_change``."""
+        """Forget all endpoints but these, without calling ``on_change``."""
         for endpoint in [e for e in self.ejected if e not in endpoints]:
             del self.ejected[endpoint]
             self._out.pop(endpoint, None)

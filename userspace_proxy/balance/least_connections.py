@@ -62,9 +62,9 @@ class WeightedLeastConnections:
         self._start = start
         self._endpoints: Sequence[SocketAddress] = ()
         self._turns: dict[SocketAddress, float] = {}
-        """The time of each endpoint's next turn."""
+        """The virtual time of each endpoint's next turn, as in ``round_robin``."""
         self._time = 0.0
-        """The time of the last turn."""
+        """The virtual time of the last turn."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None

@@ -108,7 +108,7 @@ class _Draw:
     def few(
         self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
     ) -> list[SocketAddress]:
-        """Return up to ``count`` endpoints of DRAWS draws; none for at most DRAWS endpoints."""
+        """Return up to ``count`` endpoints from DRAWS draws; none if there are at most DRAWS."""
         self.arrange(endpoints)
         drawn: list[int] = []
         for _ in range(DRAWS if len(endpoints) > DRAWS else 0):

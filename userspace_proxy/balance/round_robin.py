@@ -22,7 +22,7 @@ from .strategy import Skip
 from .weights import Weights
 
 _Turn = tuple[float, int, SocketAddress, float]
-"""Time, position of the endpoint (breaks ties), endpoint, weight."""
+"""Virtual time, position of the endpoint (breaks ties), endpoint, weight."""
 
 
 class RoundRobin:
@@ -71,7 +71,7 @@ class WeightedRoundRobin:
         self._turns: list[_Turn] = []
         """A heap of the planned turns."""
         self._time = 0.0
-        """The time of the last turn."""
+        """The virtual time of the last turn."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
