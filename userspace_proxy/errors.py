@@ -105,7 +105,7 @@ class BoundError(ShortageError):
 
 
 class SteeringError(UserspaceProxyError):
-    """The kernel rejected a change; the previous state is unchanged."""
+    """The kernel's rules, routes or other state cannot be read or changed."""
 
     is_lasting = False
     """Whether a retry can't succeed, because the kernel lacks a feature."""

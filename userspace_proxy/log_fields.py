@@ -29,6 +29,6 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
         fields = kwargs.get("extra")
         if fields and not args:
             args = (fields,)
-        # Add a level, so that the record shows the caller's location instead of this module.
+        # Add a stack level, so that the record shows the caller's location, not this module's.
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         super().log(level, msg, *args, **kwargs)

@@ -82,19 +82,19 @@ _KNOWN_FORM = re.compile(
 
 
 class Secrets:
-    """Removes known secrets, such as the newest tokens for the API server, and likely secrets."""
+    """A filter that removes known secrets, such as recent API server tokens, and likely secrets."""
 
     def __init__(self, *known: str) -> None:
         self._known = known
 
     def learn(self, *known: str) -> None:
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
-        # Keep only 16 secrets, as tokens are renewed about every hour. Assign a new tuple, because
-        # another thread may be iterating over the old one.
+        # Keep only 16 secrets, because tokens are renewed about every hour. Assign a new tuple,
+        # because another thread may be iterating over the old one.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
 
     def remove_certain(self, text: str) -> str:
-        """Return a string for output, without obvious secrets."""
+        """Return a string without obvious and most known secrets, and without users in URLs."""
         for secret in self._known:
             if secret in text and not _LIKE_A_NAME.fullmatch(secret):
                 text = text.replace(secret, REMOVED)
@@ -121,7 +121,7 @@ without_secrets = OWN.remove_certain
 
 
 def without_users(body: bytes) -> bytes:
-    """Remove users and passwords from URLs in JSON, faster than a search for all secrets."""
+    """Return JSON without users and passwords in URLs; faster than a search for all secrets."""
     # Cost: without this check, two copies of a 30 MB answer would stay in the process's memory.
     if not _URL_WITH_USER.search(body):
         return body

@@ -91,7 +91,7 @@ class BySize(Generic[K]):
 
     @property
     def largest(self) -> dict[K, None]:
-        """The holders with the largest amount, in the order in which they reached it."""
+        """The holders with the largest amount, in the order of reaching it; there must be one."""
         return self._holders[self.most]
 
     def add(self, holder: K, more: int) -> None:

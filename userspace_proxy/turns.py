@@ -55,7 +55,7 @@ class Turns(Generic[K]):
         return max(now, due)
 
     def took(self, party: K, seconds: float, now: float) -> None:
-        """Record a long turn that has just begun."""
+        """Record a long turn that begins now and takes ``seconds``."""
         _, before_s = self._paces.get(party, (now, 0.0))
         wait_s = max(seconds, min(2 * before_s, _MOST_TIMES * seconds))
         self._paces[party] = now + seconds + wait_s, wait_s
