@@ -357,6 +357,8 @@ class NodesReader:
         def waits(is_waiting: bool) -> None:
             (turns.discard if is_waiting else turns.add)(node)
 
+        # While an update replaces an agent, the pod to ask first may have handed over just now.
+        others = [one for one in answers.nodes[node].agents if one != to]
         while True:
             mode = asking.mode(node, answers.count)
             try:
@@ -366,6 +368,9 @@ class NodesReader:
                     continue
                 asking.fail(answers, node, to, exc)
             except UserspaceProxyError as exc:
+                if others:
+                    to = others.pop(0)
+                    continue
                 asking.fail(answers, node, to, exc)
             else:
                 asking.take(answers, node, read, mode)

@@ -64,6 +64,13 @@ async def test_only_the_nodes_named_by_the_user_are_queried(api, agents, reader_
     assert api.pods.dialled == ["kube-system/userspace-proxy-node-2:10249"]
 
 
+async def test_a_second_agent_of_a_node_is_queried_if_the_first_fails(agents, reader_of):
+    agents.add("node-1", FakeAgent(status("node-1")))
+    agents.add("node-1", HOSTILE["not-json"](), pod="new", created="2026-11-22T09:00:00Z")
+    (found,) = (await read(reader_of())).answers
+    assert (found.problem, found.status.node, len(found.agents)) == (None, "node-1", 2)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_agent_affects_only_its_own_node(agents, reader_of, name):
     agents.add("node-1", FakeAgent(status("node-1")))
