@@ -24,17 +24,17 @@ ACTIONS = st.one_of(
     st.tuples(st.just("finish"), st.just(0)),
     st.tuples(st.just("reset"), st.just(0)),
 )
-"""What an end can do; each action has a size: bytes, or iterations of the loop."""
+"""An end's possible actions, each with a number: bytes, or for a pause iterations of the loop."""
 
 ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for seed in (1, 2))
 
 
 class Actor:
-    """One end of a connection that acts step by step, and the bytes and errors that it has seen.
+    """One end of a connection, which acts step by step and records the bytes and errors it sees.
 
     Args:
         peer: The socket of this end.
-        data: The bytes that it sends, from the beginning.
+        data: The bytes to send, in order; ``act`` determines how many are sent.
     """
 
     def __init__(self, peer: Peer, data: memoryview) -> None:
@@ -72,7 +72,7 @@ class Actor:
         self.heard_fin = self.heard_fin or not piece
 
     async def hear_the_end(self) -> None:
-        """Read up to the FIN or an error."""
+        """Read up to a FIN or an error, unless this end has reset the connection."""
         while not (self.heard_fin or self.saw_error or self.has_reset):
             try:
                 self.take(await self.peer.read())
@@ -81,7 +81,7 @@ class Actor:
 
 
 async def end_all(rig: Rig, actors: Sequence[Actor]) -> None:
-    """Finish all ends and read the remaining bytes, until no connection is open."""
+    """Finish all ends, read the remaining bytes, and wait until no connection is open."""
     for actor in actors:
         await actor.act("finish")
     await asyncio.gather(*(actor.hear_the_end() for actor in actors))

@@ -1,4 +1,4 @@
-"""Every data plane test runs on asyncio and on uvloop, and must not leave a socket open."""
+"""Runs async tests on asyncio and on uvloop; a test with a rig must leave no socket open."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def limited(max_connections: int, *pods: SocketAddress, **others: Any) -> Servin
 
 
 class News:
-    """Records what a group reports to other workers, except for waiting clients (`on_waiting`)."""
+    """Records a group's reports to other workers; those of waiting clients call ``on_waiting``."""
 
     def __init__(self, told=None, on_waiting=None):
         self.told = [] if told is None else told

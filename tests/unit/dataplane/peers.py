@@ -45,7 +45,7 @@ class Peer:
         return address_of(self.sock)
 
     async def read(self, most: int = 262144) -> bytes:
-        """Return the available bytes; empty after a FIN. A RST raises ConnectionResetError."""
+        """Wait for bytes and return them; empty after a FIN. A RST raises ConnectionResetError."""
         while True:
             try:
                 return self.sock.recv(most)
@@ -212,7 +212,7 @@ class RefusingEndpoint:
         self.sock.bind((ip, 0))
         self.address = address_of(self.sock)
         if kind == socket.SOCK_DGRAM:
-            # A socket that is connected to a silent port receives no datagram.
+            # A connected socket accepts only its peer's datagrams; the kernel rejects others.
             self.sock.connect((ip, 9))
 
     def close(self) -> None:
@@ -284,7 +284,7 @@ class UdpPeer:
 async def exchange(
     client: UdpPeer, pod: UdpPeer, question: bytes = b"question", answer: bytes = b"answer"
 ) -> SocketAddress:
-    """Send a question through the proxy and the answer back; return the flow's address."""
+    """Exchange a question and an answer through the proxy; return its address towards the pod."""
     client.send(question)
     heard, proxy = await pod.receive_from()
     assert heard == question

@@ -73,7 +73,7 @@ class Service:
         return self.rig.link._worker._listeners[self.listener.number]
 
     def close(self) -> None:
-        """Close the listener; the plane forgets the group."""
+        """Close the group with its listener."""
         self.rig.plane.close_group(self.served)
 
 
@@ -136,7 +136,7 @@ class Rig:
         self._kept.clear()
 
     def keep(self, closeable: C) -> C:
-        """Return an object, which is closed with the rig."""
+        """Have the rig close an object at its end; return the object."""
         self._kept.append(closeable)
         return closeable
 
@@ -225,7 +225,7 @@ class Rig:
         return ends
 
     async def both_ends(self, first: str = "client") -> tuple[Peer, Peer]:
-        """Return both ends of a connection; the end that acts first is the first."""
+        """Return both ends of a connection, first the ``first`` one (client or endpoint)."""
         pod = self.endpoint()
         client, server = await self.joined(self.service(pod.address), pod)
         return (client, server) if first == "client" else (server, client)

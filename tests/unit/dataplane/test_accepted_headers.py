@@ -139,7 +139,7 @@ async def test_bytes_of_a_proxy_header_do_not_extend_its_deadline(rig, pod, time
     await refused(rig, peer, web, caplog, "none within 5 s")
 
 
-async def test_bytes_after_a_proxy_header_are_kept_while_the_client_waits(rig, pod):
+async def test_bytes_after_a_proxy_header_reach_the_endpoint_that_the_client_waited_for(rig, pod):
     web = rig.service(**HOLD)
     peer = await rig.client(web, source=PEER)
     await peer.send(HEADER + b"question")
@@ -176,7 +176,7 @@ async def test_a_peer_that_epoll_rejects_is_refused_and_counted_as_a_shortage(
     assert (counters.refused, counters.shortages, counters.bad_headers) == (1, 1, 0)
 
 
-async def test_the_cache_of_peers_is_bounded_and_trusted_addresses_stay_trusted(rig, pod):
+async def test_the_cache_of_peers_is_bounded_and_a_trusted_peers_header_is_still_expected(rig, pod):
     headers = rig.connections.headers
     for number in range(2 * _MAX_KNOWN):
         assert not headers.expects_one_from(f"10.0.{number >> 8}.{number & 255}")
@@ -224,7 +224,7 @@ class TestSending:
         client, server = await rig.pair(web, pod)
         own, at = client.address, web.address
         header = f"PROXY TCP{4 if ip == '127.0.0.1' else 6} {ip} {ip} {own.port} {at.port}\r\n"
-        assert await server.read() == header.encode(), "a server may be the one to speak first"
+        assert await server.read() == header.encode(), "a server may send first"
         await client.send(b"question")
         assert await server.read() == b"question"
         await server.send(b"answer")

@@ -1,4 +1,4 @@
-"""Long connections are kept alive, dead ones are ended, and short ones cost nothing."""
+"""Periodic checks of connections: keep-alive, idle timeouts, dead clients, stalled endpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def rig(build):
 
 
 async def joined(rig):
-    """Return both ends of a connection and the connection itself."""
+    """Return the client's socket, the endpoint's socket, and the connection between them."""
     pod = rig.endpoint()
     before = set(rig.connections.open)
     client, server = await rig.pair(rig.service(pod.address), pod)
@@ -34,7 +34,7 @@ async def joined(rig):
 
 
 def limit_resends(sock):
-    """Limit the retransmission timeout to 2 s; return the effective value, None if unsupported."""
+    """Limit the retransmission timeout to 2 s; return the value in ms, None if unsupported."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS, 2000)
     except OSError:
@@ -62,15 +62,15 @@ async def test_the_first_check_enables_keep_alive_on_both_sides(rig):
     assert idle + interval < 60
 
 
-async def test_a_stalled_reader_is_not_timed_out_by_the_kernel(rig):
-    """TCP_USER_TIMEOUT also counts window probes that a live reader answers."""
+async def test_the_first_check_sets_no_tcp_user_timeout(rig):
+    """It would end connections to stalled readers, even if these answer window probes."""
     _, _, connection = await joined(rig)
     rig.connections.ageing.look_at(connection, now=0)
     for sock in (connection.client, connection.up.sink):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
-async def test_an_unresponsive_container_on_this_node_is_reset_between_12_and_20_s(rig):
+async def test_keep_alive_of_a_local_container_times_out_between_12_and_20_s(rig):
     """This applies if the endpoint sees the client's address; otherwise it takes two minutes."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
@@ -124,7 +124,7 @@ async def test_retransmissions_to_a_local_container_are_at_most_2_s_apart_if_sup
     assert connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 14
 
 
-async def test_a_vanished_client_container_is_detected_while_the_endpoint_keeps_sending(rig):
+async def test_an_endpoint_that_keeps_sending_to_a_vanished_client_container_is_reset(rig):
     client, server, connection = await joined(rig)
     connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at
@@ -140,7 +140,7 @@ async def test_a_vanished_client_container_is_detected_while_the_endpoint_keeps_
     assert await server.was_reset()
 
 
-@pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "end"])
+@pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "closed"])
 async def test_a_connection_counts_as_stalled_while_its_endpoint_acknowledges_nothing(rig, then):
     client, server, connection = await joined(rig)
     counters = connection.group.counters_of(connection.endpoint)
@@ -172,7 +172,7 @@ async def test_a_connection_counts_as_stalled_while_its_endpoint_acknowledges_no
 @pytest.mark.parametrize(
     ("waits", "sends_more", "owed"), [(True, False, 1), (True, True, 0), (False, False, 0)]
 )
-async def test_silence_for_two_checks_after_a_waiting_clients_fin_counts_as_an_unanswered_request(
+async def test_only_silence_after_the_fin_of_a_client_that_waited_counts_as_an_unanswered_request(
     rig, monkeypatch, waits, sends_more, owed
 ):
     monkeypatch.setitem(OWED_AFTER_S, True, 0.1 if waits else 60.0)
@@ -276,12 +276,12 @@ async def test_the_idle_timeout_does_not_apply_to_dials(rig):
     dialling.close()
 
 
-async def test_connection_checks_run_in_batches_and_stop_with_the_last_connection(rig, monkeypatch):
+async def test_connection_checks_reach_all_connections_and_stop_with_the_last_one(rig, monkeypatch):
     monkeypatch.setattr(ageing, "LOOK_S", 0.01)
     monkeypatch.setattr(ageing, "_SLICE", 2)
     ends = [await joined(rig) for _ in range(5)]
-    await until(lambda: all(is_kept_alive(c) == [1, 1] for *_, c in ends), "a look at each")
+    await until(lambda: all(is_kept_alive(c) == [1, 1] for *_, c in ends), "all checks")
     for client, _, _ in ends:
         client.reset()
-    await until(lambda: not rig.connections.open, "their end")
-    await until(lambda: rig.connections.ageing._timer is None, "the end of the looks")
+    await until(lambda: not rig.connections.open, "the connections' end")
+    await until(lambda: rig.connections.ageing._timer is None, "the end of the checks")

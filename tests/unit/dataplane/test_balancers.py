@@ -13,7 +13,7 @@ from userspace_proxy.model.serving import Serving
 from .groups import ALICE, BOB, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picked, picks
 
 
-def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
+def test_affinity_entries_and_ejections_still_apply_after_a_change_of_balance(group):
     group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60))
     (pinned,) = picks(group, 1, BOB)
     dead = POD_A if pinned != POD_A else POD_B
@@ -39,8 +39,12 @@ def test_only_equal_seeds_result_in_equal_choices(balance):
     assert chosen(1) != chosen(0)
 
 
-@pytest.mark.parametrize("split", [{}, {"outside": [POD_A, POD_B, POD_C], "inside": CLUSTER}])
-def test_a_changed_seed_restarts_the_sequence(group, split):
+@pytest.mark.parametrize(
+    "split",
+    [{}, {"outside": [POD_A, POD_B, POD_C], "inside": CLUSTER}],
+    ids=["one-balancer", "split"],
+)
+def test_only_a_changed_seed_restarts_the_sequence(group, split):
     group.update(Serving([POD_A, POD_B, POD_C], **split))
     assert picks(group, 1) == [POD_A]
     seeded = Serving([POD_A, POD_B, POD_C], handling=Handling(seed=2), **split)
@@ -135,7 +139,7 @@ def test_standbys_take_turns_independently_of_first_priority_endpoints(weights):
     assert fail_overs == ({POD_B: 10, POD_C: 2} if weights else {POD_B: 6, POD_C: 6})
 
 
-def test_standbys_follow_a_change_of_the_strategy():
+def test_an_added_connection_limit_applies_to_standbys():
     pods, standbys = (POD_A, POD_B, POD_C), ((POD_B, 1), (POD_C, 1))
     group = EndpointGroup(port_key("shop/web:http"), Serving(pods, standbys=standbys))
     group.update(Serving(pods, standbys=standbys, handling=Handling(max_connections=1)))
@@ -214,7 +218,7 @@ def test_slow_start_applies_to_least_connections():
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
     for _ in range(20):
         group.counters_of(group.balancers.current.pick(ALICE, 100.0)).active += 1
-    assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
+    assert abs(group.counters_of(POD_B).active - 4) <= 1, "POD_A has ten times as many connections"
 
 
 def test_new_endpoints_have_full_shares_if_no_previous_endpoint_remains():

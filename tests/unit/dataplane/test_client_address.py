@@ -97,7 +97,7 @@ def server(node, request):
 
 @pytest.fixture
 def dialer():
-    """A dialer with one source port; replies to all clients return here."""
+    """A dialer with one source port, for endpoints whose replies return through this node."""
     dialer = ClientAddressDialer(KERNEL, ClientPorts(61000, 61000))
     dialer.is_on = True
     dialer.locality = Locality({"10.1.0.0/24": 1})
@@ -105,7 +105,7 @@ def dialer():
 
 
 def outcome(fd):
-    """Return the socket and the errno of a dial; the caller closes the socket."""
+    """Return the socket, on failure a new one, and the errno or 0; the caller closes the socket."""
     if fd < 0:
         return socket.socket(), -fd
     sock = KERNEL.socket(fd)
@@ -372,7 +372,7 @@ def test_endpoints_of_a_client_port_are_tracked_until_removed(few_ports):
     assert few_ports._endpoints == {}
 
 
-def test_releasing_an_unknown_flow_does_nothing(few_ports):
+def test_releasing_an_unknown_flow_releases_no_other_flow(few_ports):
     few_ports.take(ALICE, 61000, POD_DNS)
     few_ports.give(ALICE, 61000, OTHER_DNS)
     few_ports.give(BOB, 40000, POD_DNS)
@@ -433,7 +433,7 @@ def test_an_endpoint_with_many_dials_is_dialled_from_explicitly_bound_ports(from
     assert are_ours(from_node, listening, EASY + 2) == [False] * EASY + [True] * 2
 
 
-async def test_workers_share_the_kernels_port_range(listening, ephemeral, monkeypatch):
+async def test_workers_divide_the_dials_from_kernel_chosen_ports(listening, ephemeral, monkeypatch):
     loop = asyncio.get_running_loop()
     with contextlib.closing(Engine(loop, Tuning(processes=EASY))) as engine:
         monkeypatch.setattr(sys.modules[__name__], "KERNEL", engine.reactor.calls)
@@ -448,13 +448,13 @@ def test_ports_in_time_wait_are_reused(from_node, listening):
     assert sorted(used) == sorted([*OURS] * 3)
 
 
-def test_an_endpoint_counts_as_busy_until_its_dials_are_few_for_a_minute(from_node, listening):
+def test_bound_ports_are_used_until_an_endpoint_had_few_dials_for_a_minute(from_node, listening):
     are_ours(from_node, listening, EASY + 1, now=0.0)
     assert are_ours(from_node, listening, 1, now=60.0) == [True]
     assert are_ours(from_node, listening, 1, now=120.0) == [False]
 
 
-def test_an_endpoint_with_few_dials_uses_the_kernels_ports(from_node, listening):
+def test_an_endpoint_with_few_dials_gets_kernel_chosen_ports(from_node, listening):
     are_ours(from_node, listening, EASY + 1)
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(DEADLINE_S)

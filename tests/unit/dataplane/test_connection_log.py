@@ -38,7 +38,7 @@ def ends(lines):
 
 
 class Records(Watch):
-    """Keeps the record of each connection."""
+    """Keeps all records of connections."""
 
     def __init__(self):
         self.all = []
@@ -51,7 +51,7 @@ class Records(Watch):
         self.all.append(one)
 
 
-@pytest.mark.parametrize("in_range", [True, False])
+@pytest.mark.parametrize("in_range", [True, False], ids=["in-a-range", "single-port"])
 async def test_a_record_shows_whether_the_dialled_port_is_in_a_range(rig, in_range):
     watch = Records()
     rig.engine.connection_log = ConnectionLog(0, watch=watch)
@@ -189,7 +189,7 @@ async def test_a_flow_is_logged_in_one_line(build, timers, lines):
     assert line.waited_s == 2
 
 
-async def test_a_flow_refused_after_a_reply_counts_as_answered(rig, lines):
+async def test_a_flow_refused_after_a_reply_is_logged_without_a_failed_endpoint(rig, lines):
     pod, _, client = rig.udp_served()
     await exchange(client, pod)
     pod.close()
@@ -210,7 +210,7 @@ async def test_a_flow_to_a_wildcard_socket_is_logged_without_a_frontend(rig, lin
     assert [line.frontend for line in lines()] == [""]
 
 
-async def test_a_flow_is_logged_with_the_cause_and_the_side_that_ended_it(build, lines):
+async def test_flows_are_logged_with_the_causes_of_their_ends(build, lines):
     rig = build(Tuning(max_flows=1, connection_log=1.0))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)

@@ -22,7 +22,7 @@ from .waiting import turns, until
 ANY = SocketAddress("127.0.0.1", 0)
 
 
-async def test_listeners_of_a_group_share_round_robin(rig):
+async def test_two_listeners_of_a_group_share_one_round_robin_order(rig):
     pods = [rig.endpoint(), rig.endpoint()]
     web = rig.service(*(pod.address for pod in pods))
     web.wanted["other"] = Wanted(Protocol.TCP, (SocketAddress("127.0.0.2", 0),))
@@ -46,7 +46,7 @@ async def test_closing_a_listener_does_not_close_its_owners_socket(rig, protocol
     assert sock.fileno() >= 0
 
 
-async def test_a_listener_on_a_port_in_use_leaves_no_state_behind(rig):
+async def test_a_failed_listen_on_a_port_in_use_keeps_no_descriptor(rig):
     before = rig.engine.descriptors.in_use
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))

@@ -179,7 +179,7 @@ def test_a_pause_an_hour_ago_does_not_make_a_new_pause_count_as_a_stall(loop):
     """Otherwise, an hour later, the first client over the limit would cause a reset at once."""
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
-    # This is the pause of a failed dial, or of a listener that has since been closed.
+    # A failed dial, or a listener that has since been closed, caused this pause.
     wait(descriptors, loop, called := [])
     loop.advance(3600)
     assert called == ["listener"]

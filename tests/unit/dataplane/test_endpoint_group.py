@@ -73,14 +73,14 @@ def test_an_endpoint_is_not_blamed_for_a_client_that_waited_while_it_answered_ot
         ([CauseCode.ENDPOINT_NO_HOST], 1),
     ],
 )
-def test_a_connection_that_succeeds_after_a_slow_dial_failure_counts_as_late(group, failed, late):
+def test_a_saved_connection_counts_as_late_only_after_a_slow_dial_failure(group, failed, late):
     counters = group.counters_of(POD_A)
     group.note_saved(counters, failed)
     assert (group.counters.saved, counters.late) == (1, late)
 
 
 @pytest.mark.parametrize("side", ["endpoints", "outside"])
-def test_added_and_removed_endpoints_leave_no_state_behind(side):
+def test_counters_of_removed_endpoints_are_added_to_the_totals_and_dropped(side):
     group = EndpointGroup(port_key("shop/web"))
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
@@ -143,7 +143,7 @@ def test_a_success_in_another_worker_ends_the_streak(group):
     assert group.balancers.current.ejected(1.0) == {}
 
 
-def test_client_specific_failures_eject_no_endpoint_and_are_shown_only_if_uncertain(group):
+def test_client_specific_failures_eject_none_and_begin_a_streak_only_if_uncertain(group):
     group.failed(
         POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0, may_be_client_specific=True
     )
@@ -173,7 +173,7 @@ def test_a_local_resource_shortage_ejects_no_endpoint(group, number):
     assert not group.counters_of(POD_A).dials.is_on
 
 
-def test_many_ejections_and_returns_are_logged_in_a_few_lines_a_minute(caplog):
+def test_a_hundred_ejections_and_returns_are_logged_in_22_lines_a_minute(caplog):
     caplog.set_level(logging.INFO)
     pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
     group = EndpointGroup(port_key("shop/web:http"), Serving(pods))

@@ -72,7 +72,7 @@ async def test_a_client_is_joined_to_the_dialers_socket(make):
     await client.send(b"question")
     await until(lambda: dialer.dials)
     ((endpoint, opened),) = dialer.dials
-    assert endpoint == FIRST, "the dialled port's, not the range's first"
+    assert endpoint == FIRST, "the endpoint of the dialled port, not of the range's first"
     assert dialer.service_ports == {"shop/web:http"}
     ours, theirs = pair()
     with ours:
@@ -83,7 +83,7 @@ async def test_a_client_is_joined_to_the_dialers_socket(make):
     assert dialer.given_up == []
 
 
-async def test_a_failed_dial_moves_on_to_the_next_endpoint(make):
+async def test_after_a_failed_dial_the_next_endpoint_serves_the_client(make):
     rig, dialer = make()
     web = rig.service(FIRST, SECOND)
     client = await rig.client(web)
@@ -137,7 +137,7 @@ async def test_a_socket_that_epoll_rejects_counts_as_a_failed_dial(make, monkeyp
         assert await client.was_reset()
 
 
-async def test_closing_an_engine_twice_leaves_nothing_open():
+async def test_closing_an_engine_twice_leaves_no_socket_open():
     before = open_sockets()
     engine = Engine(asyncio.get_running_loop(), Tuning(descriptor_limit=7))
     assert (engine.descriptors.limit, open_sockets()) == (7, before + 1)

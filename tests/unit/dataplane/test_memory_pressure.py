@@ -66,7 +66,7 @@ def test_at_90_percent_connections_are_reset_until_usage_falls_below_85_percent(
     assert watched.descriptors.has_room(1)
 
 
-def test_a_memory_shortage_is_remembered_for_ten_seconds():
+def test_a_memory_shortage_is_reported_as_recent_for_ten_seconds():
     watched = Watched(180)
     watched.use(100)
     watched.loop.advance(9.0)

@@ -132,7 +132,7 @@ async def test_an_old_failure_of_another_client_does_not_extend_this_clients_str
     assert not denials.is_on
 
 
-async def test_an_endpoint_that_fails_probes_stays_ejected_for_all_clients(rig):
+async def test_an_endpoint_that_fails_its_probe_is_not_readmitted(rig):
     endpoint = rig.refusing()
     web, shop = groups(rig, endpoint, "shop/web", "shop/shop")
     fail(rig, web, ALICE, endpoint)
@@ -143,7 +143,7 @@ async def test_an_endpoint_that_fails_probes_stays_ejected_for_all_clients(rig):
     assert not knows(rig, ALICE, endpoint)
 
 
-async def test_concurrent_probes_are_bounded_and_further_dials_continue(rig):
+async def test_concurrent_probes_are_bounded_and_clients_are_still_served(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
     web = EndpointGroup(port_key("shop/web"), Serving(tuple(endpoints)))
@@ -158,7 +158,7 @@ async def test_concurrent_probes_are_bounded_and_further_dials_continue(rig):
 
 
 @pytest.mark.parametrize("is_older", [True, False])
-async def test_a_dial_started_before_the_success_does_not_count_as_a_denial(rig, is_older):
+async def test_only_a_dial_started_after_the_success_counts_as_a_denial(rig, is_older):
     web = rig.service(rig.silent())
     await rig.client(web)
     await until(lambda: rig.connections.open, "the dial")
@@ -249,14 +249,14 @@ async def test_a_dial_to_a_silent_endpoint_times_out(reactor, server):
     dials.close()
 
 
-async def test_a_stopped_dial_has_no_deadline(reactor, server):
+async def test_a_stopped_dial_does_not_time_out(reactor, server):
     ended, bugs = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, bug: bugs.append(bug))
     dials = ProbeDials(reactor, 0.02, lambda *result: ended.append(result))
     dials.begin(at(server))
     dials.stop(at(server))
     reactor.loop.call_later(0.04, ended.append, None)
-    await until(lambda: ended, "a time after the deadline")
+    await until(lambda: ended, "a call after the deadline")
     assert (ended, bugs) == ([None], [])
     dials.close()
 

@@ -68,14 +68,14 @@ async def test_a_reset_sent_right_after_data_arrives_after_the_data(rig, first):
 
 
 @SIDES
-@pytest.mark.parametrize("words", [b"", b"last words"])
+@pytest.mark.parametrize("words", [b"", b"last words"], ids=["empty", "with-data"])
 async def test_a_reset_after_a_fin_is_forwarded_as_a_reset(rig, first, words):
     resets, hears = await rig.both_ends(first)
     resets.send_some(words)
     resets.finish()
     assert await hears.read_all() == words
     resets.reset()
-    await until(lambda: error_of(hears), "the other side hears of it without sending")
+    await until(lambda: error_of(hears), "the other side sees the error without sending")
     assert rig.connections.open == {}
 
 
@@ -95,7 +95,7 @@ async def test_a_fin_followed_by_a_reset_is_forwarded_as_a_reset(rig, first):
     resets, hears = await rig.both_ends(first)
     resets.finish()
     resets.reset()
-    await until(lambda: error_of(hears), "the other side hears of it without sending")
+    await until(lambda: error_of(hears), "the other side sees the error without sending")
     assert rig.connections.open == {}
 
 
@@ -110,7 +110,7 @@ async def test_a_reset_resets_both_directions(rig, first):
 
 @SIDES
 async def test_an_early_response_before_a_reset_reaches_a_side_still_sending(rig, first):
-    """This is a server that answers 413 and closes without reading the upload."""
+    """An example is a server that answers 413 and closes without reading the upload."""
     uploads, refuses = await rig.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
     await refuses.send(b"413 too large")

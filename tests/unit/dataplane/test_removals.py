@@ -30,7 +30,7 @@ class Served:
 
     async def connect(self):
         self.client, self.server = await self.rig.pair(self.web, self.first)
-        await until(lambda: all(c.up for c in self.rig.connections.open), "it is joined")
+        await until(lambda: all(c.up for c in self.rig.connections.open), "the join")
 
     def update(self, *endpoints, handling=AFTER_30_S, **others):
         self.rig.update(self.web, *(e.address for e in endpoints), handling=handling, **others)
@@ -59,7 +59,7 @@ async def test_a_connection_to_a_removed_endpoint_is_reset_on_both_sides(served,
     assert served.web.group.counters.ended_by_removal == 1
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by) == ("endpoint removed", "proxy")
-    assert timers.waiting == 1, "only looks at open connections go on"
+    assert timers.waiting == 1, "only the timer for checks of connections remains"
 
 
 async def test_a_connection_started_while_the_endpoint_was_a_standby_continues(rig, timers):
@@ -84,7 +84,7 @@ async def test_an_endpoint_returning_in_time_keeps_its_connections(served, timer
     assert await served.server.read() == b"still here"
     served.update(served.second)
     timers.advance(29)
-    assert served.is_open, "the time begins again"
+    assert served.is_open, "the removal time begins again"
     timers.advance(1)
     await until(lambda: not served.is_open)
 
@@ -143,7 +143,7 @@ async def test_enabling_removal_later_ends_connections_to_a_standby(rig, timers)
     served.update(*both, standbys=standbys)
     timers.advance(29)
     await turns(3)
-    assert served.is_open, "the time begins when the Service asks for it"
+    assert served.is_open, "the removal time begins when the Service requests it"
     timers.advance(1)
     await until(lambda: not served.is_open)
 
@@ -173,13 +173,13 @@ async def test_a_briefly_disabled_removal_still_ends_connections(rig, timers):
     await until(lambda: not served.is_open)
 
 
-async def test_removed_endpoints_without_connections_are_forgotten(rig, timers):
+async def test_a_removed_endpoint_without_connections_is_dropped_after_3_s(rig, timers):
     first, second = rig.endpoint(), rig.endpoint()
     web = rig.service(first.address, second.address)
     rig.update(web, second.address)
     timers.advance(3.1)
     rig.update(web)
-    assert list(web.group.left_at) == [second.address], "that may still be dialled"
+    assert list(web.group.left_at) == [second.address], "a dial to it may still be in progress"
 
 
 async def test_a_shorter_removal_time_counts_from_the_removal(served, timers):
@@ -228,19 +228,19 @@ async def test_a_dial_in_progress_to_a_removed_endpoint_is_checked_again_later(r
     pod = rig.endpoint()
     rig.update(web, pod.address, handling=Handling(removal_s=0.0))
     timers.advance(0)
-    await until(lambda: len(rig.connections.removals._left) == 1, "it is looked at again")
+    await until(lambda: len(rig.connections.removals._left) == 1, "another check of the connection")
     assert not connection.is_closed
 
 
 async def asked(client, pod):
-    """Send a question from a client to an endpoint; return the address of its flow."""
+    """Send a question from a client to an endpoint; return the proxy's address that it sees."""
     client.send(b"question")
     return (await pod.receive_from())[1]
 
 
 @pytest.fixture
 async def flow(rig):
-    """A flow's Service, client and endpoints; the first is the flow's, was removed, and serves."""
+    """A Service, its client, the flow's endpoint (removed, still serving), another endpoint."""
     first, second = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
     client = rig.udp_client(dns)
@@ -271,7 +271,7 @@ async def test_a_flow_started_after_its_endpoint_left_the_other_side_continues(r
     assert second == first
 
 
-@pytest.mark.parametrize("handling", [Handling(), AFTER_30_S])
+@pytest.mark.parametrize("handling", [Handling(), AFTER_30_S], ids=["default", "after-30-s"])
 async def test_a_flow_continues_while_its_endpoint_serves_its_clients_side(rig, timers, handling):
     pod, other = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(pod.address, other.address, handling=handling)

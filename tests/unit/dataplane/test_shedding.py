@@ -33,7 +33,7 @@ class AtTheLimit:
         """Open 27 connections of one client; return them, the oldest one first.
 
         Args:
-            services: The Services that it dials in turn; the default is one.
+            services: The Services that the client dials in turn; by default ``web`` alone.
         """
         services, pairs = services or (self.web,), []
         for number in range(27):

@@ -280,7 +280,7 @@ async def test_an_endpoint_that_closes_a_long_unused_connection_is_not_blamed(ri
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
-async def test_the_only_client_without_an_answer_is_named(rig, is_answered):
+async def test_the_only_client_without_an_answer_is_named_until_it_is_answered(rig, is_answered):
     pod, web = rig.served()
     for last in range(2, 8):
         turned_away, is_last = last % 2 == 0, last == 7
@@ -410,7 +410,7 @@ def range_of(web, endpoints, distance=5, **fields):
 
 @pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
 async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout_s):
-    """With affinity, the client is reset: the same port of another pod has another session."""
+    """With affinity, the client is reset instead of redialled: no other pod has its session."""
     pod, closed = rig.endpoint(), rig.refusing()
     listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
     web = rig.service(*listed)
@@ -646,7 +646,7 @@ async def assert_served(rig, group, pod):
 
 
 async def test_refusing_endpoints_are_dialled_for_each_client(rig):
-    """A refusal costs no time, so the first client finds an endpoint that has returned."""
+    """A refusal costs no time; even the first client after an endpoint's return is served."""
     web = rig.service(rig.refusing())
     for count in (1, 2, 3):
         assert await rig.resets_a_client(web)
@@ -678,7 +678,7 @@ async def test_a_client_waits_for_a_descriptor_only_for_a_limited_time(timed, ti
     assert timers.waiting == 0
 
 
-async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(timed, timers):
+async def test_no_endpoint_is_dialled_after_a_close_during_the_wait_for_a_descriptor(timed, timers):
     pod = timed.endpoint()
     connection, client = await timed.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -755,7 +755,7 @@ async def test_a_client_is_reset_when_its_last_endpoint_is_removed_during_the_di
     assert rig.connections.open == {}
 
 
-async def test_a_dial_moves_on_to_an_endpoint_added_in_the_meantime(build):
+async def test_a_client_is_served_by_an_endpoint_added_during_its_dial(build):
     rig = build(QUICK)
     web = rig.service(rig.silent())
     client = await rig.client(web)
@@ -781,7 +781,7 @@ WEB, CART = "shop/web:http", "shop/cart:http"
 
 
 class Dials:
-    """Redials that record their loop turn, and take some time."""
+    """Redials that record their turn of the loop, and advance the clock by ``took_s``."""
 
     def __init__(self):
         self.clock = Clock()

@@ -84,7 +84,7 @@ async def ended(rig):
 
 
 def noted(rig, counters):
-    """Return the length and the failure of the unanswered streak from the next report."""
+    """Return the unanswered streak's length and failure in the next report; zeros without one."""
     rig.settle()
     ends = counters.ends
     return (ends.part.failures, ends.part.failure) if ends.is_on else (0, 0)
@@ -93,10 +93,10 @@ def noted(rig, counters):
 @pytest.mark.parametrize("leave", ["close", "reset"])
 async def test_a_client_leaving_after_a_second_without_an_answer_counts_as_unanswered(rig, leave):
     client, _server, counters = await ask_and_wait(rig)
-    assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
+    assert noted(rig, counters) == (0, 0), "the client may be a long poll, which still waits"
     getattr(client, leave)()
     await until(lambda: noted(rig, counters) == (1, Failure.UNANSWERED))
-    assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
+    assert noted(rig, counters) == (1, Failure.UNANSWERED), "the client counts once"
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "vanish"])
@@ -113,7 +113,7 @@ async def test_packets_lost_before_a_client_leaves_are_attributed_to_the_unreach
     drop(receiver.sock, LARGE)
     await sender.send(bytes(3000))
     up, began = connection.up, connection.exchange.answered_at
-    await until(lambda: is_lost_to(up.source if is_of_client else up.sink), "it is sent again")
+    await until(lambda: is_lost_to(up.source if is_of_client else up.sink), "the retransmission")
     await until(lambda: connection.reactor.clock() - began >= LOSS_S)
     if leave == "vanish":
         client.reset()
@@ -131,7 +131,7 @@ async def test_an_unanswered_client_whose_packets_were_lost_is_attributed_to_the
     drop(server.sock, LARGE)
     await client.send(bytes(3000))
     (connection,) = rig.connections.open
-    await until(lambda: connection.up and is_lost_to(connection.up.sink), "it is sent again")
+    await until(lambda: connection.up and is_lost_to(connection.up.sink), "the retransmission")
     await is_silent(rig)
     client.close()
     await until(lambda: noted(rig, counters)[0])
@@ -143,7 +143,7 @@ async def test_an_unanswered_client_is_dated_by_its_fin_and_a_later_byte_counts_
     (connection,) = rig.connections.open
     client.close()
     await until(lambda: connection.up.is_ended)
-    await until(lambda: silence(connection.client)[1] >= AT_END_S, "it left a while ago")
+    await until(lambda: silence(connection.client)[1] >= AT_END_S, "the time since the client left")
     assert noted(rig, counters) == (1, Failure.UNANSWERED)
     assert counters.ends.part.last_at <= connection.reactor.clock() - AT_END_S
     await server.send(b"answer")
@@ -161,7 +161,7 @@ async def test_a_request_read_together_with_a_reset_does_not_count_as_unanswered
     client.send_some(b"question")
     client.reset()
     await ended(rig)
-    assert counters.received_bytes == len(b"question"), "it was passed on"
+    assert counters.received_bytes == len(b"question"), "the question was passed on"
     assert noted(rig, counters) == (0, 0)
 
 
@@ -187,7 +187,7 @@ async def test_a_late_greeting_is_timed_from_the_endpoints_answer_to_the_dial(ri
     assert await server.read() == b""
     await server.send(b"220 ready")
     assert await client.read() == b"220 ready"
-    assert connection.exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
+    assert connection.exchange.first_byte_s >= 7.0, "a FIN is no request"
 
 
 async def test_a_late_response_arriving_with_the_fin_is_logged(build, caplog):
@@ -245,7 +245,7 @@ async def test_a_client_that_half_closes_after_its_request_receives_its_response
     assert await server.read() == b"question"
     # In this time, no event of a socket advances the reactor's clock.
     await is_silent(rig)
-    assert noted(rig, counters) == (1, Failure.UNANSWERED), "it may have left"
+    assert noted(rig, counters) == (1, Failure.UNANSWERED), "the client may have left"
     assert counters.client_aborts == 1
     await server.send(b"answer")
     if is_with_end:
@@ -285,7 +285,7 @@ async def test_a_late_response_is_awaited_even_if_the_endpoint_has_not_read_ever
     server.finish()
     await until(
         lambda: connection.is_closed or (connection.up.is_ended and connection.down.is_ended),
-        "both have ended",
+        "both directions have ended",
     )
     assert not connection.is_closed, "the answer is awaited"
     assert is_connected(connection.up.sink), "the endpoint hasn't acknowledged the FIN"

@@ -265,7 +265,7 @@ async def test_a_dial_after_the_ack_delay_delays_no_ack(frozen, timers):
 
 
 async def best_wait(attempt, limit_s):
-    """Return the shortest time of some attempts, or the first time below the limit."""
+    """Return the shortest time of ATTEMPTS attempts, or the first time below the limit."""
     took = []
     while len(took) < ATTEMPTS:
         took.append(await attempt())
@@ -519,7 +519,7 @@ async def test_forwarded_bytes_count_as_progress_even_if_as_many_remain(timed, t
     waiting.direction.bytes_moved += 64
     timers.advance(4.9)
     assert timed.connections.open
-    # The kernel itself may have moved more bytes.
+    # A whole period more, because the kernel itself may have moved bytes.
     timers.advance(5)
     assert not timed.connections.open
 
@@ -695,7 +695,7 @@ async def test_clients_wait_in_the_accept_queue_without_a_descriptor_for_accept(
         assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_client_leaving_before_accept_has_no_effect(rig):
+async def test_clients_that_leave_before_accept_leave_no_connection_open(rig):
     pod, web = rig.served()
     for _ in range(3):
         (await rig.client(web)).reset()

@@ -80,7 +80,7 @@ async def test_a_listener_that_stops_receiving_still_passes_on_replies(rig):
     assert len(rig.flows) == 1
 
 
-async def test_flows_keep_their_endpoints(rig):
+async def test_datagrams_of_a_flow_reach_the_same_endpoint(rig):
     pods = [rig.udp_peer() for _ in range(3)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     clients = [rig.udp_client(dns) for _ in pods]
@@ -209,7 +209,7 @@ async def test_the_hop_limit_of_a_held_datagram_is_decremented_once(rig):
     client = rig.udp_client(dns)
     for hops in (64, 9, 1):
         send_with(client, b"question", hops)
-    await until(lambda: dns.group.counters.dropped_datagrams, "the one without a hop")
+    await until(lambda: dns.group.counters.dropped_datagrams, "a dropped datagram")
     pod = rig.udp_peer()
     pod.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
     rig.update(dns, pod.address, **HOLD)
@@ -230,7 +230,7 @@ class CountsTurns:
         self.turns += 1
 
     def end_wait(self, cause):
-        raise AssertionError(f"its time isn't up: {cause}")
+        raise AssertionError(f"the wait ended early: {cause}")
 
 
 async def test_a_flow_refused_by_its_endpoint_makes_no_room_for_waiting_flows(rig):
@@ -324,7 +324,7 @@ async def test_a_flow_counts_as_stalled_while_it_is_open_and_its_replies_have_st
         assert counters.stalled == stalled
     await pass_5_s(is_answered=True)
     assert counters.stalled == 0
-    # The silence is three times as long as the one before.
+    # This silence is three times as long as the previous one.
     for _ in range(16):
         await pass_5_s(is_answered=False)
     assert (counters.stalled, counters.active, counters.unanswered) == (1, 2, 0)

@@ -65,8 +65,8 @@ async def test_a_flow_that_waits_again_keeps_its_first_deadline(timed, timers):
     timed.udp_client(dns).send(b"question")
     waits = dns.group.counters.waits
     for count in range(1, 4):
-        await until(lambda count=count: dns.group.totals().failures >= count, "it is refused")
-        await until(lambda: count_waiting(dns), "it waits again")
+        await until(lambda count=count: dns.group.totals().failures >= count, "the flow is refused")
+        await until(lambda: count_waiting(dns), "the flow waits again")
         timers.advance(1)
     assert waits.total == 1
     await until(lambda: waits.timeouts)
@@ -265,7 +265,7 @@ def report(flow, number):
 
 
 class Failing:
-    """A socket whose first read reports an error."""
+    """A socket whose first read, and each send, fails with an error."""
 
     def __init__(self, sock, number):
         self.fileno = sock.fileno
@@ -293,7 +293,7 @@ async def test_a_flow_without_a_descriptor_is_dropped_without_an_ejection(rig):
 
 
 @pytest.mark.pure
-async def test_a_flow_that_epoll_rejects_leaves_no_state_behind(rig, monkeypatch):
+async def test_a_flow_that_epoll_rejects_is_refused_and_removed(rig, monkeypatch):
     pod, dns, client = rig.udp_served()
 
     with monkeypatch.context() as patch:
@@ -338,7 +338,7 @@ async def test_an_endpoint_counts_as_answering_a_client_only_while_the_flow_exis
 
 
 @pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])
-async def test_an_idle_flow_ends(timed, timers, exchanges, lasts):
+async def test_an_idle_flow_ends_at_its_timeout(timed, timers, exchanges, lasts):
     pod, _, client = timed.udp_served()
     for _ in range(exchanges):
         await exchange(client, pod)

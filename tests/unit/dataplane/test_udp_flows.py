@@ -185,7 +185,7 @@ async def test_a_new_flow_without_a_free_descriptor_replaces_another_flow(build)
 
 @pytest.mark.pure
 @pytest.mark.parametrize("is_preserved", [False, True])
-async def test_without_a_free_source_port_a_new_flow_ends_another_flow_of_this_nodes_address(
+async def test_without_a_free_source_port_a_new_flow_ends_only_a_flow_from_this_nodes_address(
     rig, monkeypatch, is_preserved
 ):
     pod, dns, client = rig.udp_served()

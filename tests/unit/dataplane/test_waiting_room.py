@@ -109,11 +109,11 @@ async def test_a_client_with_only_refusing_endpoints_waits_for_another_endpoint(
     assert await (await pod.accept()).read() == b"early"
     assert count_waiting(web) == 0
     (served,) = rig.connections.open
-    assert not served.client.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER), "it isn't reset"
+    assert not served.client.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER), "close() resets"
 
 
 async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
-    # All dials together have 0.9 s, which suffices for two of them on a slow machine, too.
+    # All dials together have 0.9 s, enough for two of them even on a slow machine.
     rig = build(Tuning(connect_timeout_s=0.3))
     web = rig.service(rig.silent(), rig.silent(), **HOLD)
     await waiting(rig, web, 1)
