@@ -63,13 +63,13 @@ LOOKS = "from userspace_proxy.agent import after_hand_over\nafter_hand_over._LOO
 
 
 def test_a_containers_process_waits_to_be_stopped_while_another_holds_the_lock():
-    """The kubelet starts a container that exits again, and it would take the node back."""
+    """If it exited, the kubelet would restart its container, which would take the node back."""
     with running(sys.executable, prefix=CONTAINER) as holder:
         take_over().report_serving()
         (process,) = child_pids(holder.pid)
         holder.stdin.close()
         place = Path(f"/proc/{process}/wchan")
-        wait_for("its wait for a signal", lambda: "sigtimedwait" in place.read_text())
+        wait_for("the process's wait for a signal", lambda: "sigtimedwait" in place.read_text())
         os.kill(process, signal.SIGTERM)
         assert holder.wait(20) == 0
 
@@ -83,9 +83,9 @@ def test_a_containers_process_exits_when_no_process_holds_the_lock():
         (process,) = child_pids(holder.pid)
         holder.stdin.close()
         reads = Path(f"/proc/{process}/io")
-        wait_for("its child's end", lambda: not child_pids(process))
+        wait_for("the end of the child", lambda: not child_pids(process))
         before = int(reads.read_text().split()[5])
-        wait_for("more looks", lambda: int(reads.read_text().split()[5]) > before + 10)
+        wait_for("more checks of the lock", lambda: int(reads.read_text().split()[5]) > before + 10)
         lock.release()
         assert holder.wait(20) == 0
 
@@ -100,7 +100,7 @@ def test_a_process_takes_the_node_back_if_its_successor_exits_before_serving(hol
         assert holder.stdout.readline() == "held\n"
     (child,) = child_pids(holder.pid)
     holder.stdin.close()
-    wait_for("the end of its child", lambda: not child_pids(holder.pid))
+    wait_for("the end of the holder's child", lambda: not child_pids(holder.pid))
     assert not is_alive(child)
     wait_for("the descriptor to be closed", lambda: not has_pidfd(holder.pid))
     holder.terminate()

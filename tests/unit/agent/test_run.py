@@ -78,7 +78,7 @@ def test_configured_manifests_are_the_source_instead_of_an_api_server():
     assert source.location == "services/"
 
 
-async def test_the_setting_endpoints_from_pods_reads_endpoints_from_pods():
+async def test_the_setting_endpoints_from_pods_makes_the_source_request_pods():
     async with FakeApiServer() as api:
         source = make_source(Settings(master=api.url, endpoints_from_pods=True))
         async with running(source) as published:

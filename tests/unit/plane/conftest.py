@@ -1,4 +1,4 @@
-"""Data planes and workers that leave no socket, timer or process behind."""
+"""Fixtures for planes and workers, which check that no socket is left open."""
 
 import asyncio
 import contextlib
@@ -89,7 +89,7 @@ async def pool(make):
 async def idle(clean_logging, monkeypatch):
     """A worker that hasn't received a message yet."""
     before = open_sockets()
-    # A worker freezes all objects of its process, with the garbage of the test.
+    # A worker freezes all objects of its process, which would include the test's garbage.
     monkeypatch.setattr(gc, "freeze", lambda: None)
     control = Control()
     yield control

@@ -55,7 +55,7 @@ class Control:
             os.close(descriptor)
 
     def keep(self, closeable):
-        """Return an object, which is closed at the end of the test."""
+        """Have an object closed at the end of the test; return the object."""
         self.kept.append(closeable)
         return closeable
 
@@ -78,7 +78,7 @@ class Control:
         return [message for message in self.got if isinstance(message, kind)]
 
     async def hear(self, kind):
-        """Return the next message of a type."""
+        """Wait for the next message of a type; remove and return the message."""
         await until(lambda: self.said(kind), kind.__name__)
         message = self.said(kind)[0]
         self.got.remove(message)

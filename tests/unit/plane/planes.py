@@ -37,7 +37,7 @@ class SharedRig(Rig):
         return group
 
     async def totals(self, service):
-        """Return a Service's current sums."""
+        """Return a Service's current totals."""
         await self.plane.refresh()
         return service.group.totals()
 
@@ -52,7 +52,7 @@ async def serves(client, pod):
 
 
 async def asked(client, pod):
-    """Send datagrams from a UDP client until this endpoint receives one; return its next answer.
+    """Send datagrams from a UDP client until one reaches the endpoint; return the next answer.
 
     During a change, a client's datagram may be lost.
     """

@@ -59,7 +59,7 @@ async def orphan(idle):
 
 
 async def adopt(control):
-    """Close the control process's channel; return its adopted worker, and its count of sockets."""
+    """Close the control process's channel; return the adopted worker, and its number of sockets."""
     control.channel.close()
     previous_workers = control.keep(
         PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
@@ -238,7 +238,7 @@ async def test_an_orphan_exits_after_a_timeout_unless_a_successor_is_connected(o
     previous_workers, _ = await adopt(orphan)
     loop = asyncio.get_running_loop()
     until_s = loop.time() + 0.1
-    await until(lambda: loop.time() > until_s, "twice that time")
+    await until(lambda: loop.time() > until_s, "twice the timeout")
     assert not orphan.main.ended.done()
     previous_workers.close()
     assert await orphan.main.ended == 1
@@ -292,7 +292,7 @@ async def test_an_orphan_survives_its_successors_death(orphan):
 
 
 class Renamed(msgspec.Struct, tag=True, array_like=True):
-    """A message that only another version of the proxy knows."""
+    """A message that is unknown to this version of the proxy."""
 
     text: str
 
@@ -420,7 +420,7 @@ async def test_a_worker_ordered_to_drain_is_counted_until_it_answers_or_exits(ch
 
 
 async def test_sockets_handed_over_after_the_adoption_are_closed(worker):
-    """If they stayed open, this process couldn't bind its own listener to the port."""
+    """If the sockets stayed open, this process couldn't bind its own listener to the port."""
     await worker.previous_workers.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         at = theirs.getsockname()
@@ -493,7 +493,7 @@ async def test_a_report_for_a_previous_control_process_is_discarded(orphan, monk
     orphan.send(Report(1))
     await until(lambda: main._worker._slices, "a report that takes a long time")
     previous_workers, count = await adopt(orphan)
-    await until(lambda: not main._worker._slices, "its end")
+    await until(lambda: not main._worker._slices, "the end of the report")
     await turns(10)
     previous_workers.drain(0.0)
     assert (count, await asyncio.wait_for(main.ended, 60.0)) == (1, 0)

@@ -103,7 +103,7 @@ async def test_a_candidate_that_proves_the_capability_is_accepted(orphan):
 
 
 @pytest.mark.parametrize(
-    "message", [HandOver(), Proved(b""), Proved(b"0123456789abcdef"), Drain(0.0)]
+    "message", [HandOver(), Proved(b""), Proved(b"0123456789abcdef"), Drain(0.0)], ids=repr
 )
 async def test_an_unproven_candidate_receives_no_sockets_and_other_candidates_are_served(
     orphan, message, monkeypatch

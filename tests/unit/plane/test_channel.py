@@ -182,7 +182,7 @@ def test_a_deferred_message_is_encoded_when_it_is_sent(ends):
     sender.channel.send_later(make)
     sender.channel.send(Report(3))
     sender.loop.turn()
-    assert not made, "the long ones fill the socket"
+    assert not made, "the long messages fill the socket"
     while sender.loop.writers:
         receiver.loop.turn()
         sender.loop.turn()
@@ -281,7 +281,7 @@ def test_a_malformed_message_closes_the_channel(make, nonsense):
     theirs.send(frames(Report(7)) + nonsense + frames(Report(8)))
     end.channel.read()
     assert (end.messages, end.losses) == ([Report(7)], 1)
-    assert end.why[0], "what is wrong is told"
+    assert end.why[0], "the reason is reported"
     assert not end.loop.readers
 
 

@@ -73,7 +73,7 @@ def test_drops_reported_before_any_ranges_are_attributed_to_the_ranges():
     assert dropped(denials) == {RANGES: Dropped(1, 1.0, 1.0)}
 
 
-def test_drops_stay_attributed_to_ranges_that_return():
+def test_drops_are_attributed_to_their_ranges_again_when_the_ranges_return():
     for refusing in UNRESTRICTED, Serving(admits=("192.0.2.0/24",)):
         denials = make_denials()
         denials.change(refusing, 10.0)
@@ -87,7 +87,7 @@ def test_drops_are_attributed_to_the_policy_without_a_local_endpoint():
     assert dropped(denials) == {POLICY: Dropped(3, 5.0, 7.0)}
 
 
-def test_losing_the_last_local_endpoint_keeps_drops_attributed_to_the_ranges():
+def test_drops_before_the_loss_of_the_last_local_endpoint_are_attributed_to_the_ranges():
     denials = make_denials()
     denials.change(ONLY_ELSEWHERE, 10.0)
     # This client was dropped by the ranges, before the change.

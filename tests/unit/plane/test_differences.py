@@ -106,7 +106,7 @@ def test_connections_ended_by_their_endpoints_removal_are_reported(group, differ
     assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
-def test_differences_are_kept_while_an_endpoint_has_open_connections(group, differences):
+def test_a_group_counts_as_at_rest_only_without_open_connections(group, differences):
     counters = group.counters_of(A)
     counters.active = 1
     assert report(differences).endpoints == [endpoint_report(A, active=1)]
@@ -117,7 +117,7 @@ def test_differences_are_kept_while_an_endpoint_has_open_connections(group, diff
     assert (report(differences), differences.is_at_rest) == (None, True)
 
 
-def test_added_and_removed_endpoints_leave_no_state_behind(differences, group):
+def test_reported_counters_of_removed_endpoints_are_dropped(differences, group):
     for number in range(100):
         pod = SocketAddress("10.0.0.1", number)
         update(group, differences, pod)
@@ -177,7 +177,7 @@ class Sums(RuleBasedStateMachine):
     @rule(endpoint=pods)
     def a_connection_ends(self, endpoint):
         for group in self.groups:
-            # The counters of a removed endpoint may be forgotten.
+            # The counters of a removed endpoint may have been dropped.
             counters = group.find_counters(endpoint)
             if counters is not None and counters.active > self.flows[group, endpoint]:
                 counters.active -= 1

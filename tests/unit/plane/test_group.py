@@ -56,8 +56,8 @@ def group():
 
 
 @pytest.mark.parametrize(("away_s", "failures"), [(59, 1), (60, 0)])
-def test_an_endpoint_that_returns_soon_is_still_known_to_fail(group, away_s, failures):
-    """A Node that wasn't ready for a second hid that its endpoints failed all clients."""
+def test_failures_count_after_an_endpoints_return_only_for_a_minute(group, away_s, failures):
+    """Otherwise a Node that isn't ready for a second would hide that its endpoints fail."""
     group.counters_of(POD_A).dials.failed(5.0)
     group.change(Serving(()), 6.0)
     group.change(Serving((POD_B,)), 7.0)
@@ -70,12 +70,12 @@ def test_an_endpoint_that_returns_soon_is_still_known_to_fail(group, away_s, fai
     [
         pytest.param(Serving(()), 1, id="clients-are-refused"),
         pytest.param(Serving((), handling=Handling(hold=Hold(60))), 0, id="clients-wait"),
-        pytest.param(Serving((), outside=(POD_A,)), 0, id="those-from-outside-have-one"),
+        pytest.param(Serving((), outside=(POD_A,)), 0, id="outside-clients-are-served"),
         pytest.param(Serving((POD_B,)), 0, id="another-endpoint"),
     ],
 )
 def test_losing_all_endpoints_is_a_flap_for_a_minute_if_clients_are_refused(group, without, flaps):
-    assert group.last_minute.failing(1.0).flaps == 0, "it had none before"
+    assert group.last_minute.failing(1.0).flaps == 0, "no endpoint before"
     group.change(without, 1.0)
     group.change(replace(without, affinity_timeout_s=9), 2.0)
     group.change(SERVING, 3.0)
@@ -90,8 +90,8 @@ def test_an_opening_message_contains_the_complete_group(group):
 @pytest.mark.parametrize(
     ("serving", "removed", "added"),
     [
-        pytest.param(Serving((POD_A,), 60), [POD_B], [], id="an-endpoint-less"),
-        pytest.param(Serving((POD_A, POD_C, POD_B), 60), [], [(1, POD_C)], id="one-more"),
+        pytest.param(Serving((POD_A,), 60), [POD_B], [], id="an-endpoint-fewer"),
+        pytest.param(Serving((POD_A, POD_C, POD_B), 60), [], [(1, POD_C)], id="an-endpoint-more"),
     ],
 )
 def test_a_change_message_contains_only_changed_endpoints(group, serving, removed, added):
@@ -109,7 +109,9 @@ def test_a_change_message_contains_only_changed_endpoints(group, serving, remove
         ),
         pytest.param({"outside": (POD_A,), "inside": ("10.0.0.0/8",)}, id="a-split"),
         pytest.param({"weights": ((POD_A, 5),), "standbys": ((POD_B, 1),)}, id="preferences"),
-        pytest.param({"admits": (), "handling": Handling(keeps_clients=False)}, id="several"),
+        pytest.param(
+            {"admits": (), "handling": Handling(keeps_clients=False)}, id="several-options"
+        ),
     ],
 )
 def test_a_change_of_options_is_sent_without_endpoints(group, others):
@@ -196,7 +198,7 @@ def test_an_exited_workers_open_connections_are_subtracted(group):
     assert (pod_a.active, pod_a.connections, pod_a.received_bytes) == (5, 8, 70)
 
 
-def test_the_most_recently_removed_endpoints_are_remembered(group):
+def test_reports_count_for_present_and_the_most_recently_removed_endpoints(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     stay, others = tuple(pods[:4_000]), pods[4_000:]
     for first in range(0, len(others), 5_000):
@@ -214,7 +216,7 @@ def test_endpoint_counters_share_the_address_objects_of_the_plan(group):
     assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
 
 
-def test_open_connections_to_unknown_endpoints_are_forgotten_eventually(group, monkeypatch):
+def test_connections_to_dropped_endpoints_are_not_counted_as_open(group, monkeypatch):
     monkeypatch.setattr(module, "KNOWN_MAX", 10)
     pods = [SocketAddress(f"10.0.0.{n}", 80) for n in range(24)]
     first, second, third = pods[:8], pods[8:16], pods[16:]
@@ -223,7 +225,7 @@ def test_open_connections_to_unknown_endpoints_are_forgotten_eventually(group, m
         begun = group_report(*(endpoint_report(pod, active=1) for pod in current))
         for worker in (ONE, TWO):
             group.add(worker, begun, 0.0)
-    # The third update forgot 6 of the first endpoints, including POD_A, which now returns.
+    # The third update dropped 6 of the first endpoints, including POD_A, which now returns.
     group.change(Serving((POD_A,)))
     ends = group_report(*(endpoint_report(pod, active=-1) for pod in pods))
     for worker in (ONE, TWO):
@@ -248,7 +250,7 @@ def test_failed_clients_are_counted_by_endpoint_for_a_minute(group):
     assert group.failed_at(POD_A, 95.0) == MinuteCounts()
     group.change(Serving((POD_B,)))
     group.change(SERVING)
-    assert group.failed_at(POD_A, 65.0) == MinuteCounts(), "it has left"
+    assert group.failed_at(POD_A, 65.0) == MinuteCounts(), "the endpoint left in between"
     assert group.failed_at(POD_B, 59.0) == MinuteCounts(connections=9, refused=4)
 
 
@@ -260,7 +262,7 @@ def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
     assert group.ejected(102.0) == {POD_A: 3.0}
     group.worker_ended(ONE)
     assert group.ejected(102.0) == {}
-    assert not group.each_counters(), "looking creates none"
+    assert not group.each_counters(), "reading ejections creates no counters"
 
 
 def test_an_ejection_of_an_endpoint_outside_the_group_is_not_shown(group):
@@ -274,7 +276,7 @@ def test_an_endpoint_that_answered_after_its_ejection_is_not_shown_as_ejected(gr
     assert group.ejected(100.0) == {POD_A: 5.0}
     answered = StreakPart(99.0, 0, -1.0, -1.0, Failure.OTHER)
     group.add(TWO, group_report(endpoint_report(POD_A, answered), ejected=[(POD_A, 5.0)]), 100.0)
-    assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
+    assert group.ejected(100.0) == {}, "POD_A answered after both ejections"
     failed = StreakPart(99.0, 1, 101.0, 101.0, Failure.RESET)
     group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 101.0)
     assert group.ejected(101.0) == {POD_A: 5.0}

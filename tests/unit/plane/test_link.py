@@ -37,7 +37,7 @@ async def test_udp_clients_are_served_once_serve_returns(rig, ip):
 
 
 def hand_over(rig, service, *endpoints, **others):
-    """Serve a new group on a Service's listener, and forget the old group."""
+    """Serve a new group on a Service's listener, and close the old group."""
     old, service.served = service.served, rig.plane.open_group(port_key("shop/web:other"))
     service.group = service.served
     rig.update(service, *endpoints, **others)

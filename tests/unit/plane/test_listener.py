@@ -37,7 +37,7 @@ def share():
 
 
 async def who_is_reached(sockets, client):
-    """Return the worker whose socket a TCP client connects to; None if it is no worker's."""
+    """Return the worker whose socket a TCP client connects to; None if there is none."""
     peer = await dial(sockets.at, source=client)
     with contextlib.closing(peer):
         for worker, sock in sockets.by_worker.items():
@@ -74,7 +74,7 @@ def copies_of(sockets):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_clients_queued_on_sockets_of_the_previous_process_are_kept(share, count):
+async def test_clients_queued_on_sockets_of_the_previous_process_can_be_accepted(share, count):
     before = share(workers=range(count))
     waiting = [await dial(before.at, source=client) for client in CLIENTS]
     with contextlib.ExitStack() as stack:
@@ -170,7 +170,7 @@ async def test_udp_sockets_reopened_beside_open_copies_serve_in_worker_order(sha
 
 
 def test_an_inherited_udp_socket_whose_port_was_about_to_refuse_is_taken_over(share):
-    """The previous process has exited before its worker closed its copy of the socket."""
+    """The previous process exited before its worker closed its copy of the socket."""
     before = share(UDP, workers=(0,))
     copies = copies_of(before)
     before.refuse()
@@ -236,7 +236,7 @@ async def test_a_listener_that_starts_to_refuse_resets_queued_clients(share):
             assert await peer.was_reset()
 
 
-async def test_clients_keep_their_worker_after_a_listener_refused_in_between(share):
+async def test_clients_reach_the_same_workers_after_a_listener_refused_in_between(share):
     sockets = share(workers=(0, 1, 2))
     sockets.choose(by_client=True)
     before = {client: await who_is_reached(sockets, client) for client in CLIENTS}
@@ -271,7 +271,7 @@ def test_a_closed_udp_listener_serves_again_on_the_same_port(share):
     assert len(received(sockets.by_worker[1])) == 20
 
 
-@pytest.mark.parametrize("workers", [(0,), (0, 1)])
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
 def test_a_refusing_udp_listener_keeps_its_port_and_serves_again(share, workers):
     sockets = share(UDP, workers=workers)
     for _ in range(2):
@@ -301,7 +301,7 @@ def test_a_udp_listener_that_fails_to_reopen_keeps_its_port(share):
     assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
 
 
-@pytest.mark.parametrize("workers", [(0,), (0, 1)])
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
 def test_a_udp_listener_keeps_its_port_if_no_reserving_socket_can_be_opened(share, workers):
     sockets = share(UDP, workers=workers)
     with descriptors_left(0):

@@ -34,7 +34,7 @@ RANGES, HOLD = ("127.0.0.3/32",), Handling(hold=Hold(9.0))
 
 
 class Workers:
-    """Two workers that record their messages; the first may be dead."""
+    """Two workers that record their messages, except while they are dead."""
 
     def __init__(self):
         self.heard = []
@@ -155,7 +155,7 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     assert not listener.is_closed
 
 
-@pytest.mark.parametrize("at_first", [None, 60])
+@pytest.mark.parametrize("at_first", [None, 60], ids=["without-affinity", "with-affinity"])
 def test_a_listener_applies_its_services_affinity_and_a_change_of_it(workers, at_first):
     group, wanted, listener = workers.open(UDP, POD_A, affinity_timeout_s=at_first)
     socks = listener.sockets.socks
@@ -230,7 +230,7 @@ def is_ours(listener):
     return bool(listener.sockets.by_worker)
 
 
-def test_a_udp_port_is_kept_until_workers_of_the_previous_run_have_drained(workers):
+def test_a_udp_port_is_kept_until_previous_workers_have_drained(workers):
     previous_workers = SimpleNamespace(take=lambda *_: [], ports=frozenset())
     workers.listeners = Listeners(2, 10_000, workers.send, previous_workers)
     group, wanted, listener = workers.open(UDP, POD_A)
@@ -248,7 +248,7 @@ def test_a_udp_port_is_kept_until_workers_of_the_previous_run_have_drained(worke
 
 
 def test_a_udp_port_refusing_twice_is_kept_until_every_copy_is_closed(workers):
-    """Otherwise the worker would make the port busy if it serves again in the meantime."""
+    """Otherwise, if the port serves again in the meantime, the worker's copy would keep it busy."""
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)
@@ -424,8 +424,8 @@ def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_worker_accepts_clients_only_while_it_has_endpoints(make, protocol):
-    """Even if the worker reads changes late, listeners are closed first and opened last."""
+async def test_listeners_close_before_and_open_after_a_change_of_endpoints(make, protocol):
+    """A worker that reads changes late must not accept a client without an endpoint."""
     pool, sent = await make(1), []
     pods = pool.pods(1, protocol)
     web = pool.serve(pods, protocol=protocol)

@@ -51,7 +51,7 @@ def test_a_log_record_that_cannot_be_formatted_is_sent_as_an_error(sent, capsys)
     (line,) = lines
     assert line.level == logging.ERROR
     assert line.message.startswith("bug: cannot format a log record: TypeError")
-    assert capsys.readouterr().err == "", "its reader may have stalled"
+    assert capsys.readouterr().err == "", "the reader of stderr may have stalled"
 
 
 def test_a_workers_line_is_logged_as_if_local(caplog):

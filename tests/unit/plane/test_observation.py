@@ -99,7 +99,7 @@ def test_slices_in_other_namespaces_cannot_replace_or_remove_a_pod_name(evil, ex
     assert names.of(snapshot, ADDRESS[0]) == expected
 
 
-@pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}])
+@pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}], ids=["by-hand", "no-node"])
 def test_a_pod_name_in_a_slice_without_controller_or_node_name_is_marked(how):
     snapshot = put(Store(), FORGED, namespace="evil", **how)
     assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"

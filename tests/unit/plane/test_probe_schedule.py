@@ -48,7 +48,7 @@ def longest_pause(times, until):
 def test_a_new_endpoint_is_probed_immediately_and_then_periodically(schedule):
     add(schedule, WEB, A)
     assert schedule.take(10.0, ROOM) == [A]
-    assert schedule.take(1_000.0, ROOM) == [], "its probe is under way"
+    assert schedule.take(1_000.0, ROOM) == [], "the probe of A is in progress"
     assert schedule.next_at(10.0) is None
     schedule.finished(A, 10.25, has_failed=False)
     assert schedule.next_at(10.25) == 10.25 + EVERY_S
@@ -114,7 +114,7 @@ def test_thousands_of_silent_endpoints_do_not_delay_probes_of_another_service(sc
     begun = probe_all(schedule, 60.0, silent=silent)
     assert max(longest_pause(begun[endpoint], 60.0) for endpoint in (A, B)) < 1.1 * EVERY_S
     assert schedule.interval_s == pytest.approx(EVERY_S, rel=0.1)
-    assert all(begun.values()), "the silent ones have turns, too"
+    assert all(begun.values()), "silent endpoints are probed, too"
 
 
 def test_a_large_service_does_not_delay_probes_of_an_endpoint_that_it_shares(schedule):

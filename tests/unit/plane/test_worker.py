@@ -92,7 +92,7 @@ async def test_a_closed_listener_accepts_no_connection_until_reopened(control, p
     await pod.accept()
 
 
-async def test_commands_about_unknown_or_closed_groups_have_no_effect(control):
+async def test_commands_about_unknown_or_closed_groups_do_not_end_the_worker(control):
     control.send(OpenGroup(1, port_key("shop/web:http"), Serving((POD,), 60)))
     control.send(CloseGroup(1))
     control.send(AffinityEntries("shop/web:http", [("203.0.113.1", POD, 1.0)]))
@@ -132,7 +132,7 @@ async def test_a_report_contains_only_counts_since_the_last_report(control, pod)
     while not await is_over():
         pass
     assert (await control.report()).groups == []
-    assert not control.main._worker._differences, "nothing is kept of what is at rest"
+    assert not control.main._worker._differences, "differences at rest are not kept"
 
 
 async def test_a_report_contains_the_used_memory_and_the_memory_limit(control):

@@ -142,7 +142,7 @@ async def test_a_successor_receives_sockets_first_and_affinity_entries_in_turns(
     for number, label in enumerate(("shop/a", "shop/b")):
         open_group(control, number, label, ALICE, BOB)
     control.send(HandOver())
-    await until(lambda: control.said(AffinityEntriesSent), "the last pins")
+    await until(lambda: control.said(AffinityEntriesSent), "the last affinity entries")
     first, *entries, _last = handed_over(control)
     assert isinstance(first, HandedOver)
     assert [(part.label, [entry[0] for entry in part.entries]) for part in entries] == [
@@ -158,7 +158,7 @@ async def test_a_successor_receives_a_missing_workers_sockets_with_its_index(idl
     at = idle.serve(POD)
     idle.send(OpenListener(-(LISTENER * 3 + 2), GROUP, Protocol.TCP, at), idle.sock)
     idle.send(HandOver())
-    await until(lambda: idle.said(AffinityEntriesSent), "the last pins")
+    await until(lambda: idle.said(AffinityEntriesSent), "the last affinity entries")
     assert [(one.worker, one.is_last) for one in idle.said(HandedOver)] == [(2, False), (1, True)]
 
 
@@ -167,7 +167,7 @@ async def test_affinity_entries_are_not_sent_to_a_process_that_does_not_read(con
     monkeypatch.setattr(worker_main, "PINS_S", 0.05)
     open_group(control, 1, "shop/a", ALICE)
     control.send(HandOver())
-    await until(lambda: control.said(AffinityEntriesSent), "the end")
+    await until(lambda: control.said(AffinityEntriesSent), "the end marker")
     assert [type(message) for message in handed_over(control)] == [HandedOver, AffinityEntriesSent]
 
 
@@ -178,7 +178,7 @@ async def test_a_turn_of_the_event_loop_sends_few_affinity_entries(control, monk
     control.send(HandOver())
     await until(lambda: control.said(HandedOver), "the sockets")
     assert not control.said(AffinityEntriesSent)
-    await until(lambda: control.said(AffinityEntriesSent), "the last pins")
+    await until(lambda: control.said(AffinityEntriesSent), "the last affinity entries")
     assert len(control.said(AffinityEntries)) == 2
 
 
@@ -191,7 +191,7 @@ async def test_only_affinity_entries_of_the_last_group_with_a_label_are_handed_o
     control.send(AffinityEntries("shop/a", [ALICE]))
     open_group(control, 3, "shop/a", BOB)
     control.send(HandOver())
-    await until(lambda: control.said(AffinityEntriesSent), "the last pins")
+    await until(lambda: control.said(AffinityEntriesSent), "the last affinity entries")
     assert [entry[0] for part in control.said(AffinityEntries) for entry in part.entries] == [
         BOB[0]
     ]

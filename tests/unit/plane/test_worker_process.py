@@ -18,7 +18,7 @@ from userspace_proxy.plane.worker_process import WorkerProcess
 from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import turns, until
 
-# The module of a child that sends messages that workers don't send.
+# The module of a child process that sends messages which no worker sends.
 CHILD = """
 import os, socket, struct
 def send(channel, body, *socks):

@@ -73,7 +73,7 @@ async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool)
         await server.send(b"hello")
     assert [await client.read() for client in clients] == [b"hello"] * 20
     await pool.is_restarted(0, times=1)
-    await until(lambda: not pool.plane._listeners._substitutes._by_missing, "its substitute's end")
+    await until(lambda: not pool.plane._listeners._substitutes._by_missing, "the substitute's end")
 
 
 async def test_a_restarted_workers_sockets_and_other_workers_affinity_entries_are_kept(pool):

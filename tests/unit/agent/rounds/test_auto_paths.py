@@ -112,7 +112,7 @@ def test_unanswered_clients_move_a_port_to_userspace_regardless_of_probes(auto, 
     assert auto.take() == {}
 
 
-def test_configuring_another_path_forgets_unanswered_clients(auto):
+def test_unanswered_clients_no_longer_count_after_another_path_was_configured(auto):
     auto.leave_kernel(WEB.key, forwarding_unanswered())
     auto.follow(plan(A, B, path=DataPath.USERSPACE))
     auto.follow(WEB)
@@ -132,7 +132,7 @@ def test_after_a_failure_two_answered_probes_in_a_row_restore_the_kernel_path(au
     assert auto.take()[WEB.key].path is DataPath.KERNEL
     auto.note(B, REFUSED)
     answer(auto, B)
-    assert auto.follow(WEB).path is DataPath.USERSPACE, "each failure wants two answers"
+    assert auto.follow(WEB).path is DataPath.USERSPACE, "each failure requires two answers"
 
 
 def test_a_port_returns_to_the_kernel_path_once_all_endpoints_answer_probes(auto):
@@ -175,7 +175,7 @@ def test_a_shared_endpoint_is_probed_once_for_all_service_ports(auto):
     assert auto.probes.endpoints == []
 
 
-def test_a_new_endpoint_without_an_answered_probe_keeps_a_port_on_userspace_until_removed(auto):
+def test_a_new_endpoint_without_an_answer_moves_a_port_to_userspace_until_removed(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.take()
@@ -195,7 +195,7 @@ def test_a_standby_endpoint_is_not_probed(auto):
     assert auto.probes.endpoints == [A]
 
 
-def test_udp_stays_on_the_kernel_path_while_endpoints_exist(auto):
+def test_udp_ports_use_the_kernel_path_without_probes_while_they_have_endpoints(auto):
     assert auto.follow(plan(A, protocol=Protocol.UDP)) == NOT_PROBED
     assert auto.follow(plan(protocol=Protocol.UDP)) == NO_ENDPOINTS
     assert auto.follow(plan()) == NO_ENDPOINTS

@@ -155,7 +155,7 @@ def test_a_small_service_of_a_waiting_namespace_does_not_wait(rounds):
     assert ServiceKey("busy", "web") in rounds.turns.waiting
 
 
-def test_a_deleted_service_does_not_wait(rounds):
+def test_the_deletion_of_a_service_does_not_wait(rounds):
     rounds.change("web")
     rounds.change("other")
     rounds.round()
@@ -210,11 +210,9 @@ def test_a_constantly_changing_large_service_waits(waiting):
         ({"load_balancer_source_ranges": ("192.0.2.0/24",)},) * 2,
         ({"ports": PORTS[1:]},) * 2,
         ({"ports": (replace(PORTS[0], protocol="UDP"),)}, {"ports": ()}),
-        (
-            {"ports": (replace(PORTS[0], node_port=30080),)},
-            {"ports": PORTS[:1]},
-        ),
+        ({"ports": (replace(PORTS[0], node_port=30080),)}, {"ports": PORTS[:1]}),
     ],
+    ids=["vip", "external-ip", "lb-ip", "health", "ranges", "port", "protocol", "node-port"],
 )
 def test_removals_from_a_waiting_service_take_effect_immediately(waiting, now, kept):
     key = ServiceKey("busy", "web")

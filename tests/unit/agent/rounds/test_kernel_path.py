@@ -121,7 +121,7 @@ def test_refusing_and_loopback_frontends_keep_their_targets_on_the_kernel_path()
     }
 
 
-def test_session_affinity_is_kept_per_service_port():
+def test_a_target_on_the_kernel_path_has_the_affinity_of_its_service_port():
     targets = targets_of(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
     assert targets == {

@@ -161,8 +161,8 @@ def test_a_frontend_in_use_is_reported_with_the_holder():
 @pytest.mark.parametrize(
     ("last", "held"),
     [
-        pytest.param(FIRST, ", nginx has some", id="of-others"),
-        pytest.param(FIRST - 1, "", id="of-the-proxy"),
+        pytest.param(FIRST, ", nginx has some", id="held-by-others"),
+        pytest.param(FIRST - 1, "", id="empty-range"),
     ],
 )
 def test_a_range_without_a_free_port_is_an_error(last, held):
@@ -213,7 +213,7 @@ def test_an_error_other_than_a_port_in_use_is_reported_unchanged():
 @pytest.mark.parametrize(
     ("ip", "number", "said"),
     [
-        pytest.param("10.96.0.1", errno.EACCES, "Permission denied (why)", id="any"),
+        pytest.param("10.96.0.1", errno.EACCES, "Permission denied (why)", id="another-error"),
         pytest.param(
             "fd00::1",
             errno.EADDRNOTAVAIL,
@@ -234,7 +234,7 @@ def test_an_error_omits_a_port_number_that_varies_between_attempts(ip, number, s
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 RECOVERED = [
-    # Two frontends with one proxy port, a refused one, and one with a port outside today's range.
+    # Two frontends with one proxy port, a refused one, and one with a port outside the range.
     (
         Bind.PROXY_PORT,
         {WEB: FIRST, frontend("10.96.0.2"): FIRST, frontend("10.96.0.3"): 0, WEB_6: FIRST - 1},
@@ -271,7 +271,7 @@ class Owner:
         self.listeners = {each: (self, each) for each in frontends}
 
 
-def test_a_frontend_that_moved_stays_with_its_new_service_port():
+def test_a_moved_frontend_is_indexed_for_its_new_service_port():
     one, two, both = frontend("10.96.0.1"), frontend("10.96.0.2"), ListenerIndex()
     before, after = Owner(one, two), Owner(one)
     both.change(before, before.listeners)

@@ -81,7 +81,7 @@ def test_a_port_with_more_listeners_than_the_excess_keeps_them():
     for port in range(3):
         shares.hold(key("c", "web", port), 40)
     shares.wait(key("a", "cart"))
-    assert give(shares) == ["d/web:p100"], "the largest has no port that is small enough"
+    assert give(shares) == ["d/web:p100"], "the largest namespace has no port that is small enough"
     assert give(shares) == []
 
 
@@ -191,7 +191,7 @@ def settle(served_ports, snapshot):
         served_ports.follow(snapshot)
         if not retry(served_ports):
             return retries
-    raise AssertionError("listeners go to and fro")
+    raise AssertionError("listeners move back and forth")
 
 
 @pytest.fixture(params=["proxy-ports", "descriptors"])
@@ -210,7 +210,7 @@ async def test_a_service_with_twice_the_ports_loses_a_listener_to_each_port_of_n
     assert unserved(few) == {"tenant/big": PORTS}
     for number in range(3):
         snapshot = cluster.serve(f"shop-{number}", "web", 2)
-    assert settle(few, snapshot) == 2, "one gives up, one takes"
+    assert settle(few, snapshot) == 2, "one retry gives up, one takes"
     assert unserved(few).pop("tenant/big") == PORTS + 2 * 3
     assert sum(unserved(few).values()) == PORTS + 2 * 3
     ((service, cause),) = told
@@ -231,7 +231,7 @@ async def test_clients_are_refused_before_a_listener_is_given_up(few):
     assert target is REFUSE
     assert before[frontend] not in few.pool.free, "rules still lead to its proxy port"
     few.follow(cluster.serve("tenant", "big", PORTS))
-    assert before[frontend] in few.pool.free, "a change of the giver doesn't revive it"
+    assert before[frontend] in few.pool.free, "a change of the giver doesn't reopen its listener"
 
 
 async def test_without_a_free_port_a_retry_tries_only_one_service_port(few):

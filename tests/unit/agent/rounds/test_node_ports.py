@@ -88,7 +88,7 @@ def test_a_node_port_in_use_is_reported_with_the_daemon(reservations, protocol, 
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_port_steered_by_the_previous_run_stays_steered_despite_a_foreign_listener(
+def test_a_port_steered_by_the_previous_run_is_taken_despite_a_foreign_listener(
     reservations, protocol, caplog
 ):
     with bound(protocol, V4) as daemon:

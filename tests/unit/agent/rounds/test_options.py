@@ -1,4 +1,4 @@
-"""The defaults of an embedded proxy are safe on a node."""
+"""Options have safe defaults for an embedded proxy, and the types of their settings."""
 
 import types
 import typing

@@ -30,7 +30,7 @@ async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(
     assert caplog.messages == [f"shop/web: port 80 is not served: {cause}"]
 
 
-async def test_a_service_that_loses_only_its_node_port_is_partly_served(start, caplog):
+async def test_a_service_that_loses_only_its_node_port_is_logged_as_partly_served(start, caplog):
     facts, cluster = NodeFacts(addresses=("127.0.0.1",)), Cluster()
     loop = await start(WatchedSteering(), facts=lambda _: facts)
     await settle(loop, cluster.serve("shop", CART.ip, POD, node_port=30080))

@@ -105,7 +105,7 @@ def problems(served_ports):
     return {str(served.plan.key.name): served.problem for served in served_ports}
 
 
-async def test_an_address_moving_between_services_stays_steered(start):
+async def test_an_address_that_moves_to_another_service_is_steered_to_its_proxy_port(start):
     steering, loop, cluster = await begin(start)
     cluster.serve("cart", CART.ip, POD)
     await settle(loop, cluster.serve("web", WEB.ip, POD))

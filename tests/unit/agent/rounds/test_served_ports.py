@@ -300,7 +300,7 @@ async def test_a_node_port_is_reserved_until_its_service_is_removed(make, protoc
     web = {"protocol": str(protocol), "node_port": port}
     targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **web))
     assert {f.port for f in targets} == {80, port}
-    assert len(set(targets.values())) == 1, "all lead to one proxy port"
+    assert len(set(targets.values())) == 1, "all frontends lead to one proxy port"
     with pytest.raises(OSError, match="in use"):
         bound(protocol, port)
     served_ports.follow(cluster.remove("web"))
@@ -327,7 +327,7 @@ async def test_a_node_port_used_by_another_program_is_steered_once_freed(make, p
         bound(protocol, port)
 
 
-async def test_a_node_port_moves_to_another_service_without_a_gap(make):
+async def test_a_node_port_that_moves_to_another_service_is_steered_and_reserved(make):
     port, cluster, served_ports = free_port(), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
     cluster.remove("web")

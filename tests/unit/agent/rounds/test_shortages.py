@@ -100,7 +100,7 @@ def test_an_untried_service_port_is_reported_with_the_shortage_of_the_previous_p
 
 @pytest.fixture
 def full():
-    """Return shortages after one Service took all listeners, and the list of their reports."""
+    """Return shortages after one Service took all listeners, and the list of reported excesses."""
     shortages, told = Shortages(), []
     shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     for port in range(50):

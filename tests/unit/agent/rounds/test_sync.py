@@ -36,7 +36,7 @@ async def test_rules_lead_to_a_closed_listener_only_while_the_last_endpoint_is_r
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.remove("cart"))
     assert steering.kernel.keys() == {WEB}
-    assert steering.lies == [WEB], "only while the last endpoint goes do rules follow the listener"
+    assert steering.lies == [WEB], "rules follow the listener only while the last endpoint goes"
 
 
 async def test_a_rejected_change_is_retried_and_the_old_state_stays_applied(start, caplog):
@@ -84,7 +84,7 @@ async def test_a_node_change_replans_the_snapshot_with_the_nodes_new_addresses(s
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_node_change_is_waiting_until_applied(start):
+async def test_a_node_change_counts_as_waiting_until_applied(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=free_port()))
@@ -93,14 +93,14 @@ async def test_a_node_change_is_waiting_until_applied(start):
     loop.look_again()
     await until(lambda: loop.counters.failures)
     since = loop.counters.waiting_since
-    assert since > 0, "clients of its new address are refused"
+    assert since > 0, "clients of the new address are refused"
     await until(lambda: loop.counters.failures >= 2)
     assert loop.counters.waiting_since == since
     steering.fails_with = None
     await until(lambda: not loop.counters.waiting_since)
 
 
-async def test_a_node_change_before_the_first_snapshot_does_nothing(start):
+async def test_a_node_change_before_the_first_snapshot_causes_no_round(start):
     steering, asked = WatchedSteering(kernel={WEB: 28000}), []
     loop = await start(steering, facts=asked.append)
     loop.look_again()
@@ -258,7 +258,7 @@ async def test_a_change_waits_and_its_listener_stays_open_until_stale_conntrack_
     await is_seeking.wait()
     assert WEB not in steering.kernel
     assert loop.counters.waiting_since, "a client's next datagram would go where the flow leads"
-    assert is_listening(port), "flows may still lead to it"
+    assert is_listening(port), "flows may still lead to the listener"
     go_on.set()
     await until(lambda: not is_listening(port))
     assert not loop.counters.waiting_since
