@@ -27,7 +27,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     from coverage import Coverage
 
     measured, module = Coverage.current(), item.path.relative_to(item.config.rootpath).as_posix()
-    # Each switch writes what was measured to a database.
+    # Each switch writes to a database, so the context is switched only between modules.
     if measured is not None and module != item.config.stash.get(_MEASURED, ""):
         item.config.stash[_MEASURED] = module
         measured.switch_context(module)

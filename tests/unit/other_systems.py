@@ -41,7 +41,7 @@ UNIX_MODULES = (
     *("crypt", "curses", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd"),
     *("readline", "resource", "spwd", "syslog", "termios", "tty"),
 )
-"""Modules that Windows lacks. macOS has some, on which the code may not depend either."""
+"""Modules that Windows lacks; the code mustn't depend on the ones that macOS has, either."""
 _OF_LINUX = (
     *("asyncio", "asyncio.subprocess", "concurrent.futures.thread", "ctypes.util", "getpass"),
     *("http.client", "logging.handlers", "mimetypes", "multiprocessing", "platform", "shutil"),

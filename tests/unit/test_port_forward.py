@@ -154,7 +154,7 @@ async def test_an_unreachable_api_server_is_reported(api, client):
         ),
     ],
 )
-async def test_a_pod_name_cannot_change_the_request_path(api, client, to, path):
+async def test_a_namespace_or_pod_name_cannot_change_the_request_path(api, client, to, path):
     problem = await problem_of(client, to)
     assert str(problem) == f'{to}: pods "{to.pod}" not found'
     # The first request opens a WebSocket, and the second reads the error without a WebSocket.
@@ -167,7 +167,7 @@ async def test_a_pod_name_with_dot_segments_is_not_sent(api, client):
     assert api.requests == []
 
 
-async def test_a_pod_reset_is_an_error_and_not_an_eof(api, client):
+async def test_a_connection_reset_by_the_pod_is_an_error_and_not_an_eof(api, client):
     async def reset_it(reader, writer):
         await reader.readexactly(1)
         reset(writer)

@@ -145,7 +145,7 @@ def test_words_and_names_are_kept_if_a_secret_is_an_ordinary_word(text):
     assert Secrets("default").remove_certain(text) == text
 
 
-def test_only_the_newest_credentials_are_remembered():
+def test_only_the_newest_learned_credentials_are_removed():
     secrets = Secrets()
     for number in range(100):
         secrets.learn(f"credential-{number}")

@@ -48,7 +48,7 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 @pytest.fixture
 def start():
-    """Yield a function that starts a process with the agent's signal handlers; it is ready."""
+    """Yield a function that returns a new process, ready to handle signals as the agent does."""
     with contextlib.ExitStack() as stack:
 
         def start(passes="enough"):
@@ -106,5 +106,5 @@ def test_a_repeated_signal_delivered_late_does_not_count_twice(start):
         process.send_signal(signal.SIGTERM)
         return process.poll() is not None
 
-    wait_for("its end by a later signal", has_ended, deadline_s=DEADLINE_S)
+    wait_for("the end by a later signal", has_ended, deadline_s=DEADLINE_S)
     assert process.returncode == 128 + signal.SIGTERM

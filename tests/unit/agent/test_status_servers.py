@@ -112,7 +112,7 @@ async def test_an_address_in_use_is_retried_until_free(server, lines, monkeypatc
     assert lines() == ["status address unavailable", "status address available"]
 
 
-async def test_other_addresses_are_served_while_one_is_in_use(server):
+async def test_an_address_in_use_causes_no_problem_for_other_addresses(server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addresses = StatusAddresses(
             [(taken.getsockname(), server), (("127.0.0.1", 0), server)],

@@ -96,7 +96,7 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert shown(view) == [("ClusterIP", "10.96.0.1:80", f"proxy port {port}")]
     assert verdicts(view) == [(f"{POD_A}:8080", "ready", True), (f"{POD_B}:8080", "ready", True)]
     assert (view.plan.cause, view.problem) == (None, "")
-    assert view.state == StateFacts(), "which is judged with what other facts show of it"
+    assert view.state == StateFacts(), "the state is judged later, with other facts"
 
 
 def web(plane, *pods):
@@ -149,7 +149,7 @@ async def test_a_view_creates_no_counters_for_endpoints_without_clients(plane):
     busy.group.counters_of(first).dials.failed(1.0, Failure.REFUSED)
     busy.group.last_minute.add(MinuteCounts(connections=1, refused=3), 1.0)
     cart, web = judged(served_ports, plane, at(2.0))
-    assert not idle.group.has_counted, "10,000 Services of 3 endpoints would keep 22 MB of them"
+    assert not idle.group.has_counted, "counters of 10,000 such Services would take 22 MB"
     assert [endpoint for endpoint, _ in busy.group.each_counters()] == [first]
     assert [endpoint.cause for endpoint in cart.endpoints] == [None, None]
     assert [endpoint.cause is None for endpoint in web.endpoints] == [False, True]
@@ -460,7 +460,7 @@ async def test_a_service_port_counts_as_quiet_a_minute_after_the_last_response(p
     looks = [view_ports(served_ports, plane, Bind.PROXY_PORT, at(now)) for now in (64.9, 65.0, 99)]
     (fresh,), (quiet,), (later,) = looks
     assert (fresh.is_quiet, fresh.sent_at, quiet.is_quiet) == (False, 1005.0, True)
-    assert later is quiet, "its age is made where it is shown"
+    assert later is quiet, "the age is computed where it is shown"
 
 
 POD = SocketAddress("192.0.2.1", 8080)

@@ -135,7 +135,7 @@ def test_restored_affinity_entries_evict_only_from_a_larger_table(tables, large)
     assert clients(small) == clients(former)[:3]
 
 
-def test_forgotten_affinity_entries_free_capacity(tables, large):
+def test_removed_affinity_entries_free_capacity(tables, large):
     large.lookup("203.0.113.3", {POD_B}, now=4.0)
     assert len(tables) == 3
     large.clear()

@@ -133,7 +133,7 @@ class TestEjection:
 
 
 class TestAffinity:
-    def test_a_client_keeps_the_endpoint_that_accepted_it(self):
+    def test_a_client_returns_to_the_endpoint_that_accepted_it(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         alice = [connect(balancer, ALICE, now) for now in (0.0, 1.0, 2.0)]
         bob = [connect(balancer, BOB, now) for now in (0.0, 1.0, 2.0)]
@@ -156,7 +156,7 @@ class TestAffinity:
         balancer.failed(POD_A, 1.0)
         assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_B]
 
-    def test_switching_affinity_off_forgets_every_client(self):
+    def test_switching_affinity_off_removes_all_affinity_entries(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.update(PODS, affinity_timeout_s=None)

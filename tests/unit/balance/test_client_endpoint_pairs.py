@@ -39,7 +39,7 @@ def test_a_pair_with_another_client_or_endpoint_is_not_remembered():
     assert not pairs.has(ALICE, POD_B, 0)
 
 
-def test_the_oldest_client_endpoint_pair_is_forgotten_at_the_limit():
+def test_the_least_recently_noted_pairs_are_removed_at_the_limit():
     pairs = Pairs()
     for number in range(4096):
         pairs.note(str(number), POD_A, 0)

@@ -93,7 +93,7 @@ def test_picking_a_healthy_endpoint_does_not_change_ejections(ejections):
     assert ejections.out(now=6.0) == set()
 
 
-def test_an_endpoint_removed_from_the_plan_is_forgotten(ejections):
+def test_the_ejection_of_an_endpoint_removed_from_the_plan_ends(ejections):
     ejections.failed(POD_B, now=0.0)
     ejections.keep({POD_B})
     assert ejections.out(now=1.0) == {POD_B}

@@ -22,13 +22,13 @@ def under(start=0, **loads):
 @pytest.mark.parametrize(
     ("strategy", "skip", "expected"),
     [
-        pytest.param(under(a=2, b=1, c=3), None, POD_B, id="the-least-loaded"),
-        pytest.param(under(a=1, b=1), None, POD_C, id="the-idle-one"),
-        pytest.param(under(a=2, b=1, c=3), {POD_B}, POD_A, id="the-next-where-it-is-skipped"),
-        pytest.param(under(), None, POD_A, id="the-first-of-equals"),
+        pytest.param(under(a=2, b=1, c=3), None, POD_B, id="least-loaded"),
+        pytest.param(under(a=1, b=1), None, POD_C, id="idle"),
+        pytest.param(under(a=2, b=1, c=3), {POD_B}, POD_A, id="least-loaded-is-skipped"),
+        pytest.param(under(), None, POD_A, id="first-of-equals"),
         pytest.param(under(2), None, POD_C, id="turn-among-equals"),
-        pytest.param(under(7), None, POD_B, id="a-turn-beyond-the-end"),
-        pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="the-turn-among-equals-only"),
+        pytest.param(under(7), None, POD_B, id="turn-beyond-the-end"),
+        pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="turn-only-among-equals"),
     ],
 )
 def test_the_least_loaded_endpoint_is_picked_and_equal_loads_take_turns(strategy, skip, expected):
@@ -45,7 +45,7 @@ def test_the_least_loaded_endpoint_is_picked_and_equal_loads_take_turns(strategy
 def test_pick_returns_none_if_all_endpoints_are_skipped(endpoints, skip):
     strategy = under(1)
     assert strategy.pick(endpoints, skip=skip) is None
-    assert strategy.pick(PODS) == POD_B, "and no turn is taken"
+    assert strategy.pick(PODS) == POD_B, "the position is unchanged"
 
 
 def test_equally_loaded_endpoints_take_turns():
@@ -89,9 +89,9 @@ def under_weights(*loads, start=0):
 @pytest.mark.parametrize(
     ("strategy", "skip", "expected"),
     [
-        pytest.param(under_weights(1, 1, 2), None, POD_B, id="the-least-loaded-for-its-weight"),
-        pytest.param(under_weights(1, 0, 0), {POD_C}, POD_B, id="the-idle-one"),
-        pytest.param(under_weights(2, 4, 5), {POD_C, POD_B}, POD_A, id="the-only-one-left"),
+        pytest.param(under_weights(1, 1, 2), None, POD_B, id="least-loaded-for-its-weight"),
+        pytest.param(under_weights(1, 0, 0), {POD_C}, POD_B, id="idle"),
+        pytest.param(under_weights(2, 4, 5), {POD_C, POD_B}, POD_A, id="only-one-left"),
         pytest.param(under_weights(0, 0, 0), set(PODS), None, id="none"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_pod_no_longer_serving_a_port_loses_the_client_on_all_ports():
     assert signalling.pick(ALICE, 2.0).ip == moved
 
 
-def test_affinity_entries_stay_until_the_last_port_is_removed():
+def test_affinity_entries_exist_until_the_last_port_is_removed():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables)
     signalling.pick(ALICE, 0.0)

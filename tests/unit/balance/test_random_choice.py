@@ -71,10 +71,10 @@ def idle(_endpoint):
 @pytest.mark.parametrize(
     ("drawn", "busy", "expected"),
     [
-        pytest.param((0, 0), {POD_A: 3, POD_B: 1}, POD_B, id="the-second-has-fewer"),
-        pytest.param((0, 0), {POD_A: 1, POD_B: 3}, POD_A, id="the-first-has-fewer"),
-        pytest.param((2, 0), {POD_A: 2, POD_C: 2}, POD_C, id="equal-ones-the-first"),
-        pytest.param((1, 1), {POD_A: 0, POD_B: 9, POD_C: 8}, POD_C, id="the-idle-one-not-drawn"),
+        pytest.param((0, 0), {POD_A: 3, POD_B: 1}, POD_B, id="second-has-fewer"),
+        pytest.param((0, 0), {POD_A: 1, POD_B: 3}, POD_A, id="first-has-fewer"),
+        pytest.param((2, 0), {POD_A: 2, POD_C: 2}, POD_C, id="equal-loads"),
+        pytest.param((1, 1), {POD_A: 0, POD_B: 9, POD_C: 8}, POD_C, id="idle-endpoint-not-drawn"),
     ],
 )
 def test_the_less_loaded_of_two_drawn_endpoints_is_picked(drawn, busy, expected):

@@ -25,11 +25,11 @@ def split(inner=(POD_A, POD_B), outer=(POD_C,), inside=PODS, affinity_timeout_s=
 @pytest.mark.parametrize(
     ("client", "expected"),
     [
-        pytest.param("10.0.0.0", POD_A, id="the-first-of-a-network"),
-        pytest.param("10.255.255.255", POD_A, id="the-last-of-a-network"),
-        pytest.param("11.0.0.0", POD_C, id="the-next-address"),
-        pytest.param("192.0.2.7", POD_A, id="an-address-of-its-own"),
-        pytest.param("192.0.2.8", POD_C, id="its-neighbour"),
+        pytest.param("10.0.0.0", POD_A, id="first-of-a-network"),
+        pytest.param("10.255.255.255", POD_A, id="last-of-a-network"),
+        pytest.param("11.0.0.0", POD_C, id="after-a-network"),
+        pytest.param("192.0.2.7", POD_A, id="network-of-one-address"),
+        pytest.param("192.0.2.8", POD_C, id="after-that-network"),
         pytest.param("fd12::1", POD_A, id="v6-inside"),
         pytest.param("2001:db8::1", POD_C, id="v6-outside"),
         pytest.param("fd12::1%eth0", POD_A, id="v6-with-an-interface"),
@@ -77,7 +77,7 @@ def test_an_endpoint_of_one_side_can_be_ejected_but_not_an_unknown_endpoint():
     both = split()
     assert both.failed(POD_C, 0.0)
     assert both.ejected(0.0) == {POD_C: 5.0}
-    assert not both.failed(POD_A._replace(port=1), 0.0), "it is nobody's"
+    assert not both.failed(POD_A._replace(port=1), 0.0), "an unknown endpoint"
 
 
 @given(

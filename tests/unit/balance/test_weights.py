@@ -29,7 +29,7 @@ def test_weights_grow_during_slow_start():
     for now in (100.5, 101.0, 125.0, 150.0, 160.0):
         weights.grow(now)
         versions.append(weights.version)
-    assert versions == [1, 2, 3, 4, 4], "once a second, and never again at the end"
+    assert versions == [1, 2, 3, 4, 4], "no change after the slow start"
     assert weights.of(POD_A) == 200
 
 
@@ -87,7 +87,7 @@ def test_slow_start_can_begin_again_for_an_endpoint():
     assert start.shares(5.0) == {POD_A: 0.1, POD_B: 0.5}
 
 
-def test_the_slow_start_of_a_removed_endpoint_is_forgotten():
+def test_the_slow_start_of_a_removed_endpoint_ends():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
     start.keep({POD_B})

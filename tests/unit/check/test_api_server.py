@@ -54,7 +54,7 @@ async def test_a_missing_permission_is_an_error_with_the_remedy(api):
     assert "allow this user to get, list, watch, create and update leases" in line
 
 
-async def test_the_api_server_is_not_queried_if_scaling_is_impossible():
+async def test_the_api_server_is_not_queried_if_scaling_is_off_or_impossible():
     assert look_at_wake(Settings(master="http://192.0.2.1"), "node-1") == []
     assert look_at_wake(Settings(manifests="shop", allow_wake=True), "node-1") == []
 

@@ -73,10 +73,10 @@ def test_unusable_settings_end_the_check_with_the_reason():
 @pytest.mark.parametrize(
     ("changed", "marks"),
     [
-        pytest.param({}, ["error"], id="refused"),
-        pytest.param({"take_over": True}, ["warning"], id="relieved"),
+        pytest.param({}, ["error"], id="same-name"),
+        pytest.param({"take_over": True}, ["warning"], id="take-over"),
         pytest.param({"steering": "none"}, ["warning"], id="without-steering"),
-        pytest.param({"service_proxy_name": ""}, [], id="another-name"),
+        pytest.param({"service_proxy_name": ""}, [], id="other-name"),
     ],
 )
 def test_a_running_proxy_of_the_same_name_is_an_error(node, manifests, changed, marks):

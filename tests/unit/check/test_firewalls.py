@@ -134,4 +134,4 @@ def test_packets_to_known_frontends_and_endpoints_are_followed_through_chains(no
     assert [one.where for one in found] == ["chain ip raw f", ""]
     node.run("ip link set lo up; ip addr add 10.244.1.1/32 dev lo")
     found = look_at_firewalls(read_kernel(*HOOKS), "nftables", PORTS, inputs, "kernel")
-    assert [one.where for one in found] == ["chain ip raw pre"], "an endpoint of the node"
+    assert [one.where for one in found] == ["chain ip raw pre"], "an address of the node"

@@ -63,7 +63,7 @@ def test_a_nearly_full_conntrack_table_is_reported():
     assert judge_sysctls(values) == []
 
 
-def test_disabled_forwarding_is_reported():
+def test_disabled_ip_forwarding_is_mentioned_but_is_no_problem():
     assert [f.mark for f in judge_sysctls({"net.ipv4.ip_forward": "0"})] == ["ok"]
     assert judge_sysctls({"net.ipv4.ip_forward": "1"}) == []
 

@@ -127,7 +127,7 @@ def test_no_field_is_both_a_setting_and_ignored():
         pytest.param(FIELDS["iptables.masqueradeBit"], 14, False, id="number"),
         pytest.param(FIELDS["ipvs.tcpTimeout"], 0.0, True, id="no-duration"),
         pytest.param(FIELDS["ipvs.excludeCIDRs"], (), True, id="empty-list"),
-        pytest.param(FIELDS["iptables.localhostNodePorts"], True, True, id="true-as-here"),
+        pytest.param(FIELDS["iptables.localhostNodePorts"], True, True, id="already-true"),
         pytest.param(FIELDS["logging.options.json.infoBufferSize"], "0", True, id="zero-as-text"),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_flag_that_overrides_kube_proxys_file_is_reported(config):
         pytest.param(["--proxy-mode=nftables"], ("primary",), id="nftables"),
         pytest.param(["--proxy-mode=nftables", "--nodeport-addresses="], ("primary",), id="empty"),
         pytest.param(["--proxy-mode=nftables", "--nodeport-addresses=all"], ("all",), id="given"),
-        pytest.param(["--proxy-mode=nftables", "--manifests=a.yaml"], (), id="no-node"),
+        pytest.param(["--proxy-mode=nftables", "--manifests=a.yaml"], (), id="manifests"),
         pytest.param(["--proxy-mode=iptables"], (), id="iptables"),
         pytest.param(["--proxy-mode=ipvs"], (), id="ipvs"),
         pytest.param([], (), id="none"),
@@ -79,7 +79,7 @@ def test_a_sync_period_of_another_mode_in_a_file_has_no_effect(config):
             ["--bind-address=fd00::1", "--healthz-bind-address=10.0.0.1"],
             "10.0.0.1:10256",
             "[::1]:10249",
-            id="ipv6-but-one-is-given",
+            id="ipv6-with-one-given-address",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_proxy_mode_without_effect_is_reported_with_its_line(config):
         ),
     ],
 )
-def test_conflicting_settings_or_an_unreadable_file_abort_startup(words, message):
+def test_conflicting_settings_and_an_unreadable_file_are_errors(words, message):
     with pytest.raises(ConfigError) as caught:
         load_settings(words)
     assert str(caught.value) == message

@@ -130,7 +130,7 @@ bindAddress: 0.0.0.0
     ("words", "given"),
     [
         pytest.param([], "", id="defaults"),
-        pytest.param(["--drain-timeout=5s", "--bind-address=0.0.0.0"], "", id="as-by-default"),
+        pytest.param(["--drain-timeout=5s", "--bind-address=0.0.0.0"], "", id="given-defaults"),
         pytest.param(
             ["--steering=local", "--manifests=my services"],
             "'--manifests=my services' --steering=local",

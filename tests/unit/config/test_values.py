@@ -42,7 +42,7 @@ def test_other_spellings_are_rejected_as_booleans(text):
         pytest.param("[::]:80", SocketAddress("::", 80), id="ipv6-and-port"),
         pytest.param("[fd00:0::1]", SocketAddress("fd00::1", 10256), id="ipv6-in-brackets"),
         pytest.param("fd://3", InheritedSocket(3), id="inherited"),
-        pytest.param("", None, id="nowhere"),
+        pytest.param("", None, id="empty"),
     ],
 )
 def test_a_listen_address_is_parsed(text, address):

@@ -39,11 +39,7 @@ def test_only_equal_seeds_result_in_equal_choices(balance):
     assert chosen(1) != chosen(0)
 
 
-@pytest.mark.parametrize(
-    "split",
-    [{}, {"outside": [POD_A, POD_B, POD_C], "inside": CLUSTER}],
-    ids=["one-balancer", "split"],
-)
+@pytest.mark.parametrize("split", [{}, {"outside": [POD_A, POD_B, POD_C], "inside": CLUSTER}])
 def test_only_a_changed_seed_restarts_the_sequence(group, split):
     group.update(Serving([POD_A, POD_B, POD_C], **split))
     assert picks(group, 1) == [POD_A]

@@ -98,8 +98,8 @@ def test_a_balance_argument_is_parsed():
         pytest.param(["round-robin"], 0, TypeError, "balance: expected a str or an int", id="list"),
         pytest.param("round-robin", "7", TypeError, "seed: expected an int, got '7'", id="text"),
         pytest.param("round-robin", True, TypeError, "seed: expected an int, got True", id="bool"),
-        pytest.param("round-robin", -1, ValueError, "seed: -1 is not in 0–4294967295", id="less"),
-        pytest.param("round-robin", 2**32, ValueError, "4294967296 is not in 0–", id="more"),
+        pytest.param("round-robin", -1, ValueError, "seed: -1 is not in 0–4294967295", id="low"),
+        pytest.param("round-robin", 2**32, ValueError, "4294967296 is not in 0–", id="high"),
     ],
 )
 def test_an_invalid_balance_argument_is_an_error(balance, seed, error, words):
@@ -135,7 +135,7 @@ def test_an_invalid_annotation_argument_is_an_error(hold, error, words):
         pytest.param("192.0.2.1:80", SocketAddress("192.0.2.1", 80), id="ipv4"),
         pytest.param("[2001:db8::1]:80", SocketAddress("2001:db8::1", 80), id="ipv6"),
         pytest.param(("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="socket-name"),
-        pytest.param(("2001:db8::1", 80, 0, 0), SocketAddress("2001:db8::1", 80), id="of-ipv6"),
+        pytest.param(("2001:db8::1", 80, 0, 0), SocketAddress("2001:db8::1", 80), id="ipv6-tuple"),
         pytest.param(SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="address"),
     ],
 )

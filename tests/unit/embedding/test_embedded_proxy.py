@@ -26,7 +26,7 @@ from ..dataplane.waiting import until
 pytestmark = IN_BOTH_LOOPS
 
 
-async def test_each_service_keeps_its_requested_port():
+async def test_each_service_has_its_requested_port():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         cart = await proxy.add_service("cart", port=8080, endpoints=[one])
@@ -172,7 +172,7 @@ async def test_a_replaced_service_has_only_its_new_endpoints():
         assert await answers(web.address, 4) == [b"two"] * 4
 
 
-async def test_a_recreated_service_has_no_earlier_endpoints():
+async def test_a_recreated_service_does_not_keep_its_old_endpoints():
     async with backend(b"one") as one, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         await web.remove()
@@ -227,7 +227,7 @@ async def test_unservable_endpoints_raise_the_problem_shown_in_the_status():
         assert proxy.status().ports[0].problem == ""
 
 
-async def test_a_service_that_cannot_be_replaced_stays_served():
+async def test_a_service_whose_replacement_fails_is_still_served():
     options = Options(proxy_ports=(29990, 29990))
     taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
     with socket.create_server(taken[0]), socket.create_server(taken[1]):
@@ -266,7 +266,7 @@ async def test_a_service_that_cannot_be_replaced_stays_served():
         pytest.param(
             {"port": 80, "port_ranges": "80=80-90", "cluster_ip": "10.96.0.1"},
             "10.96.0.1 is no loopback address",
-            id="range-elsewhere",
+            id="range-at-no-loopback-address",
         ),
         pytest.param(
             {"port": 80, "port_ranges": "80=80-90", "cluster_ip": "127.0.0.1"},

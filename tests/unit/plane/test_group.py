@@ -109,9 +109,7 @@ def test_a_change_message_contains_only_changed_endpoints(group, serving, remove
         ),
         pytest.param({"outside": (POD_A,), "inside": ("10.0.0.0/8",)}, id="a-split"),
         pytest.param({"weights": ((POD_A, 5),), "standbys": ((POD_B, 1),)}, id="preferences"),
-        pytest.param(
-            {"admits": (), "handling": Handling(keeps_clients=False)}, id="several-options"
-        ),
+        pytest.param({"admits": (), "handling": Handling(keeps_clients=False)}, id="several"),
     ],
 )
 def test_a_change_of_options_is_sent_without_endpoints(group, others):

@@ -122,7 +122,7 @@ def test_slices_with_many_ports_are_read_one_per_turn():
     [
         pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", PORTS)], (0, 0), id="all-have-it"),
         pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", (METRICS,))], (1, 2), id="one-lacks-it"),
-        pytest.param([("192.0.2.1", PORTS), ("192.0.2.1", (METRICS,))], (0, 0), id="in-another"),
+        pytest.param([("192.0.2.1", PORTS), ("192.0.2.1", (METRICS,))], (0, 0), id="other-slice"),
         pytest.param([("192.0.2.1", (METRICS,))], (0, 1), id="none-has-it"),
     ],
 )

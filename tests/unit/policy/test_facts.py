@@ -15,7 +15,7 @@ ADDRESSES = ("127.0.0.1", NODE_IP, OTHER_IP, "::1", NODE_IP_V6)
     [
         pytest.param((), V4, ("127.0.0.1", NODE_IP, OTHER_IP), id="unset-all-with-localhost"),
         pytest.param((), V6, ("::1", NODE_IP_V6), id="unset-all-of-ipv6-with-localhost"),
-        pytest.param(("192.0.2.0/24",), V4, (NODE_IP,), id="those-in-a-network"),
+        pytest.param(("192.0.2.0/24",), V4, (NODE_IP,), id="addresses-in-a-network"),
         pytest.param(("127.0.0.0/8",), V4, ("127.0.0.1",), id="localhost-alone"),
         pytest.param(("::1/128",), V6, ("::1",), id="localhost-of-ipv6-alone"),
         pytest.param(

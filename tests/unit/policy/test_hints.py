@@ -27,12 +27,12 @@ OTHER_ZONE = {"zones": ["west"]}
     ("hints", "expected"),
     [
         pytest.param([{}, {}], [A, B], id="no-hints-all"),
-        pytest.param([OUR_ZONE, OTHER_ZONE], [A], id="those-for-this-zone"),
+        pytest.param([OUR_ZONE, OTHER_ZONE], [A], id="one-for-this-zone"),
         pytest.param([OUR_ZONE, {"zones": ["west", "east"]}], [A, B], id="one-for-two-zones"),
         pytest.param([OTHER_ZONE, OTHER_ZONE], [A, B], id="none-for-this-zone-all"),
         pytest.param([OUR_ZONE, {}], [A, B], id="one-without-a-hint-switches-off"),
-        pytest.param([{}, OUR_ZONE], [A, B], id="whichever-it-is"),
-        pytest.param([OUR_NODE, OTHER_NODE], [A], id="those-for-this-node"),
+        pytest.param([{}, OUR_ZONE], [A, B], id="first-without-a-hint"),
+        pytest.param([OUR_NODE, OTHER_NODE], [A], id="one-for-this-node"),
         pytest.param([OTHER_NODE, OTHER_NODE], [A, B], id="none-for-this-node-all"),
         pytest.param([OUR_NODE, {}], [A, B], id="one-without-a-node-hint-switches-off"),
         pytest.param(

@@ -92,7 +92,7 @@ MISSPELT = unknown_notes({f"{DOMAIN}endpoint": ""}, [f"{DOMAIN}endpoints"])[0]
 SELECTOR = (("app", "db"),)
 
 
-@pytest.mark.parametrize("note", [UNREAD, MISSPELT])
+@pytest.mark.parametrize("note", [UNREAD, MISSPELT], ids=["wrong-value", "misspelt-key"])
 def test_an_unreadable_endpoints_annotation_is_the_cause(note):
     assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
 

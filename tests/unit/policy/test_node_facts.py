@@ -67,7 +67,7 @@ def test_facts_come_from_options_and_addresses_without_a_node_object():
 def test_zone_and_primary_addresses_are_read_from_the_node_object():
     facts = facts_of(cluster(NODE))
     assert (facts.zone, facts.primary_addresses) == ("eu-1a", ("192.0.2.10", "2001:db8::10"))
-    assert facts.addresses == (), "those of the interfaces are others"
+    assert facts.addresses == (), "interfaces have other addresses"
 
 
 def test_the_bind_address_is_the_primary_address_of_its_family():
@@ -126,9 +126,9 @@ def test_loopback_and_node_endpoints_are_allowed_without_steering(steering, is_a
 @pytest.mark.parametrize(
     ("pod_networks", "only_own_pods", "inside"),
     [
-        pytest.param(("10.244.1.0/24",), True, ("10.244.1.0/24",), id="this-nodes"),
-        pytest.param(("10.244.1.0/24",), False, ("10.244.0.0/16",), id="the-clusters"),
-        pytest.param((), True, ("10.244.0.0/16",), id="the-clusters-where-the-node-has-none"),
+        pytest.param(("10.244.1.0/24",), True, ("10.244.1.0/24",), id="of-this-node"),
+        pytest.param(("10.244.1.0/24",), False, ("10.244.0.0/16",), id="of-the-cluster"),
+        pytest.param((), True, ("10.244.0.0/16",), id="of-the-cluster-as-the-node-has-none"),
     ],
 )
 def test_inside_networks_are_the_pod_networks_of_the_cluster_or_the_node(

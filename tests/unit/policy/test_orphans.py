@@ -120,10 +120,10 @@ def test_service_names_that_differ_by_one_letter_or_a_swap_are_similar(named, is
 @pytest.mark.parametrize(
     ("named", "service", "is_similar"),
     [
-        pytest.param("landing", "landing-v2", True, id="the-service-has-one"),
-        pytest.param("reporting-db", "reporting", True, id="the-slice-has-one"),
+        pytest.param("landing", "landing-v2", True, id="suffix-of-the-service"),
+        pytest.param("reporting-db", "reporting", True, id="suffix-of-the-slice"),
         pytest.param("landing-v1", "landing-v2", True, id="a-letter-wrong"),
-        pytest.param("shop-db", "shop-cache", False, id="both-have-one"),
+        pytest.param("shop-db", "shop-cache", False, id="two-suffixes"),
         pytest.param("landing", "landing-page-v2", False, id="two-parts"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_disallowed_annotation_gets_a_note_and_has_no_effect(default, why):
     assert choose_path(DEFAULT_HANDLING, DataPath.AUTO, "", allowed=()).note is None
 
 
-def test_path_auto_keeps_session_affinity_on_the_userspace_path():
+def test_path_auto_with_session_affinity_uses_the_userspace_path():
     chosen = choose_path(Handling(path=DataPath.AUTO), DataPath.USERSPACE, "", has_affinity=True)
     why = "session affinity with path auto needs the proxy"
     assert chosen == (DataPath.USERSPACE, why, None)
@@ -98,7 +98,7 @@ def test_balancing_at_random_or_by_source_hash_permits_the_kernel_path(balance):
     assert chosen.path is DataPath.KERNEL
 
 
-def test_path_auto_keeps_source_hash_on_the_userspace_path():
+def test_path_auto_with_source_hash_uses_the_userspace_path():
     asked = Handling(path=DataPath.AUTO, balance=Balance.SOURCE_HASH)
     why = "balance source-hash with path auto needs the proxy"
     assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)

@@ -231,7 +231,7 @@ HOLDS = {"handling": {"shares_affinity": True, "hold": Hold(9.0)}, "affinity_tim
         pytest.param({}, False, DataPath.USERSPACE, "", id="other-port"),
         pytest.param(SHARED, False, DataPath.KERNEL, WHY_SHARED, id="shared"),
         pytest.param(HOLDS, False, DataPath.USERSPACE, "", id="shared-but-holds"),
-        pytest.param(HOLDS, True, DataPath.KERNEL, WHY_UDP, id="udp-of-one-that-holds"),
+        pytest.param(HOLDS, True, DataPath.KERNEL, WHY_UDP, id="udp-with-hold"),
     ],
 )
 def test_udp_ranges_and_shared_affinity_without_hold_put_a_port_on_the_kernel_path(

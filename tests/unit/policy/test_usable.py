@@ -122,7 +122,7 @@ def test_an_address_that_a_cluster_may_use_is_allowed_as_an_endpoint(ip):
     [
         pytest.param("127.0.0.1", "ready", id="loopback"),
         pytest.param("::1", "ready", id="loopback-v6"),
-        pytest.param("169.254.0.1", "refused: a link-local address", id="nothing-else"),
+        pytest.param("169.254.0.1", "refused: a link-local address", id="link-local"),
     ],
 )
 def test_an_option_for_embedded_proxies_allows_loopback_endpoints(ip, expected):
@@ -166,7 +166,7 @@ def test_a_node_port_of_any_node_is_not_an_endpoint():
 @pytest.mark.parametrize(
     ("endpoint", "is_used"),
     [
-        pytest.param(Endpoint(A), False, id="nothing-is-said-of-it"),
+        pytest.param(Endpoint(A), False, id="no-node-and-no-pod"),
         pytest.param(Endpoint(A, node="node-1"), False, id="no-pod"),
         pytest.param(Endpoint(A, node="node-2", pod="web-1"), False, id="a-pod-of-another-node"),
         pytest.param(Endpoint(A, pod="web-1"), False, id="a-pod-of-no-node"),
@@ -229,7 +229,7 @@ HERE, THERE = "node-1", "node-2"
     ("endpoints", "local", "cluster", "is_dropping"),
     [
         pytest.param([on(HERE, A), on(THERE, B)], [A], [A, B], False, id="one-here"),
-        pytest.param([on(THERE, A), on(THERE, B)], [], [A, B], True, id="others-have-them"),
+        pytest.param([on(THERE, A), on(THERE, B)], [], [A, B], True, id="only-elsewhere"),
         pytest.param([], [], [], False, id="no-endpoint"),
         pytest.param(
             [on(HERE, A, **NOT_READY), on(THERE, B, **GONE)], [], [], False, id="none-is-ready"
@@ -273,11 +273,11 @@ def test_a_node_without_a_name_has_no_local_endpoints():
 @pytest.mark.parametrize(
     ("endpoints", "expected"),
     [
-        pytest.param([on(HERE, A), on(HERE, B), on(THERE, C)], 2, id="those-here"),
+        pytest.param([on(HERE, A), on(HERE, B), on(THERE, C)], 2, id="local-endpoints"),
         pytest.param([on(HERE, A, **NOT_READY), on(HERE, B, **TERMINATING)], 0, id="ready-alone"),
         pytest.param([on(HERE, A), on(HERE, A)], 1, id="each-address-once"),
         pytest.param([on(HERE, A, weight=0)], 0, id="drained"),
-        pytest.param([on("", A)], 0, id="nowhere"),
+        pytest.param([on("", A)], 0, id="no-node"),
         pytest.param([], 0, id="none"),
     ],
 )
@@ -302,7 +302,7 @@ def test_health_checks_count_an_endpoint_in_several_slices_once():
     ("conditions", "leaving"),
     [
         pytest.param([READY, TERMINATING, GONE], [False, True, False], id="beside-a-ready-one"),
-        pytest.param([TERMINATING, GONE], [False, False], id="it-is-usable"),
+        pytest.param([TERMINATING, GONE], [False, False], id="none-ready"),
     ],
 )
 def test_a_serving_terminating_endpoint_is_leaving_while_another_is_ready(conditions, leaving):
@@ -350,6 +350,6 @@ def test_at_the_endpoint_limit_ready_and_local_endpoints_are_kept(monkeypatch, s
     assert judge(slice_of(*endpoints[:2]), scope=scope).are_all
 
 
-def test_an_endpoint_by_name_keeps_its_host_name():
+def test_the_verdict_of_an_endpoint_by_name_has_its_host_name():
     named = Endpoint(A, host="db.example.com")
     assert [v.host for v in judge(slice_of(named, B)).verdicts] == ["db.example.com", ""]

@@ -132,7 +132,7 @@ def test_a_few_changed_endpoints_are_evaluated_alone(now):
         pytest.param(
             MANY,
             [Endpoint("192.0.2.1", **NOT_READY), Endpoint("192.0.2.1")],
-            id="one-is-there-twice",
+            id="one-is-listed-twice",
         ),
     ],
 )

@@ -71,7 +71,7 @@ async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, 
     assert sorted(again.endpoints) == [POD, OTHER_POD]
 
 
-async def test_a_cordon_of_a_missing_service_is_forgotten_when_the_cordon_ends(node, kept, make):
+async def test_a_service_that_appears_after_its_cordon_has_its_endpoints(node, kept, make):
     again = Node("node-1", node.world, make, 27900, kept)
     await again.cordons.restore()
     pass_time(again, CORDON_S)
@@ -127,13 +127,13 @@ async def restart_with_both(node, make, file):
 
 async def test_the_next_process_restores_cordons_of_earlier_rounds(node, two_rounds, make):
     again, answer = await restart_with_both(node, make, two_rounds)
-    assert answer == ("8", {API}), "the answer is that of the last round"
+    assert answer == ("8", {API}), "the answer is the last round's"
     assert (again.endpoints, ends_of(again, API)) == ([], [])
     again.cordons.end(Vote("8", (), is_over=True))
     assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
 
 
-async def test_ending_an_earlier_round_keeps_the_last_rounds_acknowledgement(
+async def test_after_an_earlier_round_ends_the_last_acknowledgement_is_restored(
     node, two_rounds, make
 ):
     node.serve()
@@ -240,10 +240,10 @@ async def test_terminating_pods_do_not_delay_a_wake(node, is_asleep):
     assert not node.cordons.are_pods_ending(WEB_WORKLOAD)
 
 
-async def test_surviving_pods_get_clients_once_the_workload_is_scaled_up_again(node):
+async def test_surviving_pods_get_clients_at_the_second_report_of_a_replica(node):
     node.cordons.note_woken(WEB_WORKLOAD)
     node.cordons.note_woken(WEB_WORKLOAD)
-    assert node.endpoints == [], "it always had one"
+    assert node.endpoints == [], "the workload wasn't at zero"
     node.cordons.end(ASLEEP)
     node.cordons.note_woken(WEB_WORKLOAD)
     assert node.endpoints == []
@@ -256,7 +256,7 @@ async def test_services_of_a_workload_wait_together_for_its_pods_to_end(node):
     (api,) = node.served_ports.of_service(API)
     node.cordons.cordon(API, "7", node.world.now + CORDON_S)
     node.terminate(POD)
-    assert node.cordons.are_pods_ending(WEB_WORKLOAD), "one of its slices is behind"
+    assert node.cordons.are_pods_ending(WEB_WORKLOAD), "the slice of one Service is behind"
     node.serve(POD)
     node.cordons.end(Vote("7", (WEB, API), is_over=True))
     for _ in range(2):

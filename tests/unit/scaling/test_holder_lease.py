@@ -192,7 +192,7 @@ async def test_a_node_that_does_not_vote_counts_as_busy(world):
     world.nodes[1].is_silent = True
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
-    assert sum(node.source.asked for node in world.nodes) >= 2, "it is tried again"
+    assert sum(node.source.asked for node in world.nodes) >= 2, "the scale-down is tried again"
     assert world.nodes[0].endpoints == [POD], "clients are served"
     world.nodes[1].is_silent = False
     await world.run(AGAIN_MAX_S + 10)
@@ -271,7 +271,7 @@ async def test_a_workload_scaled_during_the_vote_is_not_cordoned(world):
     assert world.vote_counts.round.services == ()
 
 
-async def test_endpoints_stay_cordoned_after_an_interrupted_scale_down(world):
+async def test_endpoints_are_cordoned_after_an_interrupted_scale_down(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -421,7 +421,7 @@ async def test_an_unserved_service_selecting_the_pods_keeps_the_workload_awake(w
             id="headless-with-the-same-wake",
         ),
         pytest.param({"selector": (("app", "api"),)}, id="selects-other-pods"),
-        pytest.param({"selector": SELECTOR, "type": ServiceType.EXTERNAL_NAME}, id="a-name"),
+        pytest.param({"selector": SELECTOR, "type": ServiceType.EXTERNAL_NAME}, id="external-name"),
         pytest.param({"selector": SELECTOR, "key": ServiceKey("tenant", "api")}, id="elsewhere"),
     ],
 )
@@ -478,7 +478,7 @@ async def test_a_workload_that_cannot_be_scaled_does_not_block_other_workloads(w
     for node in world.nodes:
         node.served_ports.follow(Cluster().store.snapshot())
     await world.run(30)
-    assert [node.holder._again_at for node in world.nodes] == [{}, {}], "they may return"
+    assert [node.holder._again_at for node in world.nodes] == [{}, {}], "workloads may return"
 
 
 async def test_many_workloads_of_one_namespace_do_not_delay_other_namespaces(world):
@@ -582,7 +582,7 @@ async def test_nodes_wait_a_random_time_before_taking_a_free_lease(make):
     (node,) = world.nodes
     world.store.leases[HOLDER] = Lease(HOLDER, "node-9", version="0")
     node.holder._jitter_s = random.Random(7).uniform(0, 10)
-    # The API server answers late, and the watch not at all.
+    # The API server answers late, and the watch sends nothing.
     world.now, node.is_silent = world.now + DURATION_S, True
     await world.run(DURATION_S)
     assert not node.holder.is_held

@@ -222,11 +222,11 @@ async def test_waiting_clients_wake_a_workload_right_after_it_is_scaled_to_zero(
     await node.lease.look()
     node.world.now += BEAT_S
     await node.lease.look()
-    assert report_of(node).answer == ("7", frozenset()), "the promise is fulfilled"
+    assert report_of(node).answer == ("7", frozenset()), "no acknowledgement remains"
 
 
 async def test_the_end_of_another_round_does_not_end_an_acknowledgement(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(Vote("8", (ServiceKey("shop", "api"),)))
     await node.lease.follow(Vote("8", (), is_over=True))
-    assert node.endpoints == [], "how its own round has ended isn't known"
+    assert node.endpoints == [], "the result of round 7 isn't known"

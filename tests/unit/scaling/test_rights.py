@@ -33,7 +33,7 @@ def test_a_service_may_scale_a_workload_whose_pods_match_its_selector(selector, 
 @pytest.mark.parametrize(
     ("fields", "selector"),
     [({}, (APP,)), ({"type": ServiceType.EXTERNAL_NAME}, ())],
-    ids=["pods", "a-name"],
+    ids=["pods", "external-name"],
 )
 def test_an_external_name_service_selects_no_pods(fields, selector):
     services = {WEB: ServiceState(service("web", "10.96.0.1", selector=(APP,), **fields), ())}

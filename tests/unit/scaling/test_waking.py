@@ -283,7 +283,7 @@ async def test_hundreds_of_unscalable_workloads_are_retried_one_at_a_time(rig):
         await rig.look_after(0.01)
     assert rig.source.most_under_way == 1
     assert 330 <= len(rig.source.woken) <= 6 * (rig.now - began) + 1, (
-        "6 a second, of two requests at most"
+        "6 attempts a second, of at most two requests"
     )
 
 
@@ -346,7 +346,7 @@ async def test_services_of_one_workload_share_wake_attempts_and_failures(rig):
     await rig.look_after(1)
     problems = [served.wake_problem for served in rig.served_ports]
     assert set(problems) == {"", rig.source.answer}
-    assert problems.count("") == 1, "no client waits there"
+    assert problems.count("") == 1, "no client waits at web"
 
 
 async def test_new_demand_takes_precedence_over_workloads_already_tried(rig):
@@ -424,7 +424,7 @@ async def test_waiting_clients_of_an_unknown_group_are_ignored(rig):
     assert rig.usage.demand() == {WEB: 0}
 
 
-async def test_a_new_client_wakes_a_workload_immediately_and_the_next_look_is_a_second_later(rig):
+async def test_a_new_client_wakes_a_workload_immediately_and_the_next_check_is_a_second_later(rig):
     look, looks = rig.waking.look, []
 
     def counted():
@@ -447,7 +447,7 @@ async def test_a_workload_is_not_woken_during_a_vote_on_its_scale_down(rig):
     rig.begin()
     await rig.look_after(0)
     assert not rig.source.woken
-    assert not rig.source.happenings, "others would wake it, too"
+    assert not rig.source.happenings, "other nodes would wake the workload, too"
 
 
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "terminating"])
@@ -472,11 +472,11 @@ async def test_surviving_pods_serve_once_the_workload_has_a_replica(rig):
     await rig.look_after(ENDS_S)
     assert rig.source.woken == ["shop deployment/web"]
     await rig.look_after(4)
-    assert rig.endpoints == [], "they may still end"
+    assert rig.endpoints == [], "the pods may still end"
     await rig.look_after(1)
     assert rig.endpoints == [POD]
     await rig.look_after(20)
-    assert len(rig.source.woken) == 2, "the second time it had a replica"
+    assert len(rig.source.woken) == 2, "the second attempt found a replica"
 
 
 async def test_surviving_pods_get_no_clients_while_the_workload_cannot_be_woken(rig):

@@ -40,9 +40,7 @@ async def test_only_a_few_service_ports_enter_the_kernel_path_in_one_round(make,
     entered = in_kernel(served_ports)
     assert (len(entered), len(woken)) == (2, 1)
     assert [served.path.why for served in served_ports].count(WAITS.why) == 3
-    assert all(isinstance(target, KernelTarget) for target in targets.values()), (
-        "open flows are translated"
-    )
+    assert all(isinstance(target, KernelTarget) for target in targets.values()), "open flows"
     assert [target.is_on for target in targets.values()].count(True) == 2
     assert len(turn(served_ports)) == 4
     assert len(turn(served_ports)) == 5

@@ -1,4 +1,4 @@
-"""Whether endpoints see client addresses, and which networks of the node the plane learns."""
+"""Whether endpoints see client addresses, and which networks of the node the plane receives."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ def _often(monkeypatch):
 
 
 def run(node, scenario):
-    """Run a scenario with new ClientAddresses, their repairs, and a plane that learns networks."""
+    """Run a scenario with new ClientAddresses, their repairs, and a plane that records networks."""
 
     async def main():
         addresses, plane = ClientAddresses("", ()), NetworksOfPlane()
@@ -120,7 +120,7 @@ def test_changed_settings_of_bridges_are_followed(node, tmp_path, monkeypatch):
     monkeypatch.setattr(read_bridge_filter, "__defaults__", (tmp_path,))
 
     async def scenario(addresses, _plane):
-        # The first change may be read because of the routes that the start adds.
+        # Three changes: the first may be noticed only because of the routes that the start adds.
         for value in ("1", "0", "1"):
             for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
                 (tmp_path / name).write_text(value)

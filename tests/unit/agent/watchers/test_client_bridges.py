@@ -1,4 +1,4 @@
-"""The bridges that should deliver replies to this node, those that do, and obstacles."""
+"""Which bridges should deliver replies to this node, which bridges do, and obstacles."""
 
 import logging
 

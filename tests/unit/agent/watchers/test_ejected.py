@@ -152,7 +152,7 @@ def test_a_failed_probe_updates_the_failure_without_counting_a_client(rig):
     part = dials.part
     assert (part.failures, part.last_at, part.failure) == (1, rig.now, Failure.HOST_UNREACHABLE)
     assert rig.group.revision > before
-    assert rig.wanted == [(POD, "shop/web")], "it is probed further"
+    assert rig.wanted == [(POD, "shop/web")], "the endpoint is still probed"
 
 
 def test_a_failed_probe_shows_that_this_node_lacks_a_route(rig, monkeypatch):
@@ -191,7 +191,7 @@ def test_udp_endpoints_and_endpoints_of_a_custom_dialer_are_not_probed(plane, gi
     assert rig.wanted == []
 
 
-def test_removed_endpoints_and_services_are_forgotten(rig):
+def test_endpoints_of_removed_services_and_removed_endpoints_are_no_longer_probed(rig):
     cart = rig.serve("cart")
     for group in (rig.group, cart):
         rig.eject(group)
@@ -265,7 +265,7 @@ def test_after_an_unanswered_dial_the_kernels_neighbour_state_is_read(rig, failu
     assert [rig.group.obstacle_to(pod) for pod in (POD, OTHER)] == [ETH0, None]
     rig.absent = {}
     rig.pass_(1)
-    assert rig.group.obstacle_to(POD) == ETH0, "the kernel has forgotten it"
+    assert rig.group.obstacle_to(POD) == ETH0, "the kernel has dropped its entry"
     rig.eject(failure=failure)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
@@ -315,7 +315,7 @@ def test_a_missing_next_hop_takes_precedence_over_a_dropping_chain(rig):
     assert rig.group.obstacle_to(POD) == NextHop("eth0")
 
 
-@pytest.mark.parametrize("chain", ["", CHAIN])
+@pytest.mark.parametrize("chain", ["", CHAIN], ids=["no-chain", "a-chain"])
 def test_a_refusal_may_be_caused_by_a_chain_but_not_by_a_missing_next_hop(rig, chain):
     rig.way.dropped[POD, Protocol.TCP] = chain
     rig.absent[POD.ip] = NextHop("eth0")

@@ -86,7 +86,7 @@ async def test_rules_that_name_pods_are_shown(watch, kernel):
     assert (rule.ip, "inet evil f" in rule.what, bool(rule.hint)) == ("10.244.1.1", True, True)
 
 
-async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
+async def test_while_the_ruleset_is_unreadable_the_last_result_is_shown(watch, kernel):
     await watch.look()
     kernel.view = KernelView(unread=("Operation not permitted",), is_nft_read=False)
     await watch.look()
@@ -139,4 +139,4 @@ def test_a_chain_dropping_forwarded_packets_is_named(node):
     assert by is not None
     assert by.chain == "ip g p"
     node.run("ip addr add 10.244.1.1/32 dev eth0")
-    assert read_forward_rules()(endpoint, Protocol.TCP) is None, "of the node"
+    assert read_forward_rules()(endpoint, Protocol.TCP) is None, "an address of the node"

@@ -178,10 +178,10 @@ async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clien
 @pytest.mark.parametrize(
     ("begun", "seen"),
     [
-        pytest.param(9, {"answered": 1}, id="one is answered"),
-        pytest.param(9, {"own": 9}, id="all are of this node"),
-        pytest.param(LOST_MIN - 1, {}, id="they are few"),
-        pytest.param(0, {}, id="none began"),
+        pytest.param(9, {"answered": 1}, id="one-answered"),
+        pytest.param(9, {"own": 9}, id="all-of-this-node"),
+        pytest.param(LOST_MIN - 1, {}, id="few-clients"),
+        pytest.param(0, {}, id="no-clients"),
     ],
 )
 async def test_few_local_or_partly_answered_clients_are_not_reported(node, begun, seen):
@@ -333,7 +333,7 @@ async def test_a_second_outage_is_reported_as_quickly_as_the_first(node):
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_unanswered_clients_before_a_switch_to_userspace_are_forgotten(node):
+async def test_unanswered_clients_before_a_switch_to_userspace_no_longer_count(node):
     await node.look()
     await node.look(LOST_MIN)
     for path in (DataPath.USERSPACE, DataPath.KERNEL):
@@ -406,8 +406,8 @@ async def test_auto_retries_the_kernel_path_after_increasing_pauses_without_a_kn
     ("answered", "chain", "cause"),
     [
         pytest.param(0, None, NOT_KNOWN, id="none-answered"),
-        pytest.param(5, None, None, id="perhaps-this-nodes-own-are-answered"),
-        pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
+        pytest.param(5, None, None, id="answers-may-be-for-this-node"),
+        pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-packets"),
     ],
 )
 async def test_unanswered_hook_dials_before_an_answer_count_only_with_a_dropping_chain(

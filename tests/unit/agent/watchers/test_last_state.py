@@ -146,7 +146,7 @@ async def test_the_source_resumes_from_the_saved_state(node):
     assert node.source.resumed is node.sync.progress.in_force
 
 
-async def test_listeners_stay_open_if_the_source_returns_the_same_state(node):
+async def test_no_rules_change_if_the_source_returns_the_saved_state(node):
     await node.serve_and_end()
     await node.begin()
     await until(lambda: WEB in node.steering.kernel)

@@ -198,7 +198,7 @@ async def test_workers_are_queried_for_the_cause_of_an_ejection_at_most_three_ti
     plane.close()
 
 
-async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
+async def test_checking_ten_thousand_ejected_endpoints_takes_less_than_3_s(rig):
     rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
     for pod in PODS:
         rig.eject(pod)
@@ -285,7 +285,7 @@ class Switched:
 async def test_a_path_switch_is_reported_as_an_event_in_each_direction(rig):
     switched = Switched(1)
     rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))
-    assert rig.timeline.events() == [], "it hasn't left"
+    assert rig.timeline.events() == [], "no earlier path"
     for path, why in ((DataPath.USERSPACE, "a probe failed"), (DataPath.KERNEL, "all answer")) * 2:
         rig.now += 1
         rig.timeline.note_switches(switched.to(path, why))

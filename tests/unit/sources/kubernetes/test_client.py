@@ -62,7 +62,7 @@ async def answering(
     """Answer each connection with an empty object; yield the port and the request lines.
 
     Args:
-        tls: For https.
+        tls: The server's TLS context; None for plain HTTP.
         heads: Receives the requests without their bodies.
         code_of: Returns the status for a request.
     """

@@ -231,7 +231,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-async def test_keys_in_a_kubeconfig_stay_in_memory(tmp_path):
+async def test_keys_in_a_kubeconfig_are_held_only_in_memory(tmp_path):
     pair = f"client-certificate-data: {encoded('crt')}, client-key-data: {encoded('key')}"
     authority = f", certificate-authority-data: {encoded('authority')}, tls-server-name: a"
     path = kubeconfig(tmp_path, f"{{{pair}}}", cluster=authority)
@@ -294,7 +294,7 @@ async def test_a_plugin_failing_on_refresh_is_a_transport_error(plugin, tmp_path
     assert await shown_by(credentials) == "Bearer token-1"
 
 
-async def test_a_plugins_certificate_stays_in_memory(plugin):
+async def test_a_refresh_replaces_the_file_of_a_plugins_certificate(plugin):
     path = plugin(clientCertificateData="certificate", clientKeyData="key")
     credentials = await loaded(kubeconfig=path)
     found = credentials.configuration

@@ -175,7 +175,9 @@ def test_a_service_event_is_in_the_services_namespace():
     assert path_of(series) == "/apis/events.k8s.io/v1/namespaces/shop/events"
 
 
-@pytest.mark.parametrize("note", ["x" * 5000, "ä" * 5000, "\udcff" * 2000])
+@pytest.mark.parametrize(
+    "note", ["x" * 5000, "ä" * 5000, "\udcff" * 2000], ids=["ascii", "umlauts", "surrogates"]
+)
 def test_a_note_is_truncated_to_the_length_kubernetes_accepts(note):
     correlator = Correlator()
     correlator.note(Happening("A", "B", note), NOW)

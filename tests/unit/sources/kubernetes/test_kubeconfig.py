@@ -1,7 +1,4 @@
-"""Values of kubeconfigs, which equal the values that kubectl 1.36 reads from the same files.
-
-``tests/cluster/test_kubeconfig.py`` runs kubectl itself.
-"""
+"""Kubeconfig values equal those of kubectl 1.36, which tests/cluster/test_kubeconfig.py runs."""
 
 from __future__ import annotations
 

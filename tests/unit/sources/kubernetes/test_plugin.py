@@ -350,10 +350,10 @@ async def test_a_rejected_credential_of_a_plugin_is_replaced_once(counted):
 @pytest.mark.parametrize(
     ("lasts_s", "at_s", "runs"),
     [
-        pytest.param(3600, 3539, 1, id="long-before-its-end"),
-        pytest.param(3600, 3540, 2, id="a-minute-before-its-end"),
-        pytest.param(120, 107, 1, id="a-short-one"),
-        pytest.param(120, 108, 2, id="a-tenth-before-the-end-of-a-short-one"),
+        pytest.param(3600, 3539, 1, id="an-hour-long-before-its-end"),
+        pytest.param(3600, 3540, 2, id="an-hour-a-minute-before-its-end"),
+        pytest.param(120, 107, 1, id="two-minutes-before-its-last-tenth"),
+        pytest.param(120, 108, 2, id="two-minutes-at-its-last-tenth"),
         pytest.param(-5, 4, 1, id="expired-from-the-start"),
         pytest.param(-5, 5, 2, id="expired-from-the-start-and-soon-again"),
     ],

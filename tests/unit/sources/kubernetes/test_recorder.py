@@ -64,7 +64,7 @@ async def test_a_service_event_has_the_uid_that_describe_searches_for(api, recor
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=web))
     await api.until(lambda a: len(a.sent) == 1)
     assert api.sent[0][2]["regarding"]["uid"] == "4711"
-    assert len(api.requests) == 1, "the watch has it"
+    assert len(api.requests) == 1, "the source has read the UID"
 
 
 async def test_a_flood_from_one_namespace_does_not_block_events_of_other_namespaces(api, client):
@@ -166,7 +166,7 @@ async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api,
     assert posted == [posted[0]] * 2
 
 
-async def test_an_event_forgotten_by_the_server_is_recreated(api, recorder):
+async def test_an_event_missing_on_the_server_is_recreated(api, recorder):
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
     api.refuse("events", 404)

@@ -223,7 +223,7 @@ async def test_a_workload_with_zero_or_several_replicas_is_not_scaled_to_zero(sh
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-async def test_a_workload_scaled_during_the_vote_stays_unchanged(shop, replicas):
+async def test_a_workload_scaled_during_the_vote_is_not_scaled_to_zero(shop, replicas):
     shop.meanwhile = lambda: shop.scale(replicas)
     assert await scale_down(shop) == ScaleDown()
     assert shop.replicas == replicas

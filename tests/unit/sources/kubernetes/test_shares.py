@@ -66,7 +66,7 @@ def test_the_number_of_omitted_objects_is_counted_and_never_negative():
     assert list(shares.left_out()) == []
 
 
-def test_a_namespace_without_objects_is_forgotten():
+def test_a_namespace_without_objects_has_no_state():
     shares = ObjectShares(80)
     shares.take((BIG, "a"), 10)
     shares.take((BIG, "b"), 100)

@@ -98,7 +98,7 @@ def test_missing_and_incompatible_cluster_ip_ranges_are_rejected(cidrs, words):
             BOTH,
             service("web", "10.96.7.1", policy="PreferDualStack"),
             ("10.96.7.1", "fd00:96::734c"),
-            id="the-other-one-beside-a-named-one",
+            id="other-family-beside-a-named-address",
         ),
         pytest.param(BOTH[:1], service("web", "fd00::7"), ("fd00::7",), id="named-without-a-range"),
         pytest.param(BOTH, service(is_headless=True), (), id="headless"),

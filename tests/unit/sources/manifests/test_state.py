@@ -111,7 +111,7 @@ def test_the_problem_of_a_duplicate_slice_is_attributed_to_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
     assert services_of_problems(state) == [("shop/web",), ("shop/web",)]
-    assert {item.object for item in state.rejected} == {""}, "the first one is served"
+    assert {item.object for item in state.rejected} == {""}, "the first slice is served"
 
 
 def test_an_invalid_yaml_file_keeps_its_objects_while_other_files_change(state):

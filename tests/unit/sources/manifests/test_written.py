@@ -35,9 +35,9 @@ PREFER = "PreferDualStack"
             {"ipFamilyPolicy": PREFER, "ipFamilies": ["IPv6"]}, (V4, V6), (V6, V4), id="preferred"
         ),
         pytest.param({"ipFamilyPolicy": "SingleStack"}, (V4, V6), (V4,), id="single"),
-        pytest.param({"clusterIP": "fd00::7"}, (V4, V6), (V6,), id="of-the-named-address"),
+        pytest.param({"clusterIP": "fd00::7"}, (V4, V6), (V6,), id="named-address"),
         pytest.param(
-            {"clusterIP": "fd00::7", "ipFamilyPolicy": PREFER}, (V4, V6), (V6, V4), id="and-other"
+            {"clusterIP": "fd00::7", "ipFamilyPolicy": PREFER}, (V4, V6), (V6, V4), id="named-dual"
         ),
         pytest.param({"clusterIP": "None", "ipFamilyPolicy": DUAL}, (V4, V6), (), id="headless"),
         pytest.param({"type": "ExternalName"}, (V4, V6), (), id="external-name"),

@@ -300,7 +300,7 @@ async def test_a_successful_probe_after_a_failed_probe_ends_the_ejection(node, h
     assert (hooks.ejected(), hooks.readmitted) == ({}, [(NAME, POD_A)])
 
 
-async def test_a_probe_result_for_a_removed_service_port_has_no_effect(node, hooks):
+async def test_a_probe_result_for_a_removed_service_port_ejects_no_endpoint(node, hooks):
     hooks.fail((NAME, POD_A))
     node.connections._take_events()
     node.served_ports.retire(node.served.plan.key)
@@ -308,7 +308,7 @@ async def test_a_probe_result_for_a_removed_service_port_has_no_effect(node, hoo
     assert (hooks.ejected(), node.probed.wanted) == ({}, [])
 
 
-async def test_a_probe_result_for_a_removed_endpoint_has_no_effect(node, hooks, caplog):
+async def test_a_probe_result_for_a_removed_endpoint_ejects_no_endpoint(node, hooks, caplog):
     hooks.fail((NAME, POD_A))
     node.connections._take_events()
     node.serve(KERNEL, POD_B.ip)
@@ -424,7 +424,7 @@ async def test_connection_ends_lost_to_a_full_buffer_are_counted_as_omitted(node
     assert records.observe(filters).left_out == [(filters[0], 5)]
 
 
-async def test_unreadable_hook_counters_leave_the_facts_unchanged(node, hooks, monkeypatch):
+async def test_unreadable_hook_counters_keep_the_last_counts(node, hooks, monkeypatch):
     hooks.count((NAME, POD_A), established=3)
     assert (await node.read()).connections == 3
 

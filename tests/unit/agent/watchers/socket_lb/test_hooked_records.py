@@ -89,7 +89,7 @@ def test_records_beyond_the_limit_are_counted_as_omitted():
     ("wanted", "left_out"),
     [
         pytest.param({}, [7], id="all"),
-        pytest.param({"service": "shop/web"}, [7], id="its-service"),
+        pytest.param({"service": "shop/web"}, [7], id="same-service"),
         pytest.param({"service": "shop/cart"}, [], id="another-service"),
         pytest.param({"client": CLIENT.ip}, [7], id="any-client"),
         pytest.param({"failed": True}, [7], id="failures"),

@@ -56,7 +56,7 @@ def test_counts_of_an_unknown_service_port_are_kept_until_its_group_exists(rig):
     assert new.connections == 3
 
 
-def test_an_endpoint_without_counters_is_forgotten_even_without_a_service_port(rig):
+def test_a_vanished_endpoint_causes_no_later_change_even_without_a_service_port(rig):
     rig.look(established=2)
     assert list(rig.reports.look(rig.reports.compare({}, {}), {}, {}, 110.0)) == []
     assert rig.reports.compare({}, {}) == {}
@@ -67,7 +67,7 @@ def test_a_success_without_a_previous_ejection_has_the_time_of_the_reading(rig):
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
 
 
-def test_an_ejected_endpoint_keeps_its_last_failure(rig):
+def test_a_success_during_an_ejection_does_not_end_the_failure(rig):
     rig.reports.noted(*AT)
     report = rig.reports.failed(rig.group, POD, REFUSED, 1, 103.0, 108.0)
     rig.group.add(-2, report, 103.0)
