@@ -136,7 +136,7 @@ class Rig:
         self._kept.clear()
 
     def keep(self, closeable: C) -> C:
-        """Have the rig close an object at its end; return the object."""
+        """Close an object at the end of the rig; return the object."""
         self._kept.append(closeable)
         return closeable
 

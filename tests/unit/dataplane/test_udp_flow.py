@@ -256,7 +256,7 @@ async def test_a_send_error_that_is_transient_or_follows_a_reply_drops_only_the_
 
 
 def report(flow, number):
-    """Make a flow's socket report an error."""
+    """Put an error on a flow's socket."""
     sock = flow.sock
     failing = flow.sock = Failing(sock, number)
     flow.on(0, 0)

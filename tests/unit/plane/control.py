@@ -55,7 +55,7 @@ class Control:
             os.close(descriptor)
 
     def keep(self, closeable):
-        """Have an object closed at the end of the test; return the object."""
+        """Close an object at the end of the test; return the object."""
         self.kept.append(closeable)
         return closeable
 

@@ -312,9 +312,7 @@ async def test_while_all_slots_are_taken_other_candidates_wait(desk, invisible, 
     await desk.accepted(5)
 
 
-async def test_a_candidate_that_times_out_makes_way_for_waiting_candidates(
-    desk, invisible, monkeypatch
-):
+async def test_waiting_candidates_are_accepted_after_others_time_out(desk, invisible, monkeypatch):
     monkeypatch.setattr(authentication, "_ANSWER_S", 0.02)
     desk.connect(6)
     await desk.accepted(6)

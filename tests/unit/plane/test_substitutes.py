@@ -168,7 +168,7 @@ async def refuses(pool, at, protocol):
             await client.receive()
 
 
-async def test_a_substitute_that_dies_is_replaced_by_the_next_running_worker(pool, absence):
+async def test_a_killed_substitute_is_replaced_by_the_next_running_worker(pool, absence):
     pod = pool.endpoint()
     web = pool.serve([pod])
     await absence.begin()

@@ -124,7 +124,7 @@ async def test_a_workers_death_is_logged_and_shown_in_the_state(pool, caplog):
     assert pool.pids[1] != pid
 
 
-async def test_udp_is_refused_even_if_a_worker_dies_before_closing_its_socket(pool):
+async def test_udp_is_refused_even_if_a_worker_is_killed_before_closing_its_socket(pool):
     pod = pool.udp_peer()
     dns = pool.serve([pod], protocol=UDP)
     for pid in pool.pids:

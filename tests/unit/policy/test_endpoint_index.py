@@ -120,10 +120,10 @@ def test_slices_with_many_ports_are_read_one_per_turn():
 @pytest.mark.parametrize(
     ("slices", "expected"),
     [
-        pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", PORTS)], (0, 0), id="all-have-it"),
-        pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", (METRICS,))], (1, 2), id="one-lacks-it"),
+        pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", PORTS)], (0, 0), id="port-in-all"),
+        pytest.param([("192.0.2.1", PORTS), ("192.0.2.2", (METRICS,))], (1, 2), id="port-in-one"),
         pytest.param([("192.0.2.1", PORTS), ("192.0.2.1", (METRICS,))], (0, 0), id="other-slice"),
-        pytest.param([("192.0.2.1", (METRICS,))], (0, 1), id="none-has-it"),
+        pytest.param([("192.0.2.1", (METRICS,))], (0, 1), id="port-in-none"),
     ],
 )
 def test_addresses_lacking_a_service_port_are_counted(slices, expected):

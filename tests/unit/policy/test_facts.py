@@ -19,7 +19,7 @@ ADDRESSES = ("127.0.0.1", NODE_IP, OTHER_IP, "::1", NODE_IP_V6)
         pytest.param(("127.0.0.0/8",), V4, ("127.0.0.1",), id="localhost-alone"),
         pytest.param(("::1/128",), V6, ("::1",), id="localhost-of-ipv6-alone"),
         pytest.param(
-            ("203.0.113.0/24", "192.0.2.0/24"), V4, (NODE_IP, OTHER_IP), id="of-several-networks"
+            ("203.0.113.0/24", "192.0.2.0/24"), V4, (NODE_IP, OTHER_IP), id="several-networks"
         ),
         pytest.param(("192.0.2.0/24", "2001:db8::/32"), V6, (NODE_IP_V6,), id="by-family"),
         pytest.param(("0.0.0.0/0",), V4, ("127.0.0.1", NODE_IP, OTHER_IP), id="whole-family"),

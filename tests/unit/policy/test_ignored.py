@@ -98,8 +98,8 @@ OWN = service(cluster_ips=("10.96.0.7", "fd00::5"))
     ("facts", "ip"),
     [
         pytest.param({}, "", id="another-address"),
-        pytest.param({"addresses": ("10.0.0.1", "fd00::5")}, "fd00::5", id="of-an-interface"),
-        pytest.param({"primary_addresses": ("10.96.0.7",)}, "10.96.0.7", id="of-the-node-object"),
+        pytest.param({"addresses": ("10.0.0.1", "fd00::5")}, "fd00::5", id="interface"),
+        pytest.param({"primary_addresses": ("10.96.0.7",)}, "10.96.0.7", id="node-object"),
         pytest.param(
             {"addresses": ("10.96.0.7",), "allow_loopback_endpoints": True}, "", id="no-steering"
         ),

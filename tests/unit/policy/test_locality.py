@@ -104,7 +104,7 @@ def test_containers_of_this_node_are_distinguished_from_other_clients():
     [
         pytest.param(("10.244.0.0/16",), ROUTED, id="in-the-range"),
         pytest.param(("10.8.0.0/16",), OUTSIDE, id="beside-the-range"),
-        pytest.param(("fd00::/8",), ROUTED, id="of-the-other-family"),
+        pytest.param(("fd00::/8",), ROUTED, id="other-family"),
     ],
 )
 def test_the_cluster_range_distinguishes_pods_from_machines_behind_a_gateway(cluster, place):

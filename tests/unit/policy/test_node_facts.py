@@ -126,9 +126,9 @@ def test_loopback_and_node_endpoints_are_allowed_without_steering(steering, is_a
 @pytest.mark.parametrize(
     ("pod_networks", "only_own_pods", "inside"),
     [
-        pytest.param(("10.244.1.0/24",), True, ("10.244.1.0/24",), id="of-this-node"),
-        pytest.param(("10.244.1.0/24",), False, ("10.244.0.0/16",), id="of-the-cluster"),
-        pytest.param((), True, ("10.244.0.0/16",), id="of-the-cluster-as-the-node-has-none"),
+        pytest.param(("10.244.1.0/24",), True, ("10.244.1.0/24",), id="node"),
+        pytest.param(("10.244.1.0/24",), False, ("10.244.0.0/16",), id="cluster"),
+        pytest.param((), True, ("10.244.0.0/16",), id="cluster-if-the-node-has-none"),
     ],
 )
 def test_inside_networks_are_the_pod_networks_of_the_cluster_or_the_node(

@@ -73,7 +73,7 @@ def in_use(count, group, **others):
             (BOB, DB, 201, 50),
             id="the-larger-of-two",
         ),
-        pytest.param(held(17, ALICE, WEB), CART, (ALICE, WEB, 17, 16), id="of-few"),
+        pytest.param(held(17, ALICE, WEB), CART, (ALICE, WEB, 17, 16), id="few-connections"),
         pytest.param(
             held(300, ALICE, WEB) + held(100, ALICE, DB),
             CART,

@@ -331,7 +331,7 @@ def test_a_verdict_describes_preferences_in_words(fields, expected):
     ("scope", "expected"),
     [
         pytest.param(Scope.CLUSTER, ["10.0.0.3", "10.0.0.4"], id="ready-ones-first"),
-        pytest.param(Scope.LOCAL, ["10.0.0.9"], id="with-Local-also-this-nodes"),
+        pytest.param(Scope.LOCAL, ["10.0.0.9"], id="this-nodes-address-with-Local"),
     ],
 )
 def test_at_the_endpoint_limit_ready_and_local_endpoints_are_kept(monkeypatch, scope, expected):

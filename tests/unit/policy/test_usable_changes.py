@@ -92,8 +92,8 @@ def test_only_the_rejected_address_is_evaluated_again():
 @pytest.mark.parametrize(
     "now",
     [
-        pytest.param([Endpoint("192.0.2.1"), Endpoint("192.0.2.9")], id="one-came"),
-        pytest.param([], id="one-left"),
+        pytest.param([Endpoint("192.0.2.1"), Endpoint("192.0.2.9")], id="one-added"),
+        pytest.param([], id="one-removed"),
         pytest.param([Endpoint("192.0.2.1", **NOT_READY)], id="one-is-not-ready"),
         pytest.param([Endpoint("192.0.2.1", **TERMINATING)], id="one-terminates"),
         pytest.param([Endpoint("192.0.2.3")], id="one-is-of-this-proxy"),

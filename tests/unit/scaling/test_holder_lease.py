@@ -399,7 +399,7 @@ ANYWHERE = {"cluster_ips": (), "is_headless": True}
     [
         pytest.param({"selector": (("tier", "shop"),)}, id="without-endpoints"),
         pytest.param({"selector": SELECTOR, **ANYWHERE}, id="headless"),
-        pytest.param({"selector": SELECTOR, "proxy_name": "other"}, id="of-another-proxy"),
+        pytest.param({"selector": SELECTOR, "proxy_name": "other"}, id="other-proxy"),
         pytest.param({"selector": SELECTOR, "handling": Handling(wake=WORKLOAD)}, id="no-hold"),
     ],
 )

@@ -75,8 +75,8 @@ def test_a_loopback_frontends_second_port_is_tried_before_proxy_ports(second, ex
 @pytest.mark.parametrize(
     ("ip", "expected"),
     [
-        pytest.param("127.98.0.1", [("127.98.0.1", 80), ("127.98.0.1", FIRST)], id="its-own"),
-        pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
+        pytest.param("127.98.0.1", [("127.98.0.1", 80), ("127.98.0.1", FIRST)], id="loopback"),
+        pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="other"),
     ],
 )
 def test_bound_to_loopback_only_loopback_frontends_keep_their_address(ip, expected):

@@ -210,7 +210,7 @@ async def test_a_service_with_twice_the_ports_loses_a_listener_to_each_port_of_n
     assert unserved(few) == {"tenant/big": PORTS}
     for number in range(3):
         snapshot = cluster.serve(f"shop-{number}", "web", 2)
-    assert settle(few, snapshot) == 2, "one retry gives up, one takes"
+    assert settle(few, snapshot) == 2, "one retry closes listeners, one opens listeners"
     assert unserved(few).pop("tenant/big") == PORTS + 2 * 3
     assert sum(unserved(few).values()) == PORTS + 2 * 3
     ((service, cause),) = told

@@ -233,10 +233,10 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        pytest.param("web", "{{ .Release.Name }}", 4, id="of-helm"),
-        pytest.param("apiVersion", "{% if a %}\napiVersion", 1, id="of-jinja"),
-        pytest.param("80", "${PORT}", 9, id="of-envsubst"),
-        pytest.param("80", "#@ values.port", 9, id="of-ytt"),
+        pytest.param("web", "{{ .Release.Name }}", 4, id="helm"),
+        pytest.param("apiVersion", "{% if a %}\napiVersion", 1, id="jinja"),
+        pytest.param("80", "${PORT}", 9, id="envsubst"),
+        pytest.param("80", "#@ values.port", 9, id="ytt"),
     ],
 )
 def test_an_unrendered_template_is_reported_as_a_template(old, new, line):
