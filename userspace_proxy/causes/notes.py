@@ -287,5 +287,5 @@ def no_node_address(number: int, family: str, allowed: tuple[str, ...] = ()) -> 
     Args:
         allowed: The networks of ``--nodeport-addresses``; empty if all addresses are allowed.
     """
-    which = f" that --nodeport-addresses={','.join(allowed)} allows" if allowed else " for it"
+    which = f" in --nodeport-addresses={','.join(allowed)}" if allowed else " for it"
     return f"node port {number} is not served: this node has no {family} address{which}"
