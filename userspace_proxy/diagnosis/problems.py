@@ -390,7 +390,7 @@ def _node(view: StatusFacts) -> Iterator[Problem]:
 def _memory(view: StatusFacts) -> Problem:
     memory = view.memory
     percent = 100 * memory.used_bytes // max(1, memory.limit_bytes)
-    now = "no more connections are accepted" if memory.is_short else "it was more a moment ago"
+    now = "new connections only replace others" if memory.is_short else "it was more a moment ago"
     return Problem(
         Level.TROUBLE,
         f"Memory: {percent} % of the limit of {memory.limit_bytes >> 20:,} MiB is used, {now}; "
