@@ -126,10 +126,14 @@ def every_s(count: int) -> int:
     return 1 if count <= SUMMARY_FROM else 5
 
 
+def _is_recent(end: ContainerEnd) -> bool:
+    return Clocks.time() - end.at <= _LATELY_S
+
+
 def _restarts(pod: AgentPod) -> Cause | None:
     """Return why an agent's container was restarted lately; None if it wasn't."""
     end = pod.last_end
-    if not pod.restarts or Clocks.time() - end.at > _LATELY_S:
+    if not pod.restarts or not _is_recent(end):
         return None
     return agent_causes.agent_restarts(
         end.text,
@@ -211,9 +215,9 @@ class Answers:
         return state.reason if state is not None else ""
 
     def last_end_of(self, node: str) -> ContainerEnd:
-        """Return how the container of a node's agent last ended."""
+        """Return how the container of a node's agent last ended, if that was recently."""
         pods = self._found.agents.get(node, ())
-        return pods[0].last_end if pods else NOT_ENDED
+        return pods[0].last_end if pods and _is_recent(pods[0].last_end) else NOT_ENDED
 
     @property
     def nodes(self) -> Mapping[str, AgentAnswer]:

@@ -120,6 +120,7 @@ def test_a_failed_port_forward_shows_how_the_agents_container_last_ended(answers
         monkeypatch.setattr(Clocks, "time", lambda s=ended_s: 1795251600.0 + s)
         answers.take(agents)
         assert (only(answers).restarts is not None) is is_lately
+        assert bool(answers.last_end_of("node-1").text) is is_lately
     assert only(answers).restarts == agent_causes.agent_restarts(
         "ended with status 137 (OOMKilled)", "kube-system", is_repeated=True, out_of_memory=True
     ).replace(count=2, last_at=1795251600.0)
