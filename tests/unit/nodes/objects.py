@@ -25,7 +25,7 @@ def pod(name="agent-1", node="node-1", *, labels=None, args=(), command=None, st
 
 
 def with_metadata(item, **fields):
-    """Return an object with other metadata."""
+    """Return a copy of an object with some fields of its metadata replaced."""
     return {**item, "metadata": {**item["metadata"], **fields}}
 
 

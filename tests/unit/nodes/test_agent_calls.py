@@ -108,14 +108,14 @@ async def test_the_times_of_the_request_and_the_first_byte_are_recorded(agents, 
     assert len(read.status.ports) == 2
 
 
-async def test_a_long_response_is_parsed_in_a_thread(agents, client, monkeypatch):
+async def test_a_response_longer_than_the_inline_limit_is_parsed(agents, client, monkeypatch):
     monkeypatch.setattr(module, "_INLINE_BYTES", 10)
     pod = agents.add("node-1", FakeAgent(STATUS))
     read = await AgentCalls(client).status(target(pod), "/api/v1/status", Bounds(), bool)
     assert len(read.status.ports) == 2
 
 
-async def test_the_first_line_of_a_stream_is_bounded(agents, client):
+async def test_the_first_line_of_a_stream_is_bounded_in_size(agents, client):
     pod = agents.add("node-1", FakeAgent(STATUS))
     assert (await first_of(AgentCalls(client), pod)).status.version == "0.1.0"
     with pytest.raises(TooLarge):
@@ -162,7 +162,11 @@ async def test_the_clock_difference_of_a_stream_accounts_for_its_last_lines_age(
             assert abs(ahead) <= around + CLOCK_OFF_S
 
 
-@pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000])
+@pytest.mark.parametrize(
+    "part",
+    [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000],
+    ids=["empty-lines", "blanks", "array-items"],
+)
 async def test_a_stream_that_exceeds_the_limits_ends_with_an_error(agents, client, part):
     pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
     changes = AgentCalls(client).changes(
@@ -173,7 +177,7 @@ async def test_a_stream_that_exceeds_the_limits_ends_with_an_error(agents, clien
             pass
 
 
-async def test_parsing_the_changes_of_a_stream_uses_a_limited_share_of_the_time(agents, client):
+async def test_parsing_a_change_of_a_stream_is_followed_by_a_pause(agents, client):
     # Parsing one change takes so long that the next line arrives in the meantime.
     change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
 
@@ -192,7 +196,7 @@ async def test_parsing_the_changes_of_a_stream_uses_a_limited_share_of_the_time(
     )
     await anext(changes)
     await anext(changes)
-    assert not waits, "the answer itself isn't counted"
+    assert not waits, "a pause followed the first answer"
     with pytest.raises(Unreadable, match="the stream ended"):
         async for _ in changes:
             pass

@@ -21,7 +21,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("cause", ROWS, ids=repr)
-def test_each_cause_has_a_kubectl_command_showing_details(cause):
+def test_the_kubectl_command_of_each_cause_names_the_agents_namespace(cause):
     assert " -n net" in kubectl_words(cause, "")
 
 

@@ -105,7 +105,7 @@ def test_nodes_are_queried_for_complete_responses_again_after_a_brief_peak(answe
         ),
     ],
 )
-def test_failures_become_causes_with_short_texts(answers, error, row, detail):
+def test_a_failed_query_becomes_a_cause_with_a_text_of_limited_length(answers, error, row, detail):
     asking = Asking()
     asking.fail(answers, "node-1", TO, error)
     assert only(answers).problem == row("kube-system", detail)
@@ -189,7 +189,7 @@ def test_nodes_are_unknown_if_they_cannot_be_listed(unasked):
     assert unasked.all_nodes(None).has_nodes
 
 
-def test_after_a_failure_the_last_response_is_kept_until_the_next_response(unasked):
+def test_a_failure_is_shown_with_the_last_response_until_the_next_response(unasked):
     unasked.take(found(pod()))
     assert not unasked.is_settled()
     unasked.put("node-1", READ, is_summary=False)
@@ -200,7 +200,7 @@ def test_after_a_failure_the_last_response_is_kept_until_the_next_response(unask
     assert unasked.all_nodes(None).answers[0].problem is None
 
 
-def test_an_agent_that_runs_again_is_queried_again(unasked):
+def test_only_a_running_agent_is_queried(unasked):
     unasked.take(found(pod(status={"phase": "Pending"})))
     assert unasked.to_ask() == {}
     unasked.take(found(pod()))

@@ -18,7 +18,7 @@ STATUS = status_of([], "node-1")
 
 
 class OwnPlans(SimpleNamespace):
-    """The digests of the plans that this machine makes of the API server's objects."""
+    """The digests of the plans that this machine makes from the API server's objects."""
 
     planned_at, unread, former = 1.0, frozenset(), ()
 
@@ -31,7 +31,7 @@ class OwnPlans(SimpleNamespace):
 
 
 class Nodes:
-    """A cluster of nodes with plans, which records the requests to each node."""
+    """Nodes with plans; records which nodes are queried."""
 
     def __init__(self):
         self.plans = {}

@@ -65,7 +65,7 @@ HOSTILE = {
 
 
 def hostile(name, size):
-    """Return the type and JSON of a hostile response of about this size."""
+    """Return the type and JSON of a hostile response of about ``size`` bytes."""
     kind, around, item = HOSTILE[name]
     many = max(1, size // (len(item) + 2))
     items = (item % number if "%" in item else item for number in range(many))
@@ -210,10 +210,10 @@ def with_number(text):
         pytest.param(b'{"version":"1","process":{"cpu_s":1.5E+16}}', id="exponent-and-sign"),
         pytest.param(b'{"version": "1", "now": 99999999999}', id="late"),
         pytest.param(b'{"version": "1", "started":-1}', id="early"),
-        pytest.param(b'{"version": "1", "n\\u006fw" :\n\t-1}', id="early-in-other-words"),
+        pytest.param(b'{"version": "1", "n\\u006fw" :\n\t-1}', id="early-with-an-escaped-key"),
         pytest.param(b'{"version": "1", "revision":  1e300}', id="exponent-after-blanks"),
         pytest.param(
-            b'{"version": "1", "sync": {"waiting_since": 99999999999.5}}', id="late-inside"
+            b'{"version": "1", "sync": {"waiting_since": 99999999999.5}}', id="late-nested"
         ),
     ],
 )
@@ -245,7 +245,7 @@ def test_the_search_for_numbers_takes_linear_time(part):
     check_cost(read, with_number(b"9" * 17).removesuffix(b"}") + b', "a": "' + part * 30_000)
 
 
-def test_integers_up_to_2_53_are_accepted():
+def test_integers_below_2_53_are_accepted():
     status = WHOLE(with_number(b"9007199254740991"))
     assert status.revision == (1 << 53) - 1
     assert isinstance(status, StatusFacts)

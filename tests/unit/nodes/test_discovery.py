@@ -35,7 +35,7 @@ def names(found, wanted=frozenset()):
     return found.names(wanted)
 
 
-async def test_pods_of_every_release_in_the_namespace_are_found(api, finder_of):
+async def test_agents_are_found_by_their_label_in_the_default_namespace(api, finder_of):
     api.put(pod("one", "node-1"))
     api.put(pod("two", "node-2"))
     api.put(pod("no-agent", "node-3", labels={"app": "web"}))
@@ -53,7 +53,7 @@ async def test_a_selector_and_a_namespace_select_other_agents(api, finder_of):
     assert list(found.agents) == ["node-1"]
 
 
-async def test_pods_taken_over_from_kubeadms_kube_proxy_are_agents(api, finder_of):
+async def test_a_kube_proxy_pod_with_the_take_over_flag_is_an_agent(api, finder_of):
     api.put(pod("new", "node-1", labels=KUBE_PROXY, command=[*RUN, "--take-over"]))
     api.put(pod("old", "node-2", labels=KUBE_PROXY, command=RUN))
     found = await finder_of().pods()

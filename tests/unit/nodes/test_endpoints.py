@@ -35,9 +35,9 @@ SINCE = NOW - 60
 
 def test_the_path_is_blamed_only_if_a_failure_has_a_cause():
     """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
-    assert extent_of((), 1, ("b",)) is Extent.SOME, "it is not ready"
+    assert extent_of((), 1, ("b",)) is Extent.SOME, "the endpoint has no cause"
     dropped = fails(POD, "not-permitted", "Operation not permitted")
-    assert extent_of([dropped], 1, ("b",)) is Extent.PATH, "by a firewall of the node"
+    assert extent_of([dropped], 1, ("b",)) is Extent.PATH, "the node's firewall drops packets"
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_an_answer_before_the_failures_of_others_is_no_evidence(cause, since):
     """Clients of no node were served, and "the other 2 that tried are answered" was shown."""
     answers = {"b": since, "c": since - CLOCKS_DIFFER_S - 1}
     assert answers_since([cause, silent(POD)], answers) == ("b",)
-    assert answers_since([silent(POD)], answers) == ("b", "c"), "it is unknown when it failed"
+    assert answers_since([silent(POD)], answers) == ("b", "c"), "the failure has no time"
 
 
 @pytest.mark.parametrize("name", ["connections", "failures", "answered_at", "sent_at", "cause", ""])
-def test_a_node_with_any_figure_or_cause_of_an_endpoint_has_dialled_it(name):
+def test_a_node_has_dialled_an_endpoint_only_if_it_has_a_figure_or_cause_of_it(name):
     facts = {name: silent(POD) if name == "cause" else 1} if name else {}
     assert has_tried(untried(**facts)) is bool(name)
 
@@ -79,7 +79,7 @@ def test_an_endpoint_lists_the_nodes_that_dialled_it_with_results():
     assert other.extent is Extent.NONE
 
 
-def test_an_endpoint_shows_the_name_of_its_pod():
+def test_an_endpoint_is_shown_with_the_name_of_its_pod():
     """With only addresses, users on call had to look up the pods with kubectl."""
     members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
     (one,) = endpoints_of(members)
@@ -102,7 +102,7 @@ def test_an_endpoint_that_failed_long_ago_on_each_failing_node_has_a_neutral_mar
     (port,) = merged.ports
     one, _ = port.endpoints
     assert (one.address, one.level, port.level) == (POD, None, Level.OK)
-    assert one.failing == ((past, ("a",)),), "the remedy isn't about the way"
+    assert one.failing == ((past, ("a",)),), "the remedy is about the path"
     assert f"{say(past)} (3 times, last 8 min ago) on a (1 of 2)" in format_port(port, merged)
     states = [row.states[0] for row in nodes_of(port, merged)]
     assert states == [CellState.UNANSWERED, CellState.SERVED]

@@ -76,7 +76,7 @@ def last_part(explanation):
     return explanation.parts[-1].steps
 
 
-def test_nodes_serving_as_planned_are_confirmed():
+def test_a_service_served_as_planned_on_all_nodes_is_ok():
     one = explained(nodes(answer("node-1", web(A, B)), answer("node-2", web(A, B))))
     assert one.level is Level.OK
     assert one.sentence.endswith("served on both nodes")
@@ -102,12 +102,12 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
         make_port("web", endpoints=(e,)) for e in (failing(sends_nothing(A)), answering(A))
     )
     apart = explained(nodes(answer("node-1", lost), answer("node-2", sent)))
-    assert apart.next.endswith("explain shop/web --node=node-1"), "not the pod, but the way to it"
+    assert apart.next.endswith("explain shop/web --node=node-1"), "the command isn't about the path"
     gone = PathStep(Level.TROUBLE, SLICES, "web-1 is gone")
     words = kubectl_words(no_slice("shop/web", "", ""), "shop/web")
-    assert explained(all_nodes, pods=[gone]).next == f"kubectl {words}", "not a deleted pod"
+    assert explained(all_nodes, pods=[gone]).next == f"kubectl {words}", "a deleted pod"
     late = explained(nodes(answer("node-1", web(A, refusing=(A,)), behind=("shop/web",))))
-    assert late.next.endswith("explain shop/web --node=node-1"), "not the pod that it still dials"
+    assert late.next.endswith("explain shop/web --node=node-1"), "the late node isn't explained"
     assert "agent's log" in next(s.hint for s in last_part(late) if s.topic == "clients")
 
 
@@ -295,7 +295,7 @@ def test_a_node_without_a_route_to_services_is_named_although_clients_are_served
     for address, level in (("fd00::a", Level.OK), ("10.96.0.10", Level.ATTENTION)):
         status = msgspec.structs.replace(late.status, unrouted={address: "unreachable"})
         one = explained(nodes(answer("node-1", web(A, B)), replace(late, status=status)))
-        assert (one.level, last_part(one)[0].level) == (level, level), "of the Service's family"
+        assert (one.level, last_part(one)[0].level) == (level, level), "another family counts"
     (detail,) = last_part(one)[0].details
     assert one.sentence.endswith(detail[1])
 

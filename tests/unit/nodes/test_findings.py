@@ -63,7 +63,7 @@ def test_nodes_are_not_compared_with_a_former_agents_response():
     assert other_settings_of([former, *others]) == {}
 
 
-def test_two_serving_agents_on_a_node_are_named():
+def test_two_serving_agents_on_a_node_and_recent_restarts_are_reported():
     agents = (agent_on("a"), agent_on("a", "other"))
     names = ("kube-system/userspace-proxy-a", "kube-system/other-a")
     assert said(answer_of("a", agents=agents)) == [(several_agents(names), ("a",))]
@@ -80,7 +80,7 @@ def test_an_agent_that_cannot_read_from_the_api_server_is_reported_as_cut_off(la
     assert found == [(source_fails(CUT_OFF.problems[0]), ("a",))]
 
 
-def test_a_long_refusal_of_the_api_server_is_reported_whole():
+def test_a_long_refusal_of_the_api_server_is_reported_in_full():
     refusal = f"refuses to list nodes: {SHOWN_MAX * 'x'} is forbidden (allow this user to list)"
     found = said(answer_of("a", source=SourceFacts("kubernetes", problems=[refusal])))
     assert found == [(source_fails(refusal), ("a",))]

@@ -14,7 +14,7 @@ def test_rates_of_nodes_are_computed_by_their_own_clocks_and_summed():
     assert rates == Figures(connections=10.5)
 
 
-def test_a_restarted_agents_counters_start_at_its_restart():
+def test_the_rate_of_a_restarted_agent_is_computed_since_its_restart():
     before = at(NOW, 100)
     now = at(NOW + 4, 30, started=[NOW + 2])
     (rates,) = rates_of(now, before).values()
@@ -66,7 +66,7 @@ def test_sort_orders_cover_every_column_of_a_proxys_page():
         pytest.param("state", ["cart", "search", "web", "quiet"], id="worst-first"),
         pytest.param("name", ["cart", "quiet", "search", "web"], id="name"),
         pytest.param("address", ["cart", "search", "web", "quiet"], id="address"),
-        pytest.param("-nodes", ["web", "cart", "search", "quiet"], id="sick-on-most-nodes"),
+        pytest.param("-nodes", ["web", "cart", "search", "quiet"], id="unhealthy-on-most-nodes"),
         pytest.param("-endpoints", ["search", "web", "cart", "quiet"], id="most-endpoints"),
         pytest.param("-rate", ["quiet", "web", "search", "cart"], id="rate"),
         pytest.param("-in", ["cart", "search", "web", "quiet"], id="in"),

@@ -106,7 +106,7 @@ def test_an_incident_of_a_service_includes_nodes_whose_endpoint_has_another_caus
     assert found["none_ready"] == ("a", "b")
 
 
-def test_an_answer_older_than_the_failures_is_no_evidence_for_an_incident():
+def test_an_answer_older_than_the_failures_does_not_blame_the_path():
     old = answering(answered_at=NOW - 99, sent_at=NOW - 99)
     sick = web(failing(silent(POD).replace(**SEEN)))
     (one,) = incidents_of([{"a": sick, "b": web(old)}])
@@ -114,7 +114,7 @@ def test_an_answer_older_than_the_failures_is_no_evidence_for_an_incident():
     assert not one.cause.answers_nodes
     (one,) = incidents_of([{"a": sick, "b": web(answering())}])
     assert (one.answered, one.extent) == (1, Extent.PATH)
-    assert one.cause.answers_nodes, "the remedy suspects the way"
+    assert one.cause.answers_nodes, "the cause doesn't suspect the path"
 
 
 def test_a_node_with_a_summary_does_not_count_as_having_dialled():
@@ -147,11 +147,11 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     assert not one.cause.get("is_own"), "the node without routes is at fault"
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
-    assert one.incident.level == "trouble", "the worst of its endpoints"
+    assert one.incident.level == "trouble", "the level isn't the worst endpoint's"
 
 
 def path_of(cause, where="node-2", by="node-1", **changes):
-    """Return a Service port on three nodes whose endpoint fails on one and answers its own."""
+    """Return a Service port by node; its endpoint fails one node and answers its own node."""
     at = changes.pop("at", PODS[0])
     others = {"node-1", "node-2", "node-3"} - {by} if changes.pop("is_away", False) else {where}
     port = web(failing(cause.replace(**SEEN), node=where), name=f"s{at[9]}", **changes)
@@ -179,7 +179,7 @@ def test_failures_in_both_directions_between_a_node_and_others_are_one_incident(
     (one,) = incidents_of(ways)
     assert (one.cause.row, one.cause.get("node"), one.places) == (cut_off, "node-2", ("node-2",))
     assert (one.nodes, len(one.incident.services)) == (("node-1", "node-2"), 5)
-    assert len(incidents_of(ways[2:])) == 3, "a policy may deny a client"
+    assert len(incidents_of(ways[2:])) == 3, "denied clients alone cut a node off"
     lossy = [not_from_endpoint(at) for at in PODS[:2]]
     ways = [path_of(not_to_endpoint(PODS[2]), at=PODS[2])]
     for cause, where in zip(lossy, ("node-1", "node-3"), strict=True):
@@ -188,7 +188,7 @@ def test_failures_in_both_directions_between_a_node_and_others_are_one_incident(
     assert one.cause.params == cut_off("node-2", is_lossy=True).params
 
 
-def test_an_endpoint_that_failed_another_service_before_is_part_of_the_path():
+def test_an_endpoint_with_past_failures_of_another_service_counts_for_the_path():
     past = silent(PODS[0]).replace(when=When.PAST, **SEEN)
     ways = [path_of(silent(at), at=at) for at in PODS[:2]]
     ways += [path_of(no_datagram(PODS[3]), at=PODS[3])]
@@ -226,7 +226,7 @@ UNREADY = untried(state="not ready", is_usable=False)
 
 
 def all_refuse(**facts):
-    """Return a Service port on two nodes that its endpoint refuses."""
+    """Return a Service port on two nodes; its endpoint refuses both."""
     cause = refuses(POD).replace(host=facts.pop("host", ""))
     return {node: web(failing(cause, **facts)) for node in "ab"}
 
@@ -244,7 +244,7 @@ def all_refuse(**facts):
         ({"b": web(problem="in use")}, "ss -Hlntup  # on b"),
         (all_refuse(host="db.example.com"), EXPLAIN),
     ],
-    ids=["of-the-slices", "of-the-pod", "of-the-way-quoted", "of-pods", "of-the-node", "of-a-host"],
+    ids=["slices", "pod", "quoted-path", "unready-pods", "node", "host-name"],
 )
 def test_the_suggested_command_runs_locally_or_names_the_node(members, command):
     (one,) = incidents_of([members])

@@ -169,7 +169,7 @@ def test_the_merged_view_counts_healthy_ports_omitted_by_summaries():
     assert merged_of(answer_of("a", SICK, FINE)).healthy == 0
 
 
-def test_the_time_of_a_merged_view_is_that_of_the_last_answer():
+def test_a_merged_view_has_the_time_of_the_last_answer():
     nodes = (answer_of(f"n{late}", FINE, answered_at=NOW - late) for late in (5, 2, 9))
     assert merged_of(*nodes).now == NOW - 2
 

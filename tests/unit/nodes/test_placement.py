@@ -47,7 +47,7 @@ def test_a_daemon_set_includes_only_nodes_whose_taints_it_tolerates(tolerations,
     assert daemon_set(tolerations=tolerations).includes(state(taints=[GPU])) is is_meant
 
 
-def test_only_commonly_tolerated_and_mild_taints_are_ignored():
+def test_only_preferences_and_taints_that_every_daemon_set_tolerates_are_ignored():
     unready = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
     mild = {"key": "gpu", "effect": "PreferNoSchedule"}
     assert daemon_set().includes(state(taints=[unready, mild]))
@@ -60,11 +60,11 @@ def test_only_commonly_tolerated_and_mild_taints_are_ignored():
     ("expression", "is_meant"),
     [
         pytest.param({"operator": "In", "values": ["a", "b"]}, True, id="in"),
-        pytest.param({"operator": "In", "values": ["b"]}, False, id="not-in-it"),
+        pytest.param({"operator": "In", "values": ["b"]}, False, id="in-other-values"),
         pytest.param({"operator": "NotIn", "values": ["a"]}, False, id="not-in"),
         pytest.param({"operator": "Exists"}, True, id="exists"),
         pytest.param({"operator": "DoesNotExist"}, False, id="does-not-exist"),
-        pytest.param({"operator": "Gt", "values": ["1"]}, True, id="unknown-here"),
+        pytest.param({"operator": "Gt", "values": ["1"]}, True, id="unsupported-operator"),
     ],
 )
 def test_a_daemon_set_includes_only_nodes_matching_its_affinity(expression, is_meant):

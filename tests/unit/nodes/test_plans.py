@@ -50,7 +50,7 @@ async def test_each_service_has_a_digest_that_changes_with_its_endpoints(api, cl
 
 
 @pytest.mark.usefixtures("put")
-async def test_previous_digests_are_remembered_for_a_limited_time(api, client):
+async def test_a_previous_digest_is_recognized_only_for_the_requested_time(api, client):
     now = [100.0]
     async with running(Plans(client, clock=lambda: now[0])) as plans:
         digest = plans.summary[0]

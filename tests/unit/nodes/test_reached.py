@@ -23,6 +23,6 @@ def test_the_remedy_depends_on_which_other_nodes_the_endpoint_answers():
             assert port.state.causes[0].answers_nodes is port.endpoints[0].cause.answers_nodes
 
 
-def test_no_other_node_is_queried_if_no_remedy_depends_on_it():
+def test_the_remedy_for_a_prohibited_route_does_not_depend_on_other_nodes():
     ports = web(failing(route_prohibits(POD)), answering())
     assert not depends_on_others([answer_of("node-1", ports)], "shop/web")

@@ -174,9 +174,7 @@ async def test_an_oversized_response_is_rerequested_as_a_summary(agents, reader_
     assert [request.query.get("view") for request in agent.requests] == [None, ["summary"]]
 
 
-async def test_a_node_queued_until_the_deadline_is_reported_as_not_queried_in_time(
-    agents, reader_of, monkeypatch
-):
+async def test_a_node_queued_until_the_deadline_counts_as_not_asked(agents, reader_of, monkeypatch):
     monkeypatch.setattr(agent_calls, "_INLINE_BYTES", 0)
     agents.add("node-1", FakeAgent(status("node-1")))
     agents.add("silent", HOSTILE["silent"]())
@@ -227,14 +225,14 @@ async def test_lines_of_all_nodes_arrive_and_closed_streams_are_reopened(api, ag
         api.pods.break_streams()
         await anext(lines)
         assert await anext(lines) == NodeLine("node-1")
-        assert PAUSES_S[1] not in pauses, "lines have arrived"
+        assert PAUSES_S[1] not in pauses, "lines didn't reset the retry delay"
 
 
 async def test_lines_arrive_from_added_and_replaced_agents(streams, agents, reader_of):
     head = response_head(200, Content_Type="application/x-ndjson")
 
     async def no_pause(_seconds):
-        await asyncio.sleep(0)  # noqa: TID251 - the place of a longer pause
+        await asyncio.sleep(0)  # noqa: TID251 - in place of a longer pause
 
     agents.add("node-1", endless(head, b"old\n", every_s=0.01))
     async with reader_of(pause=no_pause) as reader:
@@ -256,7 +254,7 @@ async def until(following, condition):
     async for found in following:
         if condition(found):
             return found
-    raise AssertionError("it has ended")
+    raise AssertionError("the results ended first")
 
 
 @pytest.fixture
@@ -264,7 +262,7 @@ async def quick(reader_of):
     """Yield a reader with short pauses between results and before retries."""
 
     async def short(_seconds):
-        await asyncio.sleep(0.01)  # noqa: TID251 - the place of a longer pause
+        await asyncio.sleep(0.01)  # noqa: TID251 - in place of a longer pause
 
     async with reader_of(pause=short, timeout_s=SHORT_S) as reader:
         yield reader
@@ -298,7 +296,7 @@ async def test_a_broken_stream_has_a_cause_until_reopened(api, agents, quick):
         await until(following, lambda found: found.answers[0].problem is None)
 
 
-async def test_the_last_answers_stay_while_the_api_server_is_unreachable(api, agents, quick):
+async def test_an_unreachable_api_server_is_reported_beside_the_last_answers(api, agents, quick):
     agents.add("node-1", FakeAgent(status("node-1")))
     async with contextlib.aclosing(quick.follow()) as following:
         await until(following, lambda found: found.answers[0].status is not None)

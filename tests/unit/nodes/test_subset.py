@@ -51,7 +51,7 @@ def test_a_namespaces_status_counts_other_namespaces_problems():
     )
     here = part_of(merged, "shop")
     assert render_status(here).body.decode().splitlines()[1] == "namespace shop"
-    assert (merge(TWO).sums, here.sums) == (NOTHING, here.ports[0].sums), "only this namespace's"
+    assert (merge(TWO).sums, here.sums) == (NOTHING, here.ports[0].sums), "namespaces are mixed"
     assert replace(merge(TWO), healthy=1).of_service("shop").sums is None
 
 
@@ -84,7 +84,7 @@ def test_a_search_selects_ports_that_match_on_any_node():
         pytest.param("shop", "", id="namespace"),
         pytest.param("shop/web", "", id="service"),
         pytest.param("shop/web:http", "", id="port"),
-        pytest.param("shop/summed", "", id="left-out-by-a-summary"),
+        pytest.param("shop/summed", "", id="omitted-by-a-summary"),
         pytest.param("shop/wbe", "did you mean shop/web?", id="misspelled"),
         pytest.param("cart/summed", "shop/summed exists", id="in-another-namespace"),
         pytest.param("shop/web:tls", "has no port tls", id="another-port"),
@@ -92,7 +92,7 @@ def test_a_search_selects_ports_that_match_on_any_node():
         pytest.param("shop/headless", "is not served: no ClusterIP", id="ignored"),
         pytest.param("shop/canary", "is not served: of another", id="ignored-in-the-api-server"),
         pytest.param("shop/summed", "", id="one-port-ignored"),
-        pytest.param("night", "", id="a-namespace-of-ignored-ones"),
+        pytest.param("night", "", id="namespace-of-ignored-services"),
     ],
 )
 def test_a_requested_name_has_a_reason_only_if_it_is_not_served(name, words):

@@ -138,7 +138,7 @@ MOST, LATEST = 2**53, 9_999_999_999.0
 
 
 def hostile(node):
-    """Return a response with every anomaly that decoding accepts."""
+    """Return a response with anomalies that decoding accepts."""
     cause = silent(BAD).replace(count=-MOST, first_at=LATEST, last_at=LATEST)
     port = web(answering())
     state = msgspec.structs.replace(

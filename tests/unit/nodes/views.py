@@ -80,7 +80,7 @@ def untried(address: str = POD, **facts: Any) -> EndpointFacts:
 
 
 def web(*endpoints: EndpointFacts, name: str = "web", **changes: Any) -> PortFacts:
-    """Return a Service port with these endpoints, whose clients were just answered."""
+    """Return a Service port with these endpoints that answered a client a second ago."""
     return make_port(name, endpoints=endpoints, **{"sent_at": NOW - 1, **changes})
 
 
@@ -105,7 +105,7 @@ def one_port(*answers: AgentAnswer) -> MergedPort:
 
 
 def make_sick_cluster() -> AllNodes:
-    """Return eight nodes, some unhealthy, with a failing endpoint and a broken path from node-7."""
+    """Return eight nodes, some unhealthy, with a failing endpoint and a broken path from node-6."""
     gone = refuses("10.244.9.9:80")
     answers = []
     for number in range(1, 7):

@@ -89,13 +89,13 @@ def a_silent_node(node: str) -> AgentAnswer:
 
 
 def sick_cluster() -> AllNodes:
-    """Return four nodes, of which three have a problem."""
+    """Return four nodes: one unresponsive, three with unhealthy endpoints."""
     answers = [an_answer(node, ports_of(node)) for node in ("node-1", "node-2", "node-3")]
     return AllNodes((*answers, a_silent_node("node-4")))
 
 
 def calm_cluster(nodes: int = 3, services: int = 3) -> AllNodes:
-    """Return nodes without a problem."""
+    """Return nodes without problems."""
     ports = [
         a_port(f"calm-{number}", an_endpoint("10.244.1.8:80"), an_endpoint("10.244.2.8:80"))
         for number in range(services)
@@ -164,12 +164,12 @@ def live_of(all_nodes: AllNodes, calls: Mapping[str, bytes] = CALLS) -> Live:
 
 
 def calls_of(answers: Mapping[str, bytes]) -> AllCalls:
-    """Return the sum of the client → Service pairs in these responses of nodes."""
+    """Return the calls in these nodes' responses, added up by client and Service port."""
     return add_up({n: msgspec.json.decode(b, type=EdgesFacts) for n, b in answers.items()})
 
 
 def all_calls() -> AllCalls:
-    """Return the client → Service pairs of the unhealthy cluster."""
+    """Return the calls in the unhealthy cluster."""
     return calls_of(CALLS)
 
 
@@ -191,7 +191,7 @@ HOSTILE = "<b>\u202e\x1b[31m'\"/../&"
 
 
 def hostile_cluster() -> AllNodes:
-    """Return the unhealthy cluster plus a node whose agent sends markup in every field."""
+    """Return the unhealthy cluster plus a node whose agent sends markup in its texts."""
     replace = msgspec.structs.replace
     answer = an_answer(HOSTILE, ports_of("node-2"))
     status = answer.status

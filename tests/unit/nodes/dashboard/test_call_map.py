@@ -80,7 +80,7 @@ def test_a_long_name_is_shortened_and_keeps_its_end():
     assert drawn.items[0].label.endswith("…me-7d9fbc6b58-x2x9z")
 
 
-def test_a_call_map_without_items_has_a_height():
+def test_an_empty_call_map_has_a_positive_height():
     drawn = place(Calling((), (), (), (), ()))
     assert (drawn.items, drawn.lines, drawn.left_out) == ((), (), {})
     assert drawn.height > 0

@@ -65,7 +65,7 @@ async def test_without_the_cookie_no_page_is_served(path):
 
 
 @pytest.mark.parametrize("which", ["printed", "once"])
-async def test_the_secret_redirects_to_the_same_page_with_a_cookie(which):
+async def test_a_url_with_the_secret_redirects_to_the_page_and_sets_a_cookie(which):
     async with opened() as window:
         query = getattr(window, which).partition("?")[2]
         response, _ = await window.ask(f"/services/shop/web?q=a&{query}")
@@ -79,7 +79,7 @@ async def test_the_secret_redirects_to_the_same_page_with_a_cookie(which):
             assert response.status == 200
 
 
-async def test_the_browsers_url_works_once_and_the_printed_url_repeatedly():
+async def test_the_browsers_url_logs_in_once_and_the_printed_url_repeatedly():
     async with opened() as window, opened() as other:
         del other
         assert (await window.ask(window.once))[0].status == 302
@@ -91,7 +91,7 @@ async def test_the_browsers_url_works_once_and_the_printed_url_repeatedly():
             assert (await window.ask(window.printed))[0].status == 302
 
 
-async def test_reusing_a_secret_with_a_valid_cookie_still_works():
+async def test_a_used_secret_with_a_valid_cookie_redirects_to_the_page():
     async with opened() as window:
         for _ in range(2):
             response, _ = await window.ask(f"/?{window.once.partition('?')[2]}")
@@ -140,7 +140,7 @@ async def test_the_cookie_of_another_dashboard_is_rejected():
     "headers",
     [
         pytest.param({"Origin": "https://example.org"}, id="another-origin"),
-        pytest.param({"Origin": "null"}, id="no-origin-of-its-own"),
+        pytest.param({"Origin": "null"}, id="an-opaque-origin"),
         pytest.param({"Sec_Fetch_Site": "cross-site"}, id="another-site"),
         pytest.param({"Sec_Fetch_Site": "same-site"}, id="another-port-of-this-machine"),
         pytest.param(
@@ -151,11 +151,11 @@ async def test_the_cookie_of_another_dashboard_is_rejected():
             },
             id="a-frame",
         ),
-        pytest.param({"Host": "example.org"}, id="a-name-that-was-bound-to-loopback"),
+        pytest.param({"Host": "example.org"}, id="a-rebound-dns-name"),
         pytest.param({"Host": f"{'0' * 32}.localhost"}, id="the-name-of-another-server"),
     ],
 )
-async def test_a_cross_origin_page_gets_no_response_even_with_the_cookie(headers):
+async def test_a_cross_origin_request_is_forbidden_even_with_the_cookie(headers):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask("/", **headers)
@@ -176,7 +176,7 @@ async def test_a_link_from_another_site_can_be_followed():
         assert '<a href="">' in text
 
 
-async def test_a_secret_never_redirects_to_another_host():
+async def test_a_url_with_the_secret_never_redirects_to_another_host():
     async with opened() as window:
         query = window.printed.partition("?")[2]
         response, _ = await window.ask(f"//example.org/?{query}")

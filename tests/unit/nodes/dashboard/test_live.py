@@ -19,7 +19,7 @@ from .clusters import CALLS, calm_cluster, edges, shown, sick_cluster, summaries
 
 
 class Cluster:
-    """Nodes whose responses change, and which record requests."""
+    """Nodes with replaceable responses; records the requests sent to them."""
 
     def __init__(self, all_nodes, answers=CALLS):
         self.now, self.answers = all_nodes, answers
@@ -69,7 +69,7 @@ async def test_the_last_minute_contains_the_growth_between_responses():
     assert page.count("2 failed, 1 saved") == 3
 
 
-async def test_only_the_most_recent_answers_about_services_are_kept():
+async def test_the_oldest_of_many_cached_service_responses_is_requested_again():
     cluster = Cluster(summaries_of(calm_cluster(1)), {})
     for number in (*range(20), 19, 0):
         await cluster.live.look_at(f"shop/calm-{number}")

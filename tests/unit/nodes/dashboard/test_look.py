@@ -7,7 +7,7 @@ from userspace_proxy_kubectl.nodes.dashboard.look import (
 )
 
 
-def test_a_selections_url_round_trips():
+def test_a_selections_link_has_all_parameters_except_default_values():
     asked = Selection.parse({"q": " node-7 ", "page": "2", "refresh": "off"}, "/nodes")
     assert asked.link() == "/nodes?q=node-7&page=2&refresh=off"
     assert asked.link(q="", page=1, refresh=True) == "/nodes"

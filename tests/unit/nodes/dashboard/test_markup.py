@@ -27,11 +27,11 @@ def test_a_lone_surrogate_is_escaped_as_in_json():
     assert "a\\ud800b" in a_page("a\ud800b")
 
 
-def test_the_dashboard_uses_the_icons_of_the_proxys_page():
+def test_the_page_of_a_healthy_cluster_has_the_ok_icon():
     assert 'class="icon ok"' in a_page("w")
 
 
-def test_long_texts_are_truncated():
+def test_cut_truncates_only_long_text():
     assert cut("a" * 100_000).endswith("a…")
     assert len(cut("a" * 100_000)) < 3_000
     assert cut("short") == "short"

@@ -63,7 +63,7 @@ def test_the_overview_lists_unhealthy_services_and_unresponsive_nodes():
     assert "3 of 4 nodes answered" in page
 
 
-def test_a_healthy_cluster_is_reported_without_problems():
+def test_the_verdict_is_served_as_planned_unless_rules_or_delays_make_it_uncertain():
     assert "All have answered. All Services are served as planned." in overview(CALM)
     with_others = dataclasses.replace(CALM.merged, excluded=("windows-1",))
     assert " No agent on windows-1, which the DaemonSet excludes. All" in verdict(with_others)
@@ -98,7 +98,7 @@ def test_a_search_on_the_overview_lists_only_matching_services():
         pytest.param("ns:shop -web", ["cart", "quiet", "search"], id="all-words"),
     ],
 )
-def test_the_overview_search_matches_as_on_a_proxys_page(q, services):
+def test_the_overview_search_accepts_the_filters_of_the_proxys_page(q, services):
     parts = render_overview(SICK, Selection(path="/", q=q))
     page = shown(parts)
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
@@ -124,7 +124,7 @@ def test_an_endpoint_that_only_some_nodes_reach_is_drawn_as_half_a_circle():
     assert dots in page
 
 
-def test_services_omitted_by_summaries_can_be_requested():
+def test_the_overview_links_to_a_request_for_services_omitted_by_summaries():
     look = look_at(summaries_of(calm_cluster()))
     parts = render_overview(look, Selection(path="/", q="shop/calm-1"))
     page = shown(parts)
@@ -236,7 +236,7 @@ def test_a_service_counts_as_ok_only_on_nodes_where_a_client_was_answered():
     assert " – " in overview(look_at(AllNodes((answer_of("a", quiet), answer_of("b", quiet)))))
 
 
-def test_a_neutral_mark_has_no_success_colour_and_leaves_room_for_its_cause():
+def test_a_service_of_unknown_state_has_no_success_colour_and_shows_its_cause():
     quiet = answer_of("a", flows("syslog", unanswered=9), web(untried(), **QUIET, active=0))
     page = shown(render_overview(look_at(AllNodes((quiet,))), Selection(path="/")))
     assert 'class="state "' in page

@@ -43,7 +43,7 @@ async def test_each_page_is_served_with_the_security_headers(path):
 @pytest.mark.parametrize(
     "path", ["/nodes/node-9", "/services/shop/none", "/incidents/0123456789ab", "/nodes/%3Cb%3E"]
 )
-async def test_a_nonexistent_page_returns_404_with_a_link_back(path):
+async def test_a_nonexistent_page_returns_404_with_a_link_to_the_overview(path):
     async with opened() as window:
         await window.ask(window.printed)
         response, text = await window.ask(path)
@@ -125,7 +125,7 @@ async def test_static_files_are_served(name, kind):
         assert text
 
 
-async def test_the_default_port_is_used_if_free():
+async def test_the_default_port_is_used_if_free_and_failures_to_listen_are_reported():
     first, second = Dashboard(live_of(sick_cluster())), Dashboard(live_of(sick_cluster()))
     try:
         usual, other = await first.serve(), await second.serve()
@@ -144,9 +144,7 @@ async def test_the_default_port_is_used_if_free():
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-async def test_on_systems_without_localhost_names_the_url_contains_an_address(
-    is_named, monkeypatch
-):
+async def test_the_url_has_a_localhost_name_only_where_such_names_resolve(is_named, monkeypatch):
     monkeypatch.setattr("userspace_proxy_kubectl.nodes.dashboard.server._IS_NAMED", is_named)
     async with opened() as window:
         assert (".localhost:" in window.printed) is is_named

@@ -48,7 +48,7 @@ def page_of(service, all_nodes=None, **asked):
 
 
 def rows_of(page):
-    """Return the texts of the matrix's cells, by node."""
+    """Return the states in the matrix's cells, by node."""
     table = re.search(r'<table class="matrix.*?</table>', shown(page), re.DOTALL)[0]
     found = {}
     for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:]:
@@ -196,7 +196,7 @@ def test_endpoints_of_the_kernel_path_are_not_shown_as_untried():
     assert "Clients on the kernel path are not listed." in said
 
 
-def test_the_page_of_a_service_is_ok_if_it_is_served_on_all_nodes():
+def test_the_page_of_a_service_is_ok_only_if_it_is_served_on_all_nodes():
     served = answer_of("a", web(answering(POD)))
     assert "OK." in words_of(page_of("shop/web", AllNodes((served,))))
     late = answer_of("b", web(answering(POD)), behind=("shop/web",))

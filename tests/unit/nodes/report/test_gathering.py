@@ -26,7 +26,7 @@ OBJECTS = service_objects(4)
 
 
 def unhealthy(*services: str) -> StatusFacts:
-    """Return the answer of a node that doesn't serve some Services."""
+    """Return the status of a node that doesn't serve these Services."""
     status = status_of(OBJECTS, "node-1")
     for port in status.ports:
         if port.service in services:
@@ -169,11 +169,11 @@ async def test_names_of_all_objects_are_collected(api, client):
 
 
 @pytest.mark.parametrize("kind", ["nodes", "services", "endpointslices"])
-async def test_learn_all_returns_the_reason_why_a_list_is_forbidden(api, client, kind):
+async def test_learn_all_reports_a_forbidden_list(api, client, kind):
     api.denied = {f"list {kind}"}
     assert (await learn_all(client, Pseudonyms(b"key"))).startswith(f"{kind} is forbidden")
 
 
-async def test_learn_all_returns_that_the_api_server_is_unreachable(api, client):
+async def test_learn_all_reports_an_unreachable_api_server(api, client):
     await api.stop()
     assert "refused" in await learn_all(client, Pseudonyms(b"key"))

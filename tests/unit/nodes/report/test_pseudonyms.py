@@ -85,14 +85,14 @@ def kind(ip):
         "169.254.7.7", "224.0.0.251", "fd00:96::7", "2a00:1450::5", "fe80::7",
     ],
 )  # fmt: skip
-def test_an_address_keeps_its_kind(names, ip):
+def test_the_pseudonym_of_an_address_is_an_address_of_the_same_kind(names, ip):
     hidden = names.hide(f"{ip} refuses" if ":" not in ip else f"[{ip}]:80 refuses")
     found = hidden.partition(" ")[0].removesuffix(":80").strip("[]")
     assert found != ip
     assert kind(found) == kind(ip)
 
 
-def test_addresses_of_one_network_stay_in_one_network(names):
+def test_pseudonyms_of_addresses_in_one_network_are_in_one_network(names):
     a, b, other = (ipaddress.ip_address(names.address(f"10.244.3.{n}")) for n in (9, 200, 201))
     network = ipaddress.ip_network(names.address("10.244.3.0/24"))
     assert a in network
@@ -119,7 +119,7 @@ def test_different_addresses_have_different_pseudonyms(names):
     assert len({names.address(ip) for ip in some}) == len(some)
 
 
-def test_a_digest_keeps_its_length_and_equality(names):
+def test_equal_digests_have_equal_pseudonyms_of_the_same_length(names):
     assert names.digest("0123abcd") == names.digest("0123abcd") != names.digest("0123abce")
     assert len(names.digest("0123abcd")) == 8
     assert names.digest("") == ""

@@ -81,7 +81,7 @@ def test_the_names_of_objects_with_mistakes_are_hidden(scrubber):
     assert "shop" not in scrubber.value(of_slice).within
 
 
-def test_nodes_and_their_lagging_services_are_hidden(scrubber):
+def test_the_names_of_nodes_and_their_lagging_services_are_hidden(scrubber):
     answer = AgentAnswer(
         "alpha",
         agents=(ForwardTarget("kube-system", "userspace-proxy-x2x4z", 10249),),
