@@ -85,7 +85,7 @@ def test_another_users_listener_is_not_trusted(listener, monkeypatch):
 
 
 def fill(_listener):
-    """Fill the listener's accept queue; its connections stay there after their clients' ends."""
+    """Fill the listener's accept queue; closing the clients doesn't remove its connections."""
     with contextlib.ExitStack() as stack, contextlib.suppress(BlockingIOError):
         while True:
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

@@ -13,10 +13,10 @@ LOAD_SOURCE = (bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + bpf.SOURCE_OFFSETS[4][0
     ("address", "expected"),
     [
         pytest.param(LOOPBACK, b"hello", id="passed"),
-        pytest.param(LOOPBACK + 1, None, id="what-it-drops-does-not"),
+        pytest.param(LOOPBACK + 1, None, id="dropped"),
     ],
 )
-def test_the_kernel_runs_the_filter_for_each_packet(address, expected):
+def test_a_packet_arrives_only_if_the_filter_passes_it(address, expected):
     program = [
         LOAD_SOURCE,
         (bpf.JUMP_IF_EQUAL, 0, 1, address),

@@ -201,17 +201,17 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
 @pytest.mark.parametrize(
     ("before", "now", "choices", "expected"),
     [
-        pytest.param(36002, 36002, [([A, B], None)], False, id="an-endpoint-that-it-has"),
-        pytest.param(36002, 36002, [([B], None)], True, id="an-endpoint-that-is-gone"),
+        pytest.param(36002, 36002, [([A, B], None)], False, id="listed-endpoint"),
+        pytest.param(36002, 36002, [([B], None)], True, id="removed-endpoint"),
         pytest.param(
-            36002, 36002, [([B], ["10.1.0.0/24"]), ([A], None)], True, id="for-other-clients"
+            36002, 36002, [([B], ["10.1.0.0/24"]), ([A], None)], True, id="endpoint-of-others"
         ),
         pytest.param(
-            36002, 36002, [([B], ["10.9.0.0/24"]), ([A], None)], False, id="for-these-clients"
+            36002, 36002, [([B], ["10.9.0.0/24"]), ([A], None)], False, id="endpoint-of-client"
         ),
-        pytest.param(36002, 36002, [([A], ["10.9.0.0/24"])], True, id="for-no-client-like-it"),
+        pytest.param(36002, 36002, [([A], ["10.9.0.0/24"])], True, id="client-without-an-endpoint"),
         pytest.param(36002, None, [([A], None)], True, id="no-longer-steered"),
-        pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
+        pytest.param(36002, None, [([B], None)], False, id="translated-by-another-program"),
     ],
 )
 def test_a_steered_entry_is_stale_unless_its_endpoint_may_serve_it(before, now, choices, expected):
@@ -228,8 +228,8 @@ def test_an_entry_translated_to_its_proxy_port_is_not_stale():
     ("here", "expected"),
     [
         pytest.param(["10.1.0.1", "127.0.0.1"], False, id="an-address-of-the-node"),
-        pytest.param(["10.1.0.9", "127.0.0.1"], True, id="one-that-it-had"),
-        pytest.param([], False, id="not-known"),
+        pytest.param(["10.1.0.9", "127.0.0.1"], True, id="a-former-address"),
+        pytest.param([], False, id="unknown-addresses"),
     ],
 )
 def test_an_entry_translated_to_a_former_address_of_the_node_is_stale(here, expected):
@@ -320,7 +320,7 @@ def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_range():
         assert found.find(pack_address(ip, port)) is None
 
 
-def test_look_up_time_does_not_grow_with_the_number_of_ranges():
+def test_four_thousand_lookups_among_ten_thousand_ranges_take_less_than_a_second():
     changes = [
         Change(17, SocketAddress("10.96.0.21", n), (), 36002, range=Range(n + 1))
         for n in range(1, 20_001, 2)

@@ -158,6 +158,7 @@ def test_requests_for_the_same_entry_are_equal_at_different_times():
             "0800030000000000 08001a0000000022",
         ),
     ],
+    ids=["ipv4-address", "ipv6-address", "without-status"],
 )
 def test_a_list_request_is_encoded_as_by_libnetfilter(version, wanted, body):
     attributes = bytes.fromhex(body.replace(" ", ""))

@@ -157,12 +157,12 @@ def test_constant_changes_cause_one_listing_per_second(watched):
         watched.end_reading()
     assert waited == [pytest.approx(0.02), pytest.approx(1.0), pytest.approx(1.0)]
     assert watched.taken == [2, 3, 4]
-    assert watched.loop.run_timer() == pytest.approx(1.0), "of the change during the last reading"
+    assert watched.loop.run_timer() == pytest.approx(1.0), "a change while reading is lost"
     watched.end_reading()
     assert (watched.taken, watched.loop.timers) == ([2, 3, 4, 5], [])
 
 
-def test_the_reader_thread_is_idle_most_of_the_time(watched):
+def test_a_listing_is_delayed_by_ten_times_the_duration_of_the_previous_listing(watched):
     watched.change()
     watched.loop.run_timer()
     watched.end_reading(after_s=0.5)
@@ -185,7 +185,7 @@ def test_an_outdated_listing_is_used_and_reread(watched):
     assert watched.read[1] == watched.read[2]
 
 
-def test_a_listing_denied_by_the_kernel_keeps_its_values_and_is_retried(watched, caplog):
+def test_a_failed_listing_is_logged_and_retried_without_reporting_values(watched, caplog):
     watched.refusal = OSError(12, "Cannot allocate memory")
     watched.change()
     watched.loop.run_timer()

@@ -25,7 +25,7 @@ NEWADDR, NEWLINK = 20, 16
 
 
 def address(*, local=None, peer=None, flags=PERMANENT, wide=True, link=1):
-    """Return the body of an RTM_NEWADDR."""
+    """Return the body of an RTM_NEWADDR message."""
     packed = [ipaddress.ip_address(ip).packed if ip else None for ip in (peer, local)]
     family = socket.AF_INET6 if len(packed[0] or packed[1]) == 16 else socket.AF_INET
     body = struct.pack("=BBBBI", family, 24, flags & 0xFF, 0, link)

@@ -26,10 +26,8 @@ VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
 @pytest.mark.parametrize(
     ("preferred", "expected"),
     [
-        pytest.param(("198.51.100.20", "192.0.2.10"), "198.51.100.20", id="the-nodes-first"),
-        pytest.param(
-            ("203.0.113.1", "198.51.100.20"), "198.51.100.20", id="one-that-no-interface-has"
-        ),
+        pytest.param(("198.51.100.20", "192.0.2.10"), "198.51.100.20", id="first-preferred"),
+        pytest.param(("203.0.113.1", "198.51.100.20"), "198.51.100.20", id="unassigned-is-skipped"),
     ],
 )
 def test_the_nodes_own_address_is_preferred_if_assigned_to_an_interface(preferred, expected):
@@ -112,7 +110,9 @@ def test_a_failure_to_open_the_second_socket_leaks_no_descriptor(node):
         ("10.1.0.1/32", "add 10.1.0.2/32", set()),
     ],
 )
-def test_the_family_of_a_lost_address_is_reported_once(node, before, now, families):
+def test_the_family_of_a_removed_address_is_reported_once_unless_it_is_link_local(
+    node, before, now, families
+):
     node.run(f"ip link set lo up; ip address add {before} dev lo")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())

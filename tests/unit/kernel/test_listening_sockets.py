@@ -96,7 +96,7 @@ def test_an_address_not_yet_on_the_node_can_be_bound(opened, protocol, ip):
         if ":" in ip
         else (socket.IPPROTO_IP, IP_TRANSPARENT)
     )
-    assert not sock.getsockopt(*option), "whoever accepts would look transparent to answers' rules"
+    assert not sock.getsockopt(*option), "accepted sockets match the rules for answers"
 
 
 def test_accepted_sockets_have_tcp_nodelay(opened):
@@ -107,7 +107,7 @@ def test_accepted_sockets_have_tcp_nodelay(opened):
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_port_stays_reserved_while_its_socket_does_not_listen(opened):
+def test_listen_again_reopens_a_port_that_was_kept_reserved(opened):
     sock = opened(Protocol.TCP)
     name = sock.getsockname()
     stop_listening(sock, keeps_port=True)
@@ -216,7 +216,7 @@ def test_sockets_that_share_a_reserved_port_receive_all_datagrams(held):
                 while sock.recv(100):
                     got[sock] += 1
     assert sum(got.values()) == 40
-    assert all(got.values()), "the kernel spreads clients over both"
+    assert all(got.values()), "a socket received no datagram"
 
 
 def test_a_port_used_by_another_program_cannot_be_reserved():

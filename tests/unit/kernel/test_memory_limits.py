@@ -87,9 +87,9 @@ def test_cgroup_v1_usage_includes_child_groups_and_excludes_socket_memory(machin
 @pytest.mark.parametrize(
     ("outer", "inner", "expected"),
     [
-        pytest.param({"max": 300}, {"max": 200}, (200, 20), id="the-lower-one"),
-        pytest.param({"max": 200}, {"max": 300}, (200, 50), id="that-of-a-cgroup-above"),
-        pytest.param({"max": 200}, {"max": 200}, (200, 50), id="the-outer-one-of-two-equal-ones"),
+        pytest.param({"max": 300}, {"max": 200}, (200, 20), id="own-limit-is-lower"),
+        pytest.param({"max": 200}, {"max": 300}, (200, 50), id="parents-limit-is-lower"),
+        pytest.param({"max": 200}, {"max": 200}, (200, 50), id="equal-limits"),
         pytest.param({"max": "max"}, {"max": 300, "high": 250}, (250, 20), id="throttled-first"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_container_finds_its_cgroup_at_the_mount_point(machine):
     "path",
     [
         pytest.param("/../../host", id="above-its-namespace"),
-        pytest.param("/kubepods/pod1", id="of-the-host"),
+        pytest.param("/kubepods/pod1", id="path-of-the-host"),
     ],
 )
 def test_a_cgroup_path_of_another_namespace_is_ignored(machine, path):

@@ -37,7 +37,7 @@ _SELECTORS = {
 
 
 def kinds(messages: Sequence[bytes]) -> set[tuple[object, ...]]:
-    """Return the kinds of the chains, sets and expressions in messages."""
+    """Return the kinds of tables, chains, sets and expressions in messages."""
     return {
         kind
         for one in read_messages(b"".join(messages))

@@ -70,7 +70,7 @@ def test_watchers_of_the_same_change_share_a_listing():
         pytest.param(0.02, 0.4, id="a-twentieth-of-a-cpu"),
     ],
 )
-def test_constant_changes_do_not_cause_constant_listings(takes_s, rest_s):
+def test_a_listing_requested_too_early_has_the_previous_values(takes_s, rest_s):
     clock = Clock(takes_s)
     with Kernel(*answers([CART], [CART, SHOP])) as kernel:
         listings = NodeListings(kernel.requests, clock, clock.cpu)
@@ -83,7 +83,7 @@ def test_constant_changes_do_not_cause_constant_listings(takes_s, rest_s):
     assert (ips(due), due.is_current) == ([CART, SHOP], True)
 
 
-def test_a_small_nodes_listing_is_always_up_to_date():
+def test_a_quick_listing_is_repeated_without_a_pause():
     clock = Clock(0.001)
     with Kernel(*answers([CART], [CART, SHOP])) as kernel:
         listings = NodeListings(kernel.requests, clock, clock.cpu)
@@ -93,7 +93,7 @@ def test_a_small_nodes_listing_is_always_up_to_date():
     assert (ips(after), after.is_current) == ([CART, SHOP], True)
 
 
-def test_an_always_interrupted_listing_keeps_its_values_and_is_retried_later():
+def test_an_always_interrupted_listing_has_the_previous_values_and_is_retried_later():
     """With 20 new pods a second, all listings may be interrupted; this must not end the proxy."""
     clock = Clock()
     disturbed = answers(*[[SHOP]] * LISTINGS, interrupted=True, first=2)

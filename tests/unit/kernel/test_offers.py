@@ -96,7 +96,7 @@ def test_only_requested_features_are_probed():
         return {}
 
     def refuse(_messages: Sequence[bytes]) -> int:
-        raise AssertionError("nftables is tried")
+        raise AssertionError("nftables was probed")
 
     read_kernel_offers(["IPv6", "sock_diag"], try_out=refuse, try_others=note)
     assert tried == ["IPv6", "sock_diag"]

@@ -184,7 +184,7 @@ def test_a_holder_is_formatted_with_name_and_pid(holder, words):
 @pytest.mark.parametrize(
     ("family", "ip"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 )
-def test_a_frontend_is_in_use_while_a_connection_is_open(node, family, ip):
+def test_a_frontend_with_an_open_connection_is_in_use(node, family, ip):
     with socket.create_server((ip, 0), family=family) as server:
         port = server.getsockname()[1]
         web, other = Frontend(ip, port, Protocol.TCP), Frontend(ip, 1, Protocol.TCP)

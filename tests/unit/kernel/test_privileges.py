@@ -25,7 +25,7 @@ def test_root_without_cap_net_admin_in_its_bounding_set_lacks_net_admin():
     assert done.stdout == "False\n", done.stderr
 
 
-def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
+def test_only_existing_sysctls_are_returned(tmp_path):
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "max_user_namespaces").write_text("0\n")
     assert read_sysctls(proc_sys=tmp_path) == {"user.max_user_namespaces": "0"}

@@ -86,7 +86,7 @@ def test_held_bytes_are_sent_when_flushed():
         except BlockingIOError:
             pass
         else:
-            raise AssertionError("they weren't held")
+            raise AssertionError("the bytes weren't held")
         send_at_once(sender)
         assert receiver.recv(4) == b"held"
 
@@ -177,7 +177,7 @@ def error_of(node, ip, *, hops=64):
         poll.register(sock, select.POLLERR)
         assert poll.poll(DEADLINE_S * 1000)
         found = take_icmp_errors(sock)
-        assert poll.poll(0) == [], "the queue is empty"
+        assert poll.poll(0) == [], "an error is still queued"
         with pytest.raises(BlockingIOError):
             sock.recv(1)
         return found

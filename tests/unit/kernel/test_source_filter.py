@@ -66,7 +66,7 @@ def passes(program, source):
         pytest.param(["2001:db8::7/128"], "2001:db8::1:0:7", False, id="v6-differs-in-word-2"),
         pytest.param(["2001:db8::7/128"], "2001:db8::6", False, id="v6-differs-in-word-3"),
         pytest.param(["2001:db8::/33"], "2001:db8:7fff::1", True, id="v6-beyond-a-word"),
-        pytest.param(["2001:db8::/33"], "2001:db8:8000::1", False, id="v6-behind-it"),
+        pytest.param(["2001:db8::/33"], "2001:db8:8000::1", False, id="v6-behind-a-network"),
         pytest.param(["2001:db8::/64"], "2001:db8::ffff:0:0:1", True, id="v6-two-words"),
         pytest.param(["fc00::/7"], "fdff::1", True, id="v6-less-than-a-word"),
         pytest.param(["::/0"], "2001:db8::1", True, id="v6-all"),
@@ -134,7 +134,7 @@ def knocks(stack, sock, client, to=None):
     with contextlib.suppress(BlockingIOError):
         sock.accept()[0].close()
         return True
-    assert peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "not refused: dropped"
+    assert peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "the SYN was refused"
     return False
 
 

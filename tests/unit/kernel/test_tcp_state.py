@@ -97,7 +97,7 @@ def test_unread_bytes_exclude_a_fin():
             while tcp_info(receiver).state != CLOSE_WAIT:
                 pass
             assert unread_bytes(receiver) == 0
-        assert unread_bytes(receiver) == 0, "closed"
+        assert unread_bytes(receiver) == 0, "a closed peer left bytes"
 
 
 def test_unacknowledged_bytes_and_retransmissions_are_counted():
@@ -180,7 +180,7 @@ def test_packets_count_as_lost_if_the_client_acknowledges_no_response_bytes(made
     client.leaves(how)
     assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.NOT_TO_CLIENT
     assert loss(client.ours, endpoint.ours, LOSS_S - 0.01) is None
-    assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
+    assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "no FIN or RST"
 
 
 @pytest.mark.parametrize("leaves", ["close", "reset", ""])
@@ -225,7 +225,7 @@ def test_out_of_order_bytes_show_that_an_endpoints_packets_are_lost(made, has_en
     if has_ended:
         endpoint.other.shutdown(socket.SHUT_WR)
         endpoint.ours.shutdown(socket.SHUT_WR)
-    assert endpoint_loss(endpoint.ours) is None, "it may be filled"
+    assert endpoint_loss(endpoint.ours) is None, "the gap may be filled"
     wait_for("a while", lambda: silence(endpoint.ours)[0] >= LOSS_S)
     assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.FROM_ENDPOINT
 

@@ -123,7 +123,7 @@ def test_the_next_process_restores_the_raised_conntrack_timeout(setting, process
     third = process(3600.0)
     third.hold()
     third.put_back()
-    assert setting.read_text() == "3600\n", "the note counts once"
+    assert setting.read_text() == "3600\n", "the value was restored twice"
 
 
 def test_the_last_of_several_proxies_restores_the_conntrack_timeout(setting, process):

@@ -50,7 +50,7 @@ def modprobe(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("code", "answer"),
     [
-        pytest.param(0, 0, id="there"),
+        pytest.param(0, 0, id="present"),
         pytest.param(errno.ENOENT, 0, id="without-the-match"),
         pytest.param(errno.ENOPROTOOPT, errno.ENOPROTOOPT, id="missing"),
         pytest.param(errno.EPERM, errno.EPERM, id="not-allowed"),

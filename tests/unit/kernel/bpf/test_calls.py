@@ -88,9 +88,7 @@ class ShortOfMemory:
         return -1
 
 
-def test_an_element_update_is_retried_after_a_temporary_enomem(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_element_update_is_retried_after_enomem(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = ShortOfMemory(3)
     monkeypatch.setattr(calls, "_libc", kernel)
     calls.update(3, b"key", b"value")

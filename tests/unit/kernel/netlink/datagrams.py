@@ -1,4 +1,4 @@
-"""A fake kernel at the other end of a netlink socket, which sends prepared datagrams."""
+"""A fake kernel that sends prepared datagrams to the other end of a socket pair."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Kernel:
         self.requests = Requests(asking)
 
     def answer(self, datagrams: Iterable[bytes]) -> None:
-        """Send datagrams until the other end is closed."""
+        """Send datagrams; stop if the other end is closed."""
         with contextlib.suppress(ConnectionError):
             for datagram in datagrams:
                 self._answering.send(datagram)

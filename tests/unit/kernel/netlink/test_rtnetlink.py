@@ -95,6 +95,7 @@ def test_a_hardware_interface_is_parsed_without_a_kind():
         ("02088000 01000000 08000100 7f000001", ListedAddress("127.0.0.1", 1, 0, 0x80)),
         ("02180000 01000000", ListedAddress("", 1, 0, 0)),
     ],
+    ids=["peer", "ipv6", "loopback", "no-address"],
 )
 def test_an_address_is_read_as_the_interfaces_local_address(text, expected):
     assert read_address(message(text)) == expected
@@ -121,6 +122,7 @@ def test_an_address_is_read_as_the_interfaces_local_address(text, expected):
             RouteDetails("0.0.0.0/0", 255, 1, 0, "", False, ""),
         ),
     ],
+    ids=["gateway", "ipv6-network", "local"],
 )
 def test_the_details_of_a_route_are_parsed(text, kind, expected):
     route = read_route(message(text))
@@ -146,6 +148,7 @@ def test_the_details_of_a_route_are_parsed(text, kind, expected):
             RoutingRule(V4, LOOK_UP, 0, 255, 2),
         ),
     ],
+    ids=["mark-and-ports", "goto", "default"],
 )
 def test_the_conditions_and_table_of_a_routing_rule_are_parsed(text, rule):
     assert read_rule(message(text)) == rule
@@ -176,6 +179,7 @@ def test_a_routing_rule_round_trips(rule):
         ),
         ("::/0", "", "0a0000000075000200000000 0800040001000000 08000f00ff000000 0800060007000000"),
     ],
+    ids=["address-with-source", "all-of-ipv6"],
 )
 @pytest.mark.parametrize("kind", [NEW_ROUTE, DEL_ROUTE], ids=["new", "gone"])
 def test_a_local_route_is_encoded_as_by_iproute2(kind, network, source, text):

@@ -63,7 +63,7 @@ def contents():
 
 @pytest.fixture
 def commits_fail(monkeypatch):
-    """Return a function that makes commits fail; if an error isn't certain, it commits first."""
+    """Return a function that makes commits fail, after taking effect if an error isn't certain."""
 
     @contextmanager
     def fail(errors):
@@ -95,7 +95,7 @@ def printed(node):
 
 @pytest.fixture
 def refused(monkeypatch):
-    """Return a function after whose call the transactions with these numbers, from 0, fail."""
+    """Return a function that makes the transactions with these numbers, counted from 0, fail."""
 
     def refuse(*numbers: int, code: int = errno.EINVAL) -> None:
         commit, waiting = Ruleset.commit, iter(range(99))
@@ -146,9 +146,7 @@ def test_a_rejected_change_is_retried_as_differences_and_then_as_a_whole_table(
     assert "elements = { 53, 80 }" in printed()
 
 
-def test_a_rejected_change_is_compared_again_without_counting_as_drift(
-    table, contents, printed, refused
-):
+def test_a_rejected_change_is_compared_again_and_is_not_drift(table, contents, printed, refused):
     table.write_all()
     contents.elements, before = {DNS}, contents.elements
     refused(0, 1, 2, 3)
@@ -170,7 +168,7 @@ def test_after_a_rejected_rewrite_the_tables_contents_count_as_unknown(node, tab
 
 
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
-def test_a_change_that_cannot_be_read_back_stays_and_is_compared_later(
+def test_a_change_that_cannot_be_read_back_takes_effect_and_is_compared_later(
     table, contents, printed, monkeypatch, change
 ):
     table.write_all()
@@ -197,7 +195,7 @@ def test_a_change_that_cannot_be_read_back_stays_and_is_compared_later(
     assert table.is_known()
 
 
-def test_the_contents_of_a_table_stay_known_if_a_listing_fails_once(table, contents, monkeypatch):
+def test_the_contents_of_a_table_are_known_after_one_failed_listing(table, contents, monkeypatch):
     table.write_all()
     listed, tables = [], Ruleset.tables
 
@@ -222,7 +220,7 @@ def test_the_contents_of_a_table_stay_known_if_a_listing_fails_once(table, conte
         pytest.param("add table inet others", 0, id="another-table"),
     ],
 )
-def test_drift_is_counted_and_the_table_is_rewritten(node, table, printed, command, count):
+def test_only_changes_of_its_table_are_drift_and_are_repaired(node, table, printed, command, count):
     table.write_all()
     before = node.run("nft list table inet ours")
     node.run(f"nft {command}")
@@ -233,7 +231,7 @@ def test_drift_is_counted_and_the_table_is_rewritten(node, table, printed, comma
 
 @pytest.fixture
 def meanwhile(node, monkeypatch):
-    """Return a function after whose call nft commands run right before and after transactions."""
+    """Return a function that makes nft commands run right before and after each transaction."""
 
     def begin(before: str, after: str) -> None:
         commit = Ruleset.commit
@@ -349,9 +347,7 @@ def test_after_a_lost_reply_the_table_is_compared_with_the_kernel(table, content
     assert table.is_known()
 
 
-def test_a_repair_with_a_lost_reply_is_reported_by_the_next_call(
-    node, table, contents, commits_fail
-):
+def test_the_next_call_reports_a_repair_with_a_lost_reply(node, table, contents, commits_fail):
     table.write_all()
     node.run("nft flush ruleset")
     contents.elements = {WEB, DNS}
@@ -364,9 +360,7 @@ def test_a_repair_with_a_lost_reply_is_reported_by_the_next_call(
     assert table.repair() == Repair(1, set(), {WEB})
 
 
-def test_a_repair_before_a_rejected_retry_is_reported_by_the_next_call(
-    node, table, contents, commits_fail
-):
+def test_the_next_call_reports_repairs_before_a_rejected_retry(node, table, contents, commits_fail):
     contents.elements = {WEB, DNS}
     table.write_all()
     node.run("nft delete element inet ours ports { 53 }")
