@@ -30,7 +30,7 @@ NAMES = ["canary", "a.b_c-D", "x" * 15, "x" * 16, "x" * 63, "-", "UPROXY-PRE", "
         pytest.param("canary", "canary", id="short"),
         pytest.param("a-name-of-15-ch", "a-name-of-15-ch", id="just-short-enough"),
         pytest.param("a-name-of-16-chr", "a-name~8e5a536d", id="too-long"),
-        pytest.param("kube/proxy", "kube_p~3b182fa2", id="no-name-of-kubernetes"),
+        pytest.param("kube/proxy", "kube_p~3b182fa2", id="invalid-kubernetes-name"),
     ],
 )
 def test_labels_are_derived_from_proxy_names(name, expected):
@@ -113,7 +113,7 @@ def test_a_table_name_round_trips(name, kind):
         pytest.param(ChainTable("bridge", "userspace-proxy/replies-canary"), True, id="of-bridges"),
         pytest.param(ChainTable("inet", "userspace-proxy/new"), True, id="of-another-version"),
         pytest.param(ChainTable("inet", "userspace-proxy2"), False, id="of-another-program"),
-        pytest.param(ChainTable("ip", "userspace-proxy"), False, id="of-a-family-it-never-uses"),
+        pytest.param(ChainTable("ip", "userspace-proxy"), False, id="of-an-unused-family"),
         pytest.param(ChainTable("inet", "userspace-proxy", is_legacy=True), False, id="legacy"),
     ],
 )

@@ -22,7 +22,7 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
 class InMemory(Programmer):
-    """A programmer that writes frontends to a dict, and fails at those in ``refused``."""
+    """A programmer that writes frontends to a dict, and rejects the frontends in ``refused``."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ def test_the_unchanged_port_of_a_frontend_is_not_written(programmer):
     assert programmer.writes == [{WEB: 36001}]
 
 
-def test_after_a_failed_first_apply_no_state_is_applied(programmer):
+def test_a_failed_first_apply_does_not_count_as_applied(programmer):
     programmer.refused.add(WEB)
     with pytest.raises(SteeringError):
         programmer.apply({WEB: 36001})
@@ -200,7 +200,7 @@ def test_a_range_frontend_excludes_all_ranges_that_overlap_with_it():
     assert besides == {*range(100, 111), *range(120, 131), *range(195, 201)}
 
 
-def test_the_cost_of_many_ranges_at_an_address_is_not_quadratic():
+def test_eight_thousand_ranges_at_an_address_are_processed_within_two_seconds():
     ports = range(1, 32_001, 4)
     ranges = [Frontend("203.0.113.9", n, Protocol.TCP, last=n + 1) for n in ports]
     singles = [Frontend("203.0.113.9", n, Protocol.TCP) for n in ports]

@@ -33,7 +33,7 @@ def test_auto_chooses_local_in_the_proxys_own_namespace():
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-async def test_the_predicted_lack_of_a_kernel_path_equals_that_of_the_started_steering(node, name):
+async def test_the_predicted_reasons_against_a_kernel_path_equal_the_steerings_reasons(node, name):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     steering = make_steering(name, FACTS)
     await steering.start()
@@ -51,7 +51,7 @@ NO_PIP = "python-iptables is missing"
 @pytest.mark.parametrize(
     ("has_legacy", "iptables_lacks", "nftables_lacks", "expected"),
     [
-        pytest.param(False, "", "", "nftables", id="all-there"),
+        pytest.param(False, "", "", "nftables", id="both-supported"),
         pytest.param(True, "", "", "iptables", id="legacy-tables-in-use"),
         pytest.param(True, NO_PIP, "", "nftables", id="legacy-tables-but-no-python-iptables"),
         pytest.param(False, "", NO_NFT, "iptables", id="no-nftables"),
@@ -152,7 +152,7 @@ def test_local_steering_requires_nftables_only_beside_other_daemons():
         selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=False)
 
 
-@pytest.mark.parametrize("steering", ["none", NoSteering(FACTS)], ids=["none", "of-the-caller"])
+@pytest.mark.parametrize("steering", ["none", NoSteering(FACTS)], ids=["none", "callers-object"])
 def test_steering_modes_without_rules_probe_only_sockets(steering, monkeypatch):
     tried = []
 

@@ -81,7 +81,7 @@ def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_is_re
     assert [ask("repair"), ask("repair"), guarded()] == [0, 0, ["36003"]]
 
 
-@pytest.mark.parametrize("before", [0, FULL_COMPARISON_EVERY - 2], ids=["others", "in-full"])
+@pytest.mark.parametrize("before", [0, FULL_COMPARISON_EVERY - 2], ids=["quick", "full"])
 def test_the_expiry_of_a_guard_does_not_count_as_drift(node, ask, before):
     ask("apply", {WEB: 36001})
     assert [ask("repair") for _ in range(before)] == [0] * before

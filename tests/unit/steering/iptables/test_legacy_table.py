@@ -142,9 +142,9 @@ def test_differences_are_counted_and_corrected_in_one_commit():
 @pytest.mark.parametrize(
     ("contents", "count"),
     [
-        pytest.param(IN_FORCE, 0, id="nothing"),
+        pytest.param(IN_FORCE, 0, id="equal"),
         pytest.param(IN_FORCE | {PRE: (WEB, WEB)}, 1, id="doubled-rule"),
-        pytest.param(IN_FORCE | {PRE: ("-j RETURN", WEB)}, 1, id="strange-rule"),
+        pytest.param(IN_FORCE | {PRE: ("-j RETURN", WEB)}, 1, id="foreign-rule"),
         pytest.param(IN_FORCE | {"OUTPUT": (TO_OUT, TO_OUT)}, 1, id="doubled-jump"),
         pytest.param(IN_FORCE | {"OUTPUT": (f"-p tcp {TO_OUT}",)}, 1, id="narrower-jump"),
         pytest.param(IN_FORCE | {"PREROUTING": (TO_PRE, "-j OTHERS")}, 0, id="others-behind"),

@@ -10,7 +10,7 @@ from userspace_proxy.steering.local.kernel import PROTOCOL, LocalTable
 
 
 class MemoryTables:
-    """A routing table as a set of routes."""
+    """The routing tables of a node as a set of routes."""
 
     def __init__(self) -> None:
         self.items: set[LocalRoute] = set()

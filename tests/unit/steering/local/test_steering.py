@@ -80,7 +80,9 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
         assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_a_lingering_frontend_added_again_stays_after_its_connections_end(node, steering):
+async def test_a_lingering_frontend_added_again_is_steered_after_its_connections_end(
+    node, steering
+):
     await steering.apply({WEB: 80})
     with open_connection(WEB):
         await steering.change({}, [WEB])
@@ -114,9 +116,7 @@ async def test_open_connections_keep_the_routes_of_an_earlier_run(node, make, wa
     await successor.close()
 
 
-async def test_addresses_of_an_earlier_run_linger_even_if_the_first_apply_fails(
-    node, make, monkeypatch
-):
+async def test_addresses_of_an_earlier_run_linger_if_the_first_apply_fails(node, make, monkeypatch):
     earlier, successor = make(), make()
     await earlier.start()
     await earlier.apply({WEB: 80})
@@ -162,7 +162,7 @@ async def test_a_refused_route_is_retried_without_any_event(steering, monkeypatc
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
 
 
-async def test_frontends_stay_steered_after_a_rejected_removal(steering, monkeypatch):
+async def test_a_repair_after_a_rejected_removal_keeps_frontends_steered(steering, monkeypatch):
     await steering.apply({WEB: 80, DNS: 53})
     with monkeypatch.context() as refused:
         refused.setattr(RoutingTables, "change", _refuse)

@@ -191,7 +191,9 @@ def test_the_kernel_path_closes_its_descriptors_if_links_cannot_be_watched(node,
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_rejected_change_leaves_the_table_of_the_kernel_path_unchanged(node, path, monkeypatch):
+def test_a_repair_after_a_rejected_change_restores_the_last_applied_endpoints(
+    node, path, monkeypatch
+):
     path.load({WEB: BOTH})
     with monkeypatch.context() as broken:
         broken.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
@@ -483,7 +485,7 @@ def test_clients_beyond_the_limit_are_served_without_affinity(node, path, dial, 
 
 @pytest.fixture
 def crowded(node, monkeypatch):
-    """Return a function after whose call each transaction collides with another program's."""
+    """Return a function that makes each transaction collide with another program's."""
     commit, numbers = Ruleset.commit, count()
 
     def begin():

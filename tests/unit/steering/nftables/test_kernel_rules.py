@@ -72,7 +72,7 @@ def test_changing_an_endpoint_changes_a_single_element():
     )
 
 
-def test_a_change_stays_small_with_many_services_sharing_a_chain():
+def test_a_change_among_5000_services_sharing_a_chain_edits_at_most_five_elements():
     rules = KernelRules()
     many = {Frontend(f"10.97.{n // 250}.{n % 250}", 80, Protocol.TCP): BOTH for n in range(5000)}
     rules.accept(rules.difference(many))
@@ -140,7 +140,7 @@ def test_unchanged_targets_result_in_no_differences():
     assert not loaded().difference({WEB: BOTH, CART: None}).targets
 
 
-def test_a_rejected_difference_changes_nothing():
+def test_a_difference_that_is_not_accepted_changes_nothing():
     rules = loaded()
     before = set(rules.elements())
     rules.difference({WEB: None, CART: ONE})
@@ -253,7 +253,7 @@ def test_taking_a_number_while_all_are_in_use_is_an_error():
         numbers.take(1, lambda: [range(NUMBERS_END)])
 
 
-def test_frontends_sharing_affinity_from_the_start_share_their_clients():
+def test_frontends_added_together_with_shared_affinity_share_endpoint_numbers():
     both = KernelTarget(36001, (EndpointChoice((A, B)),), Affinity("shop/web", 60))
     local = KernelTarget(36001, (EndpointChoice((B,)),), Affinity("shop/web", 60))
     change = KernelRules().difference({WEB: both, CART: local})

@@ -48,7 +48,7 @@ def listed(messages):
 
 
 def written(removed, added):
-    """Return for each message whether it adds elements, their set, and the elements."""
+    """Return for each message "add" or "delete", the set, and the elements."""
     table = TableWriter("userspace-proxy")
     table.change_elements(SETS, removed, added)
     found = [one for block in table.messages for one in read_messages(block)]
@@ -144,7 +144,7 @@ def test_all_elements_are_added_with_the_guard_first():
                 ("delete", "frontends4", keys(WEB, CART)),
                 ("add", "frontends4", maps_to({CART: 36001})),
             ],
-            id="a-port-that-another-takes-over",
+            id="a-port-taken-over-by-another-frontend",
         ),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_difference_is_encoded_as_elements(affected, commands):
     assert +Counter(uses | uses_now) == count_uses(after, REFUSE_PORT)
 
 
-def test_an_address_that_ceases_to_be_a_cluster_ip_or_becomes_one_is_counted():
+def test_only_cluster_ips_are_counted_when_a_frontend_changes_its_kind():
     external = replace(WEB, kind=FrontendKind.EXTERNAL_IP)
     for old, new, count in ((external, WEB, 1), (WEB, external, 0), (external, external, 0)):
         uses = count_uses({old: 36001}, REFUSE_PORT)

@@ -235,7 +235,7 @@ async def test_the_expiry_of_a_guard_does_not_count_as_drift(node, steering, mon
 
 
 @pytest.mark.parametrize("repairs", [1, 3])
-async def test_a_reused_port_stays_guarded(node, steering, repairs):
+async def test_a_reused_port_is_guarded_after_three_repairs(node, steering, repairs):
     await steering.apply({WEB: 36001})
     await steering.change({}, [WEB])
     assert [await steering.repair() for _ in range(repairs)] == [0] * repairs
@@ -438,7 +438,7 @@ async def test_the_conntrack_entry_of_an_unanswered_syn_ends_once_its_port_serve
     changed, gone = ({}, [WEB]) if then == "removed" else ({WEB: REFUSE}, [])
     await steering.change(changed, gone)
     await steering.forget_stale()
-    assert count_flows(node, socket.IPPROTO_TCP) == 1, "it is refused"
+    assert count_flows(node, socket.IPPROTO_TCP) == 1, "the entry ended early"
     await steering.change({CART: 36001}, ())
     await steering.forget_stale()
     assert count_flows(node, socket.IPPROTO_TCP) == 0
@@ -501,9 +501,7 @@ async def test_conntrack_entries_of_syns_end_when_their_frontend_returns(node, s
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_a_udp_flow_ends_with_its_endpoint_even_if_the_kernel_path_is_off(
-    node, steering, dial
-):
+async def test_a_flow_ends_with_its_endpoint_even_if_the_kernel_path_is_off(node, steering, dial):
     await steering.apply({DNS: to_endpoint("10.244.1.2")})
     dial(DNS)
     for ip, flows in (("10.244.1.2", 1), ("10.244.1.3", 0)):
@@ -532,9 +530,7 @@ async def test_conntrack_entries_of_refused_clients_are_deleted_when_endpoints_c
     assert count_flows(node) == 0
 
 
-async def test_flows_of_a_removed_frontend_end_even_if_its_element_had_drifted(
-    node, steering, dial
-):
+async def test_flows_of_a_removed_frontend_end_even_if_its_element_drifted(node, steering, dial):
     await steering.apply({DNS: 36002})
     dial(DNS)
     node.run(
@@ -546,9 +542,7 @@ async def test_flows_of_a_removed_frontend_end_even_if_its_element_had_drifted(
     assert count_flows(node) == 0
 
 
-async def test_flows_to_an_endpoint_set_by_another_program_end_with_the_repair(
-    node, steering, dial
-):
+async def test_flows_to_an_endpoint_set_by_another_program_end_at_the_repair(node, steering, dial):
     right, wrong = (SocketAddress(ip, 53) for ip in ("10.244.1.2", "10.244.1.9"))
     await steering.apply({DNS: to_endpoint(*right)})
     key = rules.frontend_key(DNS) + pack_number(0)

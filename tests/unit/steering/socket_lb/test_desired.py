@@ -190,7 +190,7 @@ def test_shared_slots_stay_until_the_last_frontend_is_removed():
     assert not any(desired.elements.values())
 
 
-def test_a_removed_endpoint_keeps_its_number_until_forgotten():
+def test_an_endpoint_that_returns_before_it_is_forgotten_has_its_old_number():
     desired = hooks()
     desired.replace({WEB: to(A, A, B)})
     number = desired.number_of(("shop/web", B))
@@ -321,7 +321,7 @@ def test_numbers_of_an_earlier_process_are_not_reused_if_its_counter_is_too_low(
 
 
 @pytest.mark.parametrize("other", [to(A, name="shop/cart"), to(A, affinity=PINNED)])
-def test_a_frontend_of_another_service_shares_no_numbers(other):
+def test_a_frontend_with_another_service_or_affinity_has_its_own_numbers(other):
     earlier = hooks()
     earlier.replace({WEB: to(A), NODE_PORT: to(A)})
     desired = hooks()
