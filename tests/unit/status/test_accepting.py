@@ -40,7 +40,7 @@ async def answer(request):
 
 @pytest.fixture
 async def both():
-    """The addresses of two ports of a server, which share a reserve and keep connections open."""
+    """Yield the addresses of two ports that share a reserve; silent clients stay connected."""
     server, reserve = web.Server(answer), Reserve()
     ports = []
     for _ in range(2):
@@ -146,7 +146,7 @@ async def test_a_flood_on_one_port_leaves_descriptors_for_other_ports_probes(bot
 
 
 class WithoutMemory(socket.socket):
-    """A listening socket whose accept() fails while the kernel is out of memory."""
+    """A listening socket whose accept() fails as if the kernel were out of memory."""
 
     calls = 0
 

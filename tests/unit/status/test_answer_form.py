@@ -58,6 +58,7 @@ def test_streamed_summaries_have_a_longer_interval_unless_the_client_sets_one():
         ("every", ""),
         ("view", "page"),
     ],
+    ids=["zero", "above-30", "fraction", "other-digits", "long", "zeros", "empty", "view"],
 )
 def test_an_invalid_query_parameter_is_rejected(query):
     with pytest.raises(web.HTTPBadRequest):

@@ -78,7 +78,7 @@ def test_configz_encodes_every_value():
     ]
 
 
-def test_the_response_matches_the_types_of_its_schema():
+def test_a_decoded_response_encodes_to_the_same_json():
     view = replace(
         make_troubled_view(),
         firewalls=(FirewallFacts("ip filter INPUT", "it drops", "accept them"),),

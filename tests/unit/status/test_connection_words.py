@@ -138,7 +138,7 @@ def test_a_line_wraps_below_its_own_text_on_80_columns():
     ("fields", "shown"),
     [
         pytest.param({"waited_s": 0.7, "first_byte_s": 0.7}, "first byte after 1.4 s", id="both"),
-        pytest.param({"first_byte_s": None}, "1.2 kB out; complete", id="when-is-not-known"),
+        pytest.param({"first_byte_s": None}, "1.2 kB out; complete", id="unknown-time"),
         pytest.param({"first_byte_s": None, "sent_bytes": 0}, "no byte in 3.1 s", id="no-byte"),
     ],
 )

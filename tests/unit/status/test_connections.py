@@ -111,8 +111,6 @@ class Clock:
 
 
 class Timer:
-    """A timer of the clock."""
-
     def __init__(self, when, callback):
         self.when = when
         self.callback = callback

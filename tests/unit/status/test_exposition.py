@@ -77,5 +77,5 @@ def test_labels_without_a_value_are_omitted():
     assert labels_text(("a",), ("",)) == ""
 
 
-def test_label_values_can_always_be_encoded():
+def test_a_label_value_is_escaped_and_a_lone_surrogate_is_replaced():
     assert label_value('we"b\\\n\ud800é') == 'we\\"b\\\\\\n?é'

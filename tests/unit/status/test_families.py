@@ -104,7 +104,7 @@ def test_no_series_is_duplicated_even_if_the_view_lists_ports_and_endpoints_twic
     assert len(made) == len(set(made))
 
 
-def test_all_metric_names_have_a_known_prefix():
+def test_all_metrics_have_a_known_prefix_and_a_help_text():
     for family in families_of(make_calm_view(), "endpoint"):
         assert family.name.startswith(("userspace_proxy_", "kubeproxy_sync_proxy_rules_"))
         assert family.help
@@ -118,7 +118,7 @@ def path_value(ports, name, **labels):
     return found.get((f"userspace_proxy_{name}", tuple(sorted(labels.items()))))
 
 
-def test_a_port_once_on_the_kernel_path_keeps_its_connection_series():
+def test_a_port_that_left_the_kernel_path_has_its_connection_series():
     ports = {
         WEB_LABELS: replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=0)),
         CART_LABELS: replace(make_port("cart"), path=PathView(kernel_connections=12)),

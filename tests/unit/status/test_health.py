@@ -87,7 +87,7 @@ def test_last_updated_is_the_time_of_the_last_sync_round_while_the_proxy_is_unhe
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),
         pytest.param({"sync": SyncFacts()}, 200, 200, id="no-change-yet"),
         pytest.param({"tracking": FULL}, 200, 200, id="no-entry-left"),
-        pytest.param({"tracking": replace(FULL, is_dropping=True)}, 503, 200, id="it-drops"),
+        pytest.param({"tracking": replace(FULL, is_dropping=True)}, 503, 200, id="table-drops"),
         pytest.param({"sync": SyncFacts(turned_s_ago=59.9)}, 200, 200, id="a-long-turn"),
         pytest.param({"sync": SyncFacts(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
     ],
@@ -100,13 +100,13 @@ def test_healthz_fails_while_unhealthy_and_livez_only_if_the_loop_is_stuck(chang
 @pytest.mark.parametrize(
     ("sync", "expected"),
     [
-        pytest.param({"last_queued": NOW - 61, "waiting_since": NOW - 61}, 61, id="it-waits"),
+        pytest.param({"last_queued": NOW - 61, "waiting_since": NOW - 61}, 61, id="change-waits"),
         pytest.param({"last_queued": NOW - 61, "last_done": NOW - 90}, 0, id="nothing-waits"),
         pytest.param({"last_queued": NOW - 90, "last_done": NOW - 61}, 0, id="done-after-queued"),
         pytest.param(
             {"last_queued": NOW - 1, "last_done": NOW - 90, "waiting_since": NOW - 80},
             80,
-            id="changes-keep-coming-and-none-gets-in-force",
+            id="repeated-changes-none-applied",
         ),
         pytest.param({"waiting_since": NOW + 3600}, 0, id="clock-was-set-back"),
     ],

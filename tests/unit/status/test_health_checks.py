@@ -112,7 +112,7 @@ async def test_a_changed_endpoint_count_is_reported_immediately(ports, ask):
     assert (response.status, json.loads(text)["localEndpoints"]) == (503, 0)
 
 
-async def test_a_health_check_port_that_moves_to_another_service_stays_open(ports, ask):
+async def test_a_client_waiting_at_a_port_that_moves_to_another_service_is_answered(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     waiting = socket.create_connection(("127.0.0.1", port))
@@ -156,9 +156,7 @@ async def test_a_health_check_port_in_use_is_reported_until_it_is_free(ports, as
     assert (await ask(port))[0].status == 200
 
 
-async def test_the_first_address_of_a_health_check_in_use_is_reported_and_a_change_logged(
-    ports, caplog
-):
+async def test_a_health_checks_first_address_in_use_is_reported_and_a_change_logged(ports, caplog):
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         socket.create_server(("127.0.0.2", taken.getsockname()[1])),
@@ -183,13 +181,13 @@ async def test_a_health_check_port_in_use_is_reported_with_its_holder():
         for _ in range(3):
             await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert ports.problems[WEB].endswith(f"Address already in use by nginx at 127.0.0.1:{port}")
-    assert asked == [port], "it costs much, and each second the port is tried again"
+    assert asked == [port], "the holder was looked up again"
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert ports.problems == {}
     await ports.apply((), HERE)
     with socket.create_server(("127.0.0.1", port)):
         await ports.apply([HealthCheck(WEB, port, 1)], HERE)
-    assert asked == [port, port], "the port may have another holder now"
+    assert asked == [port, port], "the holder wasn't looked up anew"
     await ports.close()
 
 
@@ -268,7 +266,7 @@ async def test_a_missing_node_port_address_is_reported(ports):
     assert "--nodeport-addresses" in ports.problems[WEB]
 
 
-async def test_hundreds_of_health_check_ports_share_a_server(ports, ask):
+async def test_three_hundred_health_check_ports_are_served(ports, ask):
     numbers = free_ports(300)
     await ports.apply([HealthCheck(ServiceKey("shop", f"s{n}"), n, 1) for n in numbers], HERE)
     assert ports.problems == {}

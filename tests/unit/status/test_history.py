@@ -63,7 +63,7 @@ def test_rates_of_the_last_minute_are_ordered_from_oldest_to_newest():
     assert noted(0, 5, 5, 6).minute(KEY).connections[-3:] == [5.0, 0.0, 1.0]
 
 
-def test_traffic_older_than_a_minute_is_forgotten():
+def test_a_port_without_traffic_for_a_minute_has_no_series_of_the_last_minute():
     assert noted(0, 7, *[7] * (STEPS - 1)).minute(KEY).connections[0] == 7
     assert noted(0, 7, *[7] * STEPS).minute(KEY) is None
 
@@ -163,7 +163,7 @@ def test_only_ports_with_recent_traffic_are_busy():
     assert not history.is_busy(make_port("other").plan.key)
 
 
-def test_removed_ports_are_forgotten_but_their_traffic_stays_in_the_sum():
+def test_a_removed_port_has_no_rates_but_its_traffic_remains_in_the_sum():
     history = noted(0, 30)
     history.note((), 502.0)
     assert history.minute(KEY) is None

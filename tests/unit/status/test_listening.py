@@ -47,7 +47,7 @@ async def test_a_port_in_use_is_an_error_with_a_remedy():
     ("host", "words"),
     [
         pytest.param("192.0.2.1", "Cannot assign requested address", id="of-another-node"),
-        pytest.param("no such host", "give an address", id="no-name"),
+        pytest.param("no such host", "give an address", id="unresolvable"),
     ],
 )
 async def test_an_unresolvable_or_missing_listen_address_is_an_error(host, words):

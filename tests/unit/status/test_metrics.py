@@ -135,7 +135,7 @@ def test_a_scrape_grows_only_with_service_ports_that_had_clients():
         len(render(make_view(*(make_port(f"s-{n}", **idle) for n in range(500)))).body) < few + 50
     )
     packed = render(make_view(*used), accept_encoding="gzip").body
-    assert len(packed) < 500 * 100 + few, "ten thousand take a megabyte at most"
+    assert len(packed) < 500 * 100 + few, "a Service port takes over 100 bytes"
 
 
 def test_equivalent_accept_headers_select_the_same_format():

@@ -94,9 +94,9 @@ def test_the_search_applies_to_ports_and_ignored_services():
         pytest.param(
             {"q": " web ", "sort": "-rate", "page": "3", "refresh": "off", "open": "pa,pb,pa"},
             Selection("web", "-rate", 3, ("pa", "pb"), refresh=False),
-            id="all-of-it",
+            id="all-parameters",
         ),
-        pytest.param({"page": "-1", "sort": "x", "refresh": "x"}, Selection(), id="nonsense"),
+        pytest.param({"page": "-1", "sort": "x", "refresh": "x"}, Selection(), id="invalid-values"),
         pytest.param({"page": "٣"}, Selection(), id="other-digits"),
         pytest.param({"page": "9" * 5000}, Selection(), id="huge-page"),
         pytest.param({"page": "0"}, Selection(), id="page-zero"),

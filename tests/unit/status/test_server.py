@@ -404,7 +404,9 @@ async def test_unknown_static_files_return_404(path):
 
 
 @pytest.mark.parametrize(
-    "query", ["?page=-1", "?page=1e9", "?show=%00", "?q=%FF%FE", "?q=" + "x" * 5000, "?q=a&q=b"]
+    "query",
+    ["?page=-1", "?page=1e9", "?show=%00", "?q=%FF%FE", "?q=" + "x" * 5000, "?q=a&q=b"],
+    ids=["negative", "exponent", "nul", "no-utf-8", "long-search", "two-searches"],
 )
 async def test_a_query_with_malformed_parameters_is_answered(query):
     async with serving(make_view(make_port())) as client:

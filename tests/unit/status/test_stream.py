@@ -267,7 +267,7 @@ async def test_a_recovered_service_port_is_removed_from_a_summary():
     [
         pytest.param(0.001, 5.0, id="cheap"),
         pytest.param(0.08, 8.0, id="a-hundredth-of-a-core"),
-        pytest.param(9.0, 30.0, id="the-connection-is-not-silent-for-long"),
+        pytest.param(9.0, 30.0, id="at-most-30-s"),
     ],
 )
 def test_the_interval_of_a_stream_grows_with_its_cpu_time_up_to_30_s(cpu_s, waits_s):

@@ -32,7 +32,7 @@ def test_completed_startup_is_reported_as_an_event():
     assert events(starting, CALM) == [Event(NOW, Level.OK, "Started")]
 
 
-def test_a_problem_with_changing_figures_stays_the_same_event():
+def test_a_problem_whose_figures_change_is_no_new_event():
     assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
 
 

@@ -1,4 +1,4 @@
-"""Builds views of a node without problems and of a node with every kind of problem."""
+"""Builds views of a node without problems and of a node with many kinds of problems."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def make_view(*ports: PortFacts, **changes: object) -> StatusFacts:
 
 
 def make_calm_view() -> StatusFacts:
-    """Return the view of a small cluster that has Services of all kinds and no problem."""
+    """Return the view of a small cluster that has Services of several kinds and no problem."""
     dns = make_port(
         "kube-dns",
         namespace="kube-system",
@@ -381,7 +381,7 @@ def _make_troubled_ports() -> tuple[PortFacts, ...]:
 
 
 def make_troubled_view() -> StatusFacts:
-    """Return a node with every kind of problem."""
+    """Return a node with many kinds of problems."""
     calm = make_calm_view()
     return replace(
         calm,
