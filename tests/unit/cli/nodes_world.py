@@ -68,7 +68,7 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> str:
-        """The flag that names the cluster."""
+        """The flag with the path of the cluster's kubeconfig."""
         return f"--kubeconfig={self.path}"
 
     path = Path()

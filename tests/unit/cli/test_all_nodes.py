@@ -20,10 +20,10 @@ def given(*words, command="status"):
         pytest.param("userspace-proxy", ["--context=a"], True, id="context"),
         pytest.param("userspace-proxy", ["--node=a"], True, id="node"),
         pytest.param(PLUGIN, [], True, id="plugin"),
-        pytest.param(PLUGIN, ["--server=:1"], False, id="plugin-that-asks-one"),
-        pytest.param(PLUGIN, ["--config=a"], False, id="plugin-that-asks-one-by-its-file"),
+        pytest.param(PLUGIN, ["--server=:1"], False, id="plugin-with-server"),
+        pytest.param(PLUGIN, ["--config=a"], False, id="plugin-with-config"),
         pytest.param(
-            "userspace-proxy", ["--kubeconfig=a", "--server=:1"], False, id="kubeconfig-but-one"
+            "userspace-proxy", ["--kubeconfig=a", "--server=:1"], False, id="kubeconfig-and-server"
         ),
     ],
 )

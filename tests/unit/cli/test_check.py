@@ -40,7 +40,7 @@ def test_a_long_finding_is_wrapped_in_its_column_on_a_terminal():
     ]
 
 
-def test_control_characters_in_a_name_are_not_printed():
+def test_control_characters_in_a_finding_are_escaped():
     text = render_text([warning("manifests", "\x1b[2Ja\nok  b: not YAML")])
     assert text.splitlines()[0] == "warning  manifests: \\u001b[2Ja\\nok  b: not YAML"
 

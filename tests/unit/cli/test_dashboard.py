@@ -96,7 +96,7 @@ async def test_nodes_appear_on_the_dashboard_as_they_respond(tmp_path, capsys):
             assert "only node-2 can&#39;t reach" in await window.read("/services/shop/cart")
 
 
-# An answer that is shown, and one for each problem; tests of the reader have all answers.
+# One response that is shown, and one for each kind of problem; the reader's tests have all.
 @pytest.mark.parametrize("name", ["tricks", "broken-json", "huge", "silent", "closes"])
 async def test_a_hostile_response_is_escaped_and_other_nodes_are_shown(name, tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:

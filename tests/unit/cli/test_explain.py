@@ -329,7 +329,7 @@ def test_the_pods_flag_requires_an_api_server(manifests, capsys):
     assert capsys.readouterr().err.count("--pods needs --kubeconfig") == 3
 
 
-async def test_the_kubectl_plugin_reads_kubectls_cluster(api, monkeypatch, tmp_path, capsys):
+async def test_the_plugin_uses_the_current_kubeconfig_context(api, monkeypatch, tmp_path, capsys):
     api.put(service())
     kubeconfig = tmp_path / "config"
     text = (

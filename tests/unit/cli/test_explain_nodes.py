@@ -66,7 +66,7 @@ async def test_the_path_on_another_node_is_explained_without_dials(three, cluste
     assert out.startswith("shop/web, from the proxy of node-2\n")
     assert f"{A} on node-1: " in out
     assert "Other nodes are answered" in out
-    assert "Nothing was dialled" in out, "what is dialled from here isn't what the node reaches"
+    assert "Nothing was dialled" in out, "the endpoint was dialled from here"
     assert await cluster.run("explain", "web", "--node=node-1") == 0
 
 

@@ -66,7 +66,7 @@ async def test_service_ports_omitted_by_summaries_are_fetched_by_a_second_read(c
     assert all(ports and ports[0].service == "web" for ports in others)
 
 
-async def test_service_ports_fetched_by_a_second_read_stay_while_nodes_are_followed(cluster):
+async def test_service_ports_fetched_by_a_second_read_are_shown_while_nodes_are_followed(cluster):
     agents = [cluster.add(f"node-{number}") for number in range(101)]
     agents[7].change(status_of("node-7", REFUSED))
     words = given(cluster, "--timeout=60s")
@@ -98,7 +98,7 @@ async def test_nodes_are_followed_until_the_command_ends(cluster):
         await asyncio.to_thread(followed.__exit__)
 
 
-async def test_a_silent_node_keeps_its_cause_while_changes_of_other_nodes_are_followed(
+async def test_a_silent_node_has_its_cause_while_changes_of_other_nodes_are_followed(
     cluster, monkeypatch
 ):
     follow = NodesReader.follow
@@ -133,7 +133,7 @@ async def test_a_cluster_without_agents_is_an_error(cluster):
 
     def follow():
         with FollowedNodes(words, settings_of(words)):
-            raise AssertionError("there is nothing to follow")
+            raise AssertionError("a cluster without agents is followed")
 
     for wanted in (follow, lambda: read_once(words, settings_of(words))):
         with pytest.raises(UserspaceProxyError, match="no agent"):
@@ -156,7 +156,7 @@ def test_a_missing_kubeconfig_is_an_error(monkeypatch, tmp_path):
         open_reader(GIVEN, settings_of(GIVEN))
 
 
-def test_following_nodes_raises_the_descriptor_limit(monkeypatch):
+def test_opening_a_reader_of_nodes_raises_the_descriptor_limit(monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))

@@ -201,10 +201,10 @@ def of_cart(tmp_path):
         pytest.param([], {"namespace": "shop"}, [], "shop", id="all-of-a-namespace"),
         pytest.param([], {"all-namespaces": "true"}, [], "", id="all"),
         pytest.param(["web"], {}, ["cart/web"], "cart", id="a-name"),
-        pytest.param(["svc/web"], {"namespace": "shop"}, ["shop/web"], "shop", id="as-for-kubectl"),
+        pytest.param(["svc/web"], {"namespace": "shop"}, ["shop/web"], "shop", id="kubectl-form"),
         pytest.param(["web", "shop/db"], {}, ["cart/web", "shop/db"], "", id="several"),
-        pytest.param(["https://db.shop.svc:80/x"], {}, ["shop/db"], "shop", id="as-in-a-browser"),
-        pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="one-of-all"),
+        pytest.param(["https://db.shop.svc:80/x"], {}, ["shop/db"], "shop", id="url"),
+        pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="name-and-all"),
     ],
 )
 def test_the_arguments_of_forward_select_services(words, flags, wanted, namespace, of_cart):

@@ -90,7 +90,7 @@ def test_a_stalled_reader_does_not_block_and_gets_a_count_of_dropped_lines(pipe,
     for _ in range(100):
         writer.put(LINE)
     dropped = writer.dropped
-    assert dropped >= 100 - 4 - 4 - 10, "a pipe, a write and a queue"
+    assert dropped >= 100 - 4 - 4 - 10, "pipe, write and queue took more lines"
     lines, text = [], ""
     # If its thread starts late, the writer may report the dropped lines in two parts.
     while reported(lines) + lines.count(LINE) < 100:
@@ -160,7 +160,7 @@ def test_a_descriptor_made_nonblocking_by_another_process_loses_no_lines(pipe, m
         writer.put(f"{number} {LINE}")
     writer.put("end")
     assert len(read_until(ours, "end")) == 101
-    assert not os.get_blocking(theirs), "it belongs to the open file, which others share"
+    assert not os.get_blocking(theirs), "the shared open file was made blocking"
 
 
 @pytest.mark.parametrize("broken", ["closed", "/dev/full"])

@@ -109,7 +109,7 @@ def test_a_json_line_has_the_time_level_logger_message_and_fields(logged):
         pytest.param("a\nb", '"a\\nb"', id="line-end"),
         pytest.param("\x1b[31m", '"\\u001b[31m"', id="terminal-escape"),
         pytest.param("", '""', id="empty"),
-        pytest.param("grün", "grün", id="letters-of-others"),
+        pytest.param("grün", "grün", id="non-ascii-letters"),
         pytest.param(None, "null", id="none"),
         pytest.param(True, "true", id="boolean"),
         pytest.param(0.25, "0.25", id="fraction"),

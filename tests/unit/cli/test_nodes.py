@@ -34,7 +34,7 @@ async def test_status_names_the_nodes_that_deviate_from_the_other_nodes(three, c
     assert await cluster.run("status") == 3
     out = capsys.readouterr().out
     assert "partly answering on node-2 (1 of 3)" in out
-    assert "cart/db" not in out, "the context has the namespace shop"
+    assert "cart/db" not in out, "another namespace is shown"
 
 
 async def test_a_node_without_an_agent_or_a_response_is_named(three, cluster, capsys):
@@ -119,7 +119,7 @@ async def test_top_shows_rates_averaged_over_three_seconds(three, cluster, capsy
 
     monkeypatch.setattr(module, "wait", wait)
     assert await cluster.run("top", "-A") == 0
-    assert waited == [3.0], "the seconds over which rates are averages"
+    assert waited == [3.0], "rates aren't averages of three seconds"
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "shop/web" in line]
     assert row.split()[6] not in ("0", "-")
 

@@ -76,7 +76,7 @@ def test_a_connection_is_printed_as_one_line(proxy, capsys):
     assert err == f"127.0.0.1:{port} has closed the connection; trying again\n"
 
 
-def test_a_json_record_keeps_the_fields_of_the_proxys_record(proxy, capsys):
+def test_a_json_record_contains_the_clients_pod(proxy, capsys):
     watch(proxy[0], output="json")
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["client_pod"] == POD

@@ -10,7 +10,7 @@ from userspace_proxy.errors import ConfigError, SourceError
 
 @pytest.fixture
 def kubeconfig(tmp_path, monkeypatch):
-    """A kubeconfig whose current context has the namespace shop, and another context none."""
+    """A kubeconfig with two contexts: the current one has the namespace shop, the other none."""
     path = tmp_path / "config"
     path.write_text(
         "current-context: a\n"

@@ -46,7 +46,7 @@ def test_only_output_to_a_terminal_is_coloured(stream, environment, expected):
     ("stream", "environment", "expected"),
     [
         pytest.param(Terminal(), {}, 97, id="terminal"),
-        pytest.param(Terminal(), {COLUMNS_SHOWN: "7"}, 40, id="no-room"),
+        pytest.param(Terminal(), {COLUMNS_SHOWN: "7"}, 40, id="narrow"),
         pytest.param(io.StringIO(), {COLUMNS_SHOWN: "90"}, 90, id="shown-by-another-program"),
         pytest.param(io.StringIO(), {}, 0, id="file"),
     ],
