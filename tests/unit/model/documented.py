@@ -1,4 +1,4 @@
-"""Reads which fields docs/services.md, the Kubernetes API and wire.py have.
+"""Reads the fields in docs/services.md, the Kubernetes API and wire.py.
 
 The API's fields come from kubernetes-asyncio's generated models. Their source is parsed, because
 importing them takes 1.2 s.

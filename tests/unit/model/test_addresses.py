@@ -42,8 +42,8 @@ def test_an_address_is_canonicalized(text, canonical):
     ("text", "canonical"),
     [
         pytest.param("10.96.011.012", "10.96.11.12", id="leading-zeros-are-decimal"),
-        pytest.param("010.244.000.0005", "10.244.0.5", id="any-number-of-them"),
-        pytest.param("192.0.2.10", "192.0.2.10", id="zeros-that-count"),
+        pytest.param("010.244.000.0005", "10.244.0.5", id="many-leading-zeros"),
+        pytest.param("192.0.2.10", "192.0.2.10", id="trailing-zero"),
         pytest.param("::ffff:10.96.1.2", "10.96.1.2", id="ipv4-as-ipv6"),
         pytest.param("::FFFF:0a60:0102", "10.96.1.2", id="ipv4-as-ipv6-in-hex"),
         pytest.param("::ffff:010.96.1.02", "10.96.1.2", id="both"),
@@ -104,7 +104,7 @@ def test_packed_addresses_are_sorted_numerically():
         ),
     ],
 )
-def test_a_socket_address_prints_in_the_usual_notation(address, text, family):
+def test_a_socket_address_prints_with_brackets_around_ipv6(address, text, family):
     assert str(address) == text
     assert address.family is family
 
@@ -162,7 +162,7 @@ def test_own_network_returns_a_network_with_only_the_address(ip, expected):
     assert own_network(ip) == expected
 
 
-def test_networks_of_a_family_keep_their_order():
+def test_of_family_returns_the_networks_of_a_family_in_order():
     mixed = ("198.51.100.0/24", "2001:db8::/32", "192.0.2.0/24")
     assert of_family(mixed, IPFamily.IPV4) == ("198.51.100.0/24", "192.0.2.0/24")
     assert of_family(mixed, IPFamily.IPV6) == ("2001:db8::/32",)
@@ -173,7 +173,7 @@ def test_networks_of_a_family_keep_their_order():
     [
         pytest.param(("10.0.0.0/8",), ("10.1.0.0/16",), ("10.1.0.0/16",), id="wide-and-narrow"),
         pytest.param(("10.1.0.0/16",), ("10.0.0.0/8",), ("10.1.0.0/16",), id="narrow-and-wide"),
-        pytest.param(("10.0.0.0/8",), ("10.0.0.0/8",), ("10.0.0.0/8",), id="equal-ones-once"),
+        pytest.param(("10.0.0.0/8",), ("10.0.0.0/8",), ("10.0.0.0/8",), id="equal"),
         pytest.param(("10.0.0.0/8",), ("192.0.2.0/24",), (), id="apart"),
         pytest.param(("0.0.0.0/0",), ("::/0",), (), id="other-family"),
         pytest.param((), ("10.0.0.0/8",), (), id="nothing"),

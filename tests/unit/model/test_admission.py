@@ -291,7 +291,7 @@ def test_a_health_check_node_port_requires_a_load_balancer_with_policy_local(spe
     )
 
 
-def test_fields_checked_only_by_the_api_server_are_accepted():
+def test_valid_fields_that_the_proxy_does_not_use_are_accepted():
     metadata = {
         "name": "web",
         "generateName": "web-",

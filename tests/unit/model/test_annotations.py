@@ -206,8 +206,8 @@ CILIUM = "service.cilium.io/weight"
         pytest.param({WEIGHT: None, PRIORITY: ""}, 100, 0, id="empty"),
         pytest.param({WEIGHT: "0"}, 0, 0, id="no-weight"),
         pytest.param({WEIGHT: "65535", PRIORITY: "1"}, 65535, 1, id="both"),
-        pytest.param({CILIUM: "7"}, 7, 0, id="ciliums"),
-        pytest.param({CILIUM: "7", WEIGHT: "8"}, 8, 0, id="our-own-comes-first"),
+        pytest.param({CILIUM: "7"}, 7, 0, id="ciliums-key"),
+        pytest.param({CILIUM: "7", WEIGHT: "8"}, 8, 0, id="own-key-has-precedence"),
     ],
 )
 def test_weight_and_priority_are_parsed_from_annotations(annotations, weight, priority):

@@ -29,7 +29,7 @@ def test_cordons_have_no_effect_on_a_service_without_hold():
     assert cordoned(POD_A).lead(WEB, serving) is serving
 
 
-def test_cordoned_endpoints_keep_open_connections_and_flows():
+def test_cordoned_endpoints_are_served_as_leaving_and_not_as_removed():
     handling = Handling(hold=Hold(60.0), removal_s=0.0)
     for serving in (Serving((POD_A,)), Serving((), outside=(POD_A,))):
         serving = replace(serving, handling=handling, leaving=(POD_B,))
@@ -38,7 +38,7 @@ def test_cordoned_endpoints_keep_open_connections_and_flows():
         assert led.leaving == (POD_B, POD_A)
 
 
-def test_an_endpoint_no_longer_cordoned_is_served_as_before():
+def test_an_endpoint_no_longer_cordoned_is_served():
     one = cordoned(POD_A)
     assert one.of(WEB) == {POD_A}
     one.set(WEB, ())

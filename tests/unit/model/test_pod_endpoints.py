@@ -29,7 +29,7 @@ HTTP = PodSelection((TargetPort("http", "TCP", "web"),), (IPFamily.IPV4,))
 
 
 def pod(name="web-1", ip="10.244.0.3", *, conditions=(READY,), ports=(), **fields):
-    """Return a Pod, by default a ready one."""
+    """Return a Pod, which is ready by default."""
     metadata = {"name": name, "namespace": "shop", **fields.pop("metadata", {})}
     status = {"podIP": ip, "conditions": list(conditions), **fields.pop("status", {})}
     spec = {"containers": [{"ports": list(ports)}], **fields.pop("spec", {})}

@@ -20,7 +20,7 @@ def read(status=None, *, name="web-1", **fields):
 
 
 def running(**container):
-    """Return the status of a running pod with a ready container, and one in this state."""
+    """Return the status of a running pod with a ready container and a container in this state."""
     log = {"name": "log", "ready": True}
     return {"phase": "Running", "containerStatuses": [log, {"name": "web", **container}]}
 

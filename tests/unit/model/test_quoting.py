@@ -47,7 +47,7 @@ def test_long_or_unprintable_names_are_quoted(name, text):
         pytest.param("\x9b2J", r"\u009b2J", id="c1"),
         pytest.param("\u202egnp.exe\u2069", r"\u202egnp.exe\u2069", id="direction"),
         pytest.param("a\nb\rc", r"a\nb\rc", id="lines"),
-        pytest.param("\udce9\U000e0041", r"\udce9\udb40\udc41", id="as-in-json"),
+        pytest.param("\udce9\U000e0041", r"\udce9\udb40\udc41", id="surrogates"),
     ],
 )
 def test_control_and_invisible_characters_are_escaped(text, shown):
@@ -85,5 +85,5 @@ def test_flags_and_unprintable_words_are_replaced_in_a_command(value, word):
     assert shell_word(value) == word
 
 
-def test_line_breaks_and_tabs_of_a_text_are_kept():
+def test_line_breaks_and_tabs_of_a_text_are_not_escaped():
     assert printable_lines("a\tb\r\n\x1b[2J\n") == "a\tb\\r\n\\u001b[2J\n"

@@ -57,7 +57,7 @@ NETWORKS = [text for text, _ in RANGES if not text.startswith(("240.", "fec0:"))
 
 
 def edges(network):
-    """Return the first and last address of a network, and their neighbours outside it."""
+    """Return the first and last address of a network, and the addresses next to it."""
     addresses = ipaddress.ip_network(network)
     first, last = int(addresses[0]), int(addresses[-1])
     kind = type(addresses[0])

@@ -37,7 +37,7 @@ def test_a_service_has_name_address_and_tcp_ports_by_default():
     ("spec", "expected"),
     [
         pytest.param({"type": "ExternalName", "externalName": "db.example.com."}, "db.example.com",
-            id="with-a-dot-at-its-end"),
+            id="trailing-dot"),
         pytest.param({"type": "ExternalName"}, "", id="missing"),
         pytest.param({"externalName": "db.example.com"}, "", id="of-another-type"),
     ],
@@ -88,7 +88,7 @@ def test_service_ports_are_read(port, expected):
     assert a_service(ports=[port]).ports == (expected,)
 
 
-def test_service_ports_keep_their_order():
+def test_service_ports_are_read_in_order():
     ports = [{"name": name, "port": port} for name, port in (("b", 2), ("a", 1), ("c", 3))]
     assert [port.name for port in a_service(ports=ports).ports] == ["b", "a", "c"]
 
@@ -180,7 +180,7 @@ def test_only_vip_mode_load_balancer_ips_are_used(ip_mode, is_in):
     assert service.balanced_elsewhere == (() if is_in else ("203.0.113.8",))
 
 
-def test_an_invalid_source_range_admits_no_client_and_valid_ranges_stay_in_effect():
+def test_an_invalid_source_range_admits_no_client_and_valid_ranges_are_read():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
     assert service.notes == (NoteKind.RANGE_WRONG(why(parse_range, "10.0.0.0/99")),)
@@ -190,7 +190,7 @@ def test_an_invalid_source_range_admits_no_client_and_valid_ranges_stay_in_effec
 @pytest.mark.parametrize(
     ("spec", "port"),
     [
-        pytest.param({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, 32000, id="l"),
+        pytest.param({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, 32000, id="yes"),
         pytest.param({"type": "LoadBalancer"}, 0, id="policy-cluster"),
         pytest.param({"type": "NodePort", "externalTrafficPolicy": "Local"}, 0, id="node-port"),
     ],

@@ -13,12 +13,12 @@ PARTNERS = ("203.0.113.0/24",)
     [
         pytest.param(Serving(), True, id="no-endpoint"),
         pytest.param(Serving([POD_A]), False, id="an-endpoint-serves"),
-        pytest.param(Serving(outside=()), True, id="no-endpoint-for-clients-outside-either"),
-        pytest.param(Serving(outside=[POD_A]), False, id="those-outside-are-served"),
-        pytest.param(Serving([POD_A], outside=()), False, id="those-inside-are-served"),
+        pytest.param(Serving(outside=()), True, id="no-endpoint-for-either-side"),
+        pytest.param(Serving(outside=[POD_A]), False, id="outside-is-served"),
+        pytest.param(Serving([POD_A], outside=()), False, id="inside-is-served"),
         pytest.param(Serving(admits=PARTNERS), True, id="no-endpoint-for-admitted-clients"),
         pytest.param(Serving(admits=()), False, id="all-are-dropped"),
-        pytest.param(Serving(handling=Handling(hold=Hold(60))), False, id="they-wait"),
+        pytest.param(Serving(handling=Handling(hold=Hold(60))), False, id="clients-wait"),
         pytest.param(Serving([POD_A], admits=()), False, id="all-are-dropped-despite-an-endpoint"),
     ],
 )
@@ -33,7 +33,7 @@ def test_clients_without_a_local_endpoint_are_dropped_by_policy():
     assert not Serving(outside=(), admits=("10.0.0.0/8",)).is_dropping
 
 
-def test_handled_replaces_the_handling_and_keeps_the_endpoints():
+def test_handled_replaces_only_the_handling_and_the_given_fields():
     usable = Serving(
         (POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 5),), standbys=((POD_B, 1),)
     )
@@ -42,7 +42,7 @@ def test_handled_replaces_the_handling_and_keeps_the_endpoints():
     assert usable.handled(handling, **asked) == replace(usable, handling=handling, **asked)
 
 
-def test_detours_leave_other_fields_unchanged():
+def test_detoured_replaces_only_the_detours():
     serving = Serving((POD_A,), admits=PARTNERS)
     detours = ((POD_A, POD_B),)
     assert serving.detoured(detours) == Serving((POD_A,), admits=PARTNERS, detours=detours)
@@ -53,7 +53,7 @@ def test_detours_leave_other_fields_unchanged():
     [
         pytest.param((), None, (), id="none"),
         pytest.param((POD_B, POD_A), None, (POD_B, POD_A), id="the-same-for-all"),
-        pytest.param((POD_A, POD_B), (POD_B,), (POD_A, POD_B), id="some-of-them-for-outside"),
+        pytest.param((POD_A, POD_B), (POD_B,), (POD_A, POD_B), id="a-subset-for-outside"),
         pytest.param((POD_A,), (POD_C, POD_A), (POD_A, POD_C), id="others-for-outside"),
         pytest.param((), (POD_C,), (POD_C,), id="for-outside-alone"),
         pytest.param((POD_A,), (), (POD_A,), id="none-for-outside"),
@@ -82,7 +82,7 @@ def test_first_endpoints_are_usable_endpoints_of_the_first_priority(serving, exp
     assert serving.first_endpoints == expected
 
 
-def test_first_of_keeps_the_order_of_endpoints():
+def test_first_of_returns_endpoints_of_the_first_priority_in_order():
     serving = Serving(standbys=((POD_B, 1),))
     assert serving.first_of((POD_C, POD_B, POD_A)) == (POD_C, POD_A)
 
@@ -90,9 +90,9 @@ def test_first_of_keeps_the_order_of_endpoints():
 @pytest.mark.parametrize(
     ("serving", "before", "expected"),
     [
-        pytest.param(Serving((POD_A, POD_B)), {POD_A}, [POD_B], id="a-new-one"),
+        pytest.param(Serving((POD_A, POD_B)), {POD_A}, [POD_B], id="new-endpoint"),
         pytest.param(Serving((), outside=(POD_A, POD_B)), {POD_A}, [POD_B], id="outside-only"),
-        pytest.param(Serving((POD_A, POD_B)), {POD_C}, [], id="only-new-ones"),
+        pytest.param(Serving((POD_A, POD_B)), {POD_C}, [], id="all-new"),
         pytest.param(
             Serving((POD_A, POD_B), standbys=((POD_B, 1),)), {POD_B}, [], id="alone-at-its-priority"
         ),

@@ -107,7 +107,7 @@ def test_a_mapping_key_of_a_wrong_type_is_reported_with_the_mapping():
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b'{"spec":', id="cut-off"),
-        pytest.param(b"<html>", id="a-page-of-some-gateway"),
+        pytest.param(b"<html>", id="html-page"),
         pytest.param(b'{"metadata": {"name": "\xff"}}', id="not-unicode"),
         pytest.param(b'{"x":' + b"[" * 100_000, id="too-deep"),
     ],

@@ -109,7 +109,7 @@ def test_a_yaml_error_is_reported_in_one_line_with_line_number_and_cause(text, p
         pytest.param("<<: {a: 1, b: 1}\n<<: {a: 2}", {"a": 2, "b": 1}, id="two-merges"),
     ],
 )
-def test_a_yaml_mistake_keeps_the_value_kubectl_reads(text, value):
+def test_a_yaml_mistake_is_reported_beside_the_value_that_kubectl_reads(text, value):
     document = read(text)
     assert document.value == value
     assert document.mistakes
