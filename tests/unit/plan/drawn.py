@@ -82,7 +82,7 @@ SLICES = st.builds(
     st.sampled_from(["a", "b"]),
     KEYS,
 )
-"""Slices in which some endpoints are, or may become, frontends of a Service."""
+"""Slices in which some endpoints may be frontends of a Service."""
 
 
 def in_two_orders(services):

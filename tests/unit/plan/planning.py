@@ -1,4 +1,4 @@
-"""Plans objects, and reads a plan, in one call each."""
+"""Functions that plan objects, and that read a plan."""
 
 from dataclasses import replace
 

@@ -131,7 +131,7 @@ RANGES = ("198.51.100.0/24",)
 @pytest.mark.parametrize(
     ("policies", "expected"),
     [
-        pytest.param({}, {"": sorted(INTERNAL + OUTER)}, id="one-policy-one-proxy-port"),
+        pytest.param({}, {"": sorted(INTERNAL + OUTER)}, id="one-policy"),
         pytest.param(
             {"is_external_local": True}, {"": INTERNAL, " (external)": OUTER}, id="external-local"
         ),
@@ -141,7 +141,7 @@ RANGES = ("198.51.100.0/24",)
         pytest.param(
             {"is_internal_local": True, "is_external_local": True},
             {"": INTERNAL, " (external)": OUTER},
-            id="both-local-are-two-since-inside-clients-use-all-by-the-outer-one",
+            id="both-local",
         ),
         pytest.param(
             {"load_balancer_source_ranges": RANGES},
@@ -190,7 +190,7 @@ def test_frontends_have_the_scope_of_their_traffic_policy(policies, prefixes):
 @pytest.mark.parametrize(
     ("networks", "expected"),
     [
-        pytest.param((), NODE_PORTS, id="unset-all-with-localhost"),
+        pytest.param((), NODE_PORTS, id="unset"),
         pytest.param(("192.0.2.0/24",), NODE_PORTS[1:], id="networks"),
         pytest.param((PRIMARY,), NODE_PORTS[1:], id="primary"),
         pytest.param(("10.0.0.0/8",), [], id="none"),
@@ -224,7 +224,7 @@ def test_each_family_has_its_own_frontends_and_ranges():
     ("ranges", "expected"),
     [
         pytest.param(RANGES, RANGES, id="as-written"),
-        pytest.param(("2001:db8::/32",), None, id="only-of-the-other-family-all"),
+        pytest.param(("2001:db8::/32",), None, id="only-of-the-other-family"),
         pytest.param(("192.0.2.0/24",), ("192.0.2.0/24", f"{LB_IP}/32"), id="with-this-node"),
     ],
 )
@@ -366,7 +366,7 @@ def test_equal_claims_whose_frontends_differ_in_kind_are_not_the_same():
 
 
 class Looks(tuple):
-    """Networks; the class counts how many were read, with repetitions."""
+    """Networks; the class counts how often one of them is read."""
 
     count = 0
 
@@ -376,7 +376,7 @@ class Looks(tuple):
             yield ip
 
 
-def test_source_ranges_are_not_evaluated_for_each_port():
+def test_source_ranges_of_fifty_ports_are_read_less_than_a_hundred_times():
     Looks.count = 0
     given = service(
         load_balancer_ips=(LB_IP,),
@@ -387,7 +387,7 @@ def test_source_ranges_are_not_evaluated_for_each_port():
     assert Looks.count < 100
 
 
-def test_an_omitted_service_claims_nothing_but_keeps_its_addresses():
+def test_an_omitted_service_claims_no_frontend_but_has_its_own_addresses():
     made = claims_of(service(load_balancer_ips=(LB_IP,)), NODE, is_left_out=True)
     assert (made.ports, made.own_ips) == ((), (CART_IP, LB_IP))
     (ignored,) = made.ignored
@@ -410,7 +410,7 @@ def test_an_ip_answered_by_its_load_balancer_gets_a_note():
     assert port.notes == (balanced_elsewhere(LB_IP),)
 
 
-def test_cluster_ips_are_reserved_unless_another_program_may_serve_them():
+def test_cluster_ips_are_claimed_unless_another_program_may_serve_them():
     assert claims_of(service(), NODE).cluster_ips == (CART_IP,)
     for facts, is_left_out in ((NODE, True), (NodeFacts(allow_loopback_endpoints=True), False)):
         assert claims_of(service(), facts, is_left_out=is_left_out).cluster_ips == ()

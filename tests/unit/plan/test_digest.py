@@ -53,7 +53,7 @@ def digest(service=SERVICE, *slices):
     return digest_of(ServiceState(service, slices or (a_slice(FIRST, SECOND),)))
 
 
-def test_a_digest_stays_the_same_in_versions_with_the_same_form():
+def test_the_digest_of_a_service_equals_the_recorded_digest_of_this_form():
     """If this fails, raise FORM, because other versions of the agent compute other digests."""
     assert digest() == "f6dbfe59"
     asked = replace(SERVICE, handling=Handling(max_connections=5), affinity_timeout_s=60)
@@ -149,7 +149,7 @@ def test_numerically_equal_objects_have_equal_digests(asked, read_again):
     ],
     ids=str,
 )
-def test_each_annotation_changes_the_digest(asked):
+def test_each_handling_from_annotations_changes_the_digest(asked):
     others = [Handling(), Handling(hold=Hold(61.0)), Handling(balance=Balance.SOURCE_HASH)]
     assert digest(replace(SERVICE, handling=asked)) not in {
         digest(replace(SERVICE, handling=other)) for other in others
@@ -167,7 +167,7 @@ def test_a_saved_and_reloaded_state_has_equal_digests(services, slices):
     assert digests_of(again.services) == digests_of(snapshot.services)
 
 
-def test_distributing_endpoints_over_other_slices_keeps_the_digest():
+def test_distributing_endpoints_over_other_slices_does_not_change_the_digest():
     together = digest(SERVICE, a_slice(FIRST, SECOND))
     apart = digest(SERVICE, a_slice(SECOND, name="web-a"), a_slice(FIRST, name="web-b"))
     moving = digest(SERVICE, a_slice(FIRST, SECOND), a_slice(FIRST, name="web-2"))

@@ -54,7 +54,7 @@ def size(given, *slices, **facts):
     return kernel_size(given, EndpointIndex(slices), claims_of(given, node).ports, node)
 
 
-def test_too_many_endpoints_with_affinity_keep_a_service_on_userspace_with_a_note():
+def test_a_service_with_too_many_pinned_endpoints_is_on_userspace_with_a_note():
     assert the_port(service(**PINNED), slice_of(*ips(500))).path.path is DataPath.KERNEL
     port = the_port(service(**PINNED), slice_of(*ips(501)))
     why = (

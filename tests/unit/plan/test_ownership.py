@@ -90,8 +90,8 @@ def lost(owners):
 @pytest.mark.parametrize(
     ("cart", "web", "holder"),
     [
-        pytest.param(OLD, NEW, "shop/cart:http", id="the-older-one"),
-        pytest.param(NEW, OLD, "shop/web:http", id="the-older-one-whatever-its-name"),
+        pytest.param(OLD, NEW, "shop/cart:http", id="older"),
+        pytest.param(NEW, OLD, "shop/web:http", id="older-but-later-name"),
         pytest.param(OLD, OLD, "shop/cart:http", id="of-one-second-by-name"),
         pytest.param("", "", "shop/cart:http", id="of-unknown-age-by-name"),
     ],
@@ -143,7 +143,7 @@ def test_two_ports_of_a_service_may_not_share_an_address():
         pytest.param(
             service(WEB, cluster_ips=(EXTERNAL_IP,), proxy_name="mesh"), id="of-another-proxy"
         ),
-        pytest.param(service(WEB, (SCTP,), cluster_ips=(EXTERNAL_IP,)), id="that-is-not-carried"),
+        pytest.param(service(WEB, (SCTP,), cluster_ips=(EXTERNAL_IP,)), id="unsupported-protocol"),
         pytest.param(
             service(WEB, cluster_ips=("198.51.100.99",), load_balancer_ips=(EXTERNAL_IP,)),
             id="of-a-load-balancer",
@@ -158,8 +158,8 @@ def test_an_external_ip_cannot_be_another_services_own_address(owner):
         assert lost(owners) == {"shop/cart:http": [external_ip_of(EXTERNAL_IP, WEB)]}
 
 
-@pytest.mark.parametrize("gone", [CART, WEB], ids=["by-its-claimant", "by-the-owner"])
-def test_a_lost_external_ip_is_forgotten_when_either_service_is_removed(gone):
+@pytest.mark.parametrize("gone", [CART, WEB], ids=["claimant", "owner"])
+def test_an_external_ip_is_not_lost_once_either_service_is_removed(gone):
     thief = service(CART, external_ips=(EXTERNAL_IP,))
     owner = service(WEB, cluster_ips=(EXTERNAL_IP,))
     owners = FrontendOwners()

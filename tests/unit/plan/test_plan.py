@@ -124,7 +124,7 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
             plan(CART_PORT),
             plan(port_plan(ip=WEB_IP)),
             PlanChanges(open=(), update=(port_plan(ip=WEB_IP),), close=()),
-            id="other-address-keeps-the-port",
+            id="other-address",
         ),
         *(
             pytest.param(

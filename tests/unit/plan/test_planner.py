@@ -54,7 +54,7 @@ OURS = "refused: it is an address that this proxy serves"
 
 
 class TestManyPorts:
-    def test_planning_that_is_abandoned_between_turns_can_be_restarted(self):
+    def test_a_plan_after_an_abandoned_one_equals_a_fresh_plan(self):
         store, planner = store_of(service(), slice_of(POD_A.ip)), Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
@@ -285,11 +285,11 @@ class TestWhatIsKept:
     @pytest.mark.parametrize(
         ("thing", "planned"),
         [
-            pytest.param(slice_of(POD_A.ip), 0, id="nothing-new"),
-            pytest.param(slice_of(POD_B.ip), 1, id="endpoints-of-one"),
-            pytest.param(service(CART, affinity_timeout_s=60), 1, id="affinity-of-one"),
-            pytest.param(service(CART, cluster_ips=("198.51.100.9",)), 1, id="address-of-one"),
-            pytest.param(service(ServiceKey("shop", "till")), 1, id="a-service-more"),
+            pytest.param(slice_of(POD_A.ip), 0, id="no-change"),
+            pytest.param(slice_of(POD_B.ip), 1, id="endpoints"),
+            pytest.param(service(CART, affinity_timeout_s=60), 1, id="affinity"),
+            pytest.param(service(CART, cluster_ips=("198.51.100.9",)), 1, id="address"),
+            pytest.param(service(ServiceKey("shop", "till")), 1, id="new-service"),
         ],
     )
     def test_only_changed_services_are_replanned(self, store, thing, planned):
@@ -300,7 +300,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot())
         assert planner.planned_services == 2 + planned
 
-    def test_the_port_of_an_unchanged_service_stays_the_same_object(self, store):
+    def test_the_port_of_an_unchanged_service_is_the_same_object(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot()).ports
         store.put_slice(slice_of(POD_B.ip))
@@ -336,8 +336,8 @@ class TestWhatIsKept:
         ("facts", "planned"),
         [
             pytest.param(None, 0, id="missing"),
-            pytest.param(NodeFacts(), 0, id="equal-ones"),
-            pytest.param(NodeFacts(zone="east"), 2, id="other-ones"),
+            pytest.param(NodeFacts(), 0, id="equal"),
+            pytest.param(NodeFacts(zone="east"), 2, id="different"),
         ],
     )
     def test_only_changed_node_facts_replan_all_services(self, store, facts, planned):
@@ -346,7 +346,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot(), facts)
         assert planner.planned_services == 2 + planned
 
-    def test_the_planner_keeps_node_facts_until_replaced(self, store):
+    def test_the_planner_uses_the_last_given_node_facts(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
         assert planner.plan(store.snapshot()).ports == {}

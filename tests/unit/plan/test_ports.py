@@ -106,12 +106,12 @@ class TestOnePort:
     @pytest.mark.parametrize(
         ("key", "count"), [(API_SERVER, 1), (CART, 0), (ServiceKey("shop", API_SERVER.name), 0)]
     )
-    def test_api_servers_may_use_this_nodes_own_address(self, key, count):
+    def test_only_default_kubernetes_may_have_this_nodes_address_as_an_endpoint(self, key, count):
         own = {"addresses": (POD_A.ip,), "all_node_addresses": frozenset({POD_A.ip})}
         port = the_port(service(key), slice_of(POD_A.ip, of=key), allow_node_endpoints=False, **own)
         assert len(port.serving.endpoints) == count
 
-    def test_without_usable_endpoints_a_port_stays_in_the_plan_with_the_reason(self):
+    def test_without_usable_endpoints_a_port_is_in_the_plan_with_the_cause(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
         assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1, 0, ()))
@@ -120,12 +120,12 @@ class TestOnePort:
     @pytest.mark.parametrize(
         ("protocol", "removal_s", "leaving"),
         [
-            pytest.param("UDP", 30.0, (POD_B,), id="for-flows"),
-            pytest.param("UDP", None, (), id="which-end-at-once"),
-            pytest.param("TCP", 30.0, (), id="connections-need-none"),
+            pytest.param("UDP", 30.0, (POD_B,), id="flows"),
+            pytest.param("UDP", None, (), id="flows-that-end-at-once"),
+            pytest.param("TCP", 30.0, (), id="connections"),
         ],
     )
-    def test_flows_to_terminating_endpoints_may_continue(self, protocol, removal_s, leaving):
+    def test_flows_may_use_leaving_endpoints_for_a_removal_time(self, protocol, removal_s, leaving):
         port = the_port(
             service(
                 ports=(ServicePort("http", 80, protocol),), handling=Handling(removal_s=removal_s)
@@ -304,7 +304,7 @@ class TestPolicies:
     @pytest.mark.parametrize(
         ("endpoints", "ranges", "admits"),
         [
-            pytest.param([LOCAL_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="as-they-are"),
+            pytest.param([LOCAL_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="not-cut"),
             pytest.param([OTHER_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="inside-only"),
             pytest.param([OTHER_POD], ("10.0.0.0/8",), ("10.1.0.0/16",), id="cut-to-inside"),
             pytest.param([OTHER_POD], ("198.51.100.0/24",), (), id="only-outside-none"),
@@ -346,7 +346,7 @@ class TestPolicies:
         assert counts == [1, 0, 1]
         assert planner.plan(store.snapshot()).health_checks == {}
 
-    def test_a_changed_external_traffic_policy_takes_effect(self):
+    def test_external_traffic_policy_cluster_instead_of_local_removes_the_external_side(self):
         store, planner = store_of(EXTERNAL, slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
         sides = [[str(key.side) for key in planner.plan(store.snapshot()).ports]]
         store.put_service(replace(EXTERNAL, is_external_local=False))
@@ -419,7 +419,7 @@ def test_a_changed_port_gets_no_endpoints_of_its_earlier_protocol_or_policy(befo
     ("target", "asked", "facts", "why"),
     [
         pytest.param(53, (50, 60), {}, "", id="served"),
-        pytest.param(65530, (50, 60), {}, "65527–65537 at", id="moved-out-of-the-numbers"),
+        pytest.param(65530, (50, 60), {}, "65527–65537 at", id="beyond-65535"),
         pytest.param(54, (1, 65535, True), {}, "2–65536 at", id="all"),
         pytest.param(
             *(53, (50, 60), {"no_kernel_path": {Balance.ROUND_ROBIN: "no path"}}, "no path"),

@@ -186,7 +186,7 @@ def test_only_ports_claimed_singly_or_in_a_served_range_are_service_addresses():
     assert [SocketAddress(SHARED_IP, n) in served for n in (10, 11, 12)] == [True, False, True]
 
 
-def test_the_cost_of_many_ranges_at_an_address_is_not_quadratic():
+def test_twenty_thousand_ranges_at_an_address_are_decided_within_two_seconds():
     claim = claims_of(OLDER, FACTS).ports[0]
     ranges = RangeOwners(lambda frontend, _claim: (frontend.port,))
     for first in range(1, 60_001, 3):
