@@ -87,7 +87,7 @@ def test_dials_that_fail_again_within_a_minute_are_reported_as_intermittent(coun
 
 
 def test_a_failure_starts_when_the_endpoint_starts_or_stops_refusing(counters):
-    """An incident of a lost gateway had the age of refusals before it."""
+    """The incident of a lost gateway had the age of earlier refusals."""
     fail(counters)
     for now in (8.0, 9.0):
         counters.dials.failed(now, Failure.SILENT)
@@ -138,7 +138,7 @@ def test_unanswered_flows_replace_an_older_dial_failure_as_the_cause(counters):
     for now in range(40, 40 + MANY_ENDS):
         assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))[0] == past(failed)
         counters.ends.failed(float(now), Failure.NO_DATAGRAM)
-    assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
+    assert failure_of(POD, counters, at(50.0)) == (failed, False), "it was replaced early"
     silent_since = seen(no_datagram(POD), 3, 40.0, 42.0)
     cause, is_past = failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))
     assert (cause, is_past) == (silent_since.replace(before=failed), False)
@@ -208,7 +208,7 @@ def test_an_endpoint_that_has_answered_is_not_blamed_for_clients_leaving_soon(co
     counters.connections = 3
     for left_at in (1.0, 1.2, 1.9):
         counters.ends.failed(left_at, UNANSWERED)
-    assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
+    assert failure_of(POD, counters, at(5.0))[0] is not None, "without an answer"
     counters.ends.succeeded_at = 0.5
     assert failure_of(POD, counters, at(5.0)) == NOTHING
     # One client has waited without an answer since the endpoint's last success.
@@ -338,7 +338,7 @@ def exclude(counters, *moments, client="10.244.3.7", failure=Failure.RESET):
 def test_the_only_client_with_a_streak_of_failures_is_named(counters, failure):
     counters.connections = 90
     exclude(counters, 1.0, 2.0, 3.0, failure=failure)
-    assert failure_of(POD, counters, at(4.0)) == NOTHING, "it answers in between"
+    assert failure_of(POD, counters, at(4.0)) == NOTHING, "a client answered in between is named"
     for _ in range(19):
         counters.ended_unanswered(3.0, failure, "10.244.3.7")
     cause, _ = failure_of(POD, counters, at(4.0))
@@ -360,7 +360,7 @@ def test_a_client_answered_within_the_last_minute_is_not_reported_as_excluded(co
     assert has_excluded(counters.exclusions)
 
 
-def test_resets_of_only_one_clients_dials_are_attributed_to_the_endpoints_program(counters):
+def test_resets_of_one_clients_dials_are_an_exclusion_only_if_others_are_answered(counters):
     counters.connections = 9
     deny(counters, 5.0, 8.0, 11.0, failure=Failure.RESET)
     assert failure_of(POD, counters, at(11.0))[0].row is denies
@@ -458,7 +458,7 @@ def test_udp_endpoints_that_never_reply_are_not_reported_as_failing():
         pytest.param([None], {}, id="none"),
     ],
 )
-def test_silence_stays_a_cause_if_an_endpoint_answered_or_failed_otherwise(causes, facts):
+def test_silence_is_omitted_only_if_no_udp_endpoint_answered_or_failed_otherwise(causes, facts):
     port = mute_port(*causes, **facts)
     assert [endpoint.cause for endpoint in without_silence(port)] == causes
 

@@ -154,7 +154,7 @@ def test_a_chain_that_may_take_packets_of_several_services_is_a_neutral_incident
     assert (one.mark, one.services) == (None, ["shop/cart", "shop/web"])
     assert one.command == "nft list chain ip x in"
     view.firewalls = [FirewallFacts("ip x in")]
-    assert Incidents(view).all() == (), "the node's problems contain it"
+    assert Incidents(view).all() == (), "a known chain is an incident again"
 
 
 def test_an_incident_contains_its_failed_clients():
@@ -216,13 +216,13 @@ def test_services_with_all_endpoints_on_an_unready_node_are_one_incident():
         pytest.param([on("node-8", silent("10.244.8.1:80"))], id="another-node"),
         [on("", silent("10.244.8.1:80")), on("", silent("10.244.8.2:80"))],
         [on("node-7", silent("10.244.7.2:80").replace(when=When.PAST))],
-        pytest.param([on("node-7", silent_to_some("10.244.7.2:80"))], id="it-answers-others"),
+        pytest.param([on("node-7", silent_to_some("10.244.7.2:80"))], id="answers-others"),
         pytest.param(
             [
                 on("node-7", seen(silent("10.244.7.2:80"))),
                 make_endpoint("10.244.7.3:80", node="node-7", answered_at=101.0),
             ],
-            id="a-third-one-has-answered-since",
+            id="a-third-endpoint-has-answered",
         ),
         [on("node-7", seen(silent("10.244.7.2:80"))), on("node-7", seen(refuses("10.244.7.3:80")))],
     ],
@@ -306,7 +306,7 @@ def test_incidents_of_selected_ports_include_all_affected_services():
     assert incidents.at([*ports, calm], least=2) == incidents.all()
 
 
-def test_an_incident_keeps_its_id_while_its_cause_lasts():
+def test_an_incident_has_the_same_id_with_a_higher_count_and_more_services():
     (before,) = Incidents(make_view(port_with("a", seen(refuses(POD))))).all()
     later = make_view(port_with("a", seen(refuses(POD), count=9)), port_with("b", refuses(POD)))
     incidents = Incidents(later)

@@ -178,7 +178,7 @@ def test_a_rejected_slice_is_the_cause_of_a_port_without_slices():
     assert (port.cause, port.notes, port.plan) == (cause, (), before.plan)
     assert (port.state.level, port.state.causes) == (Level.ATTENTION, (cause,))
     assert port.state.sentence == sentence_of([said.refused(cause)])
-    assert before.cause is NO_SLICE, "what is shown never changes"
+    assert before.cause is NO_SLICE, "the shown port was changed"
 
 
 @pytest.mark.parametrize("name", ["web-1", "web", "web-1-x"])
@@ -198,7 +198,7 @@ def test_a_slice_with_a_service_label_takes_precedence():
 @pytest.mark.parametrize(
     ("item", "is_empty"),
     [
-        pytest.param(("EndpointSlice", "shop", "web-1"), False, id="it-has-slices"),
+        pytest.param(("EndpointSlice", "shop", "web-1"), False, id="port-with-slices"),
         pytest.param(("EndpointSlice", "shop", "webcam-1"), True, id="another-name"),
         pytest.param(("EndpointSlice", "test", "web-1"), True, id="another-namespace"),
         pytest.param(("Service", "shop", "web-1"), True, id="another-kind"),
@@ -342,7 +342,7 @@ def test_endpoints_without_a_failure_are_not_copied():
     changed = given(inside, outside)[1]
     assert changed.endpoints[1] == outside.endpoints[1]
     assert changed.endpoints[0] != outside.endpoints[0]
-    assert outside.endpoints[0].cause is TIMED_OUT, "what is shown never changes"
+    assert outside.endpoints[0].cause is TIMED_OUT, "the shown port was changed"
 
 
 class Counting:
@@ -402,7 +402,7 @@ def test_a_chain_that_may_drop_packets_makes_userspace_ports_of_its_family_unkno
 def test_a_judged_copy_of_a_port_does_not_keep_earlier_copies():
     port = make_port()
     copies = [diagnose([port], mistake(number))[0] for number in range(9)]
-    assert [len(copy.notes) for copy in copies] == [1] * 9, "each has the last mistake alone"
+    assert [len(copy.notes) for copy in copies] == [1] * 9, "a copy has earlier mistakes"
     _, kept = port.judged
     assert (kept is copies[-1], kept.judged, port.notes) == (True, None, ())
-    assert port.state is kept.state, "the next view of the port depends on it"
+    assert port.state is kept.state, "the port lacks its judged state"

@@ -162,4 +162,4 @@ def test_node_problems_are_sorted_by_severity():
     assert not any(problem.port for problem in found)
     assert levels == sorted(levels, key=lambda level: level is not Level.TROUBLE)
     assert set(levels) == {Level.TROUBLE, Level.ATTENTION}
-    assert len({problem.kind for problem in found} - {""}) == len(found), "events tell them apart"
+    assert len({problem.kind for problem in found} - {""}) == len(found), "two are of one kind"

@@ -40,7 +40,7 @@ def check(expected):
     _, verdict = decide(port)
     assert (verdict.level, verdict.state) == (expected.level, expected.state)
     assert (port.state.level, port.state.word) == (expected.level, expected.state)
-    assert RULES[-1](Case(port)) is not None, "the last one always decides"
+    assert RULES[-1](Case(port)) is not None, "the last rule doesn't decide"
     return port
 
 
@@ -54,7 +54,7 @@ def test_a_closing_endpoint_is_described_by_its_behaviour(expected):
     port = check(expected)
     assert port.state.code is CauseCode.ENDPOINT_RESETS
     is_tried = not any(endpoint.is_past for endpoint in port.endpoints)
-    assert port.state.is_problem == is_tried, "an alert ends when no client has tried since"
+    assert port.state.is_problem == is_tried, "the alert doesn't follow the last dials"
 
 
 @pytest.mark.parametrize("expected", cases.DENIALS)
@@ -97,7 +97,7 @@ def test_each_rule_decides_at_least_one_case():
     groups = (cases.CASES, cases.DENIALS, cases.MISTAKES, cases.LEFT, cases.FLOWS)
     assert {one.values[0].rule for group in groups for one in group} == set(RULES)
     order = [RULES.index(one.values[0].rule) for one in cases.CASES]
-    assert order == sorted(order), "the table is in the order of the rules"
+    assert order == sorted(order), "cases aren't in the order of the rules"
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_only_client_with_unanswered_connections_is_named():
     assert cause == lately_of(excludes(POD, CLIENT), 12, 6.0)
     counters.ended_unanswered(7.0, Failure.CLOSED, "10.244.3.9")
     cause = found(minute, one).cause
-    assert cause.row is resets, "the last one was another client's first"
+    assert cause.row is resets, "another client's first failure counts"
     counters.ended_unanswered(8.0, Failure.UNANSWERED)
     left = found(MinuteCounts(40, client_aborts=12), one).cause
     assert left == lately_of(sends_nothing(POD), 12, 8.0)
@@ -193,7 +193,7 @@ def test_failures_that_no_present_endpoint_explains_are_attributed_to_removed_en
             MinuteCounts(60, late=7),
             (returned(5.0, Failure.SILENT), returned(8.0, Failure.SILENT, OTHER)),
             MinuteCounts(refused=6, late=1), MinuteCounts(refused=1, late=6), (POD, 6),
-            id="late-ones-count-where-they-were-saved",
+            id="late-dials-count-where-saved",
         ),
         pytest.param(
             MinuteCounts(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
@@ -252,7 +252,7 @@ def test_failed_clients_of_the_last_minute_are_reported_if_many(counts, changes,
 def test_clients_that_leave_early_are_not_reported_as_failed():
     port = served(LastMinuteFacts(30, client_aborts=4), READY)
     assert many_failed(port) == said.clients_left(4, 30)
-    assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
+    assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "others are reported"
 
 
 def test_failed_connections_are_reported_by_kind():
@@ -307,7 +307,7 @@ def test_clients_that_waited_are_shown_with_the_reason(most, changes, row):
         pytest.param((60, 0, 0, 0, 0, 0, 4), {}, id="saved-late"),
     ],
 )
-def test_failures_reported_before_stay_reported_until_their_share_halves(minute, changes):
+def test_failures_reported_before_are_reported_until_their_share_halves(minute, changes):
     for was_many in (False, True):
         port = served(LastMinuteFacts(*minute, was_many=was_many), **changes)
         assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
@@ -320,7 +320,7 @@ def test_a_service_that_repeatedly_loses_all_its_endpoints_is_reported():
     flaps = said.flaps(3, "shop", "web")
     assert many_flaps(served(minute)) == flaps
     assert served(minute).state.hint == flaps.hint
-    assert many_flaps(served(found(MinuteCounts(8, flaps=2)))) is None, "a rollout"
+    assert many_flaps(served(found(MinuteCounts(8, flaps=2)))) is None, "two flaps are reported"
     # The flaps explain failed clients.
     both = found(MinuteCounts(8, 12, flaps=30), returned(5.0))
     assert (both.cause.count, both.flaps) == (12, 30)
@@ -420,7 +420,7 @@ def ended_so(owed, connections=99):
         pytest.param(4, 99, True, id="never-before"),
         pytest.param(9, 99, True, id="seldom-before"),
         pytest.param(14, 99, False, id="a-habit"),
-        pytest.param(4, 14, True, id="others-of-a-new-service-not"),
+        pytest.param(4, 14, True, id="few-of-a-new-service"),
         pytest.param(4, 4, False, id="all-of-a-new-service"),
         pytest.param(4, 7, False, id="most-of-a-new-service"),
     ],
