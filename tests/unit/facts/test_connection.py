@@ -53,7 +53,7 @@ def flow(**changes):
         pytest.param(served(event=ConnectionEvent.SAVED, sent_bytes=0), False, id="saved"),
         pytest.param(served(event=ConnectionEvent.HELD, sent_bytes=0), False, id="held"),
         pytest.param(served(cause="reset"), False, id="reset-by-the-client"),
-        pytest.param(served(cause="reset", ended_by=EndedBy.ENDPOINT), True, id="reset-by-it"),
+        pytest.param(served(cause="reset", ended_by=EndedBy.ENDPOINT), True, id="endpoint-reset"),
         pytest.param(served(cause="evicted", ended_by=EndedBy.PROXY), True, id="evicted"),
         pytest.param(served(cause="idle", ended_by=EndedBy.PROXY), False, id="idle"),
         pytest.param(
@@ -93,7 +93,7 @@ def test_a_flow_is_saved_once_its_endpoint_has_answered():
 @pytest.mark.parametrize(
     ("one", "seconds"),
     [
-        pytest.param(served(), 0.003, id="until-it-came"),
+        pytest.param(served(), 0.003, id="first-byte"),
         pytest.param(served(first_byte_s=None, sent_bytes=0), 3.0, id="unanswered-request"),
         pytest.param(served(first_byte_s=None, received_bytes=0), 0.001, id="never-asked"),
         pytest.param(served(first_byte_s=None, endpoint="", received_bytes=0), 3.0, id="refused"),

@@ -161,7 +161,7 @@ def test_a_streak_is_marked_as_triggered_by_fins_only_while_all_its_slow_bytes_a
         talk.note_end(given_up(), waited_s)
         talk.note_first_byte(waited_s, left(left_s, left_s))
         assert (ends.part.last_at, ends.part.late) == (waited_s, LateByte(waited_s, is_at_end))
-    assert ends.part.failures == counters.client_aborts == 3, "each was counted before"
+    assert ends.part.failures == counters.client_aborts == 3, "an abort was counted twice"
     ends.succeeded_at = 4.0
     exchange(counters).note_first_byte(5.0, left(1.0))
     assert ends.part.late == LateByte(5.0, True)

@@ -71,7 +71,7 @@ def test_a_service_port_counts_as_answered_once_any_of_its_endpoints_has_answere
     assert table.has_answered()
 
 
-def test_a_flow_answered_late_stays_a_failure_and_counts_as_late():
+def test_a_flow_answered_late_is_a_failure_and_counts_as_late():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
     counters.came_late(8.0)
@@ -114,7 +114,7 @@ def test_read_counters_creates_no_counters():
     assert table.find_counters(others) is None
 
 
-def test_counts_of_a_removed_endpoint_stay_in_the_totals():
+def test_counts_of_a_removed_endpoint_are_included_in_the_totals():
     table, kept, idle, busy = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2, 3))
     for endpoint in (kept, idle, busy):
         table.counters_of(endpoint).connections = 2

@@ -144,19 +144,19 @@ REFUSES = json.loads(written(refuses(AT).replace(count=2)))
 @pytest.mark.parametrize(
     "written_by",
     [
-        pytest.param({"code": "endpoint-refuses"}, id="older-one"),
+        pytest.param({"code": "endpoint-refuses"}, id="older-proxy"),
         pytest.param({"code": "endpoint-refuses", "kind": "", "params": {}}, id="without-a-kind"),
         pytest.param(
             {"code": "endpoint-refuses", "kind": "refuses-oddly", "params": {"at": AT}},
-            id="kind-of-a-newer-one",
+            id="kind-of-a-newer-proxy",
         ),
         pytest.param(
             {"code": "endpoint-is-odd", "kind": "is_odd", "params": {"how": {"very": [1, None]}}},
-            id="code-of-a-newer-one",
+            id="code-of-a-newer-proxy",
         ),
         pytest.param(
             {"code": "endpoint-is-odd", "kind": "refuses", "params": {"at": AT}},
-            id="kind-with-the-code-of-a-newer-one",
+            id="known-kind-with-a-newer-code",
         ),
         pytest.param(
             {"code": "endpoint-silent", "kind": "refuses", "params": {"at": AT}},
@@ -164,7 +164,7 @@ REFUSES = json.loads(written(refuses(AT).replace(count=2)))
         ),
         pytest.param(
             {"code": "endpoint-refuses", "kind": "as-read endpoint-refuses", "params": {}},
-            id="read-by-that-one",
+            id="as-read-kind",
         ),
     ],
 )
@@ -176,16 +176,16 @@ def test_an_unknown_cause_keeps_the_other_proxys_text(written_by):
 @pytest.mark.parametrize(
     "params",
     [
-        pytest.param({}, id="one-is-missing"),
-        pytest.param({"at": AT, "was_open": False, "oddly": True}, id="one-is-unknown"),
-        pytest.param({"at": None}, id="nothing"),
+        pytest.param({}, id="missing"),
+        pytest.param({"at": AT, "was_open": False, "oddly": True}, id="unknown"),
+        pytest.param({"at": None}, id="null"),
         pytest.param({"at": 5}, id="a-number"),
         pytest.param({"at": ["10.244.1.7", 8080]}, id="a-list"),
         pytest.param({"at": {"ip": "10.244.1.7"}}, id="an-object"),
-        pytest.param({"at": AT, "when": "someday"}, id="time-that-is-unknown"),
-        pytest.param({"at": AT, "when": ["now"]}, id="time-that-is-a-list"),
-        pytest.param({"at": AT, "more": "many"}, id="count-that-is-a-word"),
-        pytest.param({"at": AT, "before": "silent"}, id="failure-that-is-a-word"),
+        pytest.param({"at": AT, "when": "someday"}, id="unknown-time"),
+        pytest.param({"at": AT, "when": ["now"]}, id="time-as-a-list"),
+        pytest.param({"at": AT, "more": "many"}, id="count-as-a-word"),
+        pytest.param({"at": AT, "before": "silent"}, id="failure-as-a-word"),
         pytest.param({"at": AT, "before": {"code": 5}}, id="failure-without-a-code"),
     ],
 )

@@ -8,7 +8,7 @@ from userspace_proxy.facts import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
     [
         pytest.param(0.0001, 0, id="quick"),
         pytest.param(0.001, 0, id="on-the-first-bound"),
-        pytest.param(0.0011, 1, id="above-it"),
+        pytest.param(0.0011, 1, id="above-a-bound"),
         pytest.param(0.02, ITERATION_BOUNDS_S.index(0.02), id="on-another-bound"),
         pytest.param(9.0, len(ITERATION_BOUNDS_S), id="beyond-all"),
     ],

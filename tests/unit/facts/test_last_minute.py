@@ -18,7 +18,7 @@ def test_the_last_minute_without_failed_clients_reports_nothing(last):
     assert last.failing(5.0) == NOTHING
 
 
-def test_clients_of_the_last_minute_are_summed_and_older_clients_are_forgotten(last):
+def test_clients_of_the_last_minute_are_summed_without_older_clients(last):
     last.add(MinuteCounts(8, 0), 0.0)
     last.add(MinuteCounts(1, 2), 31.0)
     last.add(MinuteCounts(1, 1), 33.0)
@@ -41,10 +41,10 @@ def test_client_aborts_count_only_if_they_occur_at_different_times(last):
     assert last.failing(30.0) == NOTHING
     last.add(MinuteCounts(2, 1), 4.0)
     last.add(MinuteCounts(client_aborts=1), 1.5)
-    assert last.failing(30.0) == MinuteCounts(6, 1), "at one moment: one reason made them leave"
+    assert last.failing(30.0) == MinuteCounts(6, 1), "aborts at one moment count"
     last.add(MinuteCounts(client_aborts=1), 2.5)
     assert last.failing(30.0) == MinuteCounts(6, 1, 0, 5)
     last.add(MinuteCounts(1, client_aborts=2), 63.0)
-    assert last.failing(64.0) == NOTHING, "the others were more than a minute ago"
+    assert last.failing(64.0) == NOTHING, "aborts of a minute ago count"
     last.add(MinuteCounts(1, client_aborts=2), 70.0)
     assert last.failing(71.0) == MinuteCounts(2, 0, 0, 4)

@@ -31,7 +31,7 @@ def test_a_streak_of_failures_can_be_ended_without_a_success():
     assert (streak.part.failures, streak.part.first_at) == (1, 3.0)
 
 
-def test_a_merged_streak_that_has_ended_keeps_its_last_failure():
+def test_a_merged_streak_that_has_ended_has_its_last_failure():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
     assert (streak.is_on, streak.part.last_at, streak.part.failure) == (False, 7.0, Failure.REFUSED)
@@ -62,7 +62,7 @@ def test_summing_the_deltas_between_checks_gives_the_whole_streak():
         assert not copy.is_on or copy.whole() == seen
 
 
-def test_merged_streaks_keep_the_latest_failure():
+def test_merged_streaks_have_the_latest_failure():
     streak = streak_of((5.0, Failure.REFUSED))
     streak.add(StreakPart(-1.0, 2, 3.0, 4.0, Failure.SILENT))
     assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, Failure.REFUSED)
@@ -119,7 +119,7 @@ def test_a_client_failing_again_after_other_clients_were_answered_is_excluded(ex
     part = exclusions.part
     assert (part.failures, part.client, part.last_at) == (2, ALICE, 5.0)
     end(exclusions, ALICE, 6.0, answered_at=4.0)
-    assert (exclusions.part.failures, exclusions.part.last_at) == (2, 6.0), "nothing new of others"
+    assert (exclusions.part.failures, exclusions.part.last_at) == (2, 6.0), "none answered since"
 
 
 def test_clients_failing_once_a_minute_or_while_none_is_answered_are_not_excluded(exclusions):
@@ -133,13 +133,13 @@ def test_answering_a_previously_failed_client_is_a_success(exclusions):
     exclusions.answered(BOB, 0.5)
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     exclusions.answered(BOB, 2.0)
-    assert exclusions.succeeded_at < 0, "another client"
+    assert exclusions.succeeded_at < 0, "another client's answer counts"
     exclusions.answered(ALICE, 2.5)
     assert exclusions.succeeded_at == 2.5
     end(exclusions, ALICE, 3.0, answered_at=2.5)
-    assert exclusions.part.failures == 0, "what was answered was the client itself"
+    assert exclusions.part.failures == 0, "the client's own answer counts"
     exclusions.answered(ALICE, 63.0)
-    assert exclusions.succeeded_at == 2.5, "a minute later"
+    assert exclusions.succeeded_at == 2.5, "an answer a minute later counts"
     assert exclusions.clients == {}
 
 
