@@ -1,4 +1,4 @@
-"""Tests of when no next command is suggested; ``words.txt`` contains the others."""
+"""Tests of the next command's properties; ``words.txt`` contains the commands."""
 
 import shlex
 

@@ -78,7 +78,7 @@ def test_a_plan_for_no_node_counts_endpoints_as_on_their_nodes(tmp_path):
     assert outside.policy.startswith("from outside: on each node only its own endpoints")
 
 
-def test_a_served_port_of_a_plan_keeps_the_code_of_its_note(tmp_path):
+def test_a_served_port_of_a_plan_has_the_code_of_its_note(tmp_path):
     file = tmp_path / "shop.yaml"
     misspelt = "{name: web, namespace: shop, annotations: {userspace-proxy.io/hodl: 1s}}"
     text = SHOP.replace("LABEL", LABEL_SERVICE_NAME)
