@@ -108,7 +108,7 @@ def every_field():
         pytest.param(Store().snapshot(), id="empty"),
         pytest.param(snapshot(), id="one-service"),
         pytest.param(snapshot(250), id="several-batches"),
-        pytest.param(every_field(), id="every-field"),
+        pytest.param(every_field(), id="many-fields"),
     ],
 )
 def test_an_encoded_snapshot_decodes_to_an_equal_snapshot(given):
@@ -165,6 +165,7 @@ def test_the_state_of_another_proxy_is_rejected(field, other, cause):
         (BEGIN + b"{}\n", "it is corrupt: Object missing required field `of`"),
         (BEGIN + b'{"of":{"source":"\xff"}}', "it is corrupt: "),
     ],
+    ids=["empty", "array", "older-format", "no-owner", "invalid-utf-8"],
 )  # fmt: skip
 def test_a_malformed_state_is_rejected(text, cause):
     with pytest.raises(InputError) as caught:
@@ -177,7 +178,7 @@ def compressed(text):
     return compressor.compress(text) + compressor.flush()
 
 
-def test_a_service_with_a_wrong_type_is_rejected():
+def test_a_value_of_a_wrong_type_is_rejected():
     text = zlib.decompress(encode_state(snapshot(), OWNER), wbits=31)
     with pytest.raises(InputError, match="it is corrupt: Expected `int`, got `str`"):
         decode_state(compressed(text.replace(b":8080", b':"http"')), OWNER)

@@ -87,7 +87,7 @@ def test_a_forbidden_name_is_not_resolved():
     assert proxy.problems() == [(NameState.NOT_ALLOWED, "")]
 
 
-class TestNodesThatAreUnknown:
+class TestUnknownNodeAddresses:
     @pytest.fixture
     def proxy(self):
         made = Proxy(networks=ClusterNetworks(("10.244.0.0/16",), is_shared=True))
@@ -333,9 +333,7 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_name_displaced_by_another_namespace_is_reported_until_there_is_room(
-        self, monkeypatch
-    ):
+    def test_a_name_displaced_by_another_namespace_is_shown_until_there_is_room(self, monkeypatch):
         monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")

@@ -120,7 +120,7 @@ def test_a_name_queued_during_its_lookup_is_due_afterwards(queue):
     assert take_all(queue, NOW + 1) == ["longer", "a"]
 
 
-def test_a_namespace_without_names_is_forgotten(queue):
+def test_a_namespace_without_names_leaves_no_state(queue):
     for namespace in names("ns", 100):
         put(queue, f"a.{namespace}", namespaces=[namespace])
         put(queue, f"b.{namespace}", namespaces=[namespace])

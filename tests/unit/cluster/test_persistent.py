@@ -27,7 +27,7 @@ def test_a_persistent_map_equals_a_dictionary_after_the_same_changes(changes):
         assert have == expected
         assert (len(have), list(have)) == (len(expected), sorted(expected))
         assert repr(have) == repr(dict(sorted(expected.items())))
-        assert before == kept, "the one before never changes"
+        assert before == kept, "the earlier map was changed"
 
 
 @given(CHANGES)

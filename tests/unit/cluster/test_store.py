@@ -49,7 +49,7 @@ def test_uid_of_returns_the_uid_of_a_service():
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda s: None, id="nothing"),
+        pytest.param(lambda s: None, id="no-change"),
         pytest.param(lambda s: s.put_service(copy.deepcopy(CART_SERVICE)), id="equal-service"),
         pytest.param(lambda s: s.put_slice(copy.deepcopy(CART_SLICE)), id="equal-slice"),
         pytest.param(lambda s: s.set_node(Node("node-1")), id="equal-node"),
@@ -64,17 +64,15 @@ def test_uid_of_returns_the_uid_of_a_service():
         pytest.param(lambda s: s.delete_service(WEB._replace(name="x")), id="unknown-service"),
         pytest.param(lambda s: s.delete_slice(MISSING), id="unknown-slice"),
         pytest.param(
-            lambda s: (s.delete_service(CART), s.put_service(CART_SERVICE)), id="service-made-anew"
+            lambda s: (s.delete_service(CART), s.put_service(CART_SERVICE)), id="service-recreated"
         ),
         pytest.param(
             lambda s: (s.delete_slice(CART_SLICE.key), s.put_slice(CART_SLICE)),
-            id="slice-made-anew",
+            id="slice-recreated",
         ),
+        pytest.param(lambda s: (s.set_node(None), s.set_node(Node("node-1"))), id="node-restored"),
         pytest.param(
-            lambda s: (s.set_node(None), s.set_node(Node("node-1"))), id="node-there-and-back"
-        ),
-        pytest.param(
-            lambda s: (s.put_slice(ORPHAN), s.delete_slice(ORPHAN.key)), id="orphan-there-and-gone"
+            lambda s: (s.put_slice(ORPHAN), s.delete_slice(ORPHAN.key)), id="orphan-deleted"
         ),
     ],
 )
