@@ -191,7 +191,7 @@ def test_the_soa_serial_is_the_revision():
     [
         pytest.param("search.shop.svc", ["search.example.com."], id="at-once"),
         pytest.param("second.shop.svc", ["search.shop.svc.cluster.local.", "search.example.com."],
-            id="after-another-one"),
+            id="after-another-name"),
     ],
 )  # fmt: skip
 def test_the_caller_must_resolve_an_external_name_outside_the_cluster(name, expected):
