@@ -196,7 +196,7 @@ def test_a_cause_determines_the_suggested_kubectl_command(cause, pod, words):
         pytest.param(PROHIBITED, "ip route show table all type prohibit", id="of-the-row"),
         pytest.param(dropped_here(POD, "rule"), "nft list ruleset; iptables-legacy-save", id="all"),
         pytest.param(fails(POD, "no-access", "Permission denied"), "ip rule", id="of-parameters"),
-        pytest.param(refuses("10.244.0.9:80"), "", id="nothing"),
+        pytest.param(refuses("10.244.0.9:80"), "", id="no-command"),
     ],
 )
 def test_a_cause_determines_the_command_suggested_on_its_node(cause, command):
