@@ -75,7 +75,7 @@ def test_all_forwarded_services_can_share_one_address():
     ips = {state.service.cluster_ips for state in world.snapshot.services.values()}
     assert (len(world.snapshot.services), ips) == (2, {("127.0.0.1",)})
     at = Frontend("127.0.0.1", 80, Protocol.TCP)
-    assert world.forwardable.second_port(at) == 0, "8080 is that of db"
+    assert world.forwardable.second_port(at) == 0, "db's port is a substitute"
     world.store.delete_service(ServiceKey("shop", "db"))
     assert world.follow().forwardable.second_port(at) == 8080
 
@@ -156,7 +156,7 @@ def test_udp_ports_are_omitted_with_the_reason():
     assert world.put(service()).forwardable.left_out == []
 
 
-def test_endpoints_other_than_pods_are_omitted_with_the_reason():
+def test_a_service_is_left_out_with_the_reason_only_if_none_of_its_endpoints_is_a_pod():
     world = World().put(service(), endpoint_slice({"addresses": ["192.0.2.7"]}))
     assert world.forwardable.left_out == [NotForwarded(WEB, "", "its endpoints are not pods")]
     both = endpoint_slice({"addresses": ["192.0.2.7"]}, endpoint("web-1", "10.244.0.1"))
@@ -190,7 +190,7 @@ def test_a_forwarded_headless_service_has_an_address():
     assert world.endpoints == {"10.244.0.1"}
 
 
-def test_a_slice_with_the_headless_label_is_not_forwarded_for_another_service():
+def test_a_slice_with_the_headless_label_is_not_forwarded_for_a_service_with_a_cluster_ip():
     labelled = endpoint_slice(endpoint("web-1", "10.244.0.1"), name="web-old")
     labelled["metadata"]["labels"] = {
         "kubernetes.io/service-name": "web",

@@ -180,7 +180,7 @@ async def test_a_broken_stream_resets_the_client(rig):
         await reader.read()
 
 
-async def test_an_abandoned_dial_leaves_no_stream(rig):
+async def test_an_abandoned_dial_has_no_outcome(rig):
     await rig.serve(silent)
     await rig.connect()
     rig.api.pods.hold()
@@ -194,7 +194,7 @@ async def test_an_abandoned_dial_leaves_no_stream(rig):
     assert outcomes == []
 
 
-async def test_stopping_the_forwarder_resets_connections(rig):
+async def test_stopping_the_forwarder_resets_connections_and_fails_further_dials(rig):
     await rig.serve(silent)
     reader, _ = await rig.connect()
     await rig.stop()
@@ -217,7 +217,7 @@ async def test_the_address_of_a_pod_is_unreachable_through_another_service_port(
     assert rig.api.pods.dialled == ["shop/web-1:8080"]
 
 
-async def test_a_dead_pod_fails_the_dial_and_is_logged_once(rig, caplog):
+async def test_a_closed_port_refuses_dials_and_only_a_vanished_pod_is_logged(rig, caplog):
     await rig.serve(silent)
     await rig.connect()
     rig.api.pods.run("web-1", {}, "shop")
@@ -271,7 +271,7 @@ async def test_a_stream_cut_by_a_load_balancer_resets_the_client(rig):
 
 
 @pytest.mark.parametrize("asleep_s", [0, 8 * 3600])
-async def test_watches_are_restarted_after_the_machine_has_slept(rig, asleep_s):
+async def test_watches_are_restarted_only_after_the_machine_has_slept(rig, asleep_s):
     unix_s, pauses = 0.0, asyncio.Queue()
 
     async def pause(seconds):
