@@ -68,9 +68,7 @@ async def test_a_nonexistent_name_returns_nxdomain_with_the_soa():
         pytest.param(NAME, "TYPE65280", "IN", "NOERROR", id="unknown-type"),
     ],
 )
-async def test_queries_of_unusual_classes_and_types_get_the_expected_response_code(
-    name, type_, class_, expected
-):
+async def test_only_other_classes_and_zone_transfers_are_refused(name, type_, class_, expected):
     assert await code(dns.message.make_query(name, type_, class_)) == expected
 
 
@@ -107,7 +105,7 @@ REFUSED_UNREAD = {
     "another-record": with_counts(1, 0, 0, 1, rest=A_RECORD),
     "two-records": with_counts(1, 0, 0, 2, rest=2 * EDNS),
     "long-name": asked()[:12] + 4 * (b"\x3f" + bytes(63)) + b"\0\0\1\0\1",
-    "bytes-after-it": asked() + b"x",
+    "bytes-after-the-question": asked() + b"x",
     "pointer": asked()[:12] + b"\xc0\x0c\0\1\0\1",
     "513-bytes": asked(use_edns=0, pad=513)[:513],
     "http": b"ST / HTTP/1.1\r\nHost: localhost:5353\r\n",
@@ -117,7 +115,7 @@ REFUSED_UNREAD = {
 
 @pytest.mark.parametrize("wire", REFUSED_UNREAD.values(), ids=REFUSED_UNREAD)
 @pytest.mark.parametrize("is_udp", [True, False])
-async def test_a_message_without_exactly_one_question_returns_formerr_with_its_id(wire, is_udp):
+async def test_a_message_other_than_a_plain_query_returns_formerr_with_its_id(wire, is_udp):
     def no_names():
         raise AssertionError("names are asked")
 
@@ -129,7 +127,7 @@ async def test_a_message_without_exactly_one_question_returns_formerr_with_its_i
 
 @pytest.mark.parametrize("wire", [b"short", dns.message.make_response(
     dns.message.make_query(NAME, "A")).to_wire()], ids=["short", "a-response"])  # fmt: skip
-async def test_a_message_other_than_a_query_gets_no_response(wire):
+async def test_a_short_message_or_a_response_gets_no_response(wire):
     assert await answer(wire) is None
 
 
@@ -172,7 +170,7 @@ def many():
     [
         pytest.param(None, True, True, id="without-edns"),
         pytest.param(4096, True, True, id="more-than-is-sent"),
-        pytest.param(100, True, True, id="less-than-the-least"),
+        pytest.param(100, True, True, id="below-the-minimum"),
         pytest.param(None, False, False, id="tcp"),
     ],
 )
@@ -344,9 +342,7 @@ async def test_an_external_name_without_an_upstream_response_returns_a_cname():
     ]
 
 
-async def test_names_outside_the_cluster_return_servfail_if_the_upstream_server_is_unreachable(
-    upstream,
-):
+async def test_names_outside_the_cluster_return_servfail_if_the_upstream_is_unreachable(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 

@@ -103,7 +103,7 @@ async def test_a_connection_sending_unanswerable_bytes_is_closed(address):
     writer.close()
 
 
-async def test_a_connection_closed_before_its_response_leaves_no_state():
+async def test_a_connection_closed_without_a_response_leaves_no_state():
     server = DnsServer(lambda _data, *, is_udp: None)
     before = kept_by(server)
     reader, writer = await asyncio.open_connection(*await server.open(ANY))

@@ -167,9 +167,9 @@ def test_an_arbitrary_response_is_parsed_or_rejected_as_malformed(rest, count):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param(lambda wire: wire, True, id="as-it-is"),
+        pytest.param(lambda wire: wire, True, id="unchanged"),
         pytest.param(lambda wire: wire[:12] + wire[12:].upper(), True, id="upper-case"),
-        pytest.param(lambda wire: wire[:1] + b"\0" + wire[2:], False, id="number"),
+        pytest.param(lambda wire: wire[:1] + b"\0" + wire[2:], False, id="id"),
         pytest.param(lambda wire: wire[:2] + b"\1" + wire[3:], False, id="a-query"),
         pytest.param(lambda wire: wire[:2] + b"\x91" + wire[3:], False, id="operation"),
         pytest.param(lambda wire: wire[:13] + b"x" + wire[14:], False, id="question"),
