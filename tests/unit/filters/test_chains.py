@@ -8,8 +8,8 @@ from tests.unit.filters.written import nft
     [
         pytest.param("drop", "", "drop", id="all"),
         pytest.param("drop", "ct state new", "ct state new drop", id="some"),
-        pytest.param("jump zone", "tcp dport 22", "tcp dport 22 jump zone", id="leads"),
-        pytest.param("", "iif lo", "iif lo", id="counts"),
+        pytest.param("jump zone", "tcp dport 22", "tcp dport 22 jump zone", id="jump"),
+        pytest.param("", "iif lo", "iif lo", id="no-verdict"),
     ],
 )
 def test_a_rule_is_shown_in_the_syntax_of_nft(verdict, text, expected):

@@ -62,7 +62,7 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
         assert "ip evil out" in dropping_chain(earlier.filters, other, Protocol.TCP)
         assert "inet evil post" in dropping_chain(earlier.filters, pod_6, Protocol.TCP)
         earlier.forget()
-        assert dropping_chain(earlier.filters, pod, Protocol.TCP), "as of the last look"
+        assert dropping_chain(earlier.filters, pod, Protocol.TCP), "forgotten chains are gone"
 
 
 @pytest.mark.parametrize(

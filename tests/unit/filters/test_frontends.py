@@ -110,15 +110,15 @@ OTHERS_ONLY = ", except those of this node's own programs"
     [
         pytest.param("input", ["drop: tcp dport 36001"], OWN_TOO, id="proxy-port"),
         pytest.param("input", ["drop: ct original ip daddr 10.96.7.1/32"], OWN_TOO, id="dialled"),
-        pytest.param("input", ["drop: tcp dport 80"], None, id="port-that-is-translated"),
-        pytest.param("input", ["drop: ip daddr 10.96.7.1/32"], None, id="address-that-is"),
+        pytest.param("input", ["drop: tcp dport 80"], None, id="translated-port"),
+        pytest.param("input", ["drop: ip daddr 10.96.7.1/32"], None, id="translated-address"),
         pytest.param("input", ["accept: ct status dnat", "drop"], None, id="as-firewalld"),
         pytest.param("input", ["accept: tcp dport 22,80", "drop"], OWN_TOO, id="other-ports"),
         pytest.param("input", ["accept: iif lo", "drop"], OTHERS_ONLY, id="open-for-own"),
         pytest.param("input", ["drop: iif lo"], None, id="closed-for-own-only"),
         pytest.param("input", ["accept: tcp …", "drop"], None, id="maybe-admitted"),
         pytest.param("prerouting", ["drop: tcp dport 36001"], OWN_TOO, id="after-translation"),
-        pytest.param("prerouting", ["drop: tcp dport 80"], None, id="before-it"),
+        pytest.param("prerouting", ["drop: tcp dport 80"], None, id="before-translation"),
     ],
 )
 def test_a_translated_packet_is_evaluated_with_the_proxy_port(hook, rules, besides):
@@ -144,9 +144,7 @@ def test_a_translated_packet_is_evaluated_with_the_proxy_port(hook, rules, besid
         pytest.param(-300, ["notrack: …"], PROXIED, False, id="some"),
     ],
 )
-def test_a_notrack_rule_before_tracking_prevents_translation(
-    priority, rules, translation, expected
-):
+def test_notrack_rules_before_tracking_prevent_translation(priority, rules, translation, expected):
     steps = tuple(nft(*rule.split(": ")) for rule in rules)
     chain = replace(RAW, priority=priority, steps=steps)
     cause = explain_chain(chain, {"pre": chain}, WEB, translation)
@@ -362,9 +360,7 @@ FOR_OTHERS = "iif lo accept; iifname cni0 accept; tcp dport { 22, 30000-32767 } 
         pytest.param(FILTER, "iifname cni0 drop", set(), id="pods"),
     ],
 )
-def test_a_chain_that_takes_only_other_hosts_packets_is_reported_for_node_ports(
-    node, hook, rules, expected
-):
+def test_a_chain_taking_other_hosts_packets_is_reported_for_node_ports(node, hook, rules, expected):
     node.run(PODS)
     node.run(f"nft 'table ip evil {{ chain pre {{ {hook} {rules}; }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table, read_client_links)) as earlier:
