@@ -8,9 +8,9 @@ from userspace_proxy.pacing import Pacing, backoff_s
 @pytest.mark.parametrize(
     ("took_s", "due"),
     [
-        pytest.param(0.01, 101.0, id="not more often than its interval"),
-        pytest.param(0.5, 102.0, id="a quarter of the time"),
-        pytest.param(9.0, 105.0, id="not later than its limit"),
+        pytest.param(0.01, 101.0, id="interval"),
+        pytest.param(0.5, 102.0, id="share-of-the-time"),
+        pytest.param(9.0, 105.0, id="limit"),
     ],
 )
 def test_the_pause_after_work_follows_its_duration_between_two_limits(took_s, due):

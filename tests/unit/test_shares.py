@@ -32,13 +32,13 @@ def text_of(holders):
         pytest.param({}, "a/x=99 b/y=99", "", id="no-bound"),
         pytest.param({"of_namespace": 9}, "a/x=4 a/y=5 b/x=9", "", id="at-the-bound"),
         pytest.param({"of_namespace": 9}, "a/x=4 a/y=6 b/x=9", "a/y", id="the-largest"),
-        pytest.param({"of_namespace": 9}, "a/x=3 a/y=3 a/z=4", "a/z", id="the-largest-of-three"),
+        pytest.param({"of_namespace": 9}, "a/x=3 a/y=3 a/z=4", "a/z", id="only-the-largest"),
         pytest.param({"of_namespace": 9}, "a/x=4 a/y=4 a/z=4", "a/z", id="the-last-of-equals"),
         pytest.param({"of_namespace": 9}, "a/x=10 a/y=11", "a/x a/y", id="larger-than-all"),
-        pytest.param({"of_node": 9}, "a/x=4 a/y=5", "", id="one-has-all-of-the-node"),
-        pytest.param({"of_node": 9}, "a/x=4 a/y=5 b/x=1", "a/y", id="one-with-less-loses-nothing"),
+        pytest.param({"of_node": 9}, "a/x=4 a/y=5", "", id="namespace-with-all-of-the-node"),
+        pytest.param({"of_node": 9}, "a/x=4 a/y=5 b/x=1", "a/y", id="small-namespace-unaffected"),
         pytest.param({"of_node": 9}, "a/x=4 b/x=5 b/y=4", "b/x", id="an-equal-share-is-kept"),
-        pytest.param({"of_node": 9}, "a/x=7 b/x=2 b/y=3", "b/y", id="room-left-by-another"),
+        pytest.param({"of_node": 9}, "a/x=7 b/x=2 b/y=3", "b/y", id="room-that-a-namespace-leaves"),
         pytest.param({"of_node": 9, "of_namespace": 4}, "a/x=2 a/y=9 b/x=4", "a/y", id="both"),
     ],
 )
@@ -61,7 +61,7 @@ def test_divisible_amounts_are_granted_up_to_the_remaining_room(wanted, granted)
     assert {one: shares.granted(one) for one in amounts(wanted)} == amounts(granted)
 
 
-def test_amounts_are_summed_by_group_and_zero_amounts_are_dropped():
+def test_amounts_are_summed_by_group_without_zero_amounts():
     given = Amounts()
     for group, holder, amount in ("ax3", "ay4", "bx1", "ax0", "ay2", "bx0", "cx0"):
         given.put(group, holder, int(amount))

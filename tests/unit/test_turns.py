@@ -33,7 +33,7 @@ def test_only_a_bounded_number_of_parties_is_remembered(monkeypatch):
     monkeypatch.setattr(turns, "PARTIES_MAX", 2)
     given = Turns()
     assert order(given, a="1", b="2", c="3") == "123"
-    assert order(given, c="3", b="2", a="1") == "123", "a counts as new"
+    assert order(given, c="3", b="2", a="1") == "123", "a is remembered"
 
 
 def test_a_party_waits_longer_after_each_long_turn():
