@@ -20,7 +20,7 @@ def test_a_second_line_about_a_condition_may_be_logged_after_a_minute():
     ]
 
 
-def test_several_lines_a_minute_are_allowed_and_left_counts_the_others():
+def test_several_lines_a_minute_are_allowed_and_left_counts_the_remaining_lines():
     limit = LogLimit(2)
     taken = [(limit.take(now), limit.left) for now in (100.0, 101.0, 102.0, 160.0)]
     assert taken == [(True, 1), (True, 0), (False, 0), (True, 1)]

@@ -217,7 +217,7 @@ async def test_the_address_of_a_pod_is_unreachable_through_another_service_port(
     assert rig.api.pods.dialled == ["shop/web-1:8080"]
 
 
-async def test_a_closed_port_refuses_dials_and_only_a_vanished_pod_is_logged(rig, caplog):
+async def test_dials_to_a_closed_port_or_a_vanished_pod_fail_and_log_one_line(rig, caplog):
     await rig.serve(silent)
     await rig.connect()
     rig.api.pods.run("web-1", {}, "shop")

@@ -215,7 +215,9 @@ def test_weight_and_priority_are_parsed_from_annotations(annotations, weight, pr
 
 
 @pytest.mark.parametrize("key", [WEIGHT, PRIORITY, CILIUM])
-@pytest.mark.parametrize("value", ["-1", "65536", "1.5", "50%", "ten", "٣", "9" * 5000])
+@pytest.mark.parametrize(
+    "value", ["-1", "65536", "1.5", "50%", "ten", "٣", "9" * 5000], ids=lambda value: value[:9]
+)
 def test_an_invalid_weight_or_priority_gets_a_note_and_has_no_effect(key, value):
     weight, priority, notes = read_preference({key: value})
     assert (weight, priority) == (100, 0)

@@ -93,9 +93,7 @@ def test_a_pod_has_the_first_address_of_each_family():
         ({"metadata": {"deletionTimestamp": "2026-11-21T09:00:00Z"}}, True, True),
     ],
 )
-def test_an_unready_or_terminating_pod_is_an_endpoint_with_its_conditions(
-    fields, is_serving, is_terminating
-):
+def test_unready_and_terminating_pods_are_marked_as_such(fields, is_serving, is_terminating):
     (item,) = derive_slices(WEB, HTTP, [pod(**fields)])
     assert item.endpoints == (
         Endpoint("10.244.0.3", ready=False, serving=is_serving, terminating=is_terminating),
@@ -169,7 +167,9 @@ def test_the_ports_annotation_changes_the_ports_of_a_pod():
 
 
 @pytest.mark.parametrize(
-    "text", ["8080", "8080=0", "web=80", "80/SCTP=81", "80=81,", "80=99999", "80=" + "9" * 9999]
+    "text",
+    ["8080", "8080=0", "web=80", "80/SCTP=81", "80=81,", "80=99999", "80=" + "9" * 9999],
+    ids=lambda text: text[:9],
 )
 def test_an_invalid_ports_annotation_is_an_error_showing_the_format(text):
     with pytest.raises(FieldError) as caught:

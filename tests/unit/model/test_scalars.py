@@ -1,5 +1,3 @@
-"""Tests of parsing plain YAML scalars."""
-
 from __future__ import annotations
 
 import pytest
@@ -96,6 +94,7 @@ def test_plain_scalars_that_match_no_other_type_are_text(text):
         ),
         ("0x" + "f" * 5000, "0xffffffffffffffffff… is a number of more than 64 bits", "quote it"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_ambiguous_or_too_large_numbers_are_errors(text, problem, hint):
     with pytest.raises(InputError) as caught:
@@ -129,6 +128,7 @@ def test_arbitrary_text_is_parsed_as_a_scalar_or_rejected(text):
         ("1.50", 1.5),
         ("text", "text"),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_read_as_yaml_1_1_returns_kubectls_value(text, value):
     assert read_as_yaml_1_1(text) == value

@@ -43,7 +43,7 @@ def test_the_number_of_compared_characters_is_bounded(length):
     assert compared == COMPARED_MAX // length
 
 
-@pytest.mark.parametrize("word", ["a" * 254, "ab" * 4000])
+@pytest.mark.parametrize("word", ["a" * 254, "ab" * 4000], ids=len)
 def test_a_word_longer_than_any_name_has_no_similar_name(word):
     assert alike(word, [word], most=1) == []
 

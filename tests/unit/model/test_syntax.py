@@ -1,5 +1,3 @@
-"""Tests of syntax checks on single values."""
-
 from __future__ import annotations
 
 import pytest

@@ -50,7 +50,7 @@ def test_a_nonexistent_name_in_the_cluster_domain_is_not_looked_up_elsewhere(hos
 
 
 @pytest.mark.parametrize("host", ["localhost", "www.example.com", "pending"])
-def test_find_name_returns_none_for_names_without_an_address_in_the_cluster(host):
+def test_find_name_returns_none_for_relative_names_without_an_address_in_the_cluster(host):
     assert find(host) is None
 
 
