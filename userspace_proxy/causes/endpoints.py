@@ -120,15 +120,16 @@ def _way_hint(at: At) -> str:
     more = _of_ipv4(at, f", rp_filter ({_RP_FILTER})")
     return (
         "Other nodes reach it, so look first at this node: "
-        f"`ip route get {shell_word(ip_of(str(at)))}`, chains of hook output (`nft list ruleset`)"
-        f"{more}; then at what treats this node differently: NetworkPolicies, FORWARD chains on "
-        "the pod's node, the route back (`ip route get` with this node's address, also in the pod)"
+        f"`ip route get {shell_word(ip_of(str(at)))}`, chains of hooks output and postrouting "
+        f"(`nft list ruleset`){more}; then at what treats this node differently: NetworkPolicies, "
+        "FORWARD chains on the pod's node, the route back (`ip route get` with this node's "
+        "address, also in the pod)"
     )
 
 
 def _forwarding(at: At) -> str:
-    name = "net.ipv6.conf.all.forwarding" if ":" in ip_of(str(at)) else "net.ipv4.ip_forward"
-    return f"`sysctl {name}`"
+    # An interface's setting counts, too, and the kernel may forward by one but not by another.
+    return f"`sysctl -ar 'ipv{6 if ':' in ip_of(str(at)) else 4}.*forward'`"
 
 
 def _forwards_hint(at: At) -> str:
@@ -378,9 +379,9 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
     Failure.NOT_PERMITTED: (
         ", as by rules of this node that drop packets",
         (
-            "`nft list ruleset` on this node shows the firewall's rules for output; a BPF program "
-            "on this node (Cilium, systemd's IPAddressDeny=) or a full table of connection "
-            "tracking, which the kernel's log shows, looks the same"
+            "`nft list ruleset` on this node shows the firewall's rules for output; an IPsec "
+            "policy (`ip xfrm policy`), a BPF program (Cilium, systemd's IPAddressDeny=) or a full "
+            "table of connection tracking, which the kernel's log shows, looks the same"
         ),
     ),
     Failure.NO_ACCESS: (

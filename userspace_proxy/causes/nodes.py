@@ -118,7 +118,7 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
 
 
 def _path_hint(endpoints: int, places: tuple[str, ...], count: int, ip: str, is_own: bool) -> str:
-    forwards = "(`sysctl net.ipv4.ip_forward`, or that of IPv6)"
+    forwards = "(`sysctl -ar forward`)"
     what = (
         f"on their own node whether it forwards {forwards}, its FORWARD chains (`nft list "
         "ruleset`) and NetworkPolicies"
@@ -152,7 +152,7 @@ def _cut_off_hint(node: str, is_lossy: bool) -> str:
     return (
         f"See the routes between {node} and the other nodes, on both sides and on routers (`ip "
         f"route get` with a pod's address), and the overlay network; then whether {node} forwards "
-        "(`sysctl net.ipv4.ip_forward`, or that of IPv6), its FORWARD chains (`nft list ruleset`), "
+        "(`sysctl -ar forward`), its FORWARD chains (`nft list ruleset`), "
         "and NetworkPolicies"
     )
 

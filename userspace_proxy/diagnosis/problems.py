@@ -305,7 +305,8 @@ def problems_of_routes(
             yield Problem(
                 Level.ATTENTION,
                 f"Programs on this node, except pods, can't dial Services ({address}): {why}",
-                "The kernel looks for a route before any rule applies: add a default route, or "
+                f"The kernel looks for a route before any rule applies (`ip route get {address}`): "
+                "delete a blackhole route, or without a route add a default route, or "
                 f"`ip {option}route add RANGE dev lo` with the range of cluster IPs",
                 family=family,
                 code=CauseCode.NOT_LISTENING,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -26,7 +27,12 @@ from .netlink.sockets import NETLINK_ROUTE
 from .node_listings import OURS, NodeListings
 
 # The errors without a route, or for a route of type unreachable, prohibit or blackhole (fib_props).
-_REFUSALS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
+_REFUSALS = {
+    errno.ENETUNREACH: os.strerror(errno.ENETUNREACH),
+    errno.EHOSTUNREACH: "a route of type unreachable",
+    errno.EACCES: "a route of type prohibit",
+    errno.EINVAL: "a route of type blackhole",
+}
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ROUTE_4, rtnetlink.GROUP_ROUTE_6)
 
 Derived = TypeVar("Derived")
@@ -101,7 +107,7 @@ def route_refusal(ip: str) -> str:
         except OSError as exc:
             if exc.errno not in _REFUSALS:
                 raise
-            return str(exc.strerror)
+            return _REFUSALS[exc.errno]
     return ""
 
 

@@ -256,6 +256,7 @@ SAMPLES = (
     names.name_leads_astray(HOST, "127.0.0.1, which is a loopback address"),
     names.no_address_of_family(HOST, "IPv6"),
     agent_causes.no_agent("kube-system"),
+    agent_causes.agent_excluded("kube-system"),
     agent_causes.agent_not_running("kube-system", "it is not scheduled", "agent-x"),
     agent_causes.agent_ended(
         "kube-system", "container userspace-proxy waits: CrashLoopBackOff", "agent-x"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import threading
 import time
 
@@ -95,7 +93,7 @@ def test_many_routes_are_read_without_blocking_the_loop(node):
 def test_route_refusal_returns_a_missing_routes_error_and_raises_other_errors(node, monkeypatch):
     with node:
         found = [route_refusal(ip) for ip in ("10.1.0.5", "10.2.0.5", "192.0.2.1")]
-        assert found == ["", os.strerror(errno.EHOSTUNREACH), os.strerror(errno.ENETUNREACH)]
+        assert found == ["", "a route of type unreachable", "Network is unreachable"]
         monkeypatch.setattr(rtnetlink, "find_route", lambda _ip: request(9999, 0, b""))
         with pytest.raises(SteeringError, match="not supported"):
             route_refusal("10.1.0.5")
