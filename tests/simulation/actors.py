@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .world import World
 
 Step = tuple[float, str, int]
-"""Seconds to wait, the action after that, and its size."""
+"""A delay in seconds, the action after it, and the action's size in bytes."""
 
 Joined = tuple[ProxyProtocol | None, str, SocketAddress, SocketAddress | None]
 """The PROXY header's version, the Service port's label, the client, and the frontend."""
@@ -171,7 +171,7 @@ class Party:
         self.stream.sleeper = self.look
 
     def look(self) -> None:
-        """Read after the stream has changed, as if the party polled it every 0.1 s."""
+        """Schedule the next action after the stream has changed, as if polled every 0.1 s."""
         if self.stream.sleeper is not None:
             self.stream.sleeper = None
             slept_s = self.world.timeline.now - self._idle_since
@@ -295,7 +295,7 @@ class Party:
 
     @property
     def _may_end(self) -> bool:
-        """Whether the party may send FIN: it finishes first, has read a FIN, or isn't joined."""
+        """Whether the run is finishing, and the party is first, has read FIN or isn't joined."""
         if not self.world.is_finishing:
             return False
         first = self.world.plan.node.finishes_first
@@ -309,7 +309,7 @@ class Party:
         return bool(every) and self.number % every == 0 and is_open
 
     def _end_by_reset(self) -> None:
-        """Send the last bytes, and a RST in the next call; what arrives first is passed on."""
+        """Send the last bytes; in the next call, send a RST."""
         try:
             if not self._has_said_last:
                 self._has_said_last = True

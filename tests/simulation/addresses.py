@@ -15,7 +15,7 @@ NODE_IP = "10.1.0.1"
 
 @functools.cache
 def ipv6_of(text: str) -> str:
-    """Return the IPv6 address or network that stands for one of IPv4."""
+    """Return the IPv6 counterpart of an IPv4 address or network."""
     ip, _, length = text.partition("/")
     if ip == "0.0.0.0":
         return "::"

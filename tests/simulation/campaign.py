@@ -1,4 +1,4 @@
-"""Runs many seeds of a half, in one or several processes, and adds up what the oracles counted."""
+"""Runs many seeds of a half, in one or several processes, and adds up the oracles' counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Results = tuple[list[tuple[int, str]], dict[str, int]]
 
 
 def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[Results]:
-    """Run seeds in their order.
+    """Run seeds; yield the results in the order of the seeds.
 
     Args:
         jobs: How many processes run the seeds; if it is one, this process does.

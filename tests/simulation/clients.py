@@ -95,7 +95,7 @@ class Client:
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint whose count includes the client: its own, or the dialled one."""
+        """The endpoint whose count includes the client: its own or the dialled one, or None."""
         if self.endpoint is None and self.is_dialled:
             return self.dials[-1].endpoint
         return self.endpoint
@@ -134,7 +134,7 @@ class Clients(Watcher):
     def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
         """Record a client, and the Service port that accepted it."""
         world = self._world
-        assert client.remote is not None, "it has a client"
+        assert client.remote is not None, "the stream has no client"
         party = world.clients[client.remote[1] - CLIENTS_FROM]
         service = next(s for s in world.services if s.sock is sock).accepts_for
         party.service = service.number
@@ -174,7 +174,7 @@ class Clients(Watcher):
         if client is None or client.is_joined or other is None or other.other:
             world.violate(f"{core.name} was joined to another's connection")
             return
-        assert other.stream.local is not None, "it is at an address"
+        assert other.stream.local is not None, "the endpoint has no address"
         client.endpoint, client.right = SocketAddress(*other.stream.local), core
         client.other, client.joined_at = other, world.timeline.now
         party, service = client.party, client.service

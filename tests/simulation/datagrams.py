@@ -107,7 +107,7 @@ class DatagramSocket:
         return [(_socket.IPPROTO_IP, IP_RECVERR, error)]
 
     def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
-        """Queue a datagram from the network, or drop it."""
+        """Queue a datagram from the network; drop it if the queue is full."""
         if len(self.inbox) >= self.room:
             self.dropped += 1
             return

@@ -58,7 +58,7 @@ _INSIDE = (
     ("10.3.0.0/16", "198.51.100.0/24"),
     (),
 )
-"""Pod networks whose clients are in the cluster."""
+"""The networks whose clients are inside the cluster, of which each Service gets one set."""
 
 Pool = tuple[SocketAddress, ...]
 

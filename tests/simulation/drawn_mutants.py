@@ -318,5 +318,5 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_equality(test: ast.Compare) -> bool:
-    """Return whether a change replaces a comparison's operator with its opposite."""
+    """Return whether a mutant replaces the comparison's first operator with its opposite."""
     return _COMPARED[type(test.ops[0])][2] == "condition"

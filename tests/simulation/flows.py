@@ -106,7 +106,7 @@ class Flows:
         return [each for each in self.open.values() if each.endpoint == endpoint]
 
     def sums(self, service: Service) -> tuple[int, int, int]:
-        """Return how many flows, bytes from clients and bytes to clients were recorded."""
+        """Return the recorded numbers of flows, bytes from clients, and bytes to clients."""
         counts = self._counts
         return counts[service, "flows"], counts[service, "up"], counts[service, "down"]
 

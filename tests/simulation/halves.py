@@ -17,7 +17,7 @@ class Run(Protocol):
 
     @property
     def trace(self) -> list[tuple[float, str]]:
-        """The events of the run, if they were recorded."""
+        """The recorded events of the run; empty unless the run records them."""
 
     def run(self) -> list[str]:
         """Run the plan; return the violations in order."""

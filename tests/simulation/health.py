@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LONG_S = 75.0
 # The maximum time from a dial until its failure is detected.
 _KNOWN_S = 3.5
-# Three dials of a second each: then the client is served or refused.
+# Longer than three dials of a second each, after which a client is served or refused.
 _CLIENT_S = 4.0
 # Memory counts as short once 90 % of it is used, until less than 85 % is.
 _SHORT = 0.85
@@ -46,7 +46,7 @@ class Health:
         self.was_memory_short = self.was_memory_short or share >= _SHORT
 
     def is_fine(self, endpoint: SocketAddress, answered_at: float = 0.0) -> bool:
-        """Return whether an endpoint has answered all clients for a while.
+        """Return whether the node has long had no reason to consider an endpoint failed.
 
         Args:
             answered_at: When the endpoint last answered; earlier failures are ignored.

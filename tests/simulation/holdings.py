@@ -1,6 +1,6 @@
 """Measures the product's objects: the lengths of their tables, and their counters.
 
-Starts at some roots and finds all tables by itself, including new ones.
+Follows references from some roots, so tables that are added to the product are found too.
 """
 
 from __future__ import annotations

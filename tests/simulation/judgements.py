@@ -15,7 +15,7 @@ class Violation(NamedTuple):
 
 
 class Judgements:
-    """How often each oracle judged, and the violations that they found."""
+    """How often each oracle judged, and the violations found."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Judgements:
             self.violate(oracle, what if isinstance(what, str) else what())
 
     def add(self, other: Judgements) -> None:
-        """Add the counts of another run."""
+        """Add the counts and violations of another run."""
         self.judged.update(other.judged)
         self.violations += other.violations
 
@@ -54,7 +54,7 @@ class Judgements:
 
 
 def table(judged: Counter[str]) -> Iterator[str]:
-    """Yield a line per oracle: how often it judged."""
+    """Yield a header and a line per oracle: how often it judged."""
     yield f"{'oracle':32} {'judged':>10}"
     for oracle in sorted(judged):
         yield f"{oracle:32} {judged[oracle]:10,}"

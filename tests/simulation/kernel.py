@@ -41,7 +41,7 @@ FAULTS = {
 
 
 class Runaway(BaseException):
-    """The data plane makes endless system calls."""
+    """A run made so many system calls that it probably never ends."""
 
 
 class Watcher:
@@ -168,7 +168,7 @@ class Kernel:
 
     def splice(self, source: int, sink: int, most: int, *, flags: int) -> int:
         self.enter("splice")
-        assert flags & os.SPLICE_F_NONBLOCK, "it would block"
+        assert flags & os.SPLICE_F_NONBLOCK, "the call would block"
         left, right = self.file_of(source), self.file_of(sink)
         if isinstance(right, _Pipe):
             room = right.room - len(right.data)

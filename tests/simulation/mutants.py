@@ -37,7 +37,7 @@ from .halves import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 _TRACED_SEEDS = 60
-"""The number of seeds whose executed lines are changed."""
+"""The number of seeds whose executed lines may be changed."""
 _MOST_UNIT_S = 120.0
 _MOST_SEEDS_S = 1800.0
 _MOST_BYTES = 3 << 30
@@ -77,7 +77,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install(mutant: DrawnMutant) -> None:
-    """Make this process import a mutant; call it before the module is imported."""
+    """Limit this process's memory, and make its later import of the module load a mutant."""
     assert mutant.name not in sys.modules, f"{mutant.name} has been imported"
     # The memory is limited because a mutant may allocate endlessly.
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
@@ -101,7 +101,7 @@ class _Ended(NamedTuple):
     cpu_s: float
 
     def found(self, pattern: str) -> str:
-        """Return the pattern's match in the output, else the last line, or that it timed out."""
+        """Return the pattern's first group in the output, else the last line, or a timeout note."""
         if self.status is None:
             return "takes too long"
         named = re.search(pattern, self.output, re.MULTILINE)

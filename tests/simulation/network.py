@@ -127,7 +127,7 @@ class Network:
 
     def listen(self, stream: Stream) -> None:
         """Route dials to a listening socket."""
-        assert stream.local is not None, "it is bound"
+        assert stream.local is not None, "the socket isn't bound"
         self._listening[stream.local] = stream
 
     def dial(self, name: str, source: Address, to: Address) -> Stream:
@@ -141,7 +141,7 @@ class Network:
     def _arrive_at_node(self, client: Stream) -> None:
         if client.state != CONNECTING:
             return
-        assert client.remote is not None, "it dials an address"
+        assert client.remote is not None, "the client dials no address"
         listening = self._listening.get(client.remote)
         if listening is None or listening.state != LISTENING:
             client.fail(errno.ECONNREFUSED)
@@ -184,7 +184,7 @@ class Network:
         if behaviour in (REFUSES, UNREACHABLE):
             core.fail(errno.ECONNREFUSED if behaviour == REFUSES else errno.EHOSTUNREACH)
             return
-        assert core.remote is not None, "it dials an address"
+        assert core.remote is not None, "the socket dials no address"
         server = Stream(self, f"endpoint {core.remote[0]}")
         server.local, server.remote, server.inline = core.remote, core.local, True
         server.opened(core)
@@ -217,7 +217,7 @@ class Network:
         self, sender: DatagramSocket, payload: bytes, to: Address, source_ip: str | None
     ) -> None:
         """Deliver a datagram of the data plane to a host or a client."""
-        assert sender.local is not None, "it has an address"
+        assert sender.local is not None, "the sender has no address"
         source = (source_ip or sender.local[0], sender.local[1])
         if self.watcher is not None:
             self.watcher.left(sender, payload, to, source)
@@ -242,8 +242,8 @@ class Network:
         if self.watcher is not None:
             self.watcher.reached(payload, to, behaviour)
         if behaviour in (ANSWERS, LATE):
-            assert host is not None, "it answers"
-            assert sender.local is not None, "it has sent"
+            assert host is not None, "no host answers"
+            assert sender.local is not None, "the sender isn't bound"
             host.receive(payload, sender.local)
         elif behaviour == ABSENT:
             # The kernel reports the error to the source: this node or the client.

@@ -68,7 +68,7 @@ class Node:
     """The number of this worker."""
 
     def share_of(self, limit: int | None) -> int | None:
-        """Return how many of an endpoint's connections this worker may have: at least 1."""
+        """Return this worker's part of a connection limit, at least 1; None without a limit."""
         if limit is None:
             return None
         return max(1, len(range(self.index, limit, self.processes)))

@@ -31,7 +31,7 @@ TESTED: Mapping[str, Share] = {
 
 
 def seeds_of(half: str, of: str) -> list[range]:
-    """Return the seeds of a half.
+    """Return the tested seeds of a half: the fixed ones, then the ones drawn for a revision.
 
     Args:
         of: The revision under test.

@@ -55,12 +55,12 @@ class Service:
 
     @property
     def limit(self) -> int | None:
-        """The maximum number of an endpoint's connections."""
+        """This worker's maximum number of connections to an endpoint; None for no limit."""
         return self.world.plan.node.share_of(self.group.serving.handling.max_connections)
 
     @property
     def places(self) -> int:
-        """The maximum number of waiting clients."""
+        """This worker's maximum number of waiting clients; 0 if they are refused."""
         return self.world.plan.node.places_of(self.group.serving.handling.waits)
 
     def is_fine(self, endpoint: SocketAddress) -> bool:
@@ -107,7 +107,7 @@ class Service:
             self.sock = None
 
     def move_listener(self, other: Service) -> None:
-        """Make the listener accept for another Service port; accepted clients stay."""
+        """Make the listener accept for another Service port; accepted clients don't move."""
         self.accepts_for = other
         if self.sock is not None:
             self.listener.hand_over(other.group)

@@ -104,7 +104,7 @@ class SimulatedSocket:
         self.core.close()
 
     def check_use(self, call: str) -> None:
-        """Report a use after close, even a delayed one; raise OSError once it is closed."""
+        """Report a use after close, even while it is pending; raise OSError once it is done."""
         if self._fd < 0:
             self._kernel.violate(f"{call} on {self.core.name} after its close")
             raise OSError(errno.EBADF, "closed")
@@ -189,7 +189,7 @@ class SimulatedSocket:
         accepted = core.queue.popleft()
         accepted.inline = core.inline
         self._kernel.taken[accepted.peer] = self._kernel.timeline.now
-        assert accepted.remote is not None, "it has a client"
+        assert accepted.remote is not None, "the connection has no client"
         self._kernel.watcher.accepts(self, accepted)
         return self._kernel.allocate(accepted), self._as_reported(accepted.remote)
 

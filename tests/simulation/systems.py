@@ -65,7 +65,7 @@ class System(Protocol):
         """Return an address that answers no dial."""
 
     def no_descriptors(self) -> contextlib.AbstractContextManager[None]:
-        """Use up all free descriptors."""
+        """Leave no descriptor free within the block."""
 
     def unacknowledged(self, sock: Any) -> int:
         """Return the value of SIOCOUTQ."""
@@ -79,7 +79,7 @@ class System(Protocol):
     def receiver(self, *, is_wildcard: bool = False) -> tuple[Any, Address]:
         """Return a bound datagram socket that reports hop limits, and its address.
 
-        One that is bound to the wildcard address also reports destination addresses.
+        A socket that is bound to the wildcard address also reports destination addresses.
         """
 
     def refusing_address(self) -> Address:
@@ -173,7 +173,7 @@ class RealSystem(_Common):
             if condition():
                 return
             select.select([], [], [], _PAUSE_S)
-        raise AssertionError("not so after a minute")
+        raise AssertionError("the condition never held")
 
     def settle(self) -> None:
         select.select([], [], [], _QUIET_S)
@@ -266,7 +266,7 @@ class SimulatedSystem(_Common):
             if condition():
                 return
             self._timeline.run_until(self._timeline.now + _PAUSE_S)
-        raise AssertionError("not so after a minute")
+        raise AssertionError("the condition never held")
 
     def settle(self) -> None:
         self._timeline.run_until(self._timeline.now + 1.0)

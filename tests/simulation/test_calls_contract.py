@@ -109,12 +109,12 @@ def test_clients_are_accepted_with_their_addresses(system: System, calls: System
     fd, source = calls.accept(listener)
     assert source[:2] == client.getsockname()[:2]
     assert calls.socket(fd).fileno() == fd
-    assert calls.receive(fd) == -errno.EAGAIN, "it doesn't block"
+    assert calls.receive(fd) == -errno.EAGAIN, "a read blocks"
     calls.close(fd)
     system.until(lambda: state_of(system, client) & select.EPOLLRDHUP)
     calls.disown(listener)
     calls.disown(listener)
-    assert listening.fileno() == listener, "it is its owner's"
+    assert listening.fileno() == listener, "the owner's descriptor was closed"
 
 
 def test_socket_options_are_set(system: System, calls: SystemCalls) -> None:

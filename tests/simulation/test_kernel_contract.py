@@ -309,7 +309,7 @@ def test_a_listener_is_reported_as_readable_until_all_clients_are_accepted(syste
     epoll.close()
 
 
-def test_a_client_stays_in_the_accept_queue_without_a_free_descriptor(system: System) -> None:
+def test_a_failed_accept_without_a_free_descriptor_can_be_repeated(system: System) -> None:
     listener, address = system.listener()
     system.dial(address)
     system.until(lambda: state_of(system, listener) & IN)
@@ -409,7 +409,7 @@ def test_splice_stops_at_an_urgent_mark(system: System, pipe: Any) -> None:
     assert error_of(lambda: splice(left.fileno(), pipe[1], 9, flags=_SPLICE)) == errno.EAGAIN
     right.shutdown(_socket.SHUT_WR)
     system.until(lambda: state_of(system, left) & RDHUP)
-    assert splice(left.fileno(), pipe[1], 9, flags=_SPLICE) == 0, "it isn't the end"
+    assert splice(left.fileno(), pipe[1], 9, flags=_SPLICE) == 0, "splice() passed the mark"
     assert read(left) == b"!"
 
 

@@ -95,7 +95,7 @@ class _Handle:
 
 
 class VirtualLoop:
-    """An event loop in virtual time, with what the data plane uses of asyncio's.
+    """An event loop in virtual time, with the methods of asyncio's that the data plane uses.
 
     Args:
         rng: Draws how long the process waits for the CPU.

@@ -432,6 +432,6 @@ class World:
     def header_of(self, client: Party) -> bytes:
         """Return the header that the data plane sends to an endpoint before a client's bytes."""
         connection = client.joined
-        assert connection is not None, "it is joined"
+        assert connection is not None, "the client isn't joined"
         version, label, source, frontend = connection
         return b"" if version is None else write_header(version, source, frontend, label)

@@ -60,7 +60,7 @@ class Flow(NamedTuple):
 
 @dataclass
 class Entry:
-    """One entry: the destination of a flow's packets."""
+    """One entry, which leads a flow's packets to one destination."""
 
     number: int
     flow: Flow
@@ -78,7 +78,7 @@ class Entry:
         self.tcp_state = _ESTABLISHED
 
     def reset(self) -> None:
-        """Record that the endpoint sends an RST after its reply."""
+        """Record a reply, and an RST from the endpoint."""
         self.status |= SEEN_REPLY
         self.tcp_state = _CLOSE
 

@@ -119,7 +119,7 @@ class Sharers:
             self.left = 0
 
     def remove(self, port: Port) -> None:
-        """Remove a socket, whose index the last socket gets; idempotent."""
+        """Remove a socket, and move the last socket to its index; idempotent."""
         if port in self.ports:
             self.ports[self.ports.index(port)] = self.ports[-1]
             self.ports.pop()
@@ -198,7 +198,7 @@ class Port(Shared):
 
     def listen(self) -> None:
         """Start to listen; raise OSError if another socket has the port."""
-        assert self.local is not None, "it is bound"
+        assert self.local is not None, "the socket isn't bound"
         self._check(self.local)
         self.is_listening = True
         self.sharers.add(self)

@@ -104,7 +104,7 @@ class ProcessLoop(VirtualLoop):
         return False
 
     def next_hash(self) -> int:
-        """Return a reproducible hash for a new task or future; the order in sets is arbitrary."""
+        """Return a reproducible hash for a new task or future; hashes don't rise with its age."""
         self._made += 1
         return hash((self._made,))
 

@@ -180,7 +180,7 @@ class Machine(Network):
     def run_short(
         self, process: Process, call: str, number: int, spared: int, for_s: float
     ) -> None:
-        """Make a kind of system call of a process fail for a while.
+        """Make one kind of system call fail in a process for a while.
 
         Args:
             number: The error number.
@@ -241,13 +241,13 @@ class Machine(Network):
     def _arrive_at_node(self, client: Stream) -> None:
         if client.state != CONNECTING:
             return
-        assert client.remote is not None, "it dials an address"
+        assert client.remote is not None, "the client dials no address"
         listening = self.listeners_at(client.remote)
         if not listening:
             self.refused(client)
             client.fail(111)
             return
-        assert client.local is not None, "it has an address"
+        assert client.local is not None, "the client has no address"
         port = self._choose(listening, client.local)
         client.joins(port)
 

@@ -1,4 +1,4 @@
-"""A small rtnetlink: the links, addresses and routes of a node, for steering modes.
+"""A simplified rtnetlink, with the links, addresses and routes of a node.
 
 Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h; net/ipv4/fib_trie.c, net/ipv6/route.c.
 """
@@ -178,7 +178,7 @@ class Routes:
         pass
 
     def _changes(self) -> Callable[[], int]:
-        """Return a function for a change counter, which differs at each call in ``unrest``."""
+        """Return a function for the change counter; during ``unrest``, each call differs."""
         if not self.unrest:
             return lambda: self._sequence
         self.unrest -= 1

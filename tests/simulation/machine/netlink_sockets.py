@@ -36,7 +36,7 @@ class Waiting(NamedTuple):
 
     data: bytes
     at: float = 0.0
-    """When the datagram arrived."""
+    """The time from which on the datagram can be read."""
     after_call: int = 0
     """The number of the first system call that can read it."""
 
@@ -209,7 +209,7 @@ class NetlinkSocket:
         self._has_lost = True
 
     def put_event(self, data: bytes, *, after_call: int) -> None:
-        """Queue an event if the filter accepts it."""
+        """Queue or lose an event, unless the filter rejects it."""
         if self._program and not run(self._program, data):
             return
         if self._kernel.loses_event():

@@ -104,7 +104,7 @@ class Another:
         return self.commit(self._about(DELETE_RULE, table, place))
 
     def insert_rule(self, table: Table, chain: str, *, first: bool = True) -> int:
-        """Add a rule that drops all packets, before or after all other rules."""
+        """Add a rule that drops all packets, before or after all other rules of a chain."""
         rule = wire.string(2, chain) + wire.nest(4, drop())
         flags = wire.F_CREATE | (0 if first else wire.F_APPEND)
         return self.commit(self._about(NEW_RULE, table, rule, flags))

@@ -65,7 +65,7 @@ class Kind(enum.Enum):
 
 
 class Outcome(NamedTuple):
-    """The destination of a packet."""
+    """The outcome of a packet, and its destination."""
 
     kind: Kind
     place: Place | None = None

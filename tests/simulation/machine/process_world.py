@@ -38,7 +38,7 @@ class ProcessWorld(Generic[AnyMachine]):
     LOG_LEVEL: ClassVar[int] = logging.ERROR
     """The minimum level of log lines that are collected."""
     MAX_EVENTS: ClassVar[int]
-    """More events within one wait mean that the node doesn't become idle."""
+    """The maximum number of events within one wait; more are a violation."""
 
     def __init__(self, seed: int, kind: type[AnyMachine], speed: Speed, *, is_traced: bool) -> None:
         self.rng = Random(seed)
@@ -101,7 +101,7 @@ class ProcessWorld(Generic[AnyMachine]):
         timeline.now = max(timeline.now, end)
 
     def end_deaths(self) -> None:
-        """End all faults: pending deaths, exhausted resources, ports of other programs."""
+        """Cancel pending deaths and shortages, and release the ports of other programs."""
         self.machine.others.clear()
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0

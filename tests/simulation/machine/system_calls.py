@@ -40,7 +40,7 @@ _INTERFACE_OPTIONS = {
     (_socket.SOL_SOCKET, _socket.SO_REUSEPORT): "is_shared",
     (_socket.SOL_SOCKET, _SO_BINDTOIFINDEX): "is_deaf",
 }
-"""Socket options that decide who may bind a port, and who gets its clients."""
+"""Socket options that decide which sockets may bind a port, and which get its clients."""
 
 
 class Died(GeneratorExit):
@@ -123,7 +123,7 @@ class ProcessKernel(Kernel):
         self.machine.violate(f"{self.process.name}: {what}")
 
     def is_writable(self, fd: int) -> bool:
-        """Return whether a loop's descriptor is writable."""
+        """Return whether a descriptor is a writable Unix socket, so that a write doesn't block."""
         file = self.files.get(fd)
         return isinstance(file, UnixEnd) and file.is_writable
 
@@ -326,11 +326,11 @@ class ProcessSocket(SimulatedSocket):
         if not isinstance(self.core, UnixEnd):
             return super().recv(most, flags)
         data, rights, *_ = self.recvmsg(most)
-        assert not rights, "files that are sent to a process that takes none"
+        assert not rights, "the message contains descriptors"
         return bytes(data)
 
     def answer(self, challenge: ProcessSocket) -> bytes:
-        assert isinstance(challenge.core, PlainCopy), "it is a netlink socket"
+        assert isinstance(challenge.core, PlainCopy), "the challenge isn't a netlink socket"
         self._kernel.enter("bind")
         self.core.secret = b"%0*d" % (SECRET_BYTES, self._kernel.process.pid)
         challenge.core.shared.secret = self.core.secret

@@ -101,7 +101,7 @@ def in_use() -> contextlib.AbstractContextManager[object]:
     return pytest.raises(OSError, match="in use")
 
 
-@pytest.mark.parametrize("kind", [TCP, UDP])
+@pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 def test_a_second_socket_cannot_bind_a_port_in_use(bind: Open, kind: int) -> None:
     first = bind(kind)
     with in_use():
@@ -110,7 +110,7 @@ def test_a_second_socket_cannot_bind_a_port_in_use(bind: Open, kind: int) -> Non
         bind(kind, REUSE_PORT, beside=first)
 
 
-@pytest.mark.parametrize("kind", [TCP, UDP])
+@pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 def test_sockets_with_reuse_port_share_a_port(bind: Open, kind: int) -> None:
     first = bind(kind, REUSE_PORT)
     second = bind(kind, REUSE_PORT, beside=first)
@@ -121,7 +121,7 @@ def test_sockets_with_reuse_port_share_a_port(bind: Open, kind: int) -> None:
 
 
 @pytest.mark.parametrize("leaves", ["is deaf", "is closed"])
-def test_the_last_reuse_port_socket_takes_the_index_of_a_closed_socket(
+def test_the_last_reuse_port_socket_takes_the_index_of_one_that_leaves(
     system: SimpleNamespace, bind: Open, leaves: str
 ) -> None:
     first = bind(UDP, REUSE_PORT)
@@ -139,7 +139,7 @@ def test_the_last_reuse_port_socket_takes_the_index_of_a_closed_socket(
             assert others.index(reached) == others.index(in_order[number % count])
 
 
-def test_a_detached_socket_keeps_its_port(bind: Open) -> None:
+def test_the_port_of_a_detached_socket_cannot_be_bound(bind: Open) -> None:
     first = bind(UDP)
     first.setsockopt(*DEAF)
     with in_use():
@@ -161,7 +161,7 @@ def test_a_second_socket_cannot_bind_a_listening_port(bind: Open) -> None:
         bind(TCP, REUSE_ADDRESS, beside=first)
 
 
-@pytest.mark.parametrize("may_reuse", [True, False])
+@pytest.mark.parametrize("may_reuse", [True, False], ids=["with", "without"])
 def test_a_port_can_be_bound_after_shutdown_only_with_reuse_address(
     bind: Open, may_reuse: bool
 ) -> None:
@@ -218,7 +218,7 @@ def test_bytes_sent_before_a_close_are_read(system: SimpleNamespace) -> None:
         theirs.sendmsg([b"?"], [], socket.MSG_NOSIGNAL)
 
 
-def test_a_descriptor_in_flight_keeps_its_port(system: SimpleNamespace, bind: Open) -> None:
+def test_a_port_is_in_use_while_it_is_in_flight(system: SimpleNamespace, bind: Open) -> None:
     ours, theirs = system.pair()
     port = bind(TCP)
     ours.sendmsg([b"x"], _rights(port))

@@ -41,7 +41,7 @@ KIND_OF = {
     "leases": "Lease",
     "daemonsets": "DaemonSet",
 }
-# How long a server waits until its watch cache has reached a revision.
+# How long a server waits for its watch cache to reach a requested revision.
 _FRESH_S = 3.0
 _TOO_LARGE = "Too large resource version: {}, current: {}"
 _TOO_OLD = "The provided continue parameter is too old to display a consistent list result."

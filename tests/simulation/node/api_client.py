@@ -33,7 +33,7 @@ class Address:
         self.rng = rng
         self.timeline = servers[0].timeline
         self.checks_health = False
-        """Whether a stopped server gets no requests."""
+        """Whether a stopped server gets no requests while another one runs."""
         self.clients: list[SimulatedClient] = []
         self._cut_off: dict[str, float] = {}
 
@@ -49,7 +49,7 @@ class Address:
         return self.rng.choice(up or self.servers)
 
     def cut_off_until(self, node: str) -> float:
-        """Return when the network between a node and the servers works again."""
+        """Return when a node's network to the servers works again; 0 if it was never cut."""
         return self._cut_off.get(node, 0.0)
 
     def partition(self, node: str, seconds: float) -> None:

@@ -18,7 +18,7 @@ class Cut:
     resource: str = ""
     """The resource whose responses count; empty for any."""
     is_clean: bool = False
-    """Whether the response ends as if it was complete."""
+    """Whether the response ends as if it were complete."""
     skip: int = 0
     """How many responses for that resource come first."""
     compacts: bool = False
@@ -48,7 +48,7 @@ LINES = (
     b'{"type": "SYNC", "object": {"metadata": {"resourceVersion": "99999"}}}',
     b"{}",
 )
-"""Lines of a watch that the API server doesn't send, such as a proxy's, and an error."""
+"""Lines of a watch: an error, and lines that no API server sends, such as a proxy's page."""
 LISTS = (
     b"<html>Sign in</html>",
     b"[]",

@@ -46,5 +46,5 @@ def _write_lease(etcd: Etcd, method: str, target: Target, body: Mapping[str, Any
         return status(409, "Conflict", f'leases "{name}": modified or already exists')
     etcd.put({**item, "metadata": {**item["metadata"], "namespace": target.namespace}})
     after = etcd.objects.get("leases", name, target.namespace)
-    assert after is not None, "it was put"
+    assert after is not None, "the lease wasn't written"
     return (200 if before else 201), after

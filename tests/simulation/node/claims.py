@@ -25,7 +25,7 @@ Kind = tuple[str, bool, bool, bool]
 """The properties that claims depend on: the Service port, and its policy, ranges and family."""
 
 AT_NODE = {False: "", True: ":"}
-"""Stands for each of the node's addresses of a family, by whether it is IPv6."""
+"""The placeholder for all addresses of the node in a family, by whether that is IPv6."""
 _CLUSTER_IP, _NODE_PORT, _BALANCER, EXTERNAL_IP = 0, 1, 1, 2
 
 
@@ -43,7 +43,7 @@ class Claim:
     service: Object
     port: Object
     is_outside: bool
-    """Whether it is external, so that the external policy applies."""
+    """Whether the address is external, so that the external policy applies."""
     has_ranges: bool
     is_six: bool
 

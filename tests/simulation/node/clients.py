@@ -91,7 +91,7 @@ class Client:
 
     def _look(self) -> None:
         stream = self.stream
-        assert stream is not None, "it is one of TCP"
+        assert stream is not None, "a UDP client has no stream"
         if self.state in (REFUSED, RESET, ENDED):
             return
         if stream.error:

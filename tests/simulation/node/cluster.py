@@ -41,7 +41,7 @@ class Cluster:
                 watcher(item, False)
 
     def _allocated(self, item: Object) -> Object:
-        """Return an object as the server stores it, without another's health check port."""
+        """Return an object as the server stores it: without a health check port in use."""
         number = item.get("spec", {}).get(_HEALTH_PORT)
         others = (each for key, each in self.objects.items() if key != key_of(item))
         if not number or all(number != _health_port(each) for each in others):

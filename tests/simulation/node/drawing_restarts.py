@@ -46,7 +46,7 @@ QUIET = 0.25
 KEPT = 0.4
 """The share of these plans whose workers survive their agent; in others, ports are recovered."""
 CROWDED = 0.03
-"""The share of plans in which other programs have more ports than are tried in one go."""
+"""The share of plans in which other programs have more ports than an agent tries at once."""
 CROWD = 300
 
 _DENIED, _ADMITTED = "10.3.9.0/24", "10.3.0.0/24"

@@ -19,7 +19,7 @@ def is_six(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def six(text: str) -> str:
-    """Return the IPv6 address or network that stands for an IPv4 one."""
+    """Return the IPv6 counterpart of an IPv4 address or network."""
     ip, _, bits = text.partition("/")
     found = _LOOPBACK.get(ip) or str(ipaddress.IPv6Address(_BASE + int(ipaddress.IPv4Address(ip))))
     return f"{found}/{_MORE_BITS + int(bits)}" if bits else found
@@ -31,6 +31,6 @@ def like(ip: str, other: str) -> str:
 
 
 def with_six(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return addresses or networks with their IPv6 counterparts; other words stay as they are."""
+    """Return addresses or networks with their IPv6 counterparts; keep other words."""
     fours = tuple(texts)
     return (*fours, *(six(text) for text in fours if "." in text))

@@ -150,7 +150,7 @@ class NodeKernel:
         self.tables.faults.clear()
 
     def fail(self, how: str, number: int) -> None:
-        """Make the kernel fail in a way other than refusing a whole transaction.
+        """Make the kernel fail in one of several ways.
 
         Args:
             how: One of :data:`FAILURES`.
@@ -226,7 +226,7 @@ class NodeKernel:
             self.refused(code)
 
     def send(self, client: Address, to: Address, *, is_tcp: bool) -> Outcome:
-        """Send a client's packet; return its destination."""
+        """Send a client's packet; return its outcome."""
         flow = Flow(PROTOCOLS["TCP" if is_tcp else "UDP"], Place(*client), Place(*to))
         outcome, entry = self.packets.send(flow, is_local=self._is_local(client[0]))
         if entry is not None and outcome.kind is Kind.TO_ENDPOINT:

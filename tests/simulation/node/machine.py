@@ -73,8 +73,8 @@ class NodeMachine(Machine):
     def _arrive_at_node(self, client: Stream, again_s: float = _SYN_AGAIN_S) -> None:
         if client.state != CONNECTING:
             return
-        assert client.local is not None, "it has an address"
-        assert client.remote is not None, "it dials an address"
+        assert client.local is not None, "the client has no address"
+        assert client.remote is not None, "the client dials no address"
         verdict = self.steer(client.local, client.remote, True)
         if isinstance(verdict, tuple):
             self._arrive_at_endpoint(client, verdict)

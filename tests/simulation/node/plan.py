@@ -85,7 +85,7 @@ class Plan:
     """The objects that exist at the start."""
     events: tuple[Event, ...]
     endpoint_s: float
-    """The estimated time of an endpoint in a turn of its namespace."""
+    """The estimated part of an endpoint in a turn's duration; 0 for the product's own estimate."""
     agent_dies_at: tuple[int, ...]
     """For each started agent, the number of the call at which it dies; 0 if it doesn't die."""
     calm_at: float

@@ -59,7 +59,7 @@ class Shape:
         return {**item, "spec": spec}
 
     def outside(self, **changes: Any) -> Object:
-        """Return the Service with node ports and a load balancer IP."""
+        """Return the Service with node ports, a load balancer IP, and changed fields."""
         ports = [
             {**port, "nodePort": 30300 + 10 * self.number + n}
             for n, port in enumerate(self.item["spec"]["ports"])
@@ -159,7 +159,7 @@ def _slice(
 
 
 def client_of(rng: Random, item: Object, at: float, node_ip: str) -> Event:
-    """Return a client of a Service, possibly of one of its node ports."""
+    """Return the event that a client dials a Service, possibly at a node port."""
     spec = item["spec"]
     port = rng.choice(spec["ports"])
     ip, number = spec["clusterIP"], port["port"]

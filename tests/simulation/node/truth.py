@@ -306,7 +306,7 @@ class Truth:
         return usable
 
     def usable(self, claim: Claim) -> frozenset[tuple[str, int]]:
-        """Return the endpoints of all priorities at an address for clients from outside."""
+        """Return the usable endpoints of all priorities at an address, by its side's policy."""
         return frozenset(self._allowed(claim, is_local=self._is_local(claim)))
 
     def _is_local(self, claim: Claim) -> bool:

@@ -97,7 +97,7 @@ class Progress(Promise):
             self.check(not is_late, f"no RST is sent {name}")
 
     def _look_at_idle(self, client: Client, now: float) -> None:
-        """Check that an idle connection is closed within two checks by the data plane."""
+        """Check that the data plane closes an idle connection within two of its checks."""
         node, since = self.world.plan.node, client.moved_at
         limit_s = max(node.tcp_idle_s, node.half_closed_s) if client.ends_seen else node.tcp_idle_s
         late_s = now - since - limit_s - 2 * LOOK_S - _SLACK_S

@@ -65,7 +65,7 @@ class Promise:
         """Called with an endpoint's reaction to a datagram."""
 
     def closed(self, core: DatagramSocket) -> None:
-        """Called when the node closes a socket."""
+        """Called when the node closes a datagram socket."""
 
     def changing(self, service: Service, now: Serving) -> None:
         """Called before a Service's settings or endpoints change."""

@@ -44,14 +44,14 @@ class Shares(Promise):
         """The endpoint of each client, and when it was last used."""
 
     def changing(self, service: Service, now: Serving) -> None:
-        """Restart the counts; keep affinity entries if timeout, endpoints and sides stay."""
+        """Restart the counts; drop removed endpoints' entries, or all if the settings change."""
         before = service.serving
         settings = [(s.affinity_timeout_s, s.inside, s.outside is None) for s in (before, now)]
         keeps_pins = before.affinity_timeout_s is not None and settings[0] == settings[1]
         self._forget(service, now.all_endpoints if keeps_pins else ())
 
     def _forget(self, service: Service, kept: Collection[SocketAddress] = ()) -> None:
-        """Restart the counts, and forget all clients except those of these endpoints."""
+        """Restart the counts, and drop all clients that have none of these endpoints."""
         self._turns = {key: turns for key, turns in self._turns.items() if key[0] is not service}
         self._used = {
             key: used

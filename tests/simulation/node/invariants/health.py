@@ -18,7 +18,7 @@ from .base import Invariant
 if TYPE_CHECKING:
     from ..agents import AgentRun
 
-# The time within which an agent notices a worker's first message, or its exit.
+# The time within which an agent notices a worker's first message, or a worker's exit.
 _TOLD_S = 0.3
 # Changes count as late after a minute; nothing is pending on an idle node.
 _LATER_S = 3600.0
@@ -76,7 +76,7 @@ class Health(Invariant):
             self.check(is_right, f"health check port {number} says {status} with {counts} ready")
 
     def check_rest(self) -> None:
-        """Check that an idle agent still gives the same answers later."""
+        """Check the answers of an idle agent, now and an hour later."""
         world, run = self._world, self._world.agent
         if run is None or run.agent is None:
             return

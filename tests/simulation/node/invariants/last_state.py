@@ -62,7 +62,7 @@ class LastStates(Invariant):
         self.check(not lost and not old, f"the file lacks {lost}, and has {old}")
 
     def _was_read(self, name: str) -> None:
-        """Record that an agent has read its saved state."""
+        """Check later that an agent serves the recent state that it has read."""
         world, run = self._world, self._world.agent
         file = world.disk.files.get(name)
         if name != STATE or run is None or file is None or _read(file.data) is None:
