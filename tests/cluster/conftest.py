@@ -96,7 +96,7 @@ KINDS = (
 
 
 def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
-    """Return the API version, kind, namespace and name of all objects."""
+    """Return the API version, kind, namespace and name of all objects of KINDS."""
     items = json.loads(control_plane.kubectl("get", KINDS, "-A", "-o", "json"))["items"]
     found = ((item["apiVersion"], item["kind"], item["metadata"]) for item in items)
     return {(at, kind, data.get("namespace", ""), data["name"]) for at, kind, data in found}

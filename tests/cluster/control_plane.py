@@ -51,7 +51,7 @@ class ControlPlane:
     Args:
         binaries: The programs.
         prefix: A command that execs its arguments inside a network namespace without forking, like
-            ``nsenter --net=… --``; empty: here. The namespace's loopback must be up.
+            ``nsenter --net=… --``; empty for none. The namespace's loopback must be up.
         bind_address: An address there on which the API server listens. The certificate contains it,
             so clients dial it.
         service_cidr: The range of ClusterIPs; two, separated by a comma, for dual stack, with the

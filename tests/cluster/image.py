@@ -174,7 +174,7 @@ def build_image(
 
 
 def _base(name: str, cache: Path, write: Write) -> Path:
-    """Return the layer that replaces an image from a registry."""
+    """Return the layer that replaces an image from a registry, building it if it isn't cached."""
     if name == NOTHING:
         folder = cache / _key(name)
         folder.mkdir(exist_ok=True)

@@ -55,7 +55,7 @@ class Cycles:
 async def run_cycles(
     shop: Shop, cycles: int, idle_after_s: float, rng: random.Random, pause: Pause = pause
 ) -> Cycles:
-    """Measure clients until the workload was scaled to zero ``cycles`` times; return figures."""
+    """Run clients until the workload was scaled to zero ``cycles`` times; return the results."""
     found = Cycles()
     open_: set[asyncio.Task[None]] = set()
     while shop.controllers.ends < cycles:

@@ -58,7 +58,7 @@ def service(idle_after: str) -> Object:
 
 
 class Controllers:
-    """Runs the Deployment: its controller, its kubelet, and the EndpointSlice controller.
+    """Simulates the Deployment's controller and kubelet, and the EndpointSlice controller.
 
     Args:
         agents: The agents that must be able to dial the pod.

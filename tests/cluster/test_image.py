@@ -71,7 +71,7 @@ def test_image_labels_name_the_commit_and_the_repository() -> None:
     assert given["SOURCE"].startswith("https://")
 
 
-def test_no_build_step_depends_on_the_host() -> None:
+def test_no_build_step_names_an_architecture() -> None:
     text = (ROOT / "Dockerfile").read_text()
     steps = [line for line in text.splitlines() if not line.startswith("#")]
     assert not [

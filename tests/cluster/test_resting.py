@@ -111,7 +111,7 @@ async def test_an_idle_open_connection_prevents_scale_down(shop: Shop) -> None:
     await until(lambda: asleep(shop))
     assert (shop.controllers.starts, shop.controllers.ends) == (1, 1)
     again = await shop.dial("node-2")
-    assert await again.ask(), "the next client wakes it again"
+    assert await again.ask(), "the next client wakes the workload"
     await again.close()
 
 

@@ -32,7 +32,7 @@ PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
 """Requests per second of a client: four clients open a hundred connections per second."""
 TIMEOUT_S = 15.0
-"""Longer than an answer takes on a busy machine, which is seconds; lost packets get no answer."""
+"""Longer than the seconds that an answer takes on a busy machine; a lost packet gets none."""
 LATE_S = 0.9
 """A connection that took this long lost its first packet: the kernel retransmits after a second."""
 SETTLE_S = TIMEOUT_S + 1.0
@@ -113,7 +113,7 @@ class Clients:
     def toll(
         self, since: float, until: float, *, node: str | None = None, kind: str | None = None
     ) -> Toll:
-        """Return the toll of connections that began between two moments.
+        """Return the connections that began between two moments, and their failures.
 
         Args:
             since: Unix time.
@@ -152,7 +152,7 @@ def read_attempts(log: str) -> Iterator[Attempt]:
 
 
 def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> Toll:
-    """Return the toll of all these attempts; the two moments only bound the outage."""
+    """Return the counts of all these attempts; the two moments only bound the outage."""
     attempts = list(itertools.chain.from_iterable(runs))
     return Toll(
         made=len(attempts),

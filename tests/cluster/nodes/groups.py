@@ -58,7 +58,7 @@ class NodeGroup:
         return ["--cgroup"] if self._is_alone else []
 
     def leave_root(self, pid: int) -> None:
-        """Move the only process out of the root: a group with child groups can't contain any."""
+        """Move the only process out of the root, which must be empty to have child groups."""
         (self.folder / PROGRAMS / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:

@@ -54,7 +54,7 @@ class Site:
         return [family.node_pods(self.number) for family in self.families]
 
     def document(self) -> dict[str, object]:
-        """Return the Node object, which is what kubelet would create, with the pod network."""
+        """Return the Node object as kubelet would create it, with the pod network."""
         labels = {ZONE: self.zone, "kubernetes.io/hostname": self.name}
         pods = list(map(str, self.pods))
         return made("Node", self.name, {"podCIDR": pods[0], "podCIDRs": pods}, labels=labels)
@@ -142,7 +142,7 @@ class ClusterNode:
         self.holder.close()
 
     def _ctr(self, *arguments: str | Path) -> list[str | Path]:
-        """Return the command that queries this node's containerd about kubelet's containers."""
+        """Return a command of ``ctr`` for this node's containerd and the namespace of kubelet."""
         where = ["--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"]
         return [*self.holder.enter(), self._programs["ctr"], *where, *arguments]
 

@@ -114,7 +114,7 @@ class Stage:
         return IPv4Address(self.cluster.kubectl(*words))
 
     def is_served(self) -> bool:
-        """Return whether no problem is shown and each node's clients are answered."""
+        """Return whether ``status`` shows Service web as served on all nodes, and no problem."""
         screen = self.ask("status")
         return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen)) and not (
             re.search("[✕!]", screen)
@@ -175,7 +175,7 @@ def service(name: str, **spec: object) -> Object:
 
 
 def client(node: ClusterNode) -> Child:
-    """On a node, start a client that connects continuously to the Service web."""
+    """Start a client on a node that connects continuously to the Service web."""
     words = [sys.executable, prober.__file__, ADDRESS, str(PORT), str(RATE)]
     return Child(words, node.folder / "client.log", node.holder.enter_network())
 

@@ -373,7 +373,7 @@ def test_a_killed_agent_interrupts_its_node_for_less_than_three_seconds(taken_ov
         "another agent", lambda: find_agent(node, KUBE_PROXY) not in (None, agent), deadline_s=120.0
     )
     kubeadm.wait_for_rollout(taken_over.cluster, "kube-proxy")
-    wait_for("its node to be served", lambda: _is_quiet(taken_over.clients), deadline_s=60)
+    wait_for("the node to be served", lambda: _is_quiet(taken_over.clients), deadline_s=60)
     toll = taken_over.clients.toll(began, now(), node=node.site.name)
     print(f"\nagent killed: {toll}")
     assert toll.lost, "nobody noticed: this was not the agent"

@@ -88,7 +88,7 @@ class Holder:
     def close(self) -> None:
         """Kill the first process; return when it has exited.
 
-        Idempotent. If it has a PID namespace, the kernel kills all other processes there first.
+        Idempotent. In a PID namespace of its own, the kernel kills all other processes first.
         """
         if self._child.status is None:
             with suppress(ProcessLookupError):

@@ -138,6 +138,6 @@ def _listed(columns: Iterable[Column]) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a test's name without the group's prefix and without the labels at its end."""
+    """Return a test's name without labels; ``|``, which would end a cell, becomes ``/``."""
     plain = _LABEL.sub("", name.removeprefix("[sig-network] "))
     return plain.replace("|", "/")

@@ -98,7 +98,7 @@ def run_group(
 
 
 def explain(result: Result) -> Result:
-    """Return a result; unless it passed, with the reason in REASONS that matches it, if any."""
+    """Return a result; unless it passed, a matching reason in REASONS replaces its own."""
     if result.outcome == PASSED:
         return result
     whys = (why for what, why in REASONS.items() if re.search(what, result.name))
