@@ -9,7 +9,7 @@ from .metrics import METRICS
 from .samples import Samples
 
 TOLERANCE = 0.05
-"""A ratio that misses its bound by no more than this is met, because runs differ as much."""
+"""How far a ratio may miss its bound: the ratios of two runs differ as much."""
 
 _CONNECTING = (
     "HAProxy's whole cost is little more than the kernel's part of this proxy's; the interpreter "

@@ -55,8 +55,8 @@ class HAProxy(Peer):
     serves = TCP_ONLY
     descriptors_each = 2
     source = ""
-    """The address from which HAProxy dials, as its configuration expresses it; empty: its own
-    choice."""
+    """The address from which HAProxy dials, in its configuration's syntax; empty if HAProxy
+    chooses it."""
 
     @classmethod
     def find_programs(cls) -> None:

@@ -121,7 +121,7 @@ class _Run:
         self._stack.close()
 
     def measure(self, way: Way) -> None:
-        """Measure the selected rows of one agent; record failed rows; end if the start fails."""
+        """Measure the selected rows of one agent and record failures; stop after a failed start."""
         rows = [row for row in way.rows if row in self._options.only]
         if not rows:
             return
