@@ -133,7 +133,7 @@ class OursKernelPath(Ours):
 
 
 class OursSockets(OursKernelPath):
-    """The kernel path, with hooks that translate connect() only of the client's processes.
+    """The kernel path, with hooks that translate only connect() calls of the client's processes.
 
     UDP is left out, because the rules carry it, as with ``ours-kernel``.
     """

@@ -59,7 +59,7 @@ class Churn:
                 yield _endpoints(self.rng.choice(self.specs), some)
 
     def restoring_changes(self) -> Iterator[Change]:
-        """Yield changes that restore removed endpoints, perhaps others, and delete new Services."""
+        """Yield changes that give emptied Services endpoints again, and delete new Services."""
         for spec in self._emptied:
             yield _endpoints(spec, "abc")
         for spec in self._made:

@@ -41,8 +41,8 @@ class CommandProcess:
         )
 
     def begin(self, do: str, **arguments: Any) -> None:
-        """Send a command, whose result ``finish`` returns; raise CommandFailed if it can't be."""
-        assert self._process.stdin is not None, "it was opened with a pipe"
+        """Send a command, whose result ``finish`` returns; raise CommandFailed if that fails."""
+        assert self._process.stdin is not None, "the helper has no pipe"
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
@@ -55,7 +55,7 @@ class CommandProcess:
         Raises:
             CommandFailed: The command failed, or the process is gone.
         """
-        assert self._process.stdout is not None, "it was opened with a pipe"
+        assert self._process.stdout is not None, "the helper has no pipe"
         line = self._process.stdout.readline()
         if not line:
             raise CommandFailed(f"{self.name} is gone")

@@ -40,7 +40,7 @@ SAMPLES_AT_START = 100
 SETTLE_S = 5.0
 CHURN_RATE = 100
 LATE_S = 0.02
-"""A worker's turn is late if it takes more seconds than this."""
+"""The duration from which on a worker's turn is late, in seconds."""
 CPU_ROUNDS, CPU_S = 5, 2.0
 WALKS = 300
 _FILE = "probes.yaml"
@@ -178,7 +178,7 @@ def _churn(scene: Scene, writer: CommandProcess, spec: Spec) -> Values:
 
 def connection(scene: Scene) -> Iterator[Values]:
     """Count the rules that a new connection passes, and measure all CPU time for it."""
-    assert scene.few is not None, "it is compared with ten Services"
+    assert scene.few is not None, "no agent with ten Services"
     many, few = _walks(scene.agent, scene.specs), _walks(scene.few, scene.few_specs)
     rules = {"rules": max(many), "rules_median": median(many), "rules_few": max(few)}
     rules["rules_ratio"] = rules["rules"] / rules["rules_few"]

@@ -200,7 +200,7 @@ class Agent:
             for child in filter(is_alive, children):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
-            wait_for("the end of its workers", lambda: not any(map(is_alive, children)))
+            wait_for("the agent's workers to exit", lambda: not any(map(is_alive, children)))
 
     def kill_control(self) -> None:
         """Kill the control process with SIGKILL; workers continue."""

@@ -138,22 +138,22 @@ def pass_time(seconds: float) -> None:
 _MESSAGE = b"are you there?"
 # The field tcpi_total_retrans of struct tcp_info. Source: linux/tcp.h.
 _RETRANSMITTED = struct.Struct("=100xI")
-# A flow without an answer for this long counts as ended.
+# A connection without an answer for this long counts as ended.
 _DEAD_S = 10.0
 
 
 class Flow:
-    """One connection to an echo server, and its number of retransmissions.
+    """A connection on which a thread exchanges messages with an echo server within its block.
 
     Args:
-        sock: A connected socket, which is closed at the end.
+        sock: A connected socket; closed when the block ends.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.broken = ""
-        """Why it ended before it was closed; empty while it works."""
+        """Why the connection ended before the block; empty while it works."""
         self.retransmitted = 0
-        """Segments that were retransmitted because they or their answers were dropped."""
+        """The number of segments that were retransmitted."""
         self._answers = 0
         self._sock = sock
         self._sock.settimeout(_DEAD_S)
@@ -162,7 +162,7 @@ class Flow:
         self._thread.start()
 
     def until_it_flows(self, *, count: int = 20) -> None:
-        """Wait for ``count`` more answers, or for the end of the flow."""
+        """Wait for ``count`` more answers, or for the end of the connection."""
         wanted = self._answers + count
         wait_for("answers", lambda: bool(self.broken) or self._answers >= wanted)
 

@@ -1,6 +1,6 @@
 """Checks where users see a cause: on the page, in the JSON, in ``explain`` and in the metric.
 
-Each observer returns whether its output has the cause's code or, if it has no codes, the sentence.
+Each observer returns whether its output has the cause's code or, without codes, the sentence.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Pin(NamedTuple):
 
     endpoint: int
     last_ns: int
-    """When it was last used, in nanoseconds of the monotonic clock."""
+    """When the pin was last used, in nanoseconds of the monotonic clock."""
 
 
 _PAIR = struct.Struct("=QQ")

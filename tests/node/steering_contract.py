@@ -40,7 +40,7 @@ class SteeringContract:
         await steering.close()
 
     def in_force(self) -> str:
-        """Return the applied state as the kernel's own tools list it; empty if it isn't there."""
+        """Return the applied state as the kernel's own tools list it; empty if there is none."""
         return ""
 
     def recovers(self, ports: dict[Frontend, int]) -> dict[Frontend, int]:
@@ -164,7 +164,7 @@ class AtomicSteeringContract(KernelSteeringContract):
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
         """Make each ``apply`` with this frontend fail within the block."""
 
-    async def test_a_failed_apply_keeps_the_old_state(self, steering):
+    async def test_after_a_failed_apply_the_old_state_is_in_force(self, steering):
         await steering.apply({WEB: 36001})
         before = self.in_force()
         with self.obstacle(self.outside), pytest.raises(SteeringError):
@@ -172,14 +172,14 @@ class AtomicSteeringContract(KernelSteeringContract):
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
         assert self.in_force() == before
 
-    async def test_repair_keeps_the_old_state_after_a_failed_apply(self, steering):
+    async def test_a_repair_after_a_failed_apply_does_not_apply_it(self, steering):
         await steering.apply({WEB: 36001})
         with self.obstacle(self.outside), pytest.raises(SteeringError):
             await steering.apply({self.outside: 36002})
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_a_failed_change_keeps_the_old_state(self, steering):
+    async def test_after_a_failed_change_the_old_state_is_in_force(self, steering):
         await steering.apply({WEB: 36001, CART: REFUSE})
         before = self.in_force()
         with self.obstacle(self.outside), pytest.raises(SteeringError):

@@ -1,6 +1,6 @@
 """Clients, servers, TCP segments and frontends for tests of steering with real packets.
 
-A plain server on each proxy port stands for the proxy.
+A plain server on each proxy port takes the place of the proxy.
 """
 
 from __future__ import annotations

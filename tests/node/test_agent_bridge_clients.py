@@ -177,7 +177,7 @@ def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steer
             return remote.saw(protocol, version, client, address)[0]
 
         for version, protocol in itertools.product(VERSIONS, PROTOCOLS):
-            wait_for("its address", lambda v=version, p=protocol: seen(v, p) == own[v])
+            wait_for("the address", lambda v=version, p=protocol: seen(v, p) == own[v])
             assert bridge.seen(version, protocol) == "client"
         remote.close()
 

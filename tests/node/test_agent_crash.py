@@ -61,7 +61,7 @@ def our_ports(testbed: Testbed) -> set[int]:
         return {80, 53}
     targets = [t for s in ("web", "dns") for t in testbed.agent.frontends(s).values()]
     ports = {int(target.removeprefix("proxy port ")) for target in targets}
-    assert len(ports) == len(targets), "one a Service port and family"
+    assert len(ports) == len(targets), "each Service port and family needs its own port"
     return {REFUSE_PORT, *ports}
 
 

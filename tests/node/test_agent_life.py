@@ -144,7 +144,7 @@ def test_a_second_agent_is_rejected_with_the_first_agents_pid(story):
     )
 
 
-def test_a_rejected_command_does_not_affect_the_running_agent(story):
+def test_a_rejected_command_changes_no_rules_routes_or_ports(story):
     assert story.kernel_disturbed == story.kernel_running
 
 
@@ -191,7 +191,7 @@ def test_a_connection_may_finish_during_the_drain_before_the_agent_exits(node, s
     assert connection.recv(100) == b"before"
     node.agent.send(signal.SIGINT)
     wait_for("the drain", lambda: node.agent.log().count("stopping") == stops + 1)
-    assert serves(node), "new clients, too"
+    assert serves(node), "a new client is refused"
     connection.sendall(b"after")
     assert connection.recv(100) == b"after"
     connection.shutdown(socket.SHUT_WR)

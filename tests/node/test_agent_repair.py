@@ -91,7 +91,7 @@ def test_connections_survive_a_firewall_restart_and_new_connections_are_admitted
         for flow in flows:
             flow.until_it_flows()
         testbed.shell(restart)
-        wait_for("new ones", lambda: all(map(is_served, clients)))
+        wait_for("new connections", lambda: all(map(is_served, clients)))
         for flow in flows:
             flow.until_it_flows()
     assert [flow.broken for flow in flows] == [""] * len(flows)

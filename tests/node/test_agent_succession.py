@@ -47,7 +47,7 @@ def testbed(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("succeed", SUCCESSIONS)
-def test_an_upgrade_is_invisible_to_clients(testbed: Testbed, succeed: Succession) -> None:
+def test_a_takeover_refuses_and_resets_no_client(testbed: Testbed, succeed: Succession) -> None:
     assert_unnoticed(testbed, succeed)
 
 

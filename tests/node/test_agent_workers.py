@@ -20,7 +20,7 @@ def testbed(request, tmp_path_factory):
     """A node whose agent has one worker."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=1") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
-        wait_for("its worker", lambda: all(w["pid"] for w in workers(testbed)))
+        wait_for("a worker", lambda: all(w["pid"] for w in workers(testbed)))
         yield testbed
 
 

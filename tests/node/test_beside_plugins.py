@@ -138,8 +138,8 @@ def test_pytest_socket_works_with_the_documented_settings(run, arguments):
 @pytest.mark.parametrize(
     ("argument", "outcomes"),
     [
-        ("--disable-socket", {"errors": 2}),
-        pytest.param("--allow-hosts=127.0.0.1", {"failed": 2}, marks=pytest.mark.long),
+        pytest.param("--disable-socket", {"errors": 2}, id="socket"),
+        pytest.param("--allow-hosts=127.0.0.1", {"failed": 2}, id="IPv6", marks=pytest.mark.long),
     ],
 )
 def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argument, outcomes):
@@ -149,7 +149,7 @@ def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argu
 
 
 @pytest.mark.parametrize(
-    "patched", ["", pytest.param("thread=False, select=False", marks=pytest.mark.long)]
+    "patched", ["", pytest.param("thread=False, select=False", id="few", marks=pytest.mark.long)]
 )
 def test_gevent_is_an_error_with_the_remedy_and_not_a_skip(pytester, patched):
     pytester.makepyfile(TESTS)

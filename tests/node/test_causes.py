@@ -1,4 +1,4 @@
-"""Really broken Services, read from manifests: every observer shows the cause.
+"""Broken Services, read from manifests: every observer shows the cause.
 
 Soon after a client has dialled, the JSON has the cause; the page, ``explain`` and the metric have
 it shortly afterwards.

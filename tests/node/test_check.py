@@ -55,6 +55,7 @@ CHAIN = "-t nat -N KUBE-SERVICES; {0} -t nat -A OUTPUT -j KUBE-SERVICES"
             "warning: endpoints see this node's address",
         ),
     ],
+    ids=["nftables", "iptables", "legacy-chain", "chain", "table", "no-address", "cilium"],
 )
 def test_check_finds_the_steering_mode_and_misconfigurations_of_the_node(
     node, command, topic, found

@@ -37,7 +37,7 @@ BUSY = re.compile(r'userspace_proxy_connections_active\{[^}]*service="busy"[^}]*
 
 
 class Answers(NamedTuple):
-    """What a proxy answers to Prometheus and KEDA."""
+    """A proxy's answers to Prometheus and KEDA."""
 
     metrics: str
     by_path: Mapping[str, object]

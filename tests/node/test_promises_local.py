@@ -1,4 +1,4 @@
-"""Those guarantees of a Service that depend on the packets' path, with local steering."""
+"""The guarantees of a Service that depend on the packets' path, with local steering."""
 
 import pytest
 

@@ -147,7 +147,7 @@ def test_the_client_announced_by_a_load_balancer_is_passed_on(world, server, por
     laptop = world.ip("laptop", v6=v6)
     via = f"via=[{laptop}]:" if v6 else f"via={laptop}:"
     line = f"client=127.0.0.1:{own} frontend=127.0.0.1:{port} {via}"
-    wait_for("its line in the log", lambda: line in world.agent.log(), hint=world.agent.log)
+    wait_for("the log line", lambda: line in world.agent.log(), hint=world.agent.log)
 
 
 def test_a_load_balancer_without_the_header_is_reset_and_counted(world):

@@ -167,7 +167,7 @@ def test_endpoints_are_served_through_a_crash_and_the_next_start(life):
 
 
 @pytest.mark.parametrize("life", [HOOKS], indirect=True)
-def test_an_upgrade_is_invisible_to_clients(life):
+def test_a_takeover_refuses_and_resets_no_client(life):
     life.start()
     life.agent.stop()
     flags = life.agent.flags
@@ -241,7 +241,7 @@ def repair(life: Life) -> Iterator[None]:
     def is_logged() -> bool:
         return life.agent.log().count(REPAIRED) > before
 
-    wait_for("a word", is_logged, deadline_s=10.0, hint=life.agent.log)
+    wait_for("the repair in the log", is_logged, deadline_s=10.0, hint=life.agent.log)
 
 
 def detach(pin: Path) -> bool:

@@ -147,7 +147,7 @@ def test_tcp_fast_open_works_through_the_hooks(site, version):
 
 
 @by_version
-def test_a_bound_socket_keeps_its_address(site, version):
+def test_a_bound_socket_dials_from_its_address(site, version):
     own = site.own_ip(version), 41000 + version
     with site.new(version) as dial:
         dial.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -193,7 +193,7 @@ def test_a_removed_endpoint_is_counted_until_its_connections_end(
         hooks.repair()
         assert hooks.counts()[at].established == 1
         accepted(server)
-    wait_for("it", lambda: hooks.counts()[at].ended == 1)
+    wait_for("the dial's end", lambda: hooks.counts()[at].ended == 1)
     hooks.repair()
     assert at not in hooks.counts()
 
@@ -262,7 +262,7 @@ def test_the_next_process_takes_over_ids_counters_and_open_connections(
     assert second.counts()[at].established == counts[at].established + 2
     dialled.close()
     accepted(server)
-    wait_for("it", lambda: second.counts()[at].ended >= 1)
+    wait_for("the dial's end", lambda: second.counts()[at].ended >= 1)
     second.change({WEB: to(address_of(server), address_of(other), affinity=60)})
     # The client keeps its endpoint.
     for _ in range(8):

@@ -154,7 +154,7 @@ def test_host_only_excludes_dials_from_other_namespaces(
     pod = Net("pod")
     hooks.set(DialSettings(host_only=1, host_netns=netns_cookie(hooks, node)))
     assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ENETUNREACH"]
-    # 0 stands for the machine's first namespace, which is neither of these.
+    # 0 means the machine's first namespace, which is neither of these.
     hooks.set(DialSettings(host_only=1))
     assert [dial(node, WEB), dial(pod, WEB)] == ["ENETUNREACH"] * 2
     hooks.set(DialSettings())
@@ -563,7 +563,7 @@ def test_connection_events_lost_to_a_full_buffer_are_counted(hooks: SocketLb, no
     assert hooks.counts(number).lost == 2500 - taken
 
 
-def test_another_programs_socket_callbacks_stay_enabled(
+def test_another_programs_socket_callbacks_still_count(
     tmp_path: Path, node: Net, server: socket.socket
 ) -> None:
     with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):

@@ -19,9 +19,9 @@ TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 @pytest.mark.parametrize(
     "setting",
     [
-        pytest.param("rp_filter=0", id="as-it-is", marks=pytest.mark.kernel),
+        pytest.param("rp_filter=0", id="no-reverse-path", marks=pytest.mark.kernel),
         pytest.param("rp_filter=1", id="strict-reverse-path"),
-        pytest.param("src_valid_mark=1", id="marks-count-on-the-way-back"),
+        pytest.param("src_valid_mark=1", id="mark-in-reverse-path"),
     ],
 )
 def test_an_endpoint_sees_the_client_and_its_reply_reaches_the_socket(

@@ -148,7 +148,7 @@ def test_entries_that_have_expired_since_the_listing_are_skipped(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
-def test_removing_a_conntrack_entry_keeps_a_newer_entry_with_the_same_port(node):
+def test_removing_a_conntrack_entry_removes_no_newer_entry_with_its_port(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], 1)
     with Requests.open(NETLINK_NETFILTER) as requests:

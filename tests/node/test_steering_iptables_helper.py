@@ -75,7 +75,7 @@ async def test_a_replacement_helper_completes_an_interrupted_apply(
     assert await steering.repair() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
 async def test_a_helper_survives_signals_that_end_the_agent(steering, number):
     await steering.apply({WEB: 36001})
     before = dict(steering.helper_pids)

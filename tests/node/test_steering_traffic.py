@@ -75,7 +75,7 @@ async def test_no_client_can_dial_a_proxy_port_directly(cluster, steering, web, 
         assert nodes.is_refused(asker)
 
 
-async def test_another_daemon_inside_the_proxy_port_range_stays_reachable(cluster, steering):
+async def test_another_daemon_inside_the_proxy_port_range_is_reachable(cluster, steering):
     await steering.apply(TARGETS)
     with nodes.tcp_server(cluster.node, 36500):
         assert nodes.can_dial(cluster.pod, nodes.NODE_IP, 36500)

@@ -1,6 +1,6 @@
-"""The result in ``explain`` about a really broken Service states its cause, and no other.
+"""For a broken Service, the result of ``explain`` states the cause, and no other.
 
-The result is the last line but for a next command. The page and ``status`` show its end.
+The result is the last line, unless a next command follows it. The page and ``status`` show its end.
 """
 
 import socket
@@ -74,7 +74,7 @@ def serve_original(testbed):
     agent, objects = testbed.agent, objects_of(ORIGINAL, pod=testbed.ip("pod"))
     agent.manifests.write_objects(objects, name="a-original.yaml")
     wait_for("the Service", lambda: agent.frontends("original"))
-    wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
+    wait_for("the Service's rules", lambda: not agent.status()["sync"]["waiting_since"])
     return agent
 
 
@@ -95,7 +95,7 @@ def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
 
         wait_for("the chain", says, deadline_s=20.0, hint=lambda: str(agent.port("original")))
     testbed.shell("nft delete chain ip hardening late")
-    wait_for("its end", lambda: not says(), deadline_s=20.0)
+    wait_for("the end of the chain", lambda: not says(), deadline_s=20.0)
 
 
 @pytest.mark.parametrize("ends", ["close", "reset"])
@@ -109,7 +109,7 @@ def test_clients_closing_without_a_request_are_not_counted_as_an_endpoint_failur
         if ends == "reset":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         probe.close()
-    wait_for("the end of all", lambda: not agent.port("original")["active"])
+    wait_for("the end of all connections", lambda: not agent.port("original")["active"])
     port = agent.port("original")
     assert (port["state"]["word"], port["state"]["level"]) == ("served", "ok")
     assert (port["resets"], port["empty"], port["last_minute"]["unanswered"]) == (0, 0, 0)

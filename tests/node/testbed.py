@@ -162,8 +162,8 @@ def without_noise(text: str) -> str:
 def without_states(text: str) -> str:
     """Return routes without link states and expiry times, which change by themselves.
 
-    Routes that the kernel adds for an IPv6 address are omitted, too: it does so in a kernel thread,
-    perhaps between two listings.
+    Routes that the kernel adds for an IPv6 address are omitted, too: a kernel thread adds them,
+        possibly between two listings.
     """
     by_kernel = r"^(?:(?:local|anycast) )?\S*:\S* .*\bproto kernel\b.*\n"
     text = re.sub(by_kernel, "", text, flags=re.MULTILINE)

@@ -124,7 +124,7 @@ class TestOutside:
         )
         daemon.stop()
         eventually("service", "one", lambda: world.who("laptop", at))
-        wait_for("its end on the page", lambda: not world.shown("colliding")[0]["problem"])
+        wait_for("the end on the page", lambda: not world.shown("colliding")[0]["problem"])
 
     def test_a_contested_address_goes_to_the_later_service_once_freed(self, world: World) -> None:
         at = (CLAIMED, 80)

@@ -133,7 +133,7 @@ class ApiRig(Rig):
     def remove_service(self) -> None:
         """Remove the added Service, and wait until it is no longer served."""
         self.remove(NEW)
-        wait_for("its end", lambda: not self.is_served(NEW), hint=self.agent.log)
+        wait_for("the end of the Service", lambda: not self.is_served(NEW), hint=self.agent.log)
 
     def wait_until_served(self, service: Service) -> None:
         """Wait until a client outside can connect to a Service."""

@@ -269,11 +269,11 @@ def test_background_traffic_increases_the_connection_counts(demo):
 @pytest.mark.long
 def test_a_broken_pod_fails_no_request_and_heals(demo):
     assert "web-2 refuses" in demo.run("break a pod")
-    wait_for("its ejection", lambda: "web-2" not in demo.lines("round robin"))
+    wait_for("the ejection", lambda: "web-2" not in demo.lines("round robin"))
     assert len(demo.lines("round robin")) == 6
     heal = demo.printed["break a pod"].replace("break", "heal")
     assert demo.run_command(heal) == "web-2 serves again\n"
-    wait_for("its return", lambda: "web-2" in demo.lines("round robin"))
+    wait_for("the return", lambda: "web-2" in demo.lines("round robin"))
 
 
 def test_a_broken_service_is_explained(demo):
