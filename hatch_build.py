@@ -1,10 +1,9 @@
 """Adds the manual page and completions to a distribution, and metadata from the checkout.
 
-The package's own code makes the manual page from its tables, which needs no other package. A
-completion only asks the program when a shell needs it, because other distributions add commands.
-
-An index shows the readme on a page of its own, so its links lead to the repository, at the tag of
-the version. A source distribution has all that in its metadata, which hatchling then uses.
+The package's own code generates the manual page from its tables, without other packages. A shell's
+completion calls the program, because other distributions add commands. An index shows the readme on
+a page of its own, so its links are absolute: they point to the repository, at the version's tag. A
+source distribution has all this in its metadata, which hatchling then uses.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ COMPLETIONS = {
 _COMMIT = "commit"
 _FENCE = re.compile(r"^([ \t]*```.*?^[ \t]*```|[ \t]*~~~.*?^[ \t]*~~~)", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(`[^`\n]*`)")
-# The target of a link in Markdown's form or HTML's, unless it has a scheme and so is absolute.
+# The target of a link in Markdown or HTML, unless it has a scheme, and is therefore absolute.
 _TARGET = re.compile(r"""((?:\]\(|\b(?:src|href)="))(?![a-z]+:)([^)"\s]+)""")
 _PICTURES = (".gif", ".jpg", ".png", ".svg", ".webp")
 
 
 class Addresses(MetadataHookInterface):
-    """Fills in the metadata that depends on the repository's address and the version."""
+    """Adds the metadata that depends on the repository's address and the version."""
 
     PLUGIN_NAME = "custom"
 
@@ -129,7 +128,7 @@ def links_from(page: str, repository: str, tag: str) -> Callable[[str], str]:
 
 
 def with_links(text: str, address: Callable[[str], str]) -> str:
-    """Return Markdown with relative links and pictures replaced by what ``address`` returns."""
+    """Return Markdown with relative links and pictures replaced by the results of ``address``."""
 
     def change(part: str) -> str:
         return _TARGET.sub(lambda found: found[1] + address(found[2]), part)
@@ -148,12 +147,12 @@ def _between(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) 
 
 
 class Texts(BuildHookInterface[Any]):
-    """Adds the generated files to a build; they exist on disk only until it ends."""
+    """Adds the generated files to a build; they exist on disk only during the build."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files; an editable install has none, because they would get outdated."""
+        """Add the files, except to an editable install, in which they would become outdated."""
         if version == "editable":
             return
         self._folder = TemporaryDirectory()
@@ -180,8 +179,8 @@ class Texts(BuildHookInterface[Any]):
 def commit_of(root: Path) -> str:
     """Return the commit from which the distribution is built; empty if it is unknown.
 
-    The environment states it for an image, a source distribution contains it in a file, and
-    otherwise git knows it.
+    It is in the environment when an image is built, in a file of a source distribution, and
+    otherwise in the git repository.
     """
     if stated := os.environ.get("USERSPACE_PROXY_COMMIT"):
         return stated

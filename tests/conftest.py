@@ -15,9 +15,9 @@ from pytest_timeout import Settings
 
 from . import kernel_needs, loopback
 
-# Every run draws the same examples; `make test-all` draws more of them. `make fuzz` draws new ones,
-# and an input that fails becomes an example of its test. Examples have no deadline, because their
-# duration depends on how busy the machine is.
+# Every run draws the same examples; `make test-all` draws more of them. `make fuzz` draws new ones:
+# add an input that fails to its test with ``@example``. Examples have no deadline, because a busy
+# machine makes them slower.
 _SAME = {"derandomize": True, "database": None, "deadline": None}
 settings.register_profile("repeatable", **_SAME, max_examples=25)
 settings.register_profile("thorough", **_SAME, max_examples=100)

@@ -58,7 +58,7 @@ COMMANDS = {
 EXPECTED = {"smoke": ("0",), "marked": ("0", "1"), "full": ("0", "1")}
 """The exit statuses of commands that have reported all failures in their file."""
 SECONDS = {"smoke": 1200.0, "marked": 2700.0, "full": 4 * 3600.0}
-"""The timeout of each part in seconds: twice what it takes on an idle, emulated machine."""
+"""The timeout of each part in seconds: twice its duration on an idle, emulated machine."""
 
 
 def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ...]:

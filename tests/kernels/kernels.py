@@ -1,4 +1,4 @@
-"""The table of tested kernels, and how each is fetched from Debian.
+"""Lists the tested kernels, and fetches them from Debian.
 
     apt-get download, with its own lists ──▶ .deb ──▶ vmlinux, networking modules
 
@@ -59,7 +59,7 @@ MODULES = (
     "kernel/drivers/net/bonding/",
     "kernel/drivers/net/wireguard/",
 )
-"""Prefixes of the modules' paths: all networking modules, but no drivers of hardware."""
+"""Prefixes of the modules' paths: all networking modules, but no hardware drivers."""
 _NO_MODULES = tuple(
     f"kernel/net/{name}/"
     for name in (
@@ -81,7 +81,7 @@ class Kernel:
     """A tested kernel: a row of the table.
 
     Args:
-        label: The name for users; ``newest`` changes its version each month.
+        label: The name for users; ``newest`` is another version each month.
         suites: Debian's suites; the highest version in any of them is used.
         root: The suite whose programs run on it.
     """

@@ -2,7 +2,7 @@
 
     left out ──▶ machine without these modules ──▶ crippled.py there ──▶ matrix.json
 
-The machines are User Mode Linux, which starts quickly, and whose modules are prepared once."""
+The machines run User Mode Linux, which starts quickly, and whose modules are prepared once."""
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ async def test_connections_are_listed_newest_first(screen):
     await expect(rows(page).last).to_contain_text("complete, by the client, after 3.1 s")
 
 
-async def test_a_name_is_shown_as_text_without_markup(screen):
+async def test_markup_in_a_name_is_shown_as_text(screen):
     page = await opened(screen)
     screen.observing.deliver([one(service="shop/<b id=x>web</b>")])
     await expect(rows(page).first).to_contain_text("<b id=x>")

@@ -1,4 +1,4 @@
-"""The page follows the node's state, key presses and typed text, in a real browser."""
+"""The page shows the node's current state, and reacts to keys and typed text, in a real browser."""
 
 import re
 from contextlib import AsyncExitStack
@@ -108,7 +108,7 @@ async def test_results_are_filtered_while_typing(screen):
     await page.get_by_text("10 Service ports", exact=True).wait_for()
 
 
-async def test_typed_text_survives_updates(screen):
+async def test_an_update_does_not_change_typed_text(screen):
     page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
     await page.keyboard.press("/")
     await page.keyboard.type("we")

@@ -112,7 +112,7 @@ BROKEN = """
 """
 
 
-@pytest.mark.parametrize("query", ["q=payments&", ""])
+@pytest.mark.parametrize("query", ["q=payments&", ""], ids=["search", "all"])
 async def test_words_and_numbers_are_not_broken_across_lines(screen, query):
     page = await screen.open(make_troubled_view(), f"/?{query}refresh=off")
     await page.get_by_text("live", exact=True).wait_for()
@@ -121,7 +121,7 @@ async def test_words_and_numbers_are_not_broken_across_lines(screen, query):
         assert await page.evaluate(BROKEN) == [], width
 
 
-async def test_the_beginning_of_a_long_name_stays_visible(screen):
+async def test_the_beginning_of_a_long_name_is_visible(screen):
     long = "ml-training-and-inference-in-europe"
     ports = [make_port(f"gateway-of-all-models-{n}", namespace=long) for n in range(2)]
     page = await screen.open(make_view(*ports, make_port("web", namespace=long)))
@@ -225,7 +225,7 @@ async def test_the_page_never_scrolls_horizontally(screen, view):
         assert wide == [], width
 
 
-async def test_a_table_keeps_its_role_on_a_phone(screen):
+async def test_a_table_has_the_role_of_a_table_on_a_phone(screen):
     await screen.page.set_viewport_size(PHONE)
     page = await screen.open(make_calm_view(), "/?q=shop-front&refresh=off")
     table = page.get_by_role("table", name="Endpoints of shop/shop-front:http, TCP IPv4")

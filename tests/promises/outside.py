@@ -120,7 +120,7 @@ class TestOutside:
         assert str(DAEMON_PORT) in problem()
         # The agent lists other processes' sockets only every few seconds.
         wait_for(
-            "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
+            "the daemon", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
         )
         daemon.stop()
         eventually("service", "one", lambda: world.who("laptop", at))

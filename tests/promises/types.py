@@ -117,7 +117,7 @@ class TestNodes:
         world.write_node(node_object(labels={"topology.kubernetes.io/zone": "here"}))
         world.put(HINTED.at(one(zones=near), two(zones=near), three(zones=far)))
         seen = partial(world.all_of, "pod", HINTED.address)
-        eventually("the zone's", {"one", "two"}, seen)
+        eventually("this zone", {"one", "two"}, seen)
         on_nodes = (one(zones=near, nodes=[NODE]), two(zones=near, nodes=[ELSEWHERE]))
         world.put(HINTED.at(*on_nodes, three(zones=near, nodes=[ELSEWHERE])))
         assert seen() == {"one"}

@@ -1,4 +1,4 @@
-"""UDP clients with a fixed source port leave endpoints that are gone."""
+"""UDP clients with a fixed source port reach current endpoints, not removed ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestUdp:
 
     @pytest.fixture
     def socks(self, world: World) -> list[socket.socket]:
-        """The sockets of all clients, which have sent datagrams before any endpoint exists."""
+        """The sockets of all clients, which sent datagrams before any endpoint existed."""
         world.put(FLOWING)
         ats: tuple[Address, ...] = (FLOWING.address, (world.ip("node-1"), 30160))
         socks = [world.udp(client, at) for client in world.testbed.clients for at in ats]

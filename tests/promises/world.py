@@ -33,8 +33,8 @@ CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
 EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
 FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
 ASKS = 12
-# The number of requests that reach each of three endpoints, except once in a million runs, if the
-# kernel chooses at random.
+# With random choice by the kernel, this many requests miss one of three endpoints only once in a
+# million runs.
 ASKS_WHERE_DRAWN = 40
 # The client's timeout in seconds, because a dropped packet is never answered.
 PATIENCE_S = 1.0
@@ -53,7 +53,7 @@ class World(abc.ABC):
 
     def __init__(self, testbed: Testbed) -> None:
         self.asks = ASKS
-        """How often a client connects in order to reach all endpoints."""
+        """The number of connections with which a client reaches all endpoints."""
         self.testbed = testbed
         self.agent = testbed.agent
         self._marks = 0
@@ -158,7 +158,7 @@ class World(abc.ABC):
         return set(self.counts(client, address, protocol))
 
     def counts(self, client: str, address: Address, protocol: str = "TCP") -> Counter[str]:
-        """Return how often a client that connects repeatedly gets each result of :meth:`who`."""
+        """Return the number of each result of :meth:`who` for a client that connects repeatedly."""
         return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
     def by_client(self, address: Address, protocol: str = "TCP") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A proxy in front of a real API server that answers in the server's place during a fault.
+"""A proxy in front of a real API server; during a fault, it answers instead of the server.
 
     agent ──TLS, in the node's namespace──▶ ApiProxy ──TLS──▶ kube-apiserver
 
@@ -24,7 +24,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.node.clients import Sockets
 
 _HEAD_MAX = 64 << 10
-# The interval of checks whether the client or the proxy has closed.
+# The interval of checks whether the client or the proxy has closed the connection.
 _LOOK_S = 0.1
 
 
@@ -64,7 +64,7 @@ class Answer:
 
 
 Fault = Callable[[Request], Answer | None]
-"""Returns the response that the agent gets; None: the server's."""
+"""Returns the response that the agent gets, or None for the server's response."""
 
 
 class ApiProxy:

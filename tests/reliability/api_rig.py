@@ -120,7 +120,7 @@ class ApiRig(Rig):
         for path in PATHS.values():
             self.api.ask("DELETE", f"{path}?labelSelector=many")
         wanted = {"kubernetes", *(service.name for service in self.services())}
-        wait_for("the end of many", lambda: self.served_names() == wanted, deadline_s=60)
+        wait_for("the removal", lambda: self.served_names() == wanted, deadline_s=60)
 
     def served_names(self) -> set[str]:
         return {port["service"] for port in self.agent.status()["ports"]}

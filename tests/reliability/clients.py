@@ -1,4 +1,4 @@
-"""Rows about clients that are too many, are too slow, have vanished, or spoof addresses."""
+"""Rows about many clients, slow or greedy clients, vanished clients, and spoofed addresses."""
 
 from __future__ import annotations
 

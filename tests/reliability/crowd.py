@@ -77,7 +77,7 @@ async def run_all(count: int, one: Callable[[], Coroutine[Any, Any, Any]]) -> li
 
 
 async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> None:
-    """Run the command of the arguments; print JSON."""
+    """Connect this many clients, which behave as one kind; print JSON."""
     one = {"storm": ask, "reset": reset, "hold": connected}[kind]
     results = await run_all(count, lambda: one(address))
     failed = [result for result in results if isinstance(result, str)]

@@ -81,7 +81,7 @@ class Slower:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem on the page and in ``/api/v1/status`` that contains this text."""
+    """A problem with this text, on the page and in ``/api/v1/status``."""
 
     text: str
 
@@ -99,7 +99,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A log line since the fault that contains this text."""
+    """A log line, written since the fault began, with this text."""
 
     text: str
 

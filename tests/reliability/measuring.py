@@ -25,7 +25,7 @@ EVIDENCE_S = 8.0
 AFTERWARDS_S = 1.0
 """Seconds for which the load continues after the proxy has recovered."""
 PATIENCE = 3
-"""How far beyond the limits the framework waits, as a multiple, so that it can report a figure."""
+"""The framework waits this many times as long as a limit allows, in order to report a figure."""
 
 
 @dataclass(frozen=True, slots=True)

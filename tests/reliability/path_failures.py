@@ -1,4 +1,4 @@
-"""Counts requests that fail because one of two endpoints does, by path and for kube-proxy.
+"""Counts requests that fail with one of two endpoints, for each path and for kube-proxy.
 
 Run it as ``python -m tests.reliability.path_failures``, as root or, without the paths with hooks,
 in ``unshare -Urn``; arguments are the paths to measure. It prints the table of docs/paths.md.

@@ -1,4 +1,4 @@
-"""Rows about paths to endpoints: slow, lossy or cut links, lost nodes, exhausted ports."""
+"""Rows about the network to endpoints: slow, lossy or cut links, lost nodes, exhausted ports."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class FewPortsRig(Rig):
     web_pods = ("one",)
 
     def is_well(self) -> bool:
-        """Return whether nothing but the shortage of ports, shown for a minute, is a problem."""
+        """Return whether the shortage of ports, shown for a minute, is the only problem, if any."""
         with contextlib.suppress(OSError):
             problems = self.agent.status()["problems"]
             return all("no free source port" in problem["what"] for problem in problems)

@@ -57,7 +57,7 @@ def page_of(
 
 
 def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
-    """Say how many of all rows hold, hold with a limit, failed, or were not measured."""
+    """Return the numbers of rows that hold, hold with a limit, failed, or weren't measured."""
     failed = sum(bool(measured.problems()) for measured in results)
     partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
     parts = [f"{len(results) - failed - partly} hold"]
@@ -98,7 +98,7 @@ def verdict_of(measured: Measured) -> str:
 
 
 def describe(outcome: Outcome) -> str:
-    """Describe the failures of the faulty Service's clients."""
+    """Return a description of the failures of the faulty Service's clients."""
     failed = outcome.failed
     if not failed:
         return f"0 of {outcome.made} failed, slowest {_seconds(outcome.slowest_s)}"

@@ -69,7 +69,7 @@ class Rig:
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """The test bed's clients; see its ``CLIENTS``."""
+        """The testbed's clients; see its ``CLIENTS``."""
         return ("pod", "laptop")
 
     @property
@@ -78,7 +78,7 @@ class Rig:
         return ()
 
     def prepare(self) -> None:
-        """Do a subclass's preparation before the proxy starts."""
+        """Prepare what a subclass needs, before the proxy starts."""
 
     def start(self) -> None:
         """Start the proxy; return once it serves."""

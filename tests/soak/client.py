@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-# A request's timeout in seconds: an API server's start may keep the machine busy for some.
+# A request's timeout in seconds; while an API server starts, the machine is busy for some seconds.
 TIMEOUT_S = 15.0
 RESEND_S = 1.0
 LARGE_BYTES = 1 << 20

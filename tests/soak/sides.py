@@ -222,7 +222,7 @@ class KubeProxy(Side):
         wait_for("a healthy kube-proxy", self.is_healthy, deadline_s=READY_S, hint=self._log)
 
     def restart(self) -> None:
-        """Restart the process, while its rules stay."""
+        """Restart the process; its rules stay in the kernel."""
         self._end(signal.SIGTERM)
         self.start()
 

@@ -22,7 +22,7 @@ from .sides import KubeProxy, Side, UserspaceProxy
 
 # Longer than the client keeps a connection, as a pod's grace period should be.
 GRACE_S = 4.0
-# How long a dead endpoint stays in its slice, as if its readiness probe hadn't failed yet.
+# The seconds until a dead endpoint leaves its slice, as if by the failure of its readiness probe.
 DEAD_S = 2.0
 QUIET_S = 2.0
 

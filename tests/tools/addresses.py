@@ -1,6 +1,6 @@
 """Provides the functions of ``hatch_build.py`` about the repository's URL to tools and tests.
 
-A build must be able to run that file alone, and the test kit has a module of the same name.
+That file can't be imported: a build runs it alone, and the test kit has a file of the same name.
 """
 
 from __future__ import annotations

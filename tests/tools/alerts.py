@@ -23,7 +23,7 @@ _ANNOTATIONS = re.compile(r"^( +)annotations:\n", re.MULTILINE)
 
 
 def with_runbooks(text: str) -> str:
-    """Return the rules with a current ``runbook_url`` in each alert, and otherwise unchanged."""
+    """Return the rules with an up-to-date ``runbook_url`` in each alert."""
     page = SOURCE.relative_to(ROOT).as_posix()
     address = links_from(page, repository, tag_of(__version__))
 

@@ -1,10 +1,10 @@
-"""Proves that clang compiles each BPF source to the object that git tracks.
+"""Checks that clang compiles each BPF source to the object that git tracks.
 
-    python -m tests.tools.bpf_objects           compiles all, and names those that differ
+    python -m tests.tools.bpf_objects           compiles all, and reports those that differ
     python -m tests.tools.bpf_objects --write   compiles all, and replaces them
 
-Without debug information, an object depends neither on folders nor on the machine, but on the
-version of clang: it must be Debian 12's, which no longer changes.
+Without debug information, an object depends only on the source and on the version of clang, which
+must be Debian 12's, because that no longer changes.
 """
 
 from __future__ import annotations

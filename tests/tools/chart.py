@@ -1,4 +1,4 @@
-"""Derives parts of the chart: the package's version, choices of settings, the chart's defaults."""
+"""Generates parts of the chart: the package's version, choices of settings, and defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALUES = CHART / "values.yaml"
 DEFAULTS = CHART / "templates/_defaults.tpl"
 
 SETTINGS = {"steering": "steering", "path": "path", "socketLB": "socket_lb"}
-"""Values with fixed choices, and the settings that define these; all other values are flags."""
+"""Values with fixed choices, each with the setting that has these; all other values are flags."""
 
 
 def metadata(text: str) -> str:
@@ -53,8 +53,8 @@ def defaults() -> str:
 def _filled(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """Return the values that the templates fill in if they are missing.
 
-    Objects of Kubernetes, such as resources, aren't filled in, because a user removes their
-    defaults by ``null``, with which helm omits a value.
+    Kubernetes objects, such as resources, aren't filled in, because a user removes their defaults
+    by ``null``, which makes helm omit a value.
     """
     filled = {}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Clones this repository's last commit like a tag's commit, and builds its distributions."""
+"""Clones the last commit of this repository, as for a release, and builds its distributions."""
 
 from __future__ import annotations
 

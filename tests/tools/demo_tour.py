@@ -2,7 +2,7 @@
 
     make demo ──ready──▶ the page ──▶ a command that it prints ──▶ Ctrl-C ──▶ the machine as before
 
-Rule 1: this is the first program run on a machine, so it needs only the standard library.
+Rule 1: it runs before anything is installed, so it needs only the standard library.
 Rule 2: it runs in its own PID namespace (``fresh_roots``) with only the demo's processes.
 Rule 3: all waits have one deadline, after which running processes are reported.
 
@@ -47,7 +47,7 @@ class _Demo:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        # Read in a thread, because a leftover process of the demo may keep the pipe open forever.
+        # Read in a thread, because a process that the demo leaves behind may hold the pipe open.
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -94,7 +94,7 @@ def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str
         yield from _use(demo)
         os.killpg(demo.process.pid, signal.SIGINT)
         ended = [*demo.lines(until_exit=True)]
-        # make also prints the signal that ended it.
+        # make also prints the signal that terminated it.
         told = [line for line in ended if line and not line.startswith("make")]
         if told[-1:] != [LAST_LINE]:
             yield f"after Ctrl-C, {LAST_LINE!r} isn't its last line: {ended}"

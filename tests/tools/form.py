@@ -60,7 +60,7 @@ PARTLY: Mapping[str, str] = {
     f"{PACKAGE}/filters/rules.py": "what isn't read is unknown, and judged as such",
     f"{PACKAGE}/names/resolver.py": "a name has no record of other types, which clients ask for",
 }
-"""Modules whose matches cover only some members of an enum, and why."""
+"""Modules whose matches cover only some members of an enum, each with the reason."""
 _STARTERS = ("create_task", "ensure_future")
 
 
@@ -156,7 +156,7 @@ def find_long_functions(files: Files) -> Iterator[Problem]:
 def find_import_cycles(files: Files) -> Iterator[Problem]:
     """Yield one problem for each import cycle in a folder, at one of the importing files.
 
-    If a module is in several cycles, several runs may be needed until all are reported.
+    If a module is in several cycles, reporting all of them may require several runs.
     """
     paths = {name_of(path): path for path in files if path != f"{PACKAGE}/__init__.py"}
     folders: dict[str, dict[str, dict[str, Link]]] = {}
@@ -355,7 +355,7 @@ def classes_of(files: Files) -> Iterator[tuple[str, ast.ClassDef]]:
 
 def main() -> int:
     """Report and check this checkout; return the exit status."""
-    # Garbage collection over millions of syntax nodes would take most of the time.
+    # Otherwise, garbage collection of millions of syntax nodes would take most of the time.
     gc.disable()
     for line in report_sizes(ROOT):
         sys.stdout.write(f"{line}\n")

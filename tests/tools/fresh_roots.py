@@ -55,7 +55,7 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
     fetched.mkdir(parents=True, exist_ok=True)
     # If the wheel stayed in the cache, a missing compiler would go unnoticed.
     shutil.rmtree(fetched / "wheels", ignore_errors=True)
-    # Beside the image's layers, because some file systems don't support overlays' upper folders.
+    # Next to the image's layers, because not every file system supports an overlay's upper folder.
     with tempfile.TemporaryDirectory(prefix="run-", dir=kept) as folder:
         for name in ("upper", "work", "tmp", "merged"):
             Path(folder, name).mkdir()

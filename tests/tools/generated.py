@@ -24,7 +24,7 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     alerts.RULES: alerts.with_runbooks,
     guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
 }
-"""Functions that return a file's new text, given its current text; some replace only a part."""
+"""The function that returns a file's new text from its current text; some replace only a part."""
 
 
 def write(files: Mapping[Path, Callable[[str], str]]) -> None:

@@ -1,6 +1,6 @@
 """Generates the page that a proxy serves at /static/troubleshooting.html from the docs.
 
-Headings have the same anchors as in docs/troubleshooting.md: a cause's code for its section.
+Headings have the same anchors as in docs/troubleshooting.md, such as a cause's code.
 """
 
 from __future__ import annotations

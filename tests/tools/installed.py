@@ -104,7 +104,7 @@ def backend() -> Iterator[int]:
 
 @contextlib.contextmanager
 def serving(program: Path, port: int, folder: Path) -> Iterator[Serving]:
-    """Run an agent whose Service has an endpoint on this port; check that it exits with 0."""
+    """Run an agent whose Service has an endpoint on this port; raise unless it exits with 0."""
     manifests, log = folder / "services.yaml", folder / "log"
     manifests.write_text(MANIFESTS % port)
     command = [

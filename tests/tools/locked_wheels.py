@@ -1,7 +1,7 @@
 """Checks that each locked package has a wheel for each supported Python and machine.
 
-A node has no compiler, so a package without a wheel couldn't be installed there, and no test on one
-kind of machine would notice. Run it as ``python -m tests.tools.locked_wheels``; it queries the
+A node has no compiler, so a package without a wheel couldn't be installed there. Tests on one kind
+of machine don't detect that. Run it as ``python -m tests.tools.locked_wheels``; it queries the
 index in uv's configuration, and installs nothing.
 
 Rule 1: only python-iptables may lack wheels: it has none, is an extra, and the image's builder

@@ -1,4 +1,4 @@
-"""Prints the section of a version in CHANGELOG.md, for the page of a release.
+"""Prints a version's section of CHANGELOG.md, for the page of a release.
 
 Run it as ``python -m tests.tools.notes VERSION`` (0.1.0 or v0.1.0), or with ``--tag=v0.1.0`` to
 check first that the tag has this checkout's version. With a tag, links point to the tag's files,

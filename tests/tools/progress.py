@@ -1,7 +1,7 @@
-"""Runs a command, and prints once a minute how long it has run.
+"""Runs a command, and prints its duration so far once a minute.
 
-Without output for a minute, a user assumes that the command hangs. This module runs before anything
-is installed, so it needs only the standard library.
+Without output for minutes, a user would assume that the command hangs. This module runs before
+anything is installed, so it needs only the standard library.
 
 ``python3 tests/tools/progress.py COMMAND…``
 """

@@ -135,7 +135,7 @@ def make_bom(packages: Mapping[str, Locked], epoch: int, repository: str, author
 
 def _component(package: Locked) -> Component:
     purl = PackageURL("pypi", name=package.name, version=package.version)
-    # Which file is installed depends on the machine.
+    # The machine determines which of the files is installed.
     files = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
         url=XsUri(purl.to_string()),

@@ -5,7 +5,7 @@
 Run it as ``python -m tests.tools.second_tries note PART`` after a part's first run, and as
 ``… report`` at the end of a run, which fails if more than ``ALLOWED`` tests are listed.
 
-Rule 1: a second try is never silent: each is a line of the ledger, and the goal is an empty ledger.
+Rule 1: each second try is a line of the ledger; the goal is an empty ledger.
 Rule 2: the ledger covers one run: ``make test`` starts with an empty ledger.
 """
 
@@ -23,7 +23,7 @@ ALLOWED = 2
 
 
 def failed_tests(part: str) -> list[str]:
-    """Return the IDs of a part's tests that failed in pytest's last run, sorted; may be empty.
+    """Return the sorted IDs of a part's tests that failed in pytest's last run.
 
     Args:
         part: The part's name, and its folder in the cache.
@@ -47,7 +47,7 @@ def judge(tests: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command of the arguments; return the exit status."""
+    """Run ``note`` or ``report``; return the exit status."""
     ledger = CACHE / LEDGER
     match list(words):
         case ["note", part]:

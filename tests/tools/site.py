@@ -41,7 +41,7 @@ ELSEWHERE = {
 """Pages with another path on the site than in docs/, by their paths in the checkout."""
 
 FILES = ("tests/tools/site.css", "userspace_proxy/status/static/icon-ok.svg")
-"""Files, besides pages, to which the settings refer: the style, and the status page's icon."""
+"""Files, besides pages, that the settings name: the style, and the status page's icon."""
 
 _FILE_LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
@@ -153,7 +153,7 @@ def build(root: Path, target: Path) -> Iterator[str]:
             [*command, "-f", "mkdocs.yml"], cwd=folder, capture_output=True, text=True
         )
         if done.returncode != 0:
-            # zensical prints the problems; the exception only means that there are some.
+            # zensical prints the problems; its exception only reports that there are some.
             text = f"{done.stdout}{done.stderr.partition('Traceback')[0]}"
             yield f"zensical:\n{_COLOUR.sub('', text)}"
             return

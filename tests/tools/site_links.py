@@ -1,6 +1,6 @@
 """Checks a built site for dead links and for resources on other hosts.
 
-It parses the HTML, so it also checks pictures, files and raw HTML, unlike the generator.
+Unlike the generator, it parses the HTML, so it also checks pictures, files and raw HTML.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def test_the_schema_describes_exactly_the_charts_values() -> None:
 
 
 def test_each_template_starts_by_including_the_defaults() -> None:
-    # helm renders all templates with one map of values, so only the first would fail without it.
+    # helm renders all templates with one map of values, so without it only the first would fail.
     rendered = [path for path in (CHART / "templates").iterdir() if path.name[0] != "_"]
     lines = {path.name: path.read_text().splitlines()[:2] for path in rendered}
     wanted = '{{- include "userspace-proxy.withDefaults" . }}'

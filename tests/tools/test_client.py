@@ -49,7 +49,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 def environment_of(cluster: Cluster) -> dict[str, str]:
-    """Return the environment of a kubectl user, without packages of a checkout."""
+    """Return the environment of a kubectl user, without a checkout's packages."""
     return {"PATH": os.environ["PATH"], "KUBECONFIG": str(cluster.path), "NO_PROXY": "*"}
 
 

@@ -1,4 +1,4 @@
-"""Distributions that aren't reproducible aren't released."""
+"""A release's distributions are reproducible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {
 
 
 @pytest.mark.long
-def test_wheels_and_source_distributions_carry_the_commits_time(tmp_path: Path) -> None:
+def test_wheels_and_source_distributions_have_the_commits_time(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(repository))
     when = committed_at(repository)

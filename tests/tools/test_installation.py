@@ -1,7 +1,6 @@
-"""No page, example or message installs these packages by their names from a package index.
+"""No page, example or message installs these packages by name from a package index.
 
-The names aren't registered there, so anyone could register them and thereby run code as root on
-nodes.
+The names aren't registered there: by registering them, anyone could run code as root on nodes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PLACES = (
 
 _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
-# Matches neither a part of a path, a wheel's name or a URL, nor an option with a path.
+# It matches no part of a path, of a wheel's name or of a URL, and no option with a path.
 _NAME = re.compile(
     r"(?<![\w./:@=-])(?:(?:kubectl|pytest)[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )",
     re.IGNORECASE,

@@ -84,7 +84,7 @@ def test_readme_links_are_absolute_and_point_to_files_at_the_tag(metadata: dict[
         ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
     ],
 )
-def test_folder_links_become_absolute_and_code_is_left_unchanged(text: str, expected: str) -> None:
+def test_folder_links_become_absolute_but_links_in_code_do_not(text: str, expected: str) -> None:
     build = runpy.run_path(str(ROOT / "hatch_build.py"))
     assert build["with_links"](text, build["links_from"]("README.md", "R", "T")) == expected
 

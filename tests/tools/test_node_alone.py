@@ -1,4 +1,4 @@
-"""A node works with only its own wheel: nothing on a node needs another wheel.
+"""A node works with only its own wheel.
 
 virtual environment: requirements.lock, the wheel of userspace-proxy ── run, status, explain
 """
@@ -52,7 +52,7 @@ def test_help_manual_page_and_completion_show_only_the_nodes_commands(
 
 
 def test_agent_and_worker_serve_on_asyncio_and_log_their_event_loop(tmp_path: Path) -> None:
-    """Some machines have no wheel of uvloop, whose name isn't in this test's folder."""
+    """For some machines, uvloop has no wheel. This test's folders aren't named after it."""
     program = install_node(tmp_path / "node", without={"uvloop"})
     code = "import importlib.util as u; print(u.find_spec('uvloop'))"
     assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"

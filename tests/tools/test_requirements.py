@@ -47,7 +47,7 @@ def test_each_pair_of_requirements_installs_both_distributions(
     pair: list[str], repository: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "requirements.txt"
-    # A requirement with a name needs a host.
+    # The URL of a requirement with a name must have a host.
     address = repository.as_uri().replace("///", "//localhost/")
     listed.write_text("".join(f"{one.replace(published, address)}\n" for one in pair))
     command = [

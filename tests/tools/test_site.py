@@ -18,7 +18,7 @@ def test_every_page_is_listed_in_the_navigation() -> None:
     assert [page for page in pages if f"- {page}\n" not in settings] == []
 
 
-def test_older_versions_are_kept_and_the_newest_is_the_default(tmp_path: Path) -> None:
+def test_all_versions_are_listed_and_the_newest_is_the_default(tmp_path: Path) -> None:
     for version in ("0.9.0", "0.10.0", "0.10.0.dev0"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "index.html").touch()

@@ -44,7 +44,7 @@ def test_each_stated_version_equals_the_packages_version(
 
 
 def test_the_version_is_valid_for_a_chart_and_a_tag() -> None:
-    """SemVer without a suffix, which Python's form doesn't change."""
+    """SemVer without a suffix has the same form in Python."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 

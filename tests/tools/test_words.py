@@ -1,4 +1,4 @@
-"""The pages stay short: the number of handwritten words is limited.
+"""The number of handwritten words on the pages is limited.
 
 Generated text between markers doesn't count: see `markdown.without_marked`.
 """
@@ -43,12 +43,12 @@ def words_of(page: Path) -> int:
     return len(without_marked(page.read_text(encoding="utf-8")).split())
 
 
-def test_the_docs_together_stay_below_the_word_limit() -> None:
+def test_the_docs_together_are_within_their_word_limit() -> None:
     counts = {page.name: words_of(page) for page in sorted(DOCS.glob("*.md"))}
     assert sum(counts.values()) <= ALL_MAX, counts
 
 
-def test_the_decision_records_together_stay_below_the_word_limit() -> None:
+def test_the_decision_records_together_are_within_their_word_limit() -> None:
     counts = {page.name: words_of(page) for page in sorted(RECORDS.glob("*.md"))}
     assert sum(counts.values()) <= RECORDS_MAX, counts
 
@@ -56,21 +56,21 @@ def test_the_decision_records_together_stay_below_the_word_limit() -> None:
 @pytest.mark.parametrize(
     "record", sorted(RECORDS.glob("[0-9]*.md")), ids=lambda record: record.name[:4]
 )
-def test_a_decision_record_stays_below_the_word_limit(record: Path) -> None:
+def test_a_decision_record_is_within_its_word_limit(record: Path) -> None:
     assert words_of(record) <= RECORD_MAX
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/first-deployment.md"])
-def test_an_introductory_page_stays_below_the_word_limit(page: str) -> None:
+def test_an_introductory_page_is_within_its_word_limit(page: str) -> None:
     path = ROOT / page
     assert not path.exists() or words_of(path) <= FIRST_MAX
 
 
 @pytest.mark.parametrize("code", CauseCode)
-def test_the_section_of_a_cause_stays_below_the_word_limit(code: CauseCode) -> None:
+def test_the_section_of_a_cause_is_within_its_word_limit(code: CauseCode) -> None:
     assert len(SECTIONS[code].split()) <= SECTION_MAX
 
 
-def test_the_changelog_stays_below_its_line_limit() -> None:
+def test_the_changelog_is_within_its_line_limit() -> None:
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= CHANGELOG_LINES_MAX

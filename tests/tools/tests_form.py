@@ -7,8 +7,8 @@ tests of users' output (READERS) may contain them.
 Rule 3: a test module starts processes by ``tests.processes.started``, which ends them, and code
 after a ``yield`` waits only with a time limit of its own: if a fixture's teardown hangs, the worker
 exits with all its remaining tests.
-Rule 4: nothing follows ``if __name__ == "__main__"``: such code would be missing only when the
-module is run, which neither tests nor linters detect.
+Rule 4: nothing follows ``if __name__ == "__main__"``: such code is missing only when the module is
+run, which neither tests nor linters detect.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ READERS = (
     "tests/unit/check/test_finding.py",
 )
 """Tests of whole programs, of the page, and of code that writes or lists sentences. Errors of flags
-and files have no other form than sentences."""
+and files are only sentences."""
 WORDS_MIN = 5
-"""This many consecutive words are part of a sentence; names of flags and errors have up to four."""
+"""This many consecutive words are part of a sentence; names of flags and errors have fewer."""
 _WORD = re.compile(r"[a-z']+(?:[.][a-z0-9']+)*")
 
 

@@ -75,7 +75,7 @@ def problems(texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _file_name(path: str) -> str:
-    """Return a unique name; a conftest keeps its name, because it is imported by that name."""
+    """Return a unique name, but for a conftest its own name, by which it is imported."""
     file = Path(path)
     if file.name == "conftest.py":
         return file.name
@@ -92,7 +92,7 @@ def _mypy(folder: Path) -> list[str]:
 
 
 def _pyright(folder: Path) -> list[str]:
-    # pyright's command would check for updates, and for Node.js on this machine.
+    # pyright's command would look for updates, and for Node.js on this machine.
     pyright, playwright = (_folder_of(package) for package in ("pyright", "playwright"))
     (folder / "pyrightconfig.json").write_text(
         json.dumps({"typeCheckingMode": "strict", "pythonVersion": "3.11"})

@@ -125,7 +125,7 @@ def problems_of_project(root: Path) -> Iterator[str]:
 
 def lint(files: Sequence[Path]) -> bool:
     """Print actionlint's findings in workflows; return whether there are none."""
-    # Without optional programs, actionlint's findings are the same on all machines.
+    # Disable optional programs, so that actionlint's findings are the same on all machines.
     command = [str(ensure(ACTIONLINT)), "-shellcheck=", "-pyflakes=", *map(str, files)]
     return subprocess.run(command, cwd=ROOT).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Measures what one namespace's objects cost others, on a node with an agent and an API server.
+"""Measures how one namespace's objects affect others, on a node with an agent and an API server.
 
     tenant's objects, changes, questions ──▶ agent ◀── another namespace's change, /livez
 
@@ -117,7 +117,7 @@ class Node:
         self.testbed.close()
 
     def _change(self, pod: int) -> float:
-        """Move the other namespace's Service to another pod; return how long clients took."""
+        """Move the other namespace's Service to another pod; return the seconds until then."""
         name = ("one", "two")[pod]
         others = with_endpoints(OTHERS, self._pods[pod : pod + 1])
         began = self._clock()
@@ -153,7 +153,7 @@ class Node:
 
 
 def slowness() -> float:
-    """Return how many times as long as the reference machine this one now takes to run Python."""
+    """Return the time that some Python takes now, as a multiple of the reference's time."""
     began, counts = time.thread_time(), dict[str, int]()
     for number in range(10_000):
         name = str(number)

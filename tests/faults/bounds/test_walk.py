@@ -26,7 +26,7 @@ def measure(folder, given: inputs.Input) -> Costs:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    """Return the costs of the same agent without the tenant."""
+    """The costs of the same agent without the tenant."""
     return measure(tmp_path_factory.mktemp("quiet") / "node", inputs.Input())
 
 

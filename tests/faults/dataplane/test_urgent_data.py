@@ -94,7 +94,7 @@ async def test_repeated_urgent_data_arrives_in_order(build, sender, pipes):
 @SIDES
 @ENDS
 @PIPES
-async def test_urgent_data_behind_a_stalled_reader_keeps_its_position(build, sender, ends, pipes):
+async def test_urgent_data_behind_a_stalled_reader_arrives_in_order(build, sender, ends, pipes):
     rig = build(Tuning(max_pipes=pipes))
     sends, hears, direction = await joined(rig, sender)
     data = bytearray()
@@ -126,9 +126,7 @@ async def test_urgent_data_behind_a_stalled_reader_keeps_its_position(build, sen
 @PIPES
 @pytest.mark.parametrize("head", [0, 3, 100_000])
 @pytest.mark.parametrize("tail", [0, 3, 100_000])
-async def test_urgent_data_before_the_join_keeps_its_position(
-    build, sender, ends, pipes, head, tail
-):
+async def test_urgent_data_before_the_join_arrives_in_order(build, sender, ends, pipes, head, tail):
     rig = build(Tuning(max_pipes=pipes))
     data = DATA[:head] + b"!" + DATA[head : head + tail]
 
