@@ -43,7 +43,7 @@ def test_a_restarted_backend_is_used_again(service_proxy: ServiceProxy) -> None:
     web.eventually(lambda web: fetch(web) == "web-1")
 
 
-def test_a_rolling_update_keeps_connections(service_proxy: ServiceProxy) -> None:
+def test_a_rolling_update_ends_no_connection(service_proxy: ServiceProxy) -> None:
     """The connections of a terminating backend stay open; new ones go to the other backend."""
     web = service_proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=5) as session:

@@ -26,9 +26,9 @@ Transfer/sec:      1.49MB
 @pytest.mark.parametrize(
     ("p50", "p99", "read"),
     [
-        ("830.00us", "24.01ms", (0.83, 24.01)),
-        ("1.05ms", "1.32s ", (1.05, 1320.0)),
-        ("1.20s ", "1.02m ", (1200.0, 61200.0)),
+        pytest.param("830.00us", "24.01ms", (0.83, 24.01), id="microseconds"),
+        pytest.param("1.05ms", "1.32s ", (1.05, 1320.0), id="milliseconds"),
+        pytest.param("1.20s ", "1.02m ", (1200.0, 61200.0), id="seconds"),
     ],
 )
 def test_latencies_in_any_unit_are_parsed(p50, p99, read):

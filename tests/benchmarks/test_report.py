@@ -12,7 +12,7 @@ def test_a_failed_round_is_reported_beside_the_median_of_the_others():
     assert all("| 1,000 (it died) " in text for text in (page_of(samples), details_of(samples)))
 
 
-@pytest.mark.parametrize("text", [None, "{}", "no JSON"])
+@pytest.mark.parametrize("text", [None, "{}", "no JSON"], ids=["missing", "empty", "no-json"])
 def test_a_file_without_samples_is_an_error(tmp_path, text):
     path = tmp_path / "raw.json"
     if text is not None:

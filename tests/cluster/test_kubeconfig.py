@@ -241,7 +241,7 @@ def test_a_kubeconfig_text_is_accepted_exactly_when_kubectl_accepts_it(
 MERGES = ("<<: *x, token: own", "token: own, <<: *x", "<<: [*x, *z]", "<<: *x, <<: *z")
 
 
-@pytest.mark.parametrize("merging", MERGES)
+@pytest.mark.parametrize("merging", MERGES, ids=["before", "after", "list", "twice"])
 def test_a_yaml_merge_key_yields_the_same_token_as_in_kubectl(
     kubectl: str, server: Server, tmp_path: Path, merging: str
 ) -> None:

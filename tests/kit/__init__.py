@@ -1,1 +1,1 @@
-"""Tests of the published fakes and of the pytest plugin."""
+"""Tests of the test kit: the pytest plugin, Services, fakes, the sandbox and the demo."""

@@ -63,7 +63,7 @@ def test_an_invalid_backend_argument_is_rejected_with_the_reason(backends, proto
 
 
 @pytest.mark.parametrize("function", [echo, Handler(), functools.partial(echo)])
-def test_a_coroutine_function_with_reader_and_writer_is_used_unchanged(function):
+def test_a_coroutine_function_of_a_reader_and_a_writer_is_not_wrapped(function):
     assert stream_handler(function) is function
 
 

@@ -89,7 +89,7 @@ def test_a_function_can_be_a_backend(make, like, sent, answer):
 
 
 @pytest.mark.parametrize("like", [None, echo, SERVER], ids=["http", "echo", "command"])
-def test_the_port_of_a_stopped_backend_stays_reserved(make, like):
+def test_the_port_of_a_stopped_backend_is_reserved(make, like):
     backend = make(like)
     backend.stop()
     assert refuses(backend.address)
@@ -196,7 +196,7 @@ raise SystemExit(3)
         check=False,
         timeout=60,
     )
-    # The command writes to the same stream, perhaps only a part of its line before the address.
+    # The command writes to the same stream, so a part of its line may precede the address.
     [(host, port)] = re.findall(r"address (\S+) (\d+)", ran.stdout)
     assert ran.returncode == 3
     assert refuses((host, int(port)))

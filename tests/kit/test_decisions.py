@@ -69,7 +69,7 @@ def test_decisions_are_recorded_even_if_logging_disables_the_logger(monkeypatch)
     assert logger.disabled
 
 
-def test_a_recording_begun_while_another_ends_keeps_the_logger_at_level_info(monkeypatch):
+def test_the_logger_has_level_info_after_a_recording_begins_while_another_ends(monkeypatch):
     logger = logging.getLogger(LOGGER)
     first, second = Decisions(), Decisions()
     first.begin(1)

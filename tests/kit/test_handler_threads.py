@@ -39,10 +39,10 @@ async def test_a_plain_function_runs_in_a_daemon_thread():
 @pytest.mark.parametrize(
     "function",
     [
-        async_place,
-        Handler(),
-        functools.partial(async_place),
-        returns_a_coroutine,
+        pytest.param(async_place, id="function"),
+        pytest.param(Handler(), id="object"),
+        pytest.param(functools.partial(async_place), id="partial"),
+        pytest.param(returns_a_coroutine, id="result"),
     ],
 )
 async def test_a_coroutine_runs_in_the_event_loop(function):

@@ -46,7 +46,7 @@ def test_a_services_faults_last_until_removed(run, caplog):
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-def test_a_removed_service_loses_its_faults(run):
+def test_removing_a_service_removes_its_faults(run):
     async def main():
         async with backend(b"one") as one, ProxyWithFaults() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
@@ -116,7 +116,7 @@ def test_tcp_and_udp_at_one_address_have_separate_faults(run, protocols):
     run(main())
 
 
-def test_a_service_removed_in_a_thread_loses_its_faults():
+def test_removing_a_service_in_a_thread_removes_its_faults():
     with ProxyWithFaults.in_thread() as proxy:
         web = proxy.add_service("web", port=8080, endpoints=["127.0.0.1:1"])
         proxy.add_fault(web.key, "latency", latency=1)

@@ -53,7 +53,7 @@ def test_named_target_ports_resolve_to_container_ports():
     }
 
 
-def test_ports_of_different_protocols_may_share_a_name():
+def test_a_named_target_port_resolves_only_to_a_port_of_its_protocol():
     both = selected(targets=(TargetPort("dns", "UDP", "web"),))
     assert both.ports_of(read_pod("UDP", web=53), {"dns": None}) == {"dns": PodPort(53, "UDP")}
     with pytest.raises(ValueError, match="has no UDP port of the name web"):
@@ -70,9 +70,9 @@ def test_an_unresolved_target_port_is_an_error_only_for_a_served_port():
 @pytest.mark.parametrize(
     ("families", "host"),
     [
-        ((IPFamily.IPV4,), "127.0.0.1"),
-        ((IPFamily.IPV4, IPFamily.IPV6), "127.0.0.1"),
-        ((IPFamily.IPV6,), "::1"),
+        pytest.param((IPFamily.IPV4,), "127.0.0.1", id="ipv4"),
+        pytest.param((IPFamily.IPV4, IPFamily.IPV6), "127.0.0.1", id="dual-stack"),
+        pytest.param((IPFamily.IPV6,), "::1", id="ipv6"),
     ],
 )
 def test_a_pods_address_has_a_family_of_the_service(families, host):
@@ -125,11 +125,11 @@ def test_a_pod_shows_its_state_and_writes_each_change():
 @pytest.mark.parametrize(
     ("is_ready", "is_terminating", "publishes", "state"),
     [
-        (True, False, False, "ready"),
-        (False, False, False, "not ready"),
-        (False, False, True, "ready"),
-        (True, True, False, "terminating"),
-        (True, True, True, "ready"),
+        pytest.param(True, False, False, "ready", id="ready"),
+        pytest.param(False, False, False, "not ready", id="not-ready"),
+        pytest.param(False, False, True, "ready", id="published-not-ready"),
+        pytest.param(True, True, False, "terminating", id="terminating"),
+        pytest.param(True, True, True, "ready", id="published-terminating"),
     ],
 )
 def test_an_endpoints_state_follows_its_pods_conditions(is_ready, is_terminating, publishes, state):

@@ -47,7 +47,7 @@ def test_a_coroutine_function_is_rejected_as_a_condition(proxy):
         proxy.service("web").eventually(empty)
 
 
-async def test_a_failed_wait_blames_the_blocked_event_loop(proxy):
+async def test_a_failed_wait_reports_a_blocked_event_loop_as_the_cause(proxy):
     web = proxy.service("web")
     with pytest.raises(AssertionError, match=r"stood still: .* await asyncio\.to_thread\(web\.ev"):
         web.eventually(lambda web: web.decisions, timeout_s=0.02)

@@ -96,7 +96,7 @@ def test_clients_refused_by_the_kernel_are_not_counted_as_refused_by_the_proxy(p
     assert (none.stats.refused, stopped.stats.refused) == (0, 1)
 
 
-def test_a_draining_backend_keeps_its_connections_but_receives_no_new_clients(proxy):
+def test_a_draining_backend_serves_its_open_connections_but_no_new_clients(proxy):
     web = proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=60) as open_one:
         open_one.sendall(b"a")

@@ -79,7 +79,7 @@ def test_a_removed_service_is_not_listed(proxy):
     assert repr(web) == "<Service shop/web, not served>"
 
 
-def test_removing_a_replaced_service_keeps_its_replacement(proxy):
+def test_removing_a_replaced_service_does_not_remove_its_replacement(proxy):
     first = proxy.service("web")
     second = proxy.service("web")
     first.remove()
@@ -102,7 +102,7 @@ def test_an_invalid_argument_stops_the_started_backends(proxy):
     assert proxy.services == ()
 
 
-@pytest.mark.parametrize("given", ["127.0.0.1:80", None, [None]])
+@pytest.mark.parametrize("given", ["127.0.0.1:80", None, [None]], ids=["text", "none", "item"])
 def test_invalid_endpoints_are_rejected_and_change_nothing(proxy, given):
     web = proxy.service("web")
     with pytest.raises(TypeError, match="expected"):

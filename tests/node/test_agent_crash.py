@@ -201,8 +201,7 @@ def test_a_process_taking_node_ports_while_no_proxy_runs_gets_no_client(tmp_path
                 assert client.get((node, 30080)) == "one", name
                 assert client.asks((node, 30053)) == "one: hello", name
                 assert client.tcp_refusal((node, 30090)) == "refused", name
-            # Each Service port has one protocol; the other program has all three ports by TCP and
-            # UDP.
+            # A Service port has one protocol; the other program has all three ports by TCP and UDP.
             assert testbed.agent.log().count("while no proxy was running") == 3
 
 

@@ -61,7 +61,7 @@ RESTARTS = {
         "our-table": "nft delete table inet userspace-proxy",
     },
 }
-# A table with an owner survives these actions; without one, connections may be reset until the
+# No other program can change a table with an owner; without one, connections may be reset until the
 # repair.
 NEED_OWNER = {
     "iptables": ("flush-all", "firewalld"),

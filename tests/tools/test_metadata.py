@@ -80,8 +80,8 @@ def test_readme_links_are_absolute_and_point_to_files_at_the_tag(metadata: dict[
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[b](docs/)", "[b](R/tree/T/docs)"),
-        ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
+        pytest.param("[b](docs/)", "[b](R/tree/T/docs)", id="folder"),
+        pytest.param("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n", id="code"),
     ],
 )
 def test_folder_links_become_absolute_but_links_in_code_do_not(text: str, expected: str) -> None:

@@ -42,7 +42,7 @@ def test_the_node_distribution_proxies_connections_and_serves_status_and_explain
         assert "shop/web" in explained
 
 
-@pytest.mark.parametrize("words", [["help"], ["man"], ["completion", "bash"]])
+@pytest.mark.parametrize("words", [["help"], ["man"], ["completion", "bash"]], ids="-".join)
 def test_help_manual_page_and_completion_show_only_the_nodes_commands(
     words: list[str], program: Path
 ) -> None:

@@ -252,7 +252,7 @@ def status_of(demo):
 
 
 def connections(demo):
-    """Return how many connections each Service of the shop has had."""
+    """Return the number of connections since the start, by Service of the shop."""
     return {
         port["service"]: port["connections"]
         for port in status_of(demo)["ports"]
@@ -267,7 +267,7 @@ def test_background_traffic_increases_the_connection_counts(demo):
 
 
 @pytest.mark.long
-def test_a_broken_pod_fails_no_request_and_heals(demo):
+def test_a_broken_pod_fails_no_request_and_can_be_healed(demo):
     assert "web-2 refuses" in demo.run("break a pod")
     wait_for("the ejection", lambda: "web-2" not in demo.lines("round robin"))
     assert len(demo.lines("round robin")) == 6

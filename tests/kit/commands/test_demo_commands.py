@@ -146,13 +146,13 @@ def test_lines_typed_at_the_terminal_are_commands(folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("brake web-2", "unknown command 'brake' (did you mean break?)"),
+        pytest.param("brake web-2", "unknown command 'brake' (did you mean break?)", id="misspelt"),
         (
             "xyzzy",
             "unknown command 'xyzzy' (commands: break, silence, slow, heal, status, explain, help)",
         ),
-        ("break", "break takes the name of one pod (pods: )"),
-        ("break web-2", "there is no pod 'web-2' (pods: )"),
+        pytest.param("break", "break takes the name of one pod (pods: )", id="no-name"),
+        pytest.param("break web-2", "there is no pod 'web-2' (pods: )", id="no-pod"),
     ],
 )
 def test_an_invalid_demo_command_is_rejected_with_a_suggestion_or_the_choices(line, message):
@@ -161,7 +161,7 @@ def test_an_invalid_demo_command_is_rejected_with_a_suggestion_or_the_choices(li
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("line", ["help", ""])
+@pytest.mark.parametrize("line", ["help", ""], ids=["help", "empty"])
 def test_help_lists_the_demo_commands_and_status_explain_and_help(line):
     listed = [text.split()[0] for text in Tour().run(line).splitlines()]
     assert listed == [*DEMO.choices, "status", "explain", "help"]

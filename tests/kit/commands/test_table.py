@@ -18,7 +18,7 @@ def test_help_manual_page_and_completion_list_both_commands(words, capsys):
     assert [command.name for command in (DEMO, SANDBOX) if command.name not in shown] == []
 
 
-@pytest.mark.parametrize("words", [["demo", "--help"], ["help", "demo"]])
+@pytest.mark.parametrize("words", [["demo", "--help"], ["help", "demo"]], ids=["flag", "command"])
 def test_the_demo_command_prints_its_help(words, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out.startswith("userspace-proxy demo: start a sandbox")

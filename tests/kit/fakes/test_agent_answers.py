@@ -121,7 +121,7 @@ async def test_deeply_nested_json_exceeds_the_parsers_depth():
         read_answer(client.body)
 
 
-@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize("trick", TRICKS, ids=["terminal", "html", "direction", "shell"])
 def test_forged_facts_contain_the_hostile_text_as_node_verdict_and_state(trick):
     made = forged(facts(), trick)
     assert made.node == made.verdict == made.ports[0].state.sentence == trick

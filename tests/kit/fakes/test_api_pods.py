@@ -19,8 +19,8 @@ def test_a_new_pod_has_a_uid():
 @pytest.mark.parametrize(
     ("method", "before", "body", "code"),
     [
-        pytest.param("POST", POD, {"metadata": {"name": "web-1"}}, 409, id="there-already"),
-        pytest.param("PATCH", None, {}, 404, id="not-there"),
+        pytest.param("POST", POD, {"metadata": {"name": "web-1"}}, 409, id="existing"),
+        pytest.param("PATCH", None, {}, 404, id="missing"),
     ],
 )
 def test_creating_an_existing_pod_or_patching_a_missing_pod_is_rejected(method, before, body, code):

@@ -141,7 +141,7 @@ async def test_an_event_during_a_server_stall_is_never_sent(api, client):
         assert await next_event(response) == ("MODIFIED", "1002")
 
 
-async def test_a_stop_ends_watches_and_a_restart_keeps_the_address(api, client):
+async def test_a_stop_ends_watches_and_a_restart_uses_the_same_address(api, client):
     url = api.url
     api.put(WEB)
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1001"}) as response:

@@ -147,7 +147,7 @@ async def test_closing_cancels_the_expiry_of_idle_flows():
         assert faults._expiry.cancelled()
 
 
-async def test_a_flow_in_use_stays_open():
+async def test_a_flow_in_use_is_not_closed():
     async with echoing() as (faults, exchange):
         client = await exchange()
         (flow,) = faults._flows.values()

@@ -73,7 +73,7 @@ async def test_first_resets_can_reset_a_client_before_its_first_byte():
         assert await ask(faults) == b"hello"
 
 
-async def test_open_connections_survive_a_mode_change_until_close():
+async def test_open_connections_are_ended_by_a_close_and_not_by_a_mode_change():
     async with faulty() as faults:
         reader, writer = await connect(faults)
         writer.write(b"a")

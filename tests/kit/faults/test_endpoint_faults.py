@@ -61,7 +61,7 @@ async def test_the_faults_of_each_endpoint_are_listed_as_text(rig):
     assert rig.faults.of(DNS) == {}
 
 
-async def test_a_used_up_fault_is_no_longer_listed(rig):
+async def test_a_fault_that_has_ended_is_not_listed(rig):
     rig.add("fail_first", count=1, at_connect=True)
     assert rig.faults.of(WEB) == {At(Protocol.TCP, ONE): ["fails the next 1 at connect"]}
     rig.add("fail_first", count=1)

@@ -36,13 +36,13 @@ def test_an_unknown_fault_is_rejected_with_a_suggestion_or_the_known_faults(type
     assert str(caught.value) == f"there is no fault {type_!r} ({hint})"
 
 
-@pytest.mark.parametrize("type_", [None, 7, ["latency"]])
+@pytest.mark.parametrize("type_", [None, 7, ["latency"]], ids=["none", "number", "list"])
 def test_a_fault_type_must_be_a_name(type_):
     with pytest.raises(TypeError, match="fault: expected a name such as 'latency', got "):
         check_type(type_, Protocol.TCP)
 
 
-@pytest.mark.parametrize("toxic", [Latency(), Bandwidth(), Loss()])
+@pytest.mark.parametrize("toxic", [Latency(), Bandwidth(), Loss()], ids=["latency", "rate", "loss"])
 def test_a_fault_without_its_required_parameter_is_rejected(toxic):
     with pytest.raises(ConfigError, match=rf"fault {toxic.TYPE}: no .* is given \(give "):
         check_given(toxic, {})

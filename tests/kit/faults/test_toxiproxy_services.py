@@ -64,7 +64,7 @@ def test_disabling_a_proxy_ends_its_open_connections(proxy, call):
             client.recv(1)
 
 
-def test_a_new_upstream_ends_open_connections_and_keeps_toxics(proxy, call):
+def test_a_new_upstream_ends_open_connections_but_removes_no_toxic(proxy, call):
     old, new = (proxy.service(name, backends=[echo]).backends[0].address for name in ("old", "new"))
     info = call("POST", "/proxies", {"name": "db", "upstream": str(old)})
     slow = {"type": "latency", "attributes": {"latency": 80}}
@@ -96,7 +96,7 @@ def test_a_proxy_moves_to_another_address_with_its_toxics(call, upstream):
         get(info)
 
 
-def test_a_rejected_address_leaves_the_proxy_at_its_old_address(call, upstream):
+def test_after_a_rejected_address_a_proxy_serves_at_its_old_address(call, upstream):
     info = call("POST", "/proxies", {"name": "db", "upstream": upstream})
     taken = call("POST", "/proxies", {"name": "other", "upstream": upstream})["listen"]
     status, error = refused(call, "POST", "/proxies/db", {"listen": taken})
@@ -256,7 +256,7 @@ def test_a_client_library_adds_and_removes_toxics(client, upstream):
         made.add_toxic(type="latancy")
 
 
-def test_populate_keeps_matching_proxies(client, upstream):
+def test_populate_does_not_replace_matching_proxies(client, upstream):
     wanted = [{"name": "db", "upstream": upstream, "listen": "127.0.0.1:0"}]
     (made,) = client.populate(wanted)
     again = [{**wanted[0], "listen": made.listen}]

@@ -13,7 +13,7 @@ from userspace_proxy_testing.sandbox.client import explain, join, parse, plan, s
         pytest.param("web.shop:80", ("web.shop", 80), id="name"),
     ],
 )
-def test_an_address_survives_split_and_join(text, expected):
+def test_joining_a_split_address_returns_the_address(text, expected):
     assert split(text) == expected
     assert join(expected) == text
 

@@ -23,9 +23,9 @@ def dead_port():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("http://10.96.0.10/=12", Target("http", "10.96.0.10", 80, 12.0)),
+        pytest.param("http://10.96.0.10/=12", Target("http", "10.96.0.10", 80, 12.0), id="http"),
         ("http://10.96.0.10:8080/=0.5", Target("http", "10.96.0.10", 8080, 0.5)),
-        ("udp://10.96.0.53:53=4", Target("udp", "10.96.0.53", 53, 4.0)),
+        pytest.param("udp://10.96.0.53:53=4", Target("udp", "10.96.0.53", 53, 4.0), id="udp"),
     ],
 )
 def test_a_target_is_parsed_as_a_url_and_a_rate(text, expected):
