@@ -9,7 +9,7 @@ from .metrics import METRICS
 from .samples import Samples
 
 TOLERANCE = 0.05
-"""How far a ratio may miss its bound: the ratios of two runs differ as much."""
+"""The difference by which a ratio may miss its bound: the ratios of two runs differ as much."""
 
 _CONNECTING = (
     "HAProxy's whole cost is little more than the kernel's part of this proxy's; the interpreter "
@@ -77,7 +77,7 @@ class Goal:
         to: The way by whose value the value is divided; None to judge the value itself.
         bound: The value to reach.
         at_most: Whether lower values are better.
-        slack: How far the value may miss the bound.
+        slack: The difference by which the value may miss the bound.
     """
 
     what: str

@@ -37,7 +37,7 @@ from .ways import WAYS, Way
 PAGE = Path("docs/benchmarks-scale.md")
 SERVICES, FEW = 10_000, 10
 ROOM = 50
-"""How many of the Services are added only to measure changes; descriptors allow no more."""
+"""The number of Services that are added only to measure changes; descriptors allow no more."""
 PROBES = 500
 CHURN_S = 60.0
 

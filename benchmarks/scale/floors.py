@@ -1,4 +1,4 @@
-"""Lower bounds: how long the kernel's own tools take to load the proxy's rules."""
+"""Lower bounds: the time in which the kernel's own tools load the proxy's rules."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def wait_for_all(ips: Sequence[str], seconds: float) -> dict[str, float]:
 
 
 def count_unanswered(ips: Sequence[str], seconds: float) -> dict[str, int]:
-    """Dial each address once, in parallel; return how many didn't answer in time."""
+    """Dial each address once, in parallel; return the number that didn't answer in time."""
     rest = list(ips)
     waiting: dict[int, tuple[socket.socket, bool]] = {}
     poll = select.poll()

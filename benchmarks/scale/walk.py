@@ -104,7 +104,7 @@ def walk_tables(tables: dict[str, Chains], packet: Packet) -> int:
 
 
 def _walk(chains: Chains, chain: str, packet: Packet) -> tuple[int, str]:
-    """Return how many rules of a chain and its called chains are evaluated, and the verdict."""
+    """Return the number of evaluated rules of a chain and its called chains, and the verdict."""
     count = 0
     for words in chains[chain]:
         count += 1

@@ -61,7 +61,7 @@ APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
-# The package lists of these suites expire after a week, perhaps before a mirror has newer ones.
+# The package lists of these suites expire after a week, even if a mirror has no newer ones.
 # Only tests run in these roots; the lists' signatures are still verified.
 _UNRELEASED = ("forky", "sid")
 _OLD_LISTS = 'Acquire::Check-Valid-Until "false"'

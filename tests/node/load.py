@@ -23,7 +23,7 @@ from tests.cluster.waiting import wait_for
 from userspace_proxy_testing.sandbox import Namespace
 
 TIMEOUT_S = 5.0
-"""How long the prober waits for an answer."""
+"""The time for which the prober waits for an answer."""
 _END_S = 30.0
 """The additional time for the prober's exit, and for its start on a busy machine."""
 
@@ -92,7 +92,7 @@ class Load:
         log: The file for its attempts; replaced.
         rate: Connections per second.
         protocol: ``TCP`` or ``UDP``.
-        timeout_s: How long each connection waits for its answer.
+        timeout_s: The time for which each connection waits for its answer.
         prefix: A command that execs the client's command.
     """
 

@@ -304,7 +304,7 @@ def socket_node(
 
 
 class Dial:
-    """A TCP connection of a client that speaks HTTP."""
+    """A TCP connection of an HTTP client."""
 
     def __init__(self, client: Client, address: Address, sock: socket.socket | None = None) -> None:
         self.client = client

@@ -1,4 +1,4 @@
-"""Cases in which one control process takes over from another, unnoticed by clients."""
+"""Cases in which one control process takes over from another, without effect on clients."""
 
 from __future__ import annotations
 

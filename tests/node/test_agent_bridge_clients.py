@@ -77,7 +77,7 @@ def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
 
 
 @pytest.mark.kernel
-def test_connections_survive_a_change_of_the_bridges_mac(bridge):
+def test_a_change_of_the_bridges_mac_ends_no_connection(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
     dialled = bridge.testbed["bridge-pod"].dial((CLUSTER_IPS[4].format(10), PORT))

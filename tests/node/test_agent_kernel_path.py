@@ -88,7 +88,7 @@ class OneService:
         return [endpoint["address"].partition(":")[0] for endpoint in port["endpoints"]]
 
     def carried(self):
-        """Return how many connections and flows the proxy itself has relayed."""
+        """Return the number of connections and flows that the proxy itself has relayed."""
         return sum(port["connections"] for port in self.agent.status()["ports"])
 
     def close(self):
@@ -116,7 +116,7 @@ def web(shared):
 
 
 @pytest.mark.parametrize("version", KERNEL_ONCE)
-def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version):
+def test_a_switch_of_the_path_ends_no_open_connection_or_flow(web, version):
     address = (CLUSTER_IPS[version].format(10), PORT)
     client = web.testbed["pod"]
     tcp, udp = web.endpoint.servers["TCP", version], web.endpoint.servers["UDP", version]

@@ -156,7 +156,7 @@ def test_a_crash_and_a_restart_change_no_rules_routes_or_ports(story):
     assert story.kernel_restarted == story.kernel_running
 
 
-def test_udp_clients_with_a_fixed_port_survive_a_crash_and_a_restart(story):
+def test_udp_clients_with_a_fixed_port_are_served_after_a_crash_and_a_restart(story):
     assert story.udp_restarted == dict.fromkeys(CLIENTS, b"one: hello")
 
 

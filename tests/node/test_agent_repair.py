@@ -1,4 +1,4 @@
-"""Other programs replace the rules of a node: the agent restores its own, connections survive."""
+"""Other programs replace the rules of a node: the agent restores its own; no connection ends."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ NEED_OWNER = {
     ],
     indirect=["testbed"],
 )
-def test_connections_survive_a_firewall_restart_and_new_connections_are_admitted(testbed, restart):
+def test_a_firewall_restart_ends_no_connection_and_new_connections_are_admitted(testbed, restart):
     clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]

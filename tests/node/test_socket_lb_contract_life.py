@@ -91,7 +91,7 @@ class Life:
         self.node.replace_agent(*flags)
 
     def dial_many(self) -> int:
-        """Make connections from the pod; return how many succeeded."""
+        """Make connections from the pod; return the number that succeeded."""
         command = [sys.executable, "-IS", "-c", DIAL_MANY, *map(str, (*self.address(4), MANY))]
         return int(self.pod.host.run(command, timeout=DEADLINE_S).stdout)
 
@@ -182,7 +182,7 @@ def test_a_takeover_refuses_and_resets_no_client(life):
     assert life.met(4) == {"three"}
 
 
-def test_disabling_hooks_after_a_crash_removes_them_and_keeps_connections(hooked):
+def test_disabling_hooks_after_a_crash_removes_them_and_ends_no_connection(hooked):
     hooked.agent.kill()
     hooked.agent.flags = without_hooks(hooked.agent.flags)
     with hooked.dial(4) as before:
@@ -258,7 +258,7 @@ def detach(pin: Path) -> bool:
     return True
 
 
-def test_host_only_leaves_dials_from_pods_to_the_rules(tmp_path):
+def test_with_host_only_the_rules_translate_dials_from_pods(tmp_path):
     with socket_node(tmp_path, HOOKS, "--socket-lb-host-only") as node:
         life = Life(node)
         life.start()

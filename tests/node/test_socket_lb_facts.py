@@ -52,7 +52,7 @@ class Followed:
         self._server = self._host.serve(None, tcp=TARGET, udp=TARGET)
 
     def dial(self, times: int) -> int:
-        """Make requests from the pod; return how many were refused."""
+        """Make requests from the pod; return the number of refused requests."""
         refused = 0
         for _ in range(times):
             try:

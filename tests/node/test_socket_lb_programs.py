@@ -286,7 +286,7 @@ def test_a_retransmitted_syn_ejects_an_endpoint_until_a_late_syn_ack(
     assert hooks.ejections() == {}
     counts = hooks.counts(number)
     assert counts[:4] == (1, 0, 1, 0)
-    # The SYN was retransmitted after 1 s, and perhaps after 3 s.
+    # The SYN was retransmitted after 1 s, and possibly after 3 s.
     assert sum(counts.buckets[9:11]) == 1
 
 
@@ -563,7 +563,7 @@ def test_connection_events_lost_to_a_full_buffer_are_counted(hooks: SocketLb, no
     assert hooks.counts(number).lost == 2500 - taken
 
 
-def test_another_programs_socket_callbacks_still_count(
+def test_another_programs_socket_callbacks_are_still_called(
     tmp_path: Path, node: Net, server: socket.socket
 ) -> None:
     with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):

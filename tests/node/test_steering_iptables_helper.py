@@ -76,7 +76,7 @@ async def test_a_replacement_helper_completes_an_interrupted_apply(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
-async def test_a_helper_survives_signals_that_end_the_agent(steering, number):
+async def test_signals_that_end_the_agent_do_not_end_a_helper(steering, number):
     await steering.apply({WEB: 36001})
     before = dict(steering.helper_pids)
     os.kill(before[IPFamily.IPV4], number)

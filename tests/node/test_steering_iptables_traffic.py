@@ -39,7 +39,7 @@ async def test_an_input_drop_policy_blocks_no_pod(cluster, steering, web, dns, w
         assert nodes.is_refused(refused)
 
 
-async def test_an_open_connection_survives_its_frontends_removal_under_a_drop_policy(
+async def test_under_a_drop_policy_a_frontends_removal_ends_no_open_connection(
     cluster, steering, web
 ):
     await steering.apply(TARGETS)
@@ -97,7 +97,7 @@ async def test_a_dial_to_no_frontend_matches_no_steering_rule(cluster, steering,
 
 
 def packets(node: nodes.Net, chain: str) -> list[int]:
-    """Return how many packets each rule of a chain has matched."""
+    """Return the number of packets that each rule of a chain has matched."""
     lines = node.run(f"iptables-legacy -vxnL {chain}").splitlines()[2:]
     return [int(line.split()[0]) for line in lines]
 

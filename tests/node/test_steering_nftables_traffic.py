@@ -72,7 +72,7 @@ async def test_no_segment_to_a_proxy_port_opens_a_connection(cluster, steering, 
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
 
 
-async def test_an_open_connection_survives_a_restart_a_flush_and_its_frontends_removal(
+async def test_a_restart_a_flush_and_a_frontends_removal_end_no_open_connection(
     cluster, steering, web
 ):
     await steering.apply(TARGETS)

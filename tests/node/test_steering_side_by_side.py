@@ -66,7 +66,7 @@ async def stable(make):
 
 
 @pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
-async def test_stopping_one_proxy_leaves_the_other_proxys_rules_unchanged(node, make, facts):
+async def test_stopping_one_proxy_does_not_change_the_other_proxys_rules(node, make, facts):
     empty = rules(node)
     one, two = await make(STABLE), await make(facts)
     await one.apply({WEB: 36001, WEB_6: 36001})

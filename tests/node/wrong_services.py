@@ -49,7 +49,7 @@ class Mistake:
     spec: Mapping[str, Any] = field(default_factory=dict)
     dials: int = 3
     wait_s: float = 1.2
-    """How long a client waits for a byte."""
+    """The time for which a client waits for a byte."""
 
 
 _DNS = {"port": 53, "protocol": "UDP"}

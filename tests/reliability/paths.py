@@ -165,7 +165,7 @@ class UdpRig(Rig):
         self.dns = {name: self.pod(name).serve(None, udp=53) for name in self.web_pods}
 
     def count_answers(self, count: int) -> int:
-        """Return how many of this many queries, each from its own port, are answered."""
+        """Send this many queries, each from its own port; return the number of answers."""
         return sum(self._is_answered() for _ in range(count))
 
     def _is_answered(self) -> bool:

@@ -45,7 +45,7 @@ SEND, READ, FINISH, RESET, CLOSE, URGENT, STALL = (
 
 _CALM_S = 0.1
 _BUSY_S = 0.02
-# How many bytes a party sends at its end if it has sent none before.
+# The number of bytes that a party sends at its end if it has sent none before.
 _LAST_BYTES = 20
 
 

@@ -24,8 +24,8 @@ def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[
     """Run seeds; yield the results in the order of the seeds.
 
     Args:
-        jobs: How many processes run the seeds; if it is one, this process does.
-        at_once: How many seeds a process runs before it reports.
+        jobs: The number of processes that run the seeds; if it is one, this process runs them.
+        at_once: The number of seeds that a process runs before it reports.
     """
     chunks = itertools.chain.from_iterable(_chunks(each, at_once) for each in seeds)
     run_some = partial(run_chunk, half)

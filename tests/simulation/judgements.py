@@ -15,7 +15,7 @@ class Violation(NamedTuple):
 
 
 class Judgements:
-    """How often each oracle judged, and the violations found."""
+    """The number of judgements of each oracle, and the violations found."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Judgements:
 
 
 def table(judged: Counter[str]) -> Iterator[str]:
-    """Yield a header and a line per oracle: how often it judged."""
+    """Yield a header and a line per oracle, with the number of its judgements."""
     yield f"{'oracle':32} {'judged':>10}"
     for oracle in sorted(judged):
         yield f"{oracle:32} {judged[oracle]:10,}"

@@ -74,7 +74,7 @@ class Node:
         return max(1, len(range(self.index, limit, self.processes)))
 
     def places_of(self, hold: Hold | None) -> int:
-        """Return how many clients may wait in this worker, rounded up."""
+        """Return the number of clients that may wait in this worker, rounded up."""
         return 0 if hold is None else math.ceil(hold.connections / self.processes)
 
 

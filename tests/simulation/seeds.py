@@ -18,7 +18,7 @@ _LEAST, _MOST = 10_000_000, 90_000_000
 
 
 class Share(NamedTuple):
-    """How many seeds of a half are tested."""
+    """The number of tested seeds of a half."""
 
     fixed: int
     drawn: int

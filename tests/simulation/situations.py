@@ -152,7 +152,7 @@ class Situations:
         within_s = rng.choice((0.1, 2.0, self._lasts_s - began))
         yield from self._burst(number, began, rng.randint(15, 50), within_s)
         if rng.random() < 0.4:
-            # The connection limit changes while the crowd goes on.
+            # The connection limit changes while the crowd continues.
             handling = self._services[number].serving.handling
             other = replace(handling, max_connections=rng.choice((1, 2, 4)))
             serving = msgspec.structs.replace(self._services[number].serving, handling=other)

@@ -121,9 +121,9 @@ class Stream:
         self.sleeper: Callable[[], None] | None = None
         """Called once at the next event."""
         self.accepted_bytes = 0
-        """How many bytes were written."""
+        """The number of bytes that were written."""
         self.received_bytes = 0
-        """How many bytes have arrived."""
+        """The number of bytes that have arrived."""
         self.moved_at = self.data_at = self.heard_at = network.timeline.now
         self.fin_at: float | None = None
         """When the peer's FIN arrived."""

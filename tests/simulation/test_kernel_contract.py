@@ -57,7 +57,7 @@ def state_of(system: System, sock: Any) -> int:
 
 
 def fill(system: System, sock: Any) -> int:
-    """Write until the buffer is full; return how many bytes were written."""
+    """Write until the buffer is full; return the number of written bytes."""
     total = 0
     while True:
         try:

@@ -40,7 +40,7 @@ ORACLES = tuple(promise.name for promise in PROMISES)
 """The oracles of a campaign."""
 
 _FINISHING_S = 100.0
-# How long connections may stay open after their endpoint was removed.
+# The time for which connections may stay open after their endpoint was removed.
 _REMOVED_S = 10.0
 # Longer than any deadline and any flow's idle timeout.
 _REST_S = 500.0
@@ -155,7 +155,7 @@ class World:
 
     @property
     def drained_for_s(self) -> float:
-        """How long the data plane has been draining, in seconds."""
+        """The seconds for which the data plane has been draining."""
         return self.timeline.now - self.drains_since
 
     def stopped_since(self, since: float) -> float:

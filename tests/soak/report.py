@@ -18,7 +18,7 @@ PAGE = Path(__file__).with_name("page.md")
 SLOPE_MAX = 0.01
 """The maximum growth of memory over the last half, as a fraction."""
 SAMPLES_MIN = 10
-"""The minimum number of samples; with fewer, a single memory page would look like growth."""
+"""The minimum number of samples; with fewer, a single memory page would count as growth."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Clients don't notice a takeover from kube-proxy, a change of paths, or the way back.
+"""No client is affected by a takeover from kube-proxy, a change of paths, or the way back.
 
     web on three nodes ◀── 100 new connections a second, datagrams, kept connections ── pods, hosts
     kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ this ──standby, original──▶ kube-proxy

@@ -48,7 +48,7 @@ async def test_the_port_header_precedes_the_pong(api, session):
     assert api.pods.dialled == ["default/web-1:80"]
 
 
-async def test_a_stream_stays_open_after_the_pod_closes_until_the_client_closes(api, session):
+async def test_a_stream_that_the_pod_has_closed_is_open_until_the_client_closes_it(api, session):
     async def serve(_reader, writer):
         writer.write(b"hello")
 

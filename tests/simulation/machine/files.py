@@ -55,7 +55,7 @@ class Shared:
         self.release()
 
     def release(self) -> None:
-        """End the file if neither a process nor an unread message has it any more."""
+        """End the file if no process and no unread message refers to it."""
         if not self.copies and not self.unread_at:
             self.end()
 
@@ -111,7 +111,7 @@ class Sharers:
         self.by_client = 0
         """The number of sockets among which a client's address chooses; 0 for a random choice."""
         self.left = 0
-        """How many sockets have left since the last one was added."""
+        """The number of sockets that have left since the last one was added."""
 
     def add(self, port: Port) -> None:
         if port not in self.ports:
@@ -319,7 +319,7 @@ class UnixEnd:
 
     @property
     def left(self) -> int:
-        """How many more bytes the inbox can take."""
+        """The number of bytes for which the inbox has room."""
         return self.room - sum(len(data) for data, _ in self.inbox)
 
     def send(self, data: bytes, rights: list[Shared]) -> int:

@@ -55,7 +55,7 @@ class ProcessLoop(VirtualLoop):
         self._is_reversed = rng.random() < 0.5
         """Whether ready descriptors are handled in reverse order."""
         self._made = 0
-        """How many tasks and futures were created."""
+        """The number of created tasks and futures."""
         self.after_callback = self._end_batch
 
     def _end_batch(self) -> None:

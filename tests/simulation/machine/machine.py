@@ -26,7 +26,7 @@ _FIRST_PID = 10_000_000
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast the node's processes run, and how much their sockets buffer."""
+    """The speed of the node's processes, and the sizes of their sockets' buffers."""
 
     latency_s: float = 0.0003
     """The longest time that a runnable loop waits for the processor."""
@@ -138,7 +138,7 @@ class Machine(Network):
         """Processes that continue when the current one's iteration ends."""
         self.violations: list[str] = []
         self.fails_to_start = 0
-        """How many more workers fail to start."""
+        """The number of further workers that fail to start."""
         self.stopped_listening: Callable[[Port, str], None] = lambda _port, _cause: None
         self.dying: Callable[[Process], None] = lambda _process: None
         self.accepted: Callable[[Process, Port, Stream], None] = lambda *_: None
@@ -184,7 +184,7 @@ class Machine(Network):
 
         Args:
             number: The error number.
-            spared: How many calls still succeed before the first failure.
+            spared: The number of calls that succeed before the first failure.
         """
         self.note(f"{process.name}: {call} fails with {errno.errorcode[number]} for {for_s:g} s")
         process.kernel.fails, process.kernel.spared = {call: number}, spared

@@ -68,7 +68,7 @@ class NetlinkKernel:
         """The CPU time that a listing of links, addresses or routes takes."""
         self._cpu_s = 0.0
         self.lost_events = 0
-        """How many of the next events overflow a socket's buffer."""
+        """The number of next events that overflow a socket's buffer."""
         self.between: Callable[[], None] = lambda: None
         """Called within each system call: the actions of other programs meanwhile."""
         self._is_between = False

@@ -74,9 +74,9 @@ class Routes:
         self._ways: tuple[int, dict[str, Link | None]] = (0, {})
         self._listed: tuple[int, dict[tuple[int, int], _Bodies]] = (0, {})
         self.refuses = 0
-        """How many of the next listings fail."""
+        """The number of next listings that fail."""
         self.unrest = 0
-        """How many of the next listings are interrupted by a change without effect."""
+        """The number of next listings that a change without effect interrupts."""
         kernel.add(ROUTE, self)
 
     def put(self, link: Link) -> bool:

@@ -253,7 +253,7 @@ def _refusal(code: int) -> OSError:
 
 
 def run(program: Sequence[tuple[int, int, int, int]], data: bytes) -> int:
-    """Run a classic BPF program on a datagram; return how many of its bytes it accepts."""
+    """Run a classic BPF program on a datagram; return the number of bytes that it accepts."""
     accumulator, at = 0, 0
     while True:
         code, if_true, if_false, operand = program[at]

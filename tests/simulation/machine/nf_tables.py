@@ -58,9 +58,9 @@ class NfTables:
         self.elements_per_message = 3
         self._rehashed = ("", "")
         self.rehashes = 0
-        """How many of the next element listings omit some elements without an indication."""
+        """The number of next element listings that omit some elements without an indication."""
         self.lacked = 0
-        """How many listings have omitted elements."""
+        """The number of listings that have omitted elements."""
         self.changed: Callable[[int, list[Event]], None] = lambda _port, _events: None
         """Called after each transaction with the port ID of its socket, and its events."""
         self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None

@@ -221,7 +221,7 @@ class Table:
         )
 
     def uses(self, chain: str) -> int:
-        """Return how many rules and elements jump or go to a chain."""
+        """Return the number of rules and elements that jump or go to a chain."""
         by_rules = sum(
             one.verdict is not None and one.verdict.chain == chain
             for rule in self.rules()
@@ -234,7 +234,7 @@ class Table:
         )
 
     def uses_of_set(self, name: str) -> int:
-        """Return how many rules look up or change a set."""
+        """Return the number of rules that look up or change a set."""
         return sum(one.set_name == name for rule in self.rules() for one in rule.expressions)
 
     def rules(self) -> Iterator[Rule]:

@@ -85,7 +85,7 @@ class ProcessKernel(Kernel):
         self.fails: dict[str, int] = {}
         """The system calls that fail now because a resource is short, each with its error."""
         self.spared = 0
-        """How many calls succeed before one fails."""
+        """The number of calls that succeed before one fails."""
 
     def enter(self, call: str) -> None:
         """Overrides Kernel.enter(): the process may die here."""

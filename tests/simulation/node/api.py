@@ -41,7 +41,7 @@ KIND_OF = {
     "leases": "Lease",
     "daemonsets": "DaemonSet",
 }
-# How long a server waits for its watch cache to reach a requested revision.
+# The time for which a server waits until its watch cache reaches a requested revision.
 _FRESH_S = 3.0
 _TOO_LARGE = "Too large resource version: {}, current: {}"
 _TOO_OLD = "The provided continue parameter is too old to display a consistent list result."
@@ -71,7 +71,7 @@ class ApiServer:
         self.rng = rng
         self.lag_s = lag_s
         self.page_max = 0
-        """The maximum number of objects of a page, whatever the client requests; 0 for no limit."""
+        """The maximum number of objects of a page, regardless of the request; 0 for no limit."""
         self.has_watch_cache = True
         """Whether lists from memory have a single page."""
         self.waits_for_future = True
@@ -179,7 +179,7 @@ class ApiServer:
         """Start the server, without history in its watch cache.
 
         Args:
-            behind: How many of the newest writes are missing for ``behind_s`` seconds.
+            behind: The number of newest writes that are missing for ``behind_s`` seconds.
         """
         self._load(max(0, len(self.etcd.log) - behind))
         self._applied_at = self.timeline.now + behind_s
@@ -257,7 +257,7 @@ class ApiServer:
             return
 
     def hang_up(self, exchange: Exchange) -> None:
-        """Forget an exchange that has ended, or whose client has closed it."""
+        """Remove an exchange that has ended, or whose client has closed it."""
         self._exchanges.pop(exchange, None)
         self._ending.pop(exchange, None)
         for watch in [each for each in self.watches if each.exchange is exchange]:

@@ -66,7 +66,7 @@ class Exchange:
         self.is_over = False
         """Whether the server has finished the exchange."""
         self.is_stalled = False
-        """Whether nothing arrives any more, without an error."""
+        """Whether no further bytes arrive, without an error."""
         self.cut_after: int | None = None
         """The number of bytes after which the body is truncated."""
         self.ends_cleanly = False

@@ -20,7 +20,7 @@ class Cut:
     is_clean: bool = False
     """Whether the response ends as if it were complete."""
     skip: int = 0
-    """How many responses for that resource come first."""
+    """The number of responses for that resource before the fault."""
     compacts: bool = False
     """Whether, instead, history is compacted when the request arrives."""
     meanwhile: Callable[[], object] | None = None

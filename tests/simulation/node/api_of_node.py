@@ -31,7 +31,7 @@ _FORBIDDEN = 403
 # The time until a restored etcd is available; the time until queries are answered, which a server
 # delays for up to three seconds; and the interval of polls.
 _RESTORED_S, _WRITTEN_S, _POLL_S = 0.5, 4.0, 0.2
-# How long the newest writes may be missing at a server that has just started.
+# The time for which the newest writes may be missing at a server that has just started.
 _BEHIND_S = 1.0
 _RESOURCES = "services", "endpointslices", "nodes"
 

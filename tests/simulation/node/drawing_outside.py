@@ -42,7 +42,7 @@ _NOTICED_S = 2.5
 # After this time all changes are applied, so no pending change excuses a refused client.
 IN_FORCE_S = 2.5
 """The time after which an undisturbed change is applied."""
-# How long before the run becomes calm the last change is made: enough for one attempt.
+# The last change is made this long before the run becomes calm: enough for one attempt.
 _LAST_S = 0.15
 
 

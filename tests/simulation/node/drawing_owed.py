@@ -32,8 +32,8 @@ OWED = 0.04
 """The share of plans that end with a refused round."""
 
 _ADDRESSES = (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP), (LOOPBACK_IP, OTHER_NODE_IP)
-# How long before the calm part of the run the last round begins: long enough for a retry before
-# that part, or too short.
+# The times from the last round to the calm part of the run: long enough for a retry before that
+# part, or too short.
 _TRIED_S, _OWED_S = 2.6, 0.15
 # When another program has released a port, the agent retries it within a second.
 _TAKEN_S = 0.3

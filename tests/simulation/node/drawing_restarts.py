@@ -44,7 +44,7 @@ QUIET = 0.25
 """The share of other features that such a plan keeps."""
 
 KEPT = 0.4
-"""The share of these plans whose workers survive their agent; in others, ports are recovered."""
+"""The share of these plans whose workers outlast their agent; in others, ports are recovered."""
 CROWDED = 0.03
 """The share of plans in which other programs have more ports than an agent tries at once."""
 CROWD = 300

@@ -98,9 +98,9 @@ class Expecting:
 
         Listeners are updated before rules: an address may lead to its former owner, which already
         has its own new endpoints. Removing an address doesn't wait for a turn, but adding it to
-        another Service may: the address has no owner in between. An address that gets a policy of
-        its own, perhaps with another Service, shares the port of the other addresses until rules
-        are updated, although that port already has their new policy.
+        another Service may: the address has no owner in between. An address that gets its own
+        policy, possibly in another Service, shares the port of the other addresses until rules are
+        updated, although that port already has their new policy.
         """
         states, recent = moments
         has_turns = bool(self._world.plan.endpoint_s)

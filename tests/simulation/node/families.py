@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _BASE = int(ipaddress.IPv6Address("fd00::"))
 _LOOPBACK = {"127.0.0.1": "::1"}
-# How many bits longer than an IPv4 prefix its IPv6 counterpart is.
+# The difference in bits between an IPv4 prefix's length and that of its IPv6 counterpart.
 _MORE_BITS = 96
 
 

@@ -3,7 +3,7 @@
     client ──▶ rules ──▶ a port of the node, and the socket bound to it
                      └─▶ an endpoint, which the client reaches without the proxy
 
-Rule 1: a process's completed writes survive its death; an incomplete transaction doesn't.
+Rule 1: a process's death undoes an incomplete transaction, but no completed write.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class NodeKernel:
         )
         self.sysctls = Sysctls()
         self.version = 0
-        """How often the rules have changed."""
+        """The number of changes of the rules."""
         self.drifted: set[str] = set()
         """The product's tables that another program changed since the product wrote them."""
         self.refused: Callable[[int], object] = lambda _code: None
@@ -117,7 +117,7 @@ class NodeKernel:
         self.netlink.forget_all()
 
     def open_sockets(self) -> int:
-        """Return how many netlink sockets are open."""
+        """Return the number of open netlink sockets."""
         return sum(sock.fileno() >= 0 for sock in self._sockets)
 
     def _listens(self, protocol: int, number: int) -> bool | None:

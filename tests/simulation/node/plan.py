@@ -40,7 +40,7 @@ POD_NETWORK = "10.2.0.0/16"
 EXTERNAL_NETWORK = "198.51.100.0/24"
 FIRST_PROXY_PORT, _PROXY_PORTS = 17000, 41
 DRAIN_S = 1.0
-"""How long connections stay open after an agent exits, or another one takes over."""
+"""The time for which connections stay open after an agent exits, or another one takes over."""
 STATE = "state.json.gz"
 """The file for an agent's saved state."""
 NODE_PORTS = range(30000, 32768)
@@ -77,7 +77,7 @@ class Plan:
     features: frozenset[str]
     workers: int
     keeps_workers: bool
-    """Whether workers survive the agent's death and serve until the next one takes over."""
+    """Whether workers continue after the agent's death, and serve until the next one takes over."""
     keeps_state: bool
     """Whether the agent has a folder for its saved state."""
     speed: Speed
@@ -100,7 +100,7 @@ class Plan:
     later_path: str
     """The ``--path`` of all agents but the first."""
     crowd: int
-    """How many of the first proxy ports other programs have all the time."""
+    """The number of first proxy ports that other programs have all the time."""
 
     @property
     def proxy_ports(self) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 Rule 1: ready endpoints are usable, or the ready endpoints that hints select, if any; if no endpoint
 is ready, endpoints that terminate but still serve. With the policy ``Local`` only this node's
-endpoints are usable, whatever the hints: the internal policy applies to all clients of cluster IPs,
-the external policy to clients from outside at external addresses. Of the usable endpoints, the
+endpoints are usable, and hints are ignored: the internal policy applies to all clients of cluster
+IPs, the external policy to clients from outside at external addresses. Of the usable endpoints, the
 endpoints of the best priority serve; hints select within each priority.
 Rule 2: an endpoint with an address of a Service or of the node itself is never usable.
 Rule 3: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
@@ -63,7 +63,7 @@ class Expected(NamedTuple):
     may_be_refused: bool = False
     may_be_dropped: bool = False
     waits_s: float = 0.0
-    """How long the client waits for an endpoint before it is reset; 0 if it doesn't wait."""
+    """The time after which a client that waits for an endpoint is reset; 0 if it doesn't wait."""
     standbys: frozenset[tuple[str, int]] = frozenset()
     """Endpoints of later priorities, which serve while none of the first one answers."""
 
@@ -257,7 +257,7 @@ class Truth:
         endpoints = local if is_only_local else everywhere
         ranges, hold_s = ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
-            # If there is no endpoint, the rules refuse all clients, whatever the source ranges.
+            # If there is no endpoint, the rules refuse all clients, also outside the source ranges.
             is_refusing = not (local if is_local else everywhere) and not hold_s
             return Expected(claim.name, may_be_refused=is_refusing, may_be_dropped=True)
         if endpoints:

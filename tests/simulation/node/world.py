@@ -73,7 +73,7 @@ _FAULTS = {
     plans.TAKE,
     plans.RANGE,
 }
-"""Events that don't happen any more once the run is calm."""
+"""Events that don't happen while the run is calm."""
 
 
 class World(ProcessWorld[AgentMachine]):
@@ -105,7 +105,7 @@ class World(ProcessWorld[AgentMachine]):
         self.waiting: list[Client] = []
         """Clients that haven't been answered."""
         self.refusals = 0
-        """How many transactions the kernel has refused."""
+        """The number of transactions that the kernel has refused."""
         self.lacks = Lacks(self)
         self.expecting = Expecting(self)
         self.moved: Callable[[], None] = lambda: None
@@ -370,7 +370,7 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb(self.timeline.now + self.api.fail(*args))
 
     def _set_clock(self, seconds: float) -> None:
-        # A changed wall clock may make pending changes look late.
+        # If the wall clock has been changed, pending changes may seem late.
         self.freshness.disturb()
         self.unix_offset += seconds
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..world import World
 
 _SOON_S = 0.3
-# How long the data plane keeps a flow's first datagrams, to send them again after a refusal.
+# The data plane keeps a flow's first datagrams for this time, to send them again after a refusal.
 _KEPT_S = 1.0
 
 

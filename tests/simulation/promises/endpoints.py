@@ -74,7 +74,7 @@ class Endpoints(Promise):
                     yield endpoint
 
     def _failed_s(self, client: Client, endpoint: SocketAddress) -> float | None:
-        """Return how long ago an endpoint failed for this Service; None if it may answer."""
+        """Return the seconds since an endpoint failed for this Service; None if it may answer."""
         service, health = client.service, self.world.health
         answered_at, at = service.answered.get(endpoint, 0.0), (endpoint.ip, endpoint.port)
         if any(to == at for _, to in self.world.network.policies) or health.was_reported(endpoint):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# How early a deadline may expire: timers fire up to a millisecond early, and an iteration of the
-# loop, however long, reads the clock once.
+# A deadline may expire this early: timers fire up to a millisecond early, and an iteration of the
+# loop reads the clock once, even if it is long.
 _EARLY_S = 0.05
 # The greatest delay of a check that runs each second.
 _LATE_S = 1.3

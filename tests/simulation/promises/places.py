@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Like conntrack's UDP timeouts: before a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
-# How much earlier than its timeout a flow may expire: its last use is recorded once a second.
+# A flow may expire this much before its timeout, because its last use is recorded once a second.
 _GRAIN_S = 1.1
 _LATE_S = 2.5
 _SOON_S = 0.4

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RESET_WAIT_S = Tuning().reset_wait_s
 _SLACK_S = 0.25
-# How long ACKs of a new connection may be held back; the data plane does so for 20 ms at most.
+# ACKs of a new connection may be delayed for this time; the data plane does so for at most 20 ms.
 _ACKS_HELD_S = 0.1
 
 

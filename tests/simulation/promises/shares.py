@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# How many picks an endpoint may be ahead of its weighted share, or behind it.
+# The number of picks by which an endpoint may exceed or miss its weighted share.
 _OFF = 2.0
 
 Key = tuple["Service", bool]

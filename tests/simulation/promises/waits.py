@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..world import World
 
 _LOOK_S = 0.1
-# How long a client without a hold may wait for an answer or a RST: three dials of a second each.
+# A client without a hold may wait this long for an answer or a RST: three dials of a second each.
 _CLIENT_S = 3.0
 _SLACK_S = 0.4
 _MOST_TRIED = 16
-# How long the first waiting client may lack a dial although an endpoint has room: while endpoints
-# fail, dials begin for only some of the waiting clients each second.
+# The first waiting client may lack a dial for this time although an endpoint has room: while
+# endpoints fail, dials begin for only some of the waiting clients each second.
 _TURN_S = 1.0
 # Clients that connect at the same time may be accepted in any order.
 _NEAR_S = 0.05

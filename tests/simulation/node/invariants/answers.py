@@ -15,7 +15,7 @@ from .base import Invariant
 
 ANSWERED_S = 3.0
 """The time within which a client is served, or refused."""
-# How early a timer may fire, and how long a client may wait in a worker's queue.
+# A timer may fire this early, and a client may wait this long in a worker's queue.
 _EARLY_S, _TAKEN_S = 0.001, 1.0
 
 

@@ -1,5 +1,5 @@
-"""A connection that is served stays open until its client ends it, whatever happens to the agent:
-only the death of its worker closes it, or the end of a drain, after an orderly exit or a takeover.
+"""A served connection is open until its client ends it. Otherwise, only its worker's death ends it,
+or the end of a drain, after an orderly exit or a takeover of the agent.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _GZIP = 31
 # The time until the first round with the saved state, if nothing is disturbed.
 _SERVED_S = 1.0
-# For how long the file may be outdated after a full disk or a stopped process.
+# The time for which the file may be outdated after a full disk or a stopped process.
 _LATE_S = 35.0
 
 
