@@ -1,6 +1,6 @@
 """A client of a real API server with one TLS connection, without kubectl.
 
-kubectl needs 0.25 s for a request that the server answers in 10 ms, and tests send hundreds.
+kubectl needs 0.25 s for a request that takes the server 10 ms, and tests send hundreds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Api:
         return status
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request, again if the connection fails; return status and parsed body."""
+        """Send a request, again if the connection fails; return the status and the parsed body."""
         headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         try:

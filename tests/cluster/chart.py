@@ -23,7 +23,7 @@ from .tools import HELM, ensure, path_of
 
 NAMESPACE = "kube-system"
 KUBE_PROXY = Path(__file__).with_name("kubeadm-kube-proxy.yaml")
-"""kube-proxy's DaemonSet, as it is before a takeover."""
+"""The DaemonSet of kube-proxy before a takeover."""
 DEPLOY = CHART.parents[1] / "examples/deploy"
 PLACEHOLDERS = ("--set=apiServer.host=api.cluster.example", "--set=clusterCIDR=10.244.0.0/16")
 """The placeholders, besides the image, that a user of the plain manifest replaces."""

@@ -1,7 +1,7 @@
 """Packages the chart into ``dist``, and pushes that package to an OCI registry.
 
 Run by ``make chart`` and ``make push-chart CHARTS=oci://HOST/FOLDER``. helm uses docker's login, so
-this program never sees a password.
+this program needs no password.
 """
 # ruff: noqa: T201 - the progress is printed.
 

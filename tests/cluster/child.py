@@ -20,7 +20,7 @@ LOG_TAIL_LINES = 20
 
 
 class Child:
-    """A started process; it runs until `kill`, or until it exits by itself.
+    """A started process; it runs until `kill`, or until it exits.
 
     If the main thread creates it, it dies with the test run, even if that is killed: the kernel
     sends it SIGKILL when the main thread has exited.
@@ -60,7 +60,7 @@ class Child:
         self._process.wait()
 
     def wait(self, deadline_s: float) -> None:
-        """Wait until the process exits by itself.
+        """Wait until the process exits, without killing it.
 
         Raises:
             subprocess.TimeoutExpired: The process still runs after this many seconds.
@@ -103,7 +103,7 @@ class Child:
 
 
 def _dying_with_this_process() -> list[str]:
-    """Return a command prefix that makes a process die together with this one.
+    """Return a command prefix that makes a process end together with this one.
 
     It is empty in other threads than the main thread: the kernel ties the process to the thread
     that forks, whose end would kill the servers.

@@ -28,7 +28,7 @@ BUILT_FOR_TEST_ALL = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need more than a control plane as long: ``make test-all`` runs them."""
+    """Mark tests that need more than a control plane as long, for ``make test-all``."""
     for item in items:
         if not BUILT_FOR_TEST_ALL.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.long)
@@ -104,7 +104,7 @@ def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="session")
 def _shared(cluster_binaries: build.Binaries) -> Iterator[tuple[ControlPlane, Any]]:
-    """The control plane that all modules share, and its initial objects; it starts slowly."""
+    """The control plane, shared because it starts slowly, and its initial objects."""
     with ControlPlane(cluster_binaries) as control_plane:
         yield control_plane, _objects(control_plane)
 
@@ -123,7 +123,7 @@ def control_plane(_shared: tuple[ControlPlane, Any]) -> Iterator[ControlPlane]:
     words = ("--force", "--wait=false", "--ignore-not-found", "-f", "-")
     if items:
         control_plane.kubectl("delete", *words, input=listed)
-    # No controller runs that would finalize a namespace.
+    # No controller runs, so nothing would finalize a namespace.
     for item in (item for item in items if item["kind"] == "Namespace"):
         path = f"/api/v1/namespaces/{item['metadata']['name']}/finalize"
         control_plane.kubectl("replace", "--raw", path, "-f", "-", input=json.dumps(item))

@@ -173,7 +173,7 @@ def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:
     }
     fields = {
         "spec.nodeName": volumes.node,
-        # The namespace and name are made up: no test looks this pod up by name.
+        # The namespace and the name are arbitrary: no test looks this pod up.
         "metadata.namespace": "kube-system",
         "metadata.name": f"userspace-proxy-{volumes.node}",
     }

@@ -169,7 +169,7 @@ class ControlPlane:
         """Kill the API server; etcd keeps the data.
 
         Idempotent. Clients see resets, then refused connections. It gets SIGKILL, because after
-        SIGTERM it waits a minute for watches.
+        SIGTERM it would wait a minute for watches.
         """
         if self._apiserver is not None:
             self._apiserver.kill()
@@ -367,7 +367,7 @@ class ControlPlane:
         """Return whether the API server answers a GET with 200."""
         if not self._prefix:
             return serves_https(self._bind_address, self._port, path, self.ca_file, token_of(ADMIN))
-        # kubectl is used because this process's own sockets are in another namespace.
+        # Use kubectl, because this process's own sockets are in another namespace.
         try:
             self.kubectl("get", "--raw", path, "--request-timeout=5s")
         except ControlPlaneError:

@@ -24,7 +24,7 @@ def render_tokens(groups: Mapping[str, str] = GROUPS) -> str:
 
 
 def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
-    """Return a self-contained kubeconfig as JSON, which is YAML, too, and needs no package.
+    """Return a self-contained kubeconfig as JSON, which is also YAML, and which needs no package.
 
     Args:
         server: The URL to dial.

@@ -1,6 +1,6 @@
 """Parses a Dockerfile and its .dockerignore into steps for :mod:`.image`.
 
-Rule 1: steps are only interpreted here, not run.
+Rule 1: steps are parsed here, but not run.
 Rule 2: an unknown instruction or form is an error: an image built from only a part of its
 Dockerfile would prove nothing.
 """

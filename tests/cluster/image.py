@@ -162,7 +162,7 @@ def build_image(
     cache = cache_root() / "image"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
-        # Only one build runs at a time; the kernel releases the lock when its holder dies.
+        # Only one build runs at a time; the kernel releases the lock when that process dies.
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stage in stages:
             layers = built.get(stage.base) or (_base(stage.base, cache, write),)
@@ -217,7 +217,7 @@ def _layer(
         parts = [f"{step} {stage}"]
     folder = below[-1].parent / _key(below[-1].name, *parts)
     if folder.is_dir():
-        # This records the time of use: cache eviction removes the least recently used layers.
+        # Record the time of use: cache eviction removes the least recently used layers.
         os.utime(folder)
         return folder
     with _unfinished(folder) as unfinished:
@@ -268,7 +268,7 @@ def mount_over(layers: Sequence[Path], merged: Path, *, upper: Path, work: Path)
 
 
 def environment() -> dict[str, str]:
-    """Return a command's environment in a root filesystem: package indexes and little else."""
+    """Return the environment of a command in a root filesystem; it mainly has package indexes."""
     seen = {"PATH": _PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
     seen |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if any(name in os.environ for name in _CERTIFICATES):

@@ -1,4 +1,4 @@
-"""Execs a container's program with only the rights that its security context grants.
+"""Executes a container's program with only the rights that its security context grants.
 
     limited.py --root=FOLDER --user=0 --add=net_admin,net_raw [--no-new-privs] -- PROGRAM ARGUMENT…
 

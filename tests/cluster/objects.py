@@ -1,4 +1,4 @@
-"""Kubernetes objects as clients write them."""
+"""Kubernetes objects, as clients write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provides the kubectl plugin, which runs this program like its installed script."""
+"""Provides the kubectl plugin: a script that runs this program like the installed script."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FOLDERS = {
 _EVERYWHERE = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/nodes")
 SERVICE = {"apiVersion": "v1", "kind": "Service"}
 _OWN = "/api/v1/namespaces/default/services/kubernetes"
-"""The Service that an API server maintains itself: it is read, but not written."""
+"""The Service that an API server itself maintains; it is read, but not written."""
 _DEFAULTED = ("type", "ipFamilies", "clusterIPs", "ipFamilyPolicy", "externalTrafficPolicy")
 """Fields of a Service that an API server derives from other fields if they are omitted."""
 
@@ -75,14 +75,14 @@ class Objects:
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
-        # One event loop for all tests: connections end some iterations after their source.
+        # All tests share an event loop, because connections end some iterations after their source.
         self._runner = asyncio.Runner()
         self._api = Api(Here(), control_plane)
         for name in NAMESPACES:
             self._api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     def close(self) -> None:
-        """Close all connections; the objects stay."""
+        """Close all connections; the objects aren't deleted."""
         self._api.close()
         self._runner.close()
 

@@ -1,4 +1,4 @@
-"""A real API server fulfils the contract of the fake one."""
+"""A real API server fulfils the contract of the fake API server."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ WITH_ALL = (
     "--set=metrics.podMonitor.enabled=true",
     API_SERVER,
 )
-"""Values that make the templates use all values."""
+"""Values with which the templates use all values."""
 RELEASES = {
     "without-options": (API_SERVER, "--set=steering=iptables"),
     "canary": (*WITH_ALL, "--set=canary.name=try"),
@@ -300,7 +300,7 @@ def chart(tmp_path: Path) -> Path:
 
 
 def rendered(chart: Path, values: dict[str, Any]) -> dict[str, str]:
-    """Render each kind of release with these values in place of the chart's values."""
+    """Render each kind of release with these values instead of the chart's values."""
     (chart / "values.yaml").write_text(yaml.safe_dump(values))
     texts = {}
     for name, options in RELEASES.items():

@@ -296,7 +296,7 @@ def test_kubeconfig_files_are_merged_as_in_kubectl(
 
 
 class FakeProxy:
-    """The HTTP proxy that the table names, in a network of its own; it records requests."""
+    """The HTTP proxy that the table names, in a separate network; it records requests."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The Kubernetes source with a real kube-apiserver: the contract, and what a fake can't test."""
+"""The Kubernetes source with a real kube-apiserver: the contract, and what only it can test."""
 
 from __future__ import annotations
 
@@ -133,11 +133,11 @@ async def test_an_unknown_token_is_reported_with_its_file(
                 f"(check the credentials in {kubeconfig})"
             ),
         )
-        # After the server has rejected the token, a corrected kubeconfig is read again at once.
+        # After the server has rejected the token, a corrected kubeconfig is read immediately.
         control_plane.write_kubeconfig(kubeconfig, token_of(ADMIN))
         await published.first()
 
 
 async def eventually(what: str, holds: Callable[[], bool]) -> None:
-    """Poll a condition that sends no notification, while the event loop runs."""
+    """Poll a condition, which sends no notification, while the event loop runs."""
     await asyncio.to_thread(wait_for, what, holds)

@@ -62,7 +62,7 @@ async def asleep(shop: Shop) -> bool:
 
 
 async def stays(shop: Shop, replicas: int) -> None:
-    """Check that the number of replicas doesn't change for four idle-after periods."""
+    """Check that the number of replicas doesn't change within four idle-after periods."""
     began = time.monotonic()
 
     async def is_over() -> bool:

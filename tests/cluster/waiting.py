@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PAUSE_S = 0.02
-"""The pause between two checks: too short for a person to notice, and much longer than a check."""
+"""The pause between two checks, which is much longer than a check, and short for a person."""
 
 
 class DeadlineExceededError(AssertionError):

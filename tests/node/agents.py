@@ -93,7 +93,7 @@ class Agent:
             )
 
     def start_until_ready(self, stderr: int | None = None) -> None:
-        """Start the agent and wait until it is healthy: its first plan is applied."""
+        """Start the agent and wait until it is healthy, and so has applied its first plan."""
         self.start(stderr)
         wait_for("a healthy agent", self.is_healthy, deadline_s=READY_S, hint=self.log)
 
@@ -132,7 +132,7 @@ class Agent:
         return self._sockets.tcp()
 
     def listener(self, port: int) -> socket.socket:
-        """Return another program's listener on a port of the node; the caller closes it."""
+        """Return a listener of another program on a port of the node; the caller closes it."""
         sock = self._sockets.tcp()
         sock.bind(("0.0.0.0", port))
         sock.listen()
@@ -182,7 +182,7 @@ class Agent:
                 (port["service"], sorted(e["address"] for e in port["endpoints"]))
                 for port in status["ports"]
             )
-            # The status lists a plan shortly before its rules are in the kernel.
+            # The status lists a plan shortly before the kernel has its rules.
             return shown == wanted and not status["sync"]["waiting_since"]
 
         wait_for(f"{wanted} to be in force", is_in_force, hint=self.log)
@@ -248,7 +248,7 @@ def agent_environment(node: SandboxNode, folder: Path) -> dict[str, str]:
     }
 
 
-# A kernel without nf_tables rejects its messages; conntrack's messages still work.
+# A kernel without nf_tables rejects its messages, but not conntrack's.
 _WITHOUT_NFTABLES = """
 import errno
 from userspace_proxy.kernel.netlink import Requests

@@ -2,8 +2,8 @@
 
 python -m tests.node.api_servers FILE N      serves a file's objects; this is its Nth start
 
-Each line of its standard input is a list of objects that it adds at run time. A restarted server
-has newer resourceVersions than before, and the earlier ones have expired.
+Each line of its standard input is a list of objects that it then adds. A restarted server has newer
+resourceVersions than before, and the earlier ones have expired.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ApiServer:
         """Kill the server; idempotent."""
         if self._process is not None:
             self._process.kill()
-            # Don't wait until the pipes are closed: child processes may have them open.
+            # Don't wait for the end of the pipes, which child processes may have open.
             self._process.wait(DEADLINE_S)
             for pipe in filter(None, (self._process.stdin, self._process.stdout)):
                 pipe.close()

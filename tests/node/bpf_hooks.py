@@ -23,7 +23,7 @@ DIALLED = Path(__file__).with_name("dialled.bpf.o")
 
 @contextlib.contextmanager
 def bpf_rights() -> Iterator[None]:
-    """Skip the test if it may not load programs; before Linux 5.11, lift RLIMIT_MEMLOCK."""
+    """Skip the test if it may not load programs; remove RLIMIT_MEMLOCK for Linux before 5.11."""
     if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
         pytest.skip("needs root, outside a user namespace")
     with calls.as_locked_memory():
@@ -49,7 +49,7 @@ def own_cgroup(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def in_cgroup(cgroup: Path) -> Iterator[None]:
-    """Move this process into a cgroup below a mount during the block; create a missing cgroup."""
+    """During the block, move this process into a cgroup below a mount; create a missing one."""
     before = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     root = next(folder for folder in (cgroup, *cgroup.parents) if folder.is_mount())
     cgroup.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ class Dialled(Attached):
         calls.update(self.maps["counts"], dialled_key(frontend), bytes(24))
 
     def measured(self, frontend: tuple[str, int]) -> int:
-        """Return how often a round-trip time was measured."""
+        """Return the number of measured round-trip times."""
         counted = calls.lookup(self.maps["counts"], dialled_key(frontend), 24)
         times: int = struct.unpack("=QQQ", counted or b"")[2]
         return times

@@ -1,8 +1,8 @@
-"""Broken Services with one mistake each, the expected causes, and where users see them.
+"""Broken Services, each with one mistake, its expected cause, and where users see the cause.
 
     Case ──▶ manifests ──▶ client ──▶ page, JSON, explain, metric
 
-``wrong_services`` has mistakes that only clients notice. Causes that follow from objects alone are
+``wrong_services`` has mistakes that only clients detect. Causes that depend only on objects are
 tested by `tests/unit/causes`.
 """
 
@@ -30,7 +30,7 @@ Object = dict[str, Any]
 
 
 class Shown(enum.Enum):
-    """Where a cause is shown."""
+    """The output that shows a cause."""
 
     PORT = "the Service port"
     IGNORED = "what isn't served"
@@ -89,7 +89,7 @@ CASES = (
         is_problem=False,
     ),
 )
-"""Two more causes are tested, both of the node: a firewall, and an unreachable source."""
+"""Two causes of the node are also tested: a firewall, and an unreachable source."""
 
 
 def cluster_ip(case: Case) -> str:
@@ -116,7 +116,7 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
 
 
 def ask(testbed: Testbed, case: Case) -> None:
-    """Send a request once the Service is applied, and wait for its end; skip an ignored Service."""
+    """Once the Service is applied, send a request and wait for its end; skip an ignored Service."""
     if case.shown is Shown.IGNORED:
         return
     agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]
@@ -125,7 +125,7 @@ def ask(testbed: Testbed, case: Case) -> None:
         status = agent.status()
         ports = [p for p in status["ports"] if p["service"] == case.name]
         is_planned = any(bool(port["endpoints"]) == bool(case.port) for port in ports)
-        # The status lists a plan shortly before its rules are in the kernel.
+        # The status lists a plan shortly before the kernel has its rules.
         return is_planned and not status["sync"]["waiting_since"]
 
     wait_for("the Service", is_in_force)
@@ -140,7 +140,7 @@ def ask(testbed: Testbed, case: Case) -> None:
 
 @contextlib.contextmanager
 def firewall(testbed: Testbed) -> Iterator[None]:
-    """Drop the node's input within the block, like a careless firewall."""
+    """Drop all input of the node within the block, like a misconfigured firewall."""
     chain = "{ type filter hook input priority 0; policy drop; }"
     testbed.shell(
         f"nft add table ip filter; nft add chain ip filter INPUT '{chain}'; "

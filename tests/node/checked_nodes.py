@@ -59,7 +59,7 @@ class CheckedNode(nodes.Net):
         )
 
     def findings(self, *flags: str, manifests: bool = True) -> list[dict[str, str]]:
-        """Return all findings of the command, run by a thread in this namespace."""
+        """Run the command in a thread in this namespace; return all findings."""
         source = [f"--manifests={self.manifests}"] if manifests else []
         with self, contextlib.redirect_stdout(io.StringIO()) as said:
             status = main(["check", *source, *flags, "-o", "json"])
@@ -77,7 +77,7 @@ class CheckedNode(nodes.Net):
         ]
 
     def hint(self, topic: str, *flags: str) -> str:
-        """Return the only remedy in the findings about a topic."""
+        """Return the remedy in the findings about a topic, which have only one."""
         (hint,) = {f["hint"] for f in self.findings(*flags) if f["topic"] == topic}
         return hint
 

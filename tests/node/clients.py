@@ -1,4 +1,4 @@
-"""Creates clients' sockets in a sandbox's namespaces, and dials with them.
+"""Creates clients' sockets in the namespaces of a sandbox, and dials with them.
 
 A socket belongs to the namespace in which it was created, so a small process in each namespace
 creates sockets and passes them to the test, which uses them like its own. All waits have deadlines.
@@ -83,7 +83,7 @@ class Client:
         return sock
 
     def dial_without_answer(self, address: tuple[str, int], *, port: int) -> None:
-        """Send a SYN that gets no answer, and close the socket."""
+        """Send a SYN to an address that doesn't answer, and close the socket."""
         with self._dialler(address[0], port) as sock:
             sock.setblocking(False)
             assert sock.connect_ex(address) == errno.EINPROGRESS
@@ -118,7 +118,7 @@ class Client:
             return ask(sock, text).decode()
 
     def tcp_refusal(self, address: tuple[str, int], *, port: int = 0) -> str:
-        """Return a TCP dial's result: ``refused``, ``accepted``, or the kernel's error text."""
+        """Return the result of a dial: ``refused``, ``accepted``, or the kernel's error text."""
         with self._dialler(address[0], port) if port else self.tcp(address[0]) as sock:
             try:
                 sock.connect(address)
@@ -129,7 +129,7 @@ class Client:
             return "accepted"
 
     def udp_refusal(self, address: tuple[str, int]) -> str:
-        """Return a datagram's result: ``refused``, ``answered``, or the kernel's error text."""
+        """Return the result of a query: ``refused``, ``answered``, or the kernel's error text."""
         with self._sockets.udp(address[0]) as sock:
             sock.connect(address)
             return refusal(sock)

@@ -1,4 +1,4 @@
-"""Fixtures of the steering tests, whose thread is in the node's network namespace."""
+"""Fixtures of the steering tests, which run in the node's network namespace."""
 
 import pytest
 import steering_nodes as nodes
@@ -45,14 +45,14 @@ async def steering(node, kind):
 
 @pytest.fixture
 def web(cluster):
-    """A listener of the proxy on the port of WEB."""
+    """The proxy's listener for WEB."""
     with nodes.proxy_listener(cluster.node, 36001) as server:
         yield server
 
 
 @pytest.fixture
 def dns(cluster):
-    """A UDP server of the proxy on the port of DNS."""
+    """The proxy's UDP server for DNS."""
     server = nodes.UdpServer(cluster.node, 36002)
     yield server
     server.close()

@@ -36,7 +36,7 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as kernel:
 
 
 def fill_for_good(testbed: Testbed) -> None:
-    """Fill the node's conntrack table up to its limit, permanently."""
+    """Fill the node's conntrack table up to its limit, with permanent entries."""
     limit = testbed.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").strip()
     command = [sys.executable, "-c", _FILL_FOR_GOOD, limit]
     # This takes two seconds, and much longer on a busy machine.

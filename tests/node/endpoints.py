@@ -1,4 +1,4 @@
-"""Endpoints that report the address of their client, behind Services of both families."""
+"""Endpoints that report their client's address, with Services of both families."""
 
 import contextlib
 import itertools
@@ -67,7 +67,7 @@ class Endpoint:
 
 
 def accept_with_data(server):
-    """Return the first connection that sends data, unlike the proxy's probes, and its peer."""
+    """Return the first connection that sends data, which the proxy's probes don't, and its peer."""
     while True:
         accepted, peer = server.accept()
         accepted.settimeout(DEADLINE_S)
@@ -105,7 +105,7 @@ SEEN = {
     ("bare-pod", "remote"): "client",
     ("bridge-pod", "routed"): "client",
     ("bridge-pod", "remote"): "client",
-    # The Service in the first case has externalTrafficPolicy Local; in the second, Cluster.
+    # In the first case, the Service has externalTrafficPolicy Local, and in the second, Cluster.
     ("laptop", "routed"): "client",
     ("laptop", "bridged"): "client",
     # The endpoint's answer would bypass this node on its way to the laptop.
@@ -121,7 +121,7 @@ SEEN = {
 
 
 class EndpointWorld:
-    """A testbed with an endpoint of each kind, each behind its own Service."""
+    """A testbed with an endpoint of each kind, each with its own Service."""
 
     def __init__(self, testbed):
         self.testbed = testbed

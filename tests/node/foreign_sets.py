@@ -1,4 +1,4 @@
-"""Adds a set of a newer ``nft``, in a format that libnftables 1.0.6 can't parse.
+"""Adds a set as a newer ``nft`` does, in a format that libnftables 1.0.6 can't parse.
 
 That library, and so the ``nft`` of Debian 12, dereferences NULL when it lists a ruleset with such a
 set; a test that has added one must inspect the kernel by other means.

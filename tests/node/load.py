@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def slowest_s(self) -> float:
-        """The time that the slowest successful connection took; 0 if there is none."""
+        """The duration of the slowest successful connection; 0 if none succeeded."""
         return max((a.seconds for a in self.attempts if a.outcome == "ok"), default=0.0)
 
     @property
@@ -131,7 +131,7 @@ class Load:
 
 
 def pass_time(seconds: float) -> None:
-    """Keep a load running for a while: the only wait in this folder without a condition."""
+    """Wait while a load runs: the only wait in this folder without a condition."""
     time.sleep(seconds)  # noqa: TID251 - the length of a measurement
 
 
@@ -151,7 +151,7 @@ class Flow:
 
     def __init__(self, sock: socket.socket) -> None:
         self.broken = ""
-        """Why the connection ended before the block; empty while it works."""
+        """The error that ended the connection before the block's end; empty if there is none."""
         self.retransmitted = 0
         """The number of segments that were retransmitted."""
         self._answers = 0
@@ -162,7 +162,7 @@ class Flow:
         self._thread.start()
 
     def until_it_flows(self, *, count: int = 20) -> None:
-        """Wait for ``count`` more answers, or for the end of the connection."""
+        """Wait for this many further answers, or for the end of the connection."""
         wanted = self._answers + count
         wait_for("answers", lambda: bool(self.broken) or self._answers >= wanted)
 

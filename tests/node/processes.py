@@ -35,7 +35,7 @@ def is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def descriptors_of(pids: Iterable[int]) -> Iterator[list[int]]:
-    """Yield pidfds of the processes that exist; any process, not only the parent, can poll them."""
+    """Yield pidfds of those processes that exist; not only their parents can poll them."""
     opened = []
     try:
         for pid in pids:
@@ -48,7 +48,7 @@ def descriptors_of(pids: Iterable[int]) -> Iterator[list[int]]:
 
 
 def run_without_capabilities(script: str) -> str:
-    """Run a Python script in this thread's namespaces with no capability; return its output."""
+    """Run a Python script without capabilities in this thread's namespaces; return its output."""
     return subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
         capture_output=True,
@@ -73,7 +73,7 @@ def copy_packages(target: Path, *roots: Path) -> None:
 
 
 def _are_private(root: Path) -> bool:
-    """Return whether there are packages that only their owner may read."""
+    """Return whether only their owner may read some of the packages."""
     files = (
         root / each.__name__ / "__init__.py" for each in (userspace_proxy, userspace_proxy_testing)
     )

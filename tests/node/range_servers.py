@@ -1,4 +1,4 @@
-"""Pods that serve many ports, and Services with ranges of ports in front of them."""
+"""Pods that serve many ports, and their Services, which have ranges of ports."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ while True:
 
 
 class RangePod:
-    """A pod that answers on several ports, each time with its name and the port."""
+    """A pod that answers on several ports with its name and the port."""
 
     def __init__(self, testbed, name, ports):
         self.host = testbed.sandbox.add_pod(name)

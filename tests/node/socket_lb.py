@@ -178,7 +178,7 @@ class SocketNode(Testbed):
         return Backend(host)
 
     def add_clients(self, name: str, count: int) -> Iterator[Client]:
-        """Start pods that dial, each when it is requested."""
+        """Start pods that dial, each at its first use."""
         for number in range(count):
             client = Client(self.sandbox.add_pod(f"{name}-{number}"))
             self.clients[client.name] = client
@@ -192,7 +192,7 @@ class SocketNode(Testbed):
         return client
 
     def add_laptop(self) -> Client:
-        """Start a client outside; no hooks cover it, because it is another machine."""
+        """Start a client outside, which is another machine, without hooks."""
         with in_cgroup(self.cgroup.parent) if self.cgroup else contextlib.nullcontext():
             client = Client(self.sandbox.add_outside("laptop"))
         self.clients[client.name] = client
@@ -269,7 +269,7 @@ class SocketNode(Testbed):
 
     @property
     def way(self) -> str:
-        """What translates the node's own dials, except dials that rules translate in both modes."""
+        """The translation of the node's own dials, but not of those that rules always translate."""
         return "hooks" if self.mode == HOOKS else "rules"
 
 
@@ -328,7 +328,7 @@ class Dial:
 
     @property
     def way(self) -> str:
-        """What translated the dial: ``hooks`` if the kernel's peer differs from the program's."""
+        """The dial's translation: ``hooks`` if the kernel's peer differs from the program's."""
         seen = kernel_peer(self.client, self.sock)
         return "rules" if seen == self.peer else "hooks"
 
@@ -340,7 +340,7 @@ class Dial:
 
 
 def answer(sock: socket.socket) -> tuple[str, str]:
-    """Read one response; return the endpoint's name, and the client address that it saw."""
+    """Read one response; return its contents, the endpoint's name and the client's address."""
     text = b""
     while b"\r\n\r\n" not in text:
         part = sock.recv(4096)

@@ -37,11 +37,11 @@ class Client(NamedTuple):
 
 
 class Pin(NamedTuple):
-    """The endpoint that a client is pinned to."""
+    """A client's affinity to an endpoint."""
 
     endpoint: int
     last_ns: int
-    """When the pin was last used, in nanoseconds of the monotonic clock."""
+    """The time of the last use, in nanoseconds of the monotonic clock."""
 
 
 _PAIR = struct.Struct("=QQ")

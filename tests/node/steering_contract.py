@@ -130,7 +130,7 @@ class KernelSteeringContract(SteeringContract):
 
     @abc.abstractmethod
     def break_it(self, steering: Steering) -> None:
-        """Remove the applied state from the kernel, like another program."""
+        """Remove the applied state from the kernel, as another program might."""
 
     async def test_no_frontend_is_unsteered_if_the_kernel_accepts_all(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
@@ -162,7 +162,7 @@ class AtomicSteeringContract(KernelSteeringContract):
 
     @abc.abstractmethod
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
-        """Make each ``apply`` with this frontend fail within the block."""
+        """Within the block, make each ``apply`` with this frontend fail."""
 
     async def test_after_a_failed_apply_the_old_state_is_in_force(self, steering):
         await steering.apply({WEB: 36001})
@@ -199,7 +199,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
 
     @abc.abstractmethod
     def refusal(self, frontend: Frontend) -> AbstractContextManager[object]:
-        """Make steering of only this frontend fail within the block."""
+        """Within the block, make the kernel refuse only this frontend."""
 
     async def test_only_a_frontend_that_the_kernel_rejects_is_unsteered(self, steering):
         with self.refusal(self.outside):

@@ -58,7 +58,7 @@ class Cluster:
             ip link set eth0 up
             ip route add default via {NODE_IP}
             ip route add default via {NODE_IP6}""")
-        # The kernel adds the route once it has noticed that the other end of the link is up.
+        # The kernel adds the route after it has detected that the other end of the link is up.
         own = f"local {NODE_IP6} dev pod0"
         wait_for(own, lambda: own in self.node.run("ip -6 route show table local"))
 
@@ -200,7 +200,7 @@ def wait_until_dead(pid: int) -> None:
 
 @contextmanager
 def unusable_lock(path: Path) -> Iterator[None]:
-    """Make the xtables lock, which the helper opens for each change, unusable within the block."""
+    """Within the block, make the xtables lock unusable, which the helper opens for each change."""
     path.unlink()
     path.mkdir()
     yield

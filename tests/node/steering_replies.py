@@ -27,7 +27,7 @@ SHOW = (
 
 
 class Catching:
-    """Reply routing on the node, as a process sets it up.
+    """Reply routing on the node, as configured by one process.
 
     Args:
         cluster: The cluster of the node.

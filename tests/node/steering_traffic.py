@@ -1,6 +1,5 @@
-"""Clients, servers, TCP segments and frontends for tests of steering with real packets.
-
-A plain server on each proxy port takes the place of the proxy.
+"""Clients, servers, TCP segments and frontends for tests of steering with real packets. Plain
+servers on the proxy ports replace the proxy.
 """
 
 from __future__ import annotations

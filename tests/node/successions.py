@@ -21,13 +21,13 @@ DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 SERVED = (WEB, STICKY, DNS)
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 RELIEVED = "previous workers are draining"
-# The rate is low, because tests run in parallel; a gap loses connections even at a low rate.
+# The rate is low, because tests run in parallel. Even at this rate, a gap loses connections.
 RATE = 30.0
 # The timeout of a dial, long enough for a busy machine.
 TIMEOUT_S = 30.0
 
 Succession = Callable[[Testbed], AbstractContextManager[None]]
-"""When its block begins, the next process serves; the caller ends old connections in the block."""
+"""The next process serves when the block begins; in the block, the caller ends old connections."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Errors that prevent startup on a real node: one clear line, and no leftovers."""
+"""Errors that prevent startup on a real node: each is one line, and leaves no state behind."""
 
 import os
 import re

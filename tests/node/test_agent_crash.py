@@ -107,7 +107,7 @@ def rules_without_ports(testbed: Testbed) -> Counter[str]:
 
 
 def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
-    """Kill all of the agent's processes ``after_s`` seconds after an action has begun."""
+    """Begin an action; ``after_s`` seconds later, kill all of the agent's processes."""
     agent = testbed.agent
     with contextlib.ExitStack() as others:
         match during:
@@ -169,7 +169,7 @@ def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves_them(
                 assert client.asks(DNS.address) == "one: hello", name
                 assert client.tcp_refusal(NONE.address) == "refused", name
         (testbed.agent.manifests.folder / "added.yaml").unlink(missing_ok=True)
-        # The rules guard old ports for a while.
+        # For a while, the rules still guard the old ports.
         wait_for("the rules of before", lambda: rules_without_ports(testbed) == rules)
 
 

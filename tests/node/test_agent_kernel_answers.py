@@ -1,4 +1,4 @@
-"""Firewalls that drop packets that the kernel path forwards, in their programs' own forms."""
+"""Firewalls that drop packets of the kernel path, as several programs write them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
-# The timeout of clients that give up soon, because each SYN counts.
+# A short timeout of clients, because each SYN counts.
 GIVES_UP_S = 0.5
 BOTH = "for t in iptables-nft ip6tables-nft; do {}; done"
 FLUSH = BOTH.format("$t -P FORWARD ACCEPT; $t -F FORWARD")

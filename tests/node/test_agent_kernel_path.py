@@ -1,4 +1,4 @@
-"""The kernel path: translation directly to endpoints, and switching to it and back."""
+"""The kernel path: translation to endpoints by rules, and switches to and from this path."""
 
 import json
 import select

@@ -19,7 +19,7 @@ ECHO = Service("echo", "10.96.0.11", 7, target=81)
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 NOBODY = Service("nobody", "10.96.0.30")
 PORT_OF_THE_PAUSE = 41000
-# More clients than an accept queue of the kernel has room for.
+# More clients than the kernel's accept queue can hold.
 MANY = 200
 # State of another program: rules before and after the proxy's rules, chains, marks.
 FOREIGN = """
@@ -127,7 +127,7 @@ def end_of(connection):
 
 
 def serves(node):
-    """Return whether a pod that dials WEB gets an answer, and the right one."""
+    """Return whether a pod that dials WEB gets the right answer; False without an answer."""
     try:
         return node["pod"].get(WEB.address) == "one"
     except OSError:

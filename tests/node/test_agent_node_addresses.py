@@ -1,4 +1,4 @@
-"""A node's addresses are followed while they are added and removed."""
+"""The agent detects each added and removed address of its node."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from userspace_proxy.kernel.interface_addresses import NodeAddresses
 
 pytestmark = pytest.mark.netns
 LOOPBACK = ("127.0.0.1", "::1")
-# More events than a socket's queue has room for.
+# More events than a socket's queue can hold.
 MANY = 2000
 
 
 class Followed:
-    """A node, its addresses, and how often they have changed."""
+    """A node, its addresses, and the number of their changes."""
 
     def __init__(self, net: nodes.Net) -> None:
         self.net = net

@@ -20,7 +20,7 @@ PART = 250
 
 @pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
-    """A node whose agent has two workers; its pods listen only when a test starts their servers."""
+    """A node whose agent has two workers; tests start the pods' servers."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:
         for name in ("one", "two", "three"):
             testbed.sandbox.add_pod(name)

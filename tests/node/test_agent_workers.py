@@ -1,4 +1,4 @@
-"""A real agent's workers: their users and capabilities, and health while the only one hangs."""
+"""A real agent's workers: their users, their capabilities, and ``/healthz`` while they hang."""
 
 import os
 import signal

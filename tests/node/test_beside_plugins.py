@@ -64,7 +64,7 @@ def frozen(with_what: str, module: str) -> str:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Bypass web proxies, and undo the setting of this repository that makes warnings errors."""
+    """Bypass HTTP proxies, and undo this repository's setting that turns warnings into errors."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
 

@@ -89,7 +89,7 @@ def test_all_map_elements_are_read_and_absent_keys_do_not_prevent_a_removal() ->
     calls.update_batch(table, keys, values, 10_000)
     found = {struct.unpack("=IQ", key + value) for key, value in calls.elements(table, spec)}
     assert found == {(number, number) for number in range(10_000)}
-    # The absent keys are the first, some in between, and the last.
+    # The first key, the last key, and some in between are absent.
     absent = [10_000, 3, 3, 4, 10_001]
     calls.delete_batch(table, [struct.pack("=I", x) for x in (*absent, *range(5, 10_000), 10_002)])
     left = sorted(struct.unpack("=I", key) for key, _ in calls.elements(table, spec))

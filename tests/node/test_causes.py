@@ -86,7 +86,7 @@ class Embedded:
 
 
 def dial(address):
-    """Dial, and wait for a byte: an RST may arrive during either call."""
+    """Dial, and wait for a byte; an RST may arrive in either step."""
     with socket.create_connection(address, timeout=60) as client:
         client.recv(1)
 

@@ -1,4 +1,4 @@
-"""Finds other programs that are attached to a test's cgroup, as a proxy in a pod does."""
+"""Detects other programs that are attached to a test's cgroup, as a proxy in a pod does."""
 
 from __future__ import annotations
 

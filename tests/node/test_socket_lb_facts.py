@@ -72,7 +72,7 @@ class Followed:
         return dict(found)
 
     def wait_for(self, field: str, value: object) -> None:
-        """Wait until a field of the Service port has a value: counters are up to a second old."""
+        """Wait until a field of the Service port has this value; counters may be a second old."""
         wait_for(field, lambda: self.port()[field] == value, hint=self.agent.log)
 
     def run(self, *words: str) -> str:

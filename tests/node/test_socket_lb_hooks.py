@@ -408,7 +408,7 @@ def test_hooks_stop_translating_after_their_term_expires(
 
 
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
-    """Let the term of a proxy's pins expire, as if its process had exited ``ago_s`` seconds ago."""
+    """End the term of a proxy's pins, as if its process had exited ``ago_s`` seconds ago."""
     (pin,) = folder.glob("settings-*")
     settings = calls.pinned(pin)
     ended = DialSettings(valid_until_ns=time.monotonic_ns())
@@ -479,7 +479,7 @@ def table(stage: Stage, name: str) -> Iterator[int]:
 
 
 def term_s(stage: Stage) -> float:
-    """Return for how many seconds the programs still translate."""
+    """Return the seconds for which the programs will translate."""
     with table(stage, "settings") as settings:
         value = calls.lookup(settings, SETTINGS_KEY, len(DialSettings().pack()))
     return (DialSettings.unpack(value or b"").valid_until_ns - time.monotonic_ns()) / 1e9

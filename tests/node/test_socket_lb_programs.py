@@ -1,4 +1,4 @@
-"""The programs for connect(), one by one: translated, counted, skipped and reported dials."""
+"""The programs for connect(): dials that they translate, count, skip and report."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_an_affinity_entry_for_a_removed_or_ejected_endpoint_is_replaced(
 
 
 def ejected_for(seconds: float, times: int = 1) -> Ejection:
-    """Return an ejection whose probe is due in so many seconds."""
+    """Return an ejection whose probe is due in this many seconds."""
     until = time.monotonic_ns() + int(seconds * SECOND_NS)
     return Ejection(until, times, EventKind.REFUSED)
 

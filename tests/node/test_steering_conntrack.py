@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.needs("conntrack netlink")]
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
 DNS = SocketAddress("10.96.0.10", 53)
-# So many frontends that all entries are listed together, not one frontend's at a time.
+# Enough frontends that all entries are listed at once, and not by frontend.
 MANY = [SocketAddress(f"10.96.1.{number}", 53) for number in range(FULL_LISTING_ABOVE + 1)]
 WEB, LOST = SocketAddress("10.96.7.1", 80), SocketAddress("10.96.7.2", 80)
 OTHER = SocketAddress("10.96.7.3", 80)

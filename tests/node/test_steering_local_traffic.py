@@ -81,7 +81,7 @@ def daemons(node):
 
 
 def answers(net: nodes.Net, ip: str, port: int) -> bool:
-    """Return whether a TCP connection succeeds, neither refused, prohibited nor unanswered."""
+    """Return whether a TCP dial succeeds; False if it is refused, prohibited or unanswered."""
     with net.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as client:
         client.settimeout(SILENCE_S)
         return client.connect_ex((ip, port)) == 0

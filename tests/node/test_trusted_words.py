@@ -102,7 +102,7 @@ def test_a_rule_added_while_a_connection_is_open_is_named(testbed, verdict):
 def test_clients_closing_without_a_request_are_not_counted_as_an_endpoint_failure(testbed, ends):
     agent, client, address = serve_original(testbed), testbed["pod"], (service_ip(ORIGINAL), 80)
     client.get(address)
-    # Load balancers' probes and browsers that preconnect dial like this, without sending a byte.
+    # Probes of load balancers, and browsers that preconnect, also dial without sending a byte.
     probes = [client.dial(address) for _ in range(20)]
     wait_for("the endpoint's answers", lambda: agent.port("original")["active"] == len(probes))
     for probe in probes:

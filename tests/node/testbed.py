@@ -160,7 +160,7 @@ def without_noise(text: str) -> str:
 
 
 def without_states(text: str) -> str:
-    """Return routes without link states and expiry times, which change by themselves.
+    """Return routes without link states and expiry times, which change over time.
 
     Routes that the kernel adds for an IPv6 address are omitted, too: a kernel thread adds them,
         possibly between two listings.
@@ -198,5 +198,5 @@ def as_older_nft_prints(listing: str) -> str:
 
 
 def steerings(first: str, *others: str) -> list[object]:
-    """Return parameters: the first mode for every run, the others only for ``make test-all``."""
+    """Return parameters for all modes; only the first mode isn't marked for ``make test-all``."""
     return [first, *(pytest.param(other, marks=pytest.mark.long) for other in others)]

@@ -1,4 +1,4 @@
-"""The servers, filters and links behind ``wrong_services``: how a pod responds on each port.
+"""The servers, filters and links of ``wrong_services``, which define each port's response.
 
 Mistake ──target──▶ port of "pod" ──▶ hangs, is filtered
 """

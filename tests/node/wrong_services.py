@@ -1,4 +1,4 @@
-"""Services with one mistake each that clients notice, and the expected explanations.
+"""Services with one mistake each that affects clients, and the expected explanations.
 
     Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
 
@@ -147,7 +147,7 @@ def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
 
 
 def dial(client: Client, case: Mistake) -> None:
-    """Dial a case's Service several times in succession, each time from a new source port."""
+    """Dial a case's Service several times, each time from a new source port."""
     address = service_ip(case), case.port["port"]
     for _ in range(case.dials):
         is_udp = case.port.get("protocol") == "UDP"

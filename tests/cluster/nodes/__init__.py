@@ -6,6 +6,6 @@
        ├─ node-2   …
        └─ node-3   …
 
-There is no uplink and no registry: the images are built here and imported. Everything ends with the
-process that started the cluster, even if that process is killed.
+There is no uplink and no registry: the images are built here and imported. All processes end with
+the process that started the cluster, even if that is killed.
 """

@@ -100,7 +100,7 @@ def up(options: argparse.Namespace) -> int:
 
 
 def down(_options: argparse.Namespace) -> int:
-    """Stop the running cluster; return once nothing of it is left."""
+    """Stop the running cluster; return once all of its state has been removed."""
     pid = _running()
     if pid is None:
         print("no cluster is up")

@@ -32,11 +32,11 @@ PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
 """Requests per second of a client: four clients open a hundred connections per second."""
 TIMEOUT_S = 15.0
-"""Longer than the seconds that an answer takes on a busy machine; a lost packet gets none."""
+"""Longer than an answer takes on a busy machine; a lost packet gets no answer."""
 LATE_S = 0.9
-"""A connection that took this long lost its first packet: the kernel retransmits after a second."""
+"""A connection that took this long lost its first packet, which is repeated after a second."""
 SETTLE_S = TIMEOUT_S + 1.0
-"""The time after which an attempt is in the log: a bit longer than the prober's timeout."""
+"""The time after which the log contains an attempt: slightly longer than the prober's timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Toll:
     made: int
     failed: Counter[str]
     late: int
-    """Connections that succeeded, but only after the kernel had retransmitted a packet."""
+    """Connections that succeeded after the kernel had retransmitted a packet."""
     outage_s: float
     """The longest time in which no connection of a client was answered."""
 

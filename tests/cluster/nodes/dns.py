@@ -19,7 +19,7 @@ _PORTS = (("dns", "UDP"), ("dns-tcp", "TCP"))
 
 
 def corefile(kubeconfig: Path, families: Families) -> str:
-    """Return CoreDNS' configuration."""
+    """Return the configuration of CoreDNS."""
     addresses = " ".join(str(family.world) for family in families)
     return f"""\
 .:{PORT} {{

@@ -34,7 +34,7 @@ class Family:
     loopback: str
     """The loopback address in a form for URLs."""
     forwarding: str
-    """The sysctl that makes a namespace a router."""
+    """The sysctl that makes a namespace forward packets."""
 
     @property
     def world(self) -> IPAddress:

@@ -1,4 +1,4 @@
-"""A client of `forward` in the world, which sends requests on demand and prints the results.
+"""A client of `forward` in the world, which reads requests, sends them, and prints the results.
 
 stdin:   {"dns": [IP, PORT], "name": NAME}       ──▶ [IP, PORT], from SRV and A records
          {"at": [IP, PORT], "count": N}          ──▶ N answers, each a pod's name or an error

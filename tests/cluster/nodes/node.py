@@ -88,7 +88,7 @@ class ClusterNode:
         self._write_configurations()
 
     def start_containerd(self) -> None:
-        """Start containerd, which answers once its socket exists."""
+        """Start containerd, which is ready once its socket exists."""
         self._start(self._programs["containerd"], "--config", self.folder / "containerd.toml")
 
     def has_containerd(self) -> bool:
@@ -180,7 +180,7 @@ class ClusterNode:
             "clusterDNS": [self._dns],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(self.folder / "resolv.conf"),
-            # The driver works with both cgroup versions, and needs no cgroup tree of its own.
+            # The driver works with both cgroup versions, and needs no separate cgroup tree.
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],

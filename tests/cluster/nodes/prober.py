@@ -26,7 +26,7 @@ from collections.abc import Coroutine, Iterator
 
 TIMEOUT_S = 5.0
 AGAIN_S = 1.0
-# Lifetimes of kept connections in seconds: one stays, and the others always differ in age.
+# Lifetimes of kept connections in seconds: one is never replaced; the others differ in age.
 LIVES_S = (math.inf, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0)
 
 

@@ -108,7 +108,7 @@ def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterat
 
 @contextmanager
 def stopped(node: ClusterNode) -> Iterator[None]:
-    """Suspend a node's control process, as a debugger does, while its workers continue."""
+    """Suspend a node's control process, as a debugger does; its workers continue."""
     first = find_agent(node, PROGRAM)
     assert first is not None, f"there is no agent on {node.site.name}"
     (pid,) = child_pids(first)
@@ -122,7 +122,7 @@ def stopped(node: ClusterNode) -> Iterator[None]:
 
 @contextmanager
 def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
-    """Delete the agent's pod on a node, and prevent a new pod until the block ends."""
+    """Delete a node's agent pod, and prevent a new pod until the block ends."""
     in_system = ("-n", NAMESPACE)
     cluster.control_plane.apply(_QUOTA, namespace=NAMESPACE)
     try:

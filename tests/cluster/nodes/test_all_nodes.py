@@ -61,7 +61,7 @@ FIRST_SCREEN = """() => {
 }"""
 """Returns the text of a page that is visible without scrolling."""
 TIMEOUT = "--timeout=2s"
-"""The timeout of first answers, which a suspended agent uses up."""
+"""The timeout of first answers: the time that is lost with a suspended agent."""
 VALUES = (
     "--set=steering=nftables",
     "--set=view.create=true",
@@ -75,7 +75,7 @@ RBAC = "rbac.authorization.k8s.io"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A cluster with the chart's release, a client on each node, and a user who views it.
+    """A cluster with the chart's release, a client on each node, and a user of the plugin.
 
     The user has the chart's roles for people, and no other rights.
     """
@@ -181,7 +181,7 @@ def client(node: ClusterNode) -> Child:
 
 
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
-    """Wait until a command's first screen of lines matches all these patterns."""
+    """Wait until the first lines of a command, as many as fit on a screen, match all patterns."""
     seen: list[str] = []
 
     def is_named() -> bool:

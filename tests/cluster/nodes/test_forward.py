@@ -67,7 +67,7 @@ class Forward:
         self.child = Child([*command, kubeconfig], self.log, cluster.world.enter_network())
 
     def shows(self, pattern: str) -> re.Match[str]:
-        """Return the match of a pattern in the command's output, once there is a match."""
+        """Wait until a pattern matches the command's output; return the match."""
         return self.child.wait_for_output(pattern)
 
     @property
@@ -137,13 +137,13 @@ def test_a_service_is_reachable_by_name_and_at_the_printed_address(
 
 
 def delete_pod(cluster: Cluster, client: Client, name: str) -> None:
-    """Delete a pod without a grace period; the kubelet ends it soon."""
+    """Delete a pod without a grace period; the kubelet stops it soon afterwards."""
     del client
     cluster.kubectl("-n", "shop", "delete", "pod", name, "--grace-period=0", "--force", "--wait=0")
 
 
 def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
-    """Crash a pod's process; the pod stays, and its port refuses connections."""
+    """Crash a pod's process; the pod isn't deleted, and its port refuses connections."""
     assert client.ask(at=(pods(cluster)[name], 8080), get="/exit?code=1").startswith("error")
 
 

@@ -118,7 +118,7 @@ class Stage:
         self.system("delete", "daemonset", "kube-proxy-standby")
 
     def change_path(self, path: str, *, is_ours: bool = True) -> None:
-        """Move new connections to another path; open connections stay on their path.
+        """Move new connections to another path, but not open connections.
 
         Args:
             is_ours: Whether this proxy serves the nodes, so that the change is applied immediately.
@@ -168,7 +168,7 @@ class Stage:
         )
 
     def watch(self) -> None:
-        """Wait for longer than a rollout takes, so that an unwanted rollout would happen."""
+        """Wait for longer than a rollout takes, in order to detect an unwanted rollout."""
         until = now() + ROLLOUT_S
         wait_for("what a rollout would do", lambda: now() > until)
 
@@ -381,7 +381,7 @@ def test_a_killed_agent_interrupts_its_node_for_less_than_three_seconds(taken_ov
 
 
 def _is_quiet(clients: Clients) -> bool:
-    """Return whether there are no failures in the next second."""
+    """Return whether no connection fails in the next second."""
     since = now()
     return clients.toll(since, since + 1).lost == 0
 

@@ -7,7 +7,7 @@ In a cluster with IPv6, there are the same links with IPv6 addresses (`families`
 
 Rule 1: the world has a PID namespace; when its first process exits, the kernel kills all others,
 which also removes their mounts and network namespaces.
-Rule 2: the first process dies with this process, even if this process is killed.
+Rule 2: the first process ends with this process, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Holder:
             self._child.wait(STOP_DEADLINE_S)
 
     def _find(self) -> int | None:
-        """Return the PID of the process that holds the namespaces; None until they are set up."""
+        """Return the PID of the process that holds the namespaces; None until these are set up."""
         if self._child.status is not None:
             raise AssertionError(f"cannot make {self.name}: {self._child.log_tail()}")
         pid = self._child.pid

@@ -21,7 +21,7 @@ ADDRESSES = {
     "dual": "addresses of both families, IPv4 first",
     "ipv6": "IPv6 addresses only",
 }
-"""The families of nodes, pods and Services in words, by key of `FAMILIES`."""
+"""A description of the families of nodes, pods and Services, by key of `FAMILIES`."""
 COLUMNS = (
     "kube-proxy",
     "nftables",

@@ -98,7 +98,7 @@ def run_group(
 
 
 def explain(result: Result) -> Result:
-    """Return a result; unless it passed, a matching reason in REASONS replaces its own."""
+    """Return a result; if it didn't pass, a matching reason in REASONS replaces its reason."""
     if result.outcome == PASSED:
         return result
     whys = (why for what, why in REASONS.items() if re.search(what, result.name))
