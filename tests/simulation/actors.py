@@ -1,4 +1,4 @@
-"""Clients and endpoints: they follow a script, and close in an orderly way once the world is calm.
+"""Clients and endpoints, which follow scripts, and close in an orderly way once the world is calm.
 
     Party      one side of a TCP connection: sends, reads, closes or resets at any moment
     PodHost    an endpoint of TCP or UDP: its reactions to dials, and the parties that it accepts
@@ -76,7 +76,7 @@ class Party:
         """A client's own address, the address by which it is served, and the dialled address: the
         last two may come from its PROXY header."""
         self.how = ""
-        """How the party sends a PROXY header; empty for none."""
+        """The way in which the party sends a PROXY header; empty for none."""
         self.other: Party | None = None
         """The other side, once the data plane has joined the two."""
         self.joined: Joined | None = None
@@ -94,7 +94,7 @@ class Party:
         self.error = 0
         self.reset_at: float | None = None
         self._turn = 0
-        """The number of the last action that was planned."""
+        """The number of the last planned action."""
         self._idle_since = 0.0
         self._steps = iter(steps)
         self._next: Step | None = None
@@ -171,7 +171,7 @@ class Party:
         self.stream.sleeper = self.look
 
     def look(self) -> None:
-        """Schedule the next action after the stream has changed, as if polled every 0.1 s."""
+        """Schedule the next action after a change of the stream, as if polling every 0.1 s."""
         if self.stream.sleeper is not None:
             self.stream.sleeper = None
             slept_s = self.world.timeline.now - self._idle_since
@@ -198,7 +198,7 @@ class Party:
             self.close()
 
     def send(self, count: int, *, is_urgent: bool = False) -> None:
-        """Send as many of the next bytes of its pattern as the buffer has room for."""
+        """Send the next bytes of its pattern, as many as fit into the buffer."""
         data = pattern(self.base, self.sent, count)
         took = self.stream.write(data, is_urgent=is_urgent)
         self.sent += took
@@ -345,13 +345,13 @@ class PodHost:
         """The reactions to dials, in turn, until the world is calm; empty to answer all dials."""
         self.dialled = 0
         self.failures: list[float] = []
-        """When dials or datagrams weren't answered, or a connection was reset before its use."""
+        """The times of unanswered dials and datagrams, and of connections reset before use."""
         self.parties: list[Party] = []
         self._scripts = scripts
         self.heard: list[bytes] = []
         """The received datagrams."""
         self.goes_on: tuple[float, int] = (0.0, 0)
-        """The delay after which it repeats an answer, in seconds, and how often."""
+        """The delay in seconds after which it repeats an answer, and the number of repetitions."""
 
     def behaviour(self) -> str:
         self.dialled += 1

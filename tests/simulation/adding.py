@@ -17,7 +17,7 @@ _FIRST_CLIENT = 200
 
 
 class Adding:
-    """Makes the clients and changes that are added to one plan."""
+    """Draws the clients and changes that are added to one plan."""
 
     def __init__(self, rng: Random, plan: Plan) -> None:
         self.rng = rng

@@ -60,9 +60,9 @@ class Client:
     accepted_at: float
     dials: list[Dial] = field(default_factory=list)
     chosen_at: float = 0.0
-    """When an endpoint was last picked for the client."""
+    """The time at which an endpoint was last picked for the client."""
     endpoint: SocketAddress | None = None
-    """The endpoint that has answered; None if none has."""
+    """The endpoint that has answered; None without an answer."""
     other: Party | None = None
     right: Stream | None = None
     """The node's end of the connection to the endpoint."""
@@ -86,7 +86,7 @@ class Client:
 
     @property
     def is_dialled(self) -> bool:
-        """Whether a dial for it is in progress, or was just answered."""
+        """Whether a dial for the client is in progress, or was just answered."""
         return bool(self.dials) and self.dials[-1].is_under_way
 
     @property
@@ -102,7 +102,7 @@ class Client:
 
     @property
     def moved_at(self) -> float:
-        """When bytes were last written to either side."""
+        """The time at which bytes were last written to either side."""
         return max(self.left.moved_at, self.right.moved_at if self.right else 0.0)
 
     @property
@@ -128,7 +128,7 @@ class Clients(Watcher):
         return [client for client in self.all.values() if client.is_open]
 
     def of(self, stream: Stream) -> Client | None:
-        """Return the client whose connection has this stream as its end on the node."""
+        """Return the client whose connection ends on the node in this stream."""
         return None if stream.remote is None else self.all.get(stream.remote[1] - CLIENTS_FROM)
 
     def accepts(self, sock: SimulatedSocket, client: Stream) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the simulation's tests; contract tests run against both kernels."""
+"""Fixtures of the simulation's tests, with which contract tests run against both kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a run that loops forever, by an exception within it."""
+"""Ends a run that loops forever, by raising an exception in it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ FEATURES = (
     "weights",
 )
 _SHARE = 0.35
-# One in this many seeds has a single feature.
+# One seed of this many has a single feature.
 _ALONE_EVERY = 3
 # The shortest timeout of idle connections.
 _LONG_S = 15.0
@@ -139,7 +139,7 @@ class _Drawing:
 
     def _draw_node(self) -> Node:
         rng, features = self._rng, self._features
-        # A socket buffer has room for at least one datagram.
+        # A socket buffer can hold at least one datagram.
         buffer_bytes = rng.choice((64, 100, 400, 2000))
         is_bulk = "bulk" in features
         processes = rng.choice((1, 1, 1, 2, 3))

@@ -4,7 +4,7 @@
 
 Rule 1: a change is named by its module and its number there, so another process can find it.
 Rule 2: only lines that run within a function while seeds are simulated are changed.
-Rule 3: kinds are drawn in turn, so frequent kinds don't displace rare ones.
+Rule 3: kinds take turns when they are drawn, so frequent kinds don't displace rare ones.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ def _within(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_for_people(node: ast.AST) -> bool:
-    """Return whether a node is a log call, on which no guarantee depends."""
+    """Return whether a node is a call of the log, on which no guarantee depends."""
     if isinstance(node, ast.Expr):
         node = node.value
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):

@@ -36,17 +36,17 @@ class Flow:
     client: Address | None = None
     to: Address | None = None
     used_at: float = 0.0
-    """When a datagram last passed in either direction."""
+    """The time at which a datagram last passed in either direction."""
     came_at: float = 0.0
-    """When a datagram last reached the node."""
+    """The time at which a datagram last reached the node."""
     answered_at: float | None = None
-    """When the first answer was sent to the client."""
+    """The time at which the first answer was sent to the client."""
     is_stream: bool = False
     """Whether its client has sent after the first answer."""
     may_be_stream: bool = False
     """Whether its client has sent again."""
     refused_at: float | None = None
-    """When the node first received an ICMP error of its endpoint."""
+    """The time at which the node first received an ICMP error of its endpoint."""
     closed_at: float | None = None
 
 
@@ -60,11 +60,11 @@ class Question:
     service: Service
     serving: Serving
     at: float = 0.0
-    """When the node received it."""
+    """The time at which the node received it."""
     flow: Flow | None = None
     """The flow in which it was last sent."""
     heard_at: list[float] = field(default_factory=list)
-    """When endpoints received it."""
+    """The times at which endpoints received it."""
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class Answer:
     flow: Flow | None = None
     """The flow on which the datagram arrived."""
     at: float = 0.0
-    """When the datagram arrived."""
+    """The time at which the datagram arrived."""
     is_passed_on: bool = False
 
 

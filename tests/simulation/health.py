@@ -42,14 +42,14 @@ class Health:
         return self._world.timeline.now - self._reported_at.get(endpoint, -LONG_S) < LONG_S
 
     def used_memory(self, share: float) -> None:
-        """Record which share of memory is used from now on."""
+        """Record the share of memory that is used from now on."""
         self.was_memory_short = self.was_memory_short or share >= _SHORT
 
     def is_fine(self, endpoint: SocketAddress, answered_at: float = 0.0) -> bool:
-        """Return whether the node has long had no reason to consider an endpoint failed.
+        """Return whether, for a while, the node has had no reason to consider an endpoint failed.
 
         Args:
-            answered_at: When the endpoint last answered; earlier failures are ignored.
+            answered_at: The time of the endpoint's last answer; earlier failures are ignored.
         """
         world = self._world
         host, policies = world.hosts[endpoint], world.network.policies
@@ -65,7 +65,7 @@ class Health:
         return answered_at > failed_at + _KNOWN_S or world.timeline.now - failed_at > LONG_S
 
     def is_undisturbed(self, for_s: float = _CLIENT_S) -> bool:
-        """Return whether the process ran for that long with all resources and without a pause."""
+        """Return whether the process has had all resources and no pause for this time."""
         world, used = self._world, self._world.dataplane.engine.descriptors
         since = world.timeline.now - for_s
         if used.in_use >= used.limit - _NEARLY or "shedding" in world.plan.features:

@@ -1,4 +1,4 @@
-"""Counts how often each oracle judged."""
+"""Counts the judgements of each oracle."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ FAULTS = {
 
 
 class Runaway(BaseException):
-    """A run made so many system calls that it probably never ends."""
+    """A run has made so many system calls that it probably never ends."""
 
 
 class Watcher:
@@ -92,10 +92,10 @@ class Kernel:
         self._spurious = spurious
         self._pipe_bytes = pipe_bytes
         self.lacking: set[str] = set()
-        """The resources that are exhausted now: keys of FAULTS."""
+        """The currently exhausted resources: keys of FAULTS."""
         self._is_granting = False
         self.lacked_at = -1.0
-        """When a call last failed because a resource was exhausted."""
+        """The time at which a call last failed because a resource was exhausted."""
         self._lacked: set[str] = set()
         self.files: dict[int, Any] = {}
         self.sockets: dict[int, SimulatedSocket] = {}

@@ -3,7 +3,7 @@
     changes in lines that seeds run ──▶ unit tests of the module ──▶ seeds ──▶ found by neither
                                               └─▶ found               └─▶ found
 
-A mutant is the product with one place of its source changed, in memory, in a process of its own.
+A mutant is the product with one place of its source changed, in the memory of a separate process.
 ``python -m tests.simulation.mutants --out=FILE`` (``make simulate-mutants``) draws some for each
 half. The seeds of the half run only if the unit tests of the module pass. A run with the same file
 continues where the last one ended.
@@ -109,9 +109,9 @@ class _Ended(NamedTuple):
 
 
 def _run(most_s: float, *arguments: str) -> _Ended:
-    """Run a Python program, then kill the processes that it left behind."""
+    """Run a Python program, then kill its remaining processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # The output goes to a file, because processes left behind could keep a pipe open.
+    # The output goes to a file, because remaining processes could hold a pipe open.
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],

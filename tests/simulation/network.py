@@ -45,7 +45,7 @@ ARP_S = 2.9
 
 
 class Host(Protocol):
-    """An endpoint, as seen by the network."""
+    """An endpoint, from the view of the network."""
 
     def behaviour(self) -> str:
         """Return the reaction to the next packet."""
@@ -120,7 +120,7 @@ class Network:
         return int(self._random() * below)
 
     def soon(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call back after about that time, occasionally after ten times as long."""
+        """Call back after about this time, and occasionally after ten times as long."""
         share = self._random()
         factor = 10.0 if share > 0.97 else 0.2 + share
         self.timeline.after(delay_s * factor, callback, *args)

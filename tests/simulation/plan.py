@@ -59,7 +59,7 @@ class Node:
     finishes_first: str
     """The side that sends FIN first at the end: ``client``, ``endpoint`` or ``both``."""
     resets_every: int
-    """One of this many parties sends RST at the end; 0 if none does."""
+    """At the end, one of this many parties sends RST; 0 if none does."""
     ends: str
     """How the data plane is closed: ``calm``, after all connections; ``drain`` or ``abrupt``."""
     processes: int = 1
@@ -80,7 +80,7 @@ class Node:
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """One Service port: its address, and how it is served at first."""
+    """One Service port: its address, and its first endpoints and policy."""
 
     protocol: Protocol
     address: Address
@@ -110,9 +110,9 @@ class Plan:
     scripts: dict[SocketAddress, tuple[tuple[Step, ...], ...]] = field(hash=False)
     """The scripts of each endpoint's connections, in turn."""
     streams: dict[SocketAddress, tuple[float, int]] = field(hash=False)
-    """For UDP endpoints: the delay after which they send again, in seconds, and how often."""
+    """For UDP endpoints: the delay in seconds after which they send again, and the repetitions."""
     calm_at: float
-    """The time from which on nothing fails, and all parties read."""
+    """The time from which nothing fails and all parties read."""
 
     @property
     def calm_s(self) -> float:

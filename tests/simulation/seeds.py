@@ -1,4 +1,4 @@
-"""Selects the seeds that ``make test`` runs: some never change, others depend on the commit.
+"""Selects the seeds that ``make test`` runs: some are fixed, others depend on the commit.
 
 So each commit runs new seeds, which are the same on all machines.
 """

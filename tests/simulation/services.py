@@ -39,12 +39,12 @@ class Service:
             entries=world.dataplane.engine.entries,
         )
         self.answered: dict[SocketAddress, float] = {}
-        """When each endpoint last answered, in any worker."""
+        """The time of each endpoint's last answer, in any worker."""
         self.changed_at = world.timeline.now
         self.accepts_for: Service = self
         """The Service port for which its listener accepts clients from now on."""
         self.closed_at = -1.0
-        """When the listener was last closed."""
+        """The time at which the listener was last closed."""
         self.sock: SimulatedSocket | None = None
         self.listener: Any = None
         self.open()
@@ -69,7 +69,7 @@ class Service:
 
     @property
     def is_steady(self) -> bool:
-        """Whether all its endpoints answer."""
+        """Whether all of its endpoints answer."""
         return all(map(self.is_fine, self.serving.all_endpoints))
 
     def open(self) -> None:

@@ -1,4 +1,4 @@
-"""Derives from a Service's fields which endpoints a client may reach, and which serve first."""
+"""Derives from a Service's fields the endpoints that a client may reach, and those that serve first."""
 
 from __future__ import annotations
 

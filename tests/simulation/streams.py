@@ -105,7 +105,7 @@ class Stream:
         self.shut_in = self.shut_out = False
         self.is_orphan = self.reset_queued = self._is_moving = False
         self.nospace = False
-        """Whether a write found no room since the last event that announced some."""
+        """Whether a write has found no room since the last event that announced room."""
         self.mark: int | None = None
         """The position of the urgent byte in the inbox."""
         self.outgoing_mark: int | None = None
@@ -126,11 +126,11 @@ class Stream:
         """The number of bytes that have arrived."""
         self.moved_at = self.data_at = self.heard_at = network.timeline.now
         self.fin_at: float | None = None
-        """When the peer's FIN arrived."""
+        """The time at which the peer's FIN arrived."""
         self.failed_at: float | None = None
-        """When it failed, for example because the peer's RST arrived."""
+        """The time at which it failed, for example because the peer's RST arrived."""
         self.shut_out_at: float | None = None
-        """When its own FIN was queued by shutdown(), not by close()."""
+        """The time at which its own FIN was queued by shutdown(), not by close()."""
 
     def events(self) -> int:
         """Return the current poll events."""

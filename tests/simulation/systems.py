@@ -53,7 +53,7 @@ class System(Protocol):
         """Return the events that a poll reports."""
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition holds; simulated time passes meanwhile."""
+        """Wait until a condition holds, while simulated time passes."""
 
     def settle(self) -> None:
         """Wait until all pending events have happened."""

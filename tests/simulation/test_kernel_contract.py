@@ -1,6 +1,6 @@
 """Behaviour that the data plane relies on: the same tests for the simulated and the real kernel.
 
-``system.pair()`` returns both ends of a TCP connection, whichever end the data plane would have.
+``system.pair()`` returns both ends of a TCP connection, of which the data plane may have either.
 """
 
 from __future__ import annotations

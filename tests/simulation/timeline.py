@@ -98,7 +98,7 @@ class VirtualLoop:
     """An event loop in virtual time, with the methods of asyncio's that the data plane uses.
 
     Args:
-        rng: Draws how long the process waits for the CPU.
+        rng: Draws the times for which the process waits for the CPU.
         timers_first: Whether to use uvloop's order, instead of asyncio's.
         is_ready: Returns whether a descriptor can be read.
         report: Called with the text of each exception.
@@ -130,7 +130,7 @@ class VirtualLoop:
         self._is_scheduled = False
         self.is_running = False
         self.held_until = 0.0
-        """Until when the process is stopped."""
+        """The time until which the process is stopped."""
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
@@ -171,7 +171,7 @@ class VirtualLoop:
         return [repr(h.callback) for _, _, h in self._timers if not h.is_cancelled]
 
     def run(self, callback: Callable[[], object]) -> None:
-        """Run a callback immediately, as if in an iteration of its own."""
+        """Run a callback immediately, as if in a separate iteration."""
         self.is_running = True
         callback()
         self.is_running = False

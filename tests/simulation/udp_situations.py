@@ -36,7 +36,7 @@ def with_udp_situation(plan: Plan) -> Plan:
 
 
 class FlowAdding(Adding):
-    """Makes the clients and changes of one UDP Service that are added to one plan."""
+    """Draws the clients and changes of one UDP Service that are added to one plan."""
 
     def __init__(self, rng: Random, plan: Plan, number: int) -> None:
         super().__init__(rng, plan)

@@ -59,7 +59,7 @@ def is_trusted(ip: str) -> bool:
 
 
 class _Lines(logging.Handler):
-    """Passes on the fields of the connection log's lines."""
+    """Passes on the fields of the lines of the connection log."""
 
     def __init__(self, take: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()

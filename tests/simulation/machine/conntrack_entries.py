@@ -69,7 +69,7 @@ class Entry:
     status: int = CONFIRMED
     tcp_state: int = _SYN_SENT
     was_closed: bool = False
-    """Whether a FIN was seen."""
+    """Whether a FIN has passed."""
     link: int = field(default=0, compare=False)
 
     def answer(self) -> None:
@@ -115,7 +115,7 @@ class Conntrack:
         """Error numbers for the next listings and deletions, the next one last."""
 
     def add(self, flow: Flow, leads_to: Place, *, is_translated: bool) -> Entry:
-        """Add an entry, which sends later packets of a flow where its first packet goes."""
+        """Add an entry, which sends later packets of a flow where its first packet was sent."""
         status = CONFIRMED | (DESTINATION_TRANSLATED | DESTINATION_DONE) * is_translated
         entry = Entry(next(self._numbers), flow, leads_to, status)
         self.entries[flow] = entry

@@ -50,7 +50,7 @@ class Shared:
         raise NotImplementedError
 
     def forget(self, copy: Any) -> None:
-        """Record that a copy was closed."""
+        """Record that a copy has been closed."""
         self.copies.remove(copy)
         self.release()
 

@@ -20,7 +20,7 @@ class Task(asyncio.Task[Any]):
     """A task whose order in a set depends on its number, not on its address in memory."""
 
     def __init__(self, loop: ProcessLoop, coro: Any, name: str | None = None) -> None:
-        # Set before the original constructor runs, because that puts the task into a set.
+        # Set this before the original constructor runs, because that puts the task into a set.
         self._hash = loop.next_hash()
         super().__init__(coro, loop=loop, name=name)  # type: ignore[arg-type]
 
@@ -40,7 +40,7 @@ class Future(asyncio.Future[Any]):
 
 
 class ProcessLoop(VirtualLoop):
-    """One process's event loop in virtual time; it has only what the product uses."""
+    """One process's event loop in virtual time; it has only the methods that the product uses."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(

@@ -29,7 +29,7 @@ class Speed:
     """The speed of the node's processes, and the sizes of their sockets' buffers."""
 
     latency_s: float = 0.0003
-    """The longest time that a runnable loop waits for the processor."""
+    """The longest time for which a runnable loop waits for the processor."""
     start_s: float = 0.05
     """The longest time from a worker's start until it reads its first message."""
     room: int = 4096
@@ -50,7 +50,7 @@ class Process:
         self.is_dead = False
         self.status = 0
         self.is_hung = False
-        """Whether it hangs, rather than being slow."""
+        """Whether it hangs; otherwise it may be slow."""
         self.dies_at_call = self.dies_at_message = 0
         """The number of the call or message at which it dies; 0 for none."""
         self.calls = self.messages = 0
@@ -117,7 +117,7 @@ class Machine(Network):
     """The node's network, and all processes.
 
     Args:
-        rng: Draws everything that isn't in the plan.
+        rng: Draws all choices that aren't in the plan.
     """
 
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
@@ -146,7 +146,7 @@ class Machine(Network):
         self.refused: Callable[[Stream], None] = lambda _client: None
         self.started: Callable[[Process], None] = lambda _process: None
         self.left_unread: Callable[[UnixEnd], None] = lambda _end: None
-        """Called with an end that is closed after its peer, which may have unread bytes."""
+        """Called with an end that is closed after its peer, and that may have unread bytes."""
 
     def violate(self, what: str) -> None:
         """Record a violation."""

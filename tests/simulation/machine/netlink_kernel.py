@@ -39,7 +39,7 @@ class NetlinkKernel:
     Args:
         now: Returns monotonic seconds.
         rng: Decides how listings are divided, and when events arrive.
-        wait_until: Lets time pass; by default only the sockets' clock advances.
+        wait_until: Advances the time; by default, only the clock of the sockets.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class NetlinkKernel:
         self.lost_events = 0
         """The number of next events that overflow a socket's buffer."""
         self.between: Callable[[], None] = lambda: None
-        """Called within each system call: the actions of other programs meanwhile."""
+        """Called within each system call, for actions of other programs."""
         self._is_between = False
         self.opened: Callable[[NetlinkSocket], None] = lambda _sock: None
         """Called with each socket that is opened."""
@@ -107,7 +107,7 @@ class NetlinkKernel:
         return self._cpu_s
 
     def wait_until(self, when: float) -> None:
-        """Let time pass until ``when``."""
+        """Advance the time to ``when``."""
         if self._wait is not None:
             self._wait(when)
         else:
@@ -117,7 +117,7 @@ class NetlinkKernel:
         return next(self._ports)
 
     def enter(self) -> None:
-        """Begin a system call: other programs may act meanwhile."""
+        """Begin a system call, during which other programs may act."""
         self.calls += 1
         if not self._is_between:
             self._is_between = True

@@ -36,7 +36,7 @@ class Waiting(NamedTuple):
 
     data: bytes
     at: float = 0.0
-    """The time from which on the datagram can be read."""
+    """The time from which the datagram can be read."""
     after_call: int = 0
     """The number of the first system call that can read it."""
 
@@ -69,7 +69,7 @@ class Listing:
 
         Args:
             most: The maximum number of messages.
-            done_apart: Whether the message that ends the listing is a datagram of its own.
+            done_apart: Whether the message that ends the listing is a separate datagram.
         """
         flags = wire.F_MULTI
         if self._sequence is not None:

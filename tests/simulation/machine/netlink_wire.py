@@ -38,7 +38,7 @@ Attributes = list[tuple[int, bytes]]
 
 
 def requests(datagram: bytes) -> Iterator[Request]:
-    """Yield the messages of a datagram, up to a truncated one."""
+    """Yield the messages of a datagram, up to a truncated message."""
     start = 0
     while start + HEADER_BYTES <= len(datagram):
         size, kind, flags, number, _ = _HEADER.unpack_from(datagram, start)

@@ -1,4 +1,4 @@
-"""A simulated nf_tables at the level of netlink messages, which can be made to fail.
+"""A simulated nf_tables, which reads and writes netlink messages, and which can be made to fail.
 
     send ── batch ──▶ Transaction ── all of it ──▶ ruleset, generation + 1, events
                                   └─ refused ────▶ as it was

@@ -82,7 +82,7 @@ class Transaction:
     Args:
         ruleset: The current ruleset; it isn't changed.
         owner: The port ID of the program's socket.
-        lacks: Names of expressions that this kernel doesn't have.
+        lacks: Names of expressions that this kernel lacks.
     """
 
     def __init__(self, ruleset: Ruleset, owner: int, lacks: Collection[str] = ()) -> None:
@@ -167,7 +167,7 @@ class Transaction:
         if 1 in found:
             tables = [self._look_up(family, wire.name(found[1]))]
         else:
-            # Tables that other sockets own are kept.
+            # Tables that other sockets own aren't deleted.
             tables = [
                 one for one in self.ruleset.of_family(family) if one.owner in (0, self._owner)
             ]

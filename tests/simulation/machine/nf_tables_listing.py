@@ -130,11 +130,11 @@ _FIRST_PART = 8
 
 
 def _as_listed(one: Expression) -> list[tuple[int, bytes]]:
-    """Return attributes as the kernel lists them, which may differ from what was sent."""
+    """Return attributes as the kernel lists them, which may differ from the sent attributes."""
     found = dict(one.attributes)
     for kind in _REGISTERS.get(one.name, ()):
         part = wire.number(found.get(kind)) - _FIRST_PART
-        # A 16-byte register has a number of its own.
+        # A 16-byte register has a separate number.
         if part >= 0 and part % 4 == 0:
             found[kind] = (part // 4 + 1).to_bytes(4, "big")
     nothing = bytes(4)

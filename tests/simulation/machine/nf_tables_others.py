@@ -37,7 +37,7 @@ class Another:
         """The highest ``order`` of a chain at the last :meth:`note_chains`."""
 
     def note_chains(self) -> None:
-        """Remember which chains exist now."""
+        """Record the existing chains."""
         tables = self._tables.ruleset.tables.values()
         orders = [chain.order for table in tables for chain in table.chains.values()]
         self.last_chain = max(orders, default=0)

@@ -86,7 +86,7 @@ class Evaluation(Moment):
 
     def _run(self, table: Table, chain: Chain, packet: Packet) -> int:
         for rule in chain.rules:
-            # Cost: half of all rules are ruled out here.
+            # Cost: half of all rules are skipped here.
             if rule.guard is not None and metadata(rule.guard[0], packet) != rule.guard[1]:
                 continue
             verdict = self._rule(table, rule, packet)
@@ -196,7 +196,7 @@ class Packets:
     def _received(self, packet: Packet) -> Outcome:
         """Return a packet's outcome at a socket of this node, or without one."""
         if self.listens(packet.flow.protocol, packet.to.port) is None:
-            # The network stack's RST removes an entry that has seen no reply.
+            # The network stack's RST removes an entry without a reply.
             return Outcome(Kind.REFUSED, packet.to, has_entry=packet.flow.protocol != TCP)
         if packet.to != packet.flow.dialled:
             return Outcome(Kind.TO_PORT, packet.to)

@@ -138,7 +138,7 @@ class Element:
     packets: int | None = None
     """The counted packets; None if it has no counter."""
     expires_at: float = 0.0
-    """When the element expires; 0 for never."""
+    """The time at which the element expires; 0 for never."""
     last_key: bytes = b""
     """The end of an interval of a concatenated key, whose fields are intervals themselves."""
 

@@ -1,4 +1,4 @@
-"""The base of runs with processes: a node, its plan, and processes that exit or stop."""
+"""The base class of runs with processes: a node, its plan, and processes that exit or stop."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
 
 
 class _WorkerMain(worker_main.WorkerMain):
-    """A WorkerMain that keeps its privileges, and that oracles can inspect."""
+    """A WorkerMain that doesn't drop its privileges, and that oracles can inspect."""
 
     def __init__(self, machine: Machine, loop: Any, sock: Any) -> None:
         super().__init__(loop, sock, confine=_nothing)

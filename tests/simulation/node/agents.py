@@ -32,9 +32,9 @@ class AgentRun:
         self.agent: Agent | None = None
         self.is_started = False
         self.ends_since = float("inf")
-        """When the agent was asked to stop; infinite before."""
+        """The time at which the agent was asked to stop; infinite before."""
         self.served_at = float("inf")
-        """When the first round was applied; infinite before."""
+        """The time at which the first round was applied; infinite before."""
         self._stop = asyncio.Event()
 
     @property

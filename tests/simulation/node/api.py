@@ -5,7 +5,7 @@
 
 Rule 1: it answers like kube-apiserver, as the contract tests check, and its faults are those of
 networks, proxies and restarts.
-Rule 2: while it is silent, requests and responses wait; none is lost.
+Rule 2: while it is silent, requests and responses wait, and none is lost.
 Rule 3: all pages of a list show the same state.
 
 Source: Kubernetes API concepts; apiserver/pkg/storage/cacher.
@@ -84,7 +84,7 @@ class ApiServer:
         """Whether an expired watch fails with 410; otherwise it sends an ERROR event."""
         self.bookmark_s = 60.0
         self.slow_s = 0.0
-        """The longest time that an answer takes."""
+        """The longest duration of an answer."""
         self.piece_max = 0
         """The maximum number of bytes that arrive together; 0 for no limit."""
         self.repeats = False
@@ -136,7 +136,7 @@ class ApiServer:
             exchange.is_stalled = True
 
     def go_silent(self, seconds: float) -> None:
-        """Stop answering, like a stopped process."""
+        """Stop answering, like a suspended process."""
         self.silent_until = max(self.silent_until, self.timeline.now + seconds)
 
     def refuse(

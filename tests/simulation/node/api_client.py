@@ -49,7 +49,7 @@ class Address:
         return self.rng.choice(up or self.servers)
 
     def cut_off_until(self, node: str) -> float:
-        """Return when a node's network to the servers works again; 0 if it was never cut."""
+        """Return the time at which a node's network works again; 0 if it was never cut."""
         return self._cut_off.get(node, 0.0)
 
     def partition(self, node: str, seconds: float) -> None:
@@ -169,7 +169,7 @@ class SimulatedClient:
 
 
 class _Exchanges(dict[Exchange, None]):
-    """A set that keeps its insertion order."""
+    """A set in insertion order."""
 
     def add(self, exchange: Exchange) -> None:
         self[exchange] = None

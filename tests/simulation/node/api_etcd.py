@@ -78,7 +78,7 @@ class Etcd:
         return self._write(Write(deleted=(kind, name, namespace)))
 
     def touch(self) -> int:
-        """Create a revision by a write that no watch sees."""
+        """Create a revision by a write that no watch reports."""
         return self._write(Write())
 
     def forget_history(self) -> None:

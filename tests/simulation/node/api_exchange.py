@@ -70,7 +70,7 @@ class Exchange:
         self.cut_after: int | None = None
         """The number of bytes after which the body is truncated."""
         self.ends_cleanly = False
-        """Whether the truncated body looks complete."""
+        """Whether the truncated body seems complete."""
         self._sent: deque[tuple[Any, tuple[Any, ...]]] = deque()
         """Data in flight."""
         self._free_at = self.began
@@ -82,7 +82,7 @@ class Exchange:
             await self._wait()
 
     async def read(self) -> bytes:
-        """Return received bytes, once there are any; empty at the end, or after an error."""
+        """Wait for bytes, and return them; empty at the end, or after an error."""
         while not (self._parts or self.error or self.is_ended):
             await self._wait()
         if self.error:
@@ -92,7 +92,7 @@ class Exchange:
         return data
 
     def close(self) -> None:
-        """Close the connection; the server notices this a moment later."""
+        """Close the connection; the server detects this a moment later."""
         if not self.is_closed:
             self.is_closed = True
             self.client.exchanges.discard(self)

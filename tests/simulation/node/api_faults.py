@@ -12,7 +12,7 @@ from userspace_proxy_testing.fakes.api_objects import Object
 
 @dataclass(eq=False, slots=True)
 class Cut:
-    """How one of the next responses is aborted."""
+    """An abort of one of the next responses."""
 
     after_bytes: int = 0
     resource: str = ""

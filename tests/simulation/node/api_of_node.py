@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Delays before retries are shorter than the product's, so that changes are applied soon.
 _TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_over_s=2.0)
-# The time within which all readers notice a fault and read again.
+# The time within which all readers detect a fault and read again.
 _AGAIN_S = 3.0
 _SILENCE_S = 12.0
 _FORBIDDEN = 403
@@ -56,9 +56,9 @@ class Api:
         self._has = has
         self.etcd = Etcd()
         self._went_back = False
-        """Whether history went back, and a reader hasn't noticed yet."""
+        """Whether history went back, and a reader hasn't detected it yet."""
         self._failed_at = self._started_at = 0.0
-        """When the last fault occurred, and when the server was last started."""
+        """The times of the last fault, and of the server's last start."""
         self.disturbed: Callable[[], object] = lambda: None
         """Called while an older state may be applied."""
         self._written: dict[Key, Object] = {}
@@ -70,7 +70,7 @@ class Api:
         self.address = Address([self.server], rng)
         self._clients: dict[AgentProcess, SimulatedClient] = {}
         self.forbidden_until = float("-inf")
-        """Until when an agent may lack its Node, which it isn't allowed to read."""
+        """The time until which an agent may lack its Node, which it isn't allowed to read."""
 
     def _put(self, item: Object) -> None:
         self._written[key_of(item)] = item
@@ -109,7 +109,7 @@ class Api:
             client.abort()
 
     def fail(self, how: str, *args: Any) -> float:
-        """Cause a fault; return for how many seconds from now changes may be late."""
+        """Cause a fault; return the seconds for which changes may be late."""
         server, self._failed_at = self.server, self._timeline.now
         if how == "silent":
             server.go_silent(args[0])

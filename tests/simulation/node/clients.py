@@ -140,7 +140,7 @@ class Endpoint:
         self._how, self._until = ANSWERS, 0.0
 
     def break_for(self, how: str, seconds: float) -> None:
-        """Refuse connections, be unreachable, or be silent for a while."""
+        """Refuse connections, be unreachable, or not answer, for a while."""
         self._how, self._until = how, self._world.timeline.now + seconds
 
     def behaviour(self) -> str:

@@ -141,7 +141,7 @@ class Freshness:
         self.bound_s, self.prompt_s = bound_s, prompt_s
 
     def disturb(self, until: float | None = None) -> None:
-        """Record that changes may be late until a time, by default only now."""
+        """Record that changes may be late until a time, by default until now."""
         self._follow()
         self.calm_at = max(self.calm_at, self._now() if until is None else until)
 

@@ -1,4 +1,4 @@
-"""A simulated disk with the files of one node, which crashes can damage and which can be full.
+"""A simulated disk with one node's files, which a crash can damage, and which can be full.
 
 Rule 1: a crash of the node loses data that wasn't fsynced; a crash of a process truncates only the
 write in progress.
@@ -22,7 +22,7 @@ _FIRST = 900_000
 
 @dataclass
 class File:
-    """The contents of one file, and when they were written."""
+    """The contents of one file, and the time at which they were written."""
 
     data: bytes = b""
     mtime: float = 0.0

@@ -302,7 +302,7 @@ class _Drawing:
         if service.type != "ClusterIP" and rng.random() < 0.3:
             ip, number = "10.1.0.1", port.node_port
         dialled = (ip, number, port.protocol)
-        # Some clients stay longer than the drain of the last agent's workers.
+        # Some clients stay connected for longer than the drain of the last agent's workers.
         hold_s = rng.choice([0.0, 0.05, 2.5 if "crashes" in self._features else 1.0])
         return Event(at, CLIENT, (rng.choice(_OUTSIDE + _INSIDE), dialled, hold_s))
 

@@ -110,7 +110,7 @@ class Faults:
             # The failure begins at startup, while objects are listed.
             yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
         if "orderly ends" in self._features and rng.random() < 0.5:
-            # The agent exits after it has noticed the failure.
+            # The agent exits after it has detected the failure.
             at = self._at()
             yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
             yield Event(at + 3.0, END)

@@ -41,7 +41,7 @@ from .shapes import client_of, slice_of
 RESTARTS = 0.25
 """The share of plans with restarts in unusual states."""
 QUIET = 0.25
-"""The share of other features that such a plan keeps."""
+"""The share of other features in such a plan."""
 
 KEPT = 0.4
 """The share of these plans whose workers outlast their agent; in others, ports are recovered."""

@@ -57,5 +57,5 @@ def _with(settings: Settings, event: Event) -> Event:
 
 
 def _with_own_pods(item: Object) -> Object:
-    """Return an object; if it is a Node, with a pod network of its own."""
+    """Return an object; if it is a Node, with its own pod network."""
     return {**item, "spec": {"podCIDRs": [_OWN_PODS]}} if item["kind"] == "Node" else item

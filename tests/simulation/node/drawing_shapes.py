@@ -1,4 +1,4 @@
-"""Draws Services and slices with unusual shapes, and how these change.
+"""Draws Services and slices with unusual shapes, and changes of these shapes.
 
 Each draw replaces one Service of the plan; clients dial the affected addresses.
 """
@@ -252,7 +252,7 @@ class _Shape(Shape):
             )
             if kind == "moved":
                 metadata = mine["metadata"]
-                # The namespace stays: it is part of the slice's name.
+                # The namespace doesn't change, because it is part of the slice's name.
                 labels = {LABEL_SERVICE: twin["metadata"]["name"]}
                 new = {**mine, "metadata": {**metadata, "labels": labels}}
             elif kind == "label":
@@ -348,7 +348,7 @@ class _Shape(Shape):
         yield from self.dials(at, item, twin, first, second, count=6)
 
     def ranges(self, at: float) -> Iterator[Event]:
-        """Add and remove source ranges of a Service with only local endpoints, or without any."""
+        """Add and remove source ranges of a Service without endpoints, or with only local ones."""
         rng = self.rng
         for _ in range(rng.choice([2, 3])):
             ranges = rng.choice(

@@ -35,7 +35,7 @@ class Expecting:
         return self.at_moments(self.moments(client.floors), client.ip, client.at)
 
     def in_parts(self, client: Client) -> Collection[Expected]:
-        """Return the allowed outcomes, also where Services and slices are of different times.
+        """Return the allowed outcomes, also of states with Services and slices of different times.
 
         Cost: there are many more states, so call it only where it matters.
         """
@@ -52,7 +52,7 @@ class Expecting:
         return len(services) > 1 or len(found) > 1
 
     def have_moved(self, client: Client) -> bool:
-        """Return whether any address may be new, gone, or at another Service port or side."""
+        """Return whether any address may be new or removed, or at another Service port or side."""
         states = self.moments(client.floors).states
         owners = [{at: claim.kind for at, claim in truth.frontends.items()} for truth in states]
         return any(each != owners[0] for each in owners)

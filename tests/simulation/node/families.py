@@ -1,4 +1,4 @@
-"""IPv6 addresses in one network: each stands for an IPv4 address of a plan."""
+"""IPv6 addresses in one network, each the counterpart of an IPv4 address of a plan."""
 
 from __future__ import annotations
 

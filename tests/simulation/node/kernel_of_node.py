@@ -113,7 +113,7 @@ class NodeKernel:
                 sock.close()
 
     def forget(self) -> None:
-        """Release what a finished run holds: listings would keep their sockets alive."""
+        """Release the objects of a finished run: listings would keep their sockets open."""
         self.netlink.forget_all()
 
     def open_sockets(self) -> int:
@@ -154,7 +154,7 @@ class NodeKernel:
 
         Args:
             how: One of :data:`FAILURES`.
-            number: Selects how often, and with which error.
+            number: Selects the number of failures, and the error.
         """
         code, times = _ERRORS[number % len(_ERRORS)], 1 + number % 3
         if how == "last message":
@@ -247,7 +247,7 @@ class NodeKernel:
         return outcome._replace(kind=Kind.TO_ENDPOINT) if is_here else outcome
 
     def verdict(self, ip: str, at: Dialled, draw: int = 0) -> Outcome:
-        """Return where a new client of an address would be sent; ``draw`` selects an endpoint."""
+        """Return the destination of a new client of an address; ``draw`` selects an endpoint."""
         flow = Flow(PROTOCOLS[at[2]], Place(ip, _CLIENT_PORT), Place(*at[:2]))
         outcome = self.packets.verdict(
             flow, is_local=self._is_local(ip), draw=lambda most: draw % most
@@ -264,7 +264,7 @@ class NodeKernel:
         }
 
     def is_led(self, ip: str, at: Dialled) -> bool:
-        """Return whether the product's rules decide where clients of an address are sent."""
+        """Return whether the product's rules decide on the destination of an address's clients."""
         outcome = self.verdict(ip, at)
         if outcome.place is not None and outcome.place.port == LEFTOVER_PORT:
             return False

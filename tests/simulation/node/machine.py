@@ -103,7 +103,7 @@ class NodeMachine(Machine):
         self.timeline.after(after_s, self._arrive_at_node, client, 2 * after_s)
 
     def _arrive_at_endpoint(self, client: Stream, at: Address) -> None:
-        """Pass a client to the endpoint that the kernel chose, if it exists."""
+        """Pass a client to the endpoint that the kernel has chosen, if it exists."""
         host = self.hosts.get(at)
         if host is not None:
             server = Stream(self, f"endpoint {at[0]}")
@@ -149,7 +149,7 @@ class OneThread:
 
 
 class AgentLoop(ProcessLoop):
-    """The event loop of one agent; it has only what a whole agent uses of asyncio."""
+    """The event loop of one agent; it has only the methods that a whole agent uses."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(process, timeline, rng)

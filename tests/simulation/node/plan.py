@@ -1,4 +1,4 @@
-"""The events and settings of one run: plain values, which ``drawing`` makes from a seed."""
+"""The events and settings of one run: plain values, which ``drawing`` draws from a seed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Plan:
     agent_dies_at: tuple[int, ...]
     """For each started agent, the number of the call at which it dies; 0 if it doesn't die."""
     calm_at: float
-    """The time from which on nothing fails and nothing changes."""
+    """The time from which nothing fails or changes."""
     queue: int
     """The maximum number of clients that wait for one listener: net.core.somaxconn."""
     settings: Settings

@@ -32,7 +32,7 @@ def is_in(network: str, ip: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_reserved(ip: str) -> bool:
-    """Return whether endpoints can't have an address, e.g. a loopback address."""
+    """Return whether no endpoint can have an address, such as a loopback address."""
     return any(is_in(network, ip) for network in _RESERVED)
 
 
@@ -42,7 +42,7 @@ def labels_of(item: Object) -> Any:
 
 
 def is_served(service: Object) -> bool:
-    """Return whether a proxy without a proxy name of its own serves a Service."""
+    """Return whether a proxy without a proxy name serves a Service."""
     labels = labels_of(service)
     if LABEL_PROXY_NAME in labels or LABEL_HEADLESS in labels:
         return False
@@ -102,7 +102,7 @@ def endpoints_of(item: Object) -> Iterator[Object]:
 
 
 def hold_of(service: Object) -> float:
-    """Return for how many seconds a Service's clients wait for an endpoint."""
+    """Return the seconds for which a Service's clients wait for an endpoint."""
     text = str(service["metadata"].get("annotations", {}).get(HOLD, "0s"))
     return float(text.removesuffix("s"))
 

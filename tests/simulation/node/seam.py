@@ -200,7 +200,7 @@ def _patches(world: World) -> Iterator[Patch]:
     kernel = machine_seam._CurrentKernel(world.machine)
 
     async def nothing(*_arguments: object) -> None:
-        """Do nothing, in place of functions that change more of the node than its tables."""
+        """Do nothing: replaces functions that change more of the node than its tables."""
 
     def some_components(core: Any, shown: Any, own: Any) -> list[Any]:
         found = list(_COMPONENTS_OF(core, shown, own))

@@ -14,7 +14,7 @@ PODS = OWN_PODS + OTHER_PODS
 CLIENTS = ("10.3.0.1", "10.3.9.2", "10.2.1.77", NODE_IP)
 DIALLERS = ("10.3.0.1", "10.3.0.2", "10.2.1.77", NODE_IP, OTHER_NODE_IP)
 TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
-# Longer than a change takes to be applied: a client that dials later has one possible outcome.
+# A change is applied within this time: a client that dials later has one possible outcome.
 _IN_FORCE_S = 2.1
 # The time until the next change, which is mostly made after clients have dialled.
 _STEPS_S = (0.05, 0.6, 2.7, 2.7, 2.7, 2.7)

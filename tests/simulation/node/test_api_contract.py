@@ -1,4 +1,4 @@
-"""The simulated API server behaves like the fake and the real one, in virtual time."""
+"""The simulated API server behaves like the fake server and the real server, in virtual time."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from .seam import installed
 __all__ = ["ORACLES", "World"]
 BOUND_S = 2.0
 """The time after which an undisturbed change of the cluster is applied, with waits for turns."""
-# The time until an agent starts, also after one has died.
+# The time until an agent starts, also after an agent's death.
 _START_S = 0.05
 _SETTLED_S = 12.0
 _SERVED_S = 3.0
@@ -50,7 +50,7 @@ _AGAIN_S = 0.8
 _RETRIED_S, _REPAIRED_S = 1.5, 2.5
 # The time until a failed endpoint is retried.
 _TRIED_AGAIN_S = 3.0
-# The time until a dead worker is replaced, even if it is the third in a row.
+# The time until a dead worker is replaced, even if it is the third in succession.
 _REPLACED_S = 2.0
 # Unix time at the start of a run.
 _UNIX = 1_800_000_000.0

@@ -1,4 +1,4 @@
-"""Guarantees to the users of a worker: each module judges one, by what is visible from outside.
+"""Guarantees to the users of a worker: each module judges one, from outside the worker.
 
 clients, flows (record events) ──▶ promise (receives events) ──▶ judgements
 """

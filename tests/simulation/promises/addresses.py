@@ -21,7 +21,7 @@ class Addresses(Promise):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._keeps: dict[int, bool] = {}
-        """Whether the Service kept client addresses when each client was accepted."""
+        """Whether the Service preserved client addresses when each client was accepted."""
 
     def accepted(self, client: Client) -> None:
         """Record whether the client's Service preserves client addresses."""

@@ -31,7 +31,7 @@ class Datagrams(Promise):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._due: deque[tuple[float, bytes]] = deque()
-        """Datagrams that must be sent on: until when, and the payload."""
+        """Datagrams that must be sent on: the deadline and the payload."""
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
         """Record a datagram that must be sent on."""

@@ -1,4 +1,4 @@
-"""A client is sent only to an allowed endpoint, and to one that answers if there is one.
+"""A client is sent only to an allowed endpoint, and if one of them answers, to one that answers.
 
 the Service's fields ─▶ inside, outside; priorities ─┐
 failures in the last seconds ────────────────────────┴▶ none of a lower priority, and none that
@@ -85,7 +85,7 @@ class Endpoints(Promise):
             if not is_own or core.state != CLOSED or core is other.right:
                 continue
             if failed_at is None or failed_at > answered_at:
-                # An earlier failure, or one that isn't seen here, may have begun the ejection.
+                # An earlier failure, or one that isn't recorded here, may have begun the ejection.
                 is_of_node = core.local is not None and core.local[0] in NODE_IPS
                 is_sure = is_of_node and failed_at is not None and failed_at > service.changed_at
                 return self.world.timeline.now - failed_at if is_sure and failed_at else None

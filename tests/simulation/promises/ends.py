@@ -38,7 +38,7 @@ class Ends(Promise):
         super().__init__(world)
         self._left_at: dict[tuple[Service, SocketAddress], float] = {}
         self._asked_at: dict[Service, float] = {}
-        """When each Service last changed the grace period of connections to removed endpoints."""
+        """The time at which each Service last changed the grace period of removed endpoints."""
 
     def changing(self, service: Service, now: Serving) -> None:
         """Record which endpoints are removed."""

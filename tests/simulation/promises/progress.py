@@ -1,4 +1,4 @@
-"""One side's bytes, FIN and RST are passed on at once, as far as the other side has room.
+"""One side's bytes, FIN and RST are passed on immediately, as far as the other side has room.
 
 bytes, a FIN ──within half a second──▶ the other side
 a RST ──after the bytes before it, or once the other side accepts no more──▶

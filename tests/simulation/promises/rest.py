@@ -45,7 +45,7 @@ class Rest(Promise):
                 self.check(not first.is_closed, "a connection that has ended has a deadline")
 
     def at_rest(self) -> None:
-        """Check that no flow, waiting client or dial is left."""
+        """Check that no flow, waiting client or dial remains."""
         left = {
             "flows": len(self.world.dataplane.flows.table),
             "waiting": sum(len(s.group.waiting_room or ()) for s in self.world.services),
@@ -55,14 +55,14 @@ class Rest(Promise):
             self.check(not count, f"{count} {name}")
 
     def all_removed(self) -> None:
-        """Check that data plane and groups hold no more than new ones, except for spare pipes."""
+        """Check that data plane and groups hold as little as new ones, except for spare pipes."""
         world = self.world
         held = holdings(world.dataplane, *(service.group for service in world.services))
         left = list(differences(held, world.held_by_new, _EXEMPTED))
         self.check(not left, f"all was removed, but {left}")
 
     def all_closed(self) -> None:
-        """Check that no descriptor or timer is left, and that draining has ended once."""
+        """Check that no descriptor or timer remains, and that draining has ended once."""
         world = self.world
         names = [getattr(file, "name", file) for file in world.kernel.files.values()]
         self.check(not names, f"left open: {names}")

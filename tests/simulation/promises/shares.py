@@ -41,7 +41,7 @@ class Shares(Promise):
         super().__init__(world)
         self._turns: dict[Key, Counter[SocketAddress]] = {}
         self._used: dict[tuple[Service, str], tuple[SocketAddress, float]] = {}
-        """The endpoint of each client, and when it was last used."""
+        """The endpoint of each client, and the time of its last use."""
 
     def changing(self, service: Service, now: Serving) -> None:
         """Restart the counts; drop removed endpoints' entries, or all if the settings change."""

@@ -37,7 +37,7 @@ class Streams(Promise):
                 self.check(is_told, f"{name} has read no FIN so far")
 
     def all_ended(self) -> None:
-        """Check that each side has got a FIN or an RST, whichever the other side's end requires."""
+        """Check that each side has got a FIN or an RST, as the other side's end requires."""
         world = self.world
         for party in (*world.clients.values(), *world.accepted.values()):
             self.check(party.is_done, f"{party.stream.name} has seen no end")

@@ -42,9 +42,9 @@ class Waits(Promise):
         self._hold_s: dict[Client, float] = {}
         """The longest time for which a client's Service has held clients since it was accepted."""
         self._could_since: dict[Service, float] = {}
-        """Since when a Service's clients wait although an endpoint has room."""
+        """The time since which a Service's clients wait although an endpoint has room."""
         self._queued: dict[Stream, float] = {}
-        """When each client in an accept queue was first seen there."""
+        """The time at which each client was first found in an accept queue."""
 
     def ended(self, client: Client) -> None:
         """Check that no client is refused while an untried endpoint would answer it."""

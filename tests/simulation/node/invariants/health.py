@@ -18,7 +18,7 @@ from .base import Invariant
 if TYPE_CHECKING:
     from ..agents import AgentRun
 
-# The time within which an agent notices a worker's first message, or a worker's exit.
+# The time within which an agent detects a worker's first message, or a worker's exit.
 _TOLD_S = 0.3
 # Changes count as late after a minute; nothing is pending on an idle node.
 _LATER_S = 3600.0
@@ -33,7 +33,7 @@ class Health(Invariant):
         world, now, run = self._world, self._world.timeline.now, self._world.agent
         if run is None or run.agent is None or not run.is_started:
             return
-        # A stopped process answers nothing.
+        # A suspended process doesn't answer.
         if run.process.loop.held_until > now - _TOLD_S:
             return
         with run.process:

@@ -28,7 +28,7 @@ class Leftovers(Invariant):
         world.timeline.after(_EXIT_S, self._check_workers, process, world.machine.alive(WORKER))
 
     def _check_workers(self, agent: Process, left: list[Process]) -> None:
-        """Check that the workers of an agent that has exited exit, too."""
+        """Check that the workers of an exited agent exit, too."""
         now = self._world.timeline.now
         for worker in left:
             # A suspended worker exits when it continues.

@@ -1,4 +1,4 @@
-"""The state of removed Services is freed: an agent and its workers hold no more than new ones."""
+"""The state of removed Services is freed: an agent and its workers hold as little as new ones."""
 
 from __future__ import annotations
 

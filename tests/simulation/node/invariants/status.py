@@ -43,7 +43,7 @@ class Status(Invariant):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._taken: tuple[float, int] | None = None
-        """When another program began to take clients, and the refusals before; None for none."""
+        """Since when another program has taken clients, and the refusals before; None for none."""
         self._look_at = 0.0
 
     def look(self) -> None:
