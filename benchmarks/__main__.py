@@ -27,7 +27,7 @@ from .ways import WAYS
 PAGE = Path("docs/benchmarks.md")
 QUICK_SECONDS = 1.0
 CALM = 1.0
-"""The maximum load average of a machine that is otherwise idle."""
+"""The maximum load average of an otherwise idle machine."""
 
 
 def main() -> int:
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> Samples:
 
 
 def _available(keys: Sequence[str]) -> Iterator[str]:
-    """Yield the ways whose programs are installed; print which others are left out.
+    """Yield the ways whose programs are installed; print the names of the others.
 
     Raises:
         ToolMissing: A program of a way that isn't optional is missing.

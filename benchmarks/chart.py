@@ -94,7 +94,7 @@ def _legend(labels: dict[str, str]) -> list[str]:
     parts, x, y = [], 16.0, 42
     for way, label in labels.items():
         colour = COLOURS.get(way, OTHER)
-        # A letter is about half an em wide.
+        # A letter has a width of about half an em.
         width = 17 + 6.6 * len(label) + 18
         if x + width > WIDTH:
             x, y = 16.0, y + 18

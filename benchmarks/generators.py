@@ -16,7 +16,7 @@ from .metrics import Values
 from .way import Way
 
 MARGIN_S = 15.0
-"""Seconds for a command to exit after its load has ended."""
+"""The seconds within which a command exits after its load has ended."""
 
 
 def read_wrk(text: str) -> Values:
@@ -90,7 +90,7 @@ class HeldClient:
 
 @contextlib.contextmanager
 def hold(way: Way, port: str, connections: int, seconds: float) -> Iterator[HeldClient]:
-    """Open connections, and hold them until the block ends.
+    """Open connections, which are closed when the block ends.
 
     Raises:
         SandboxError: Some connections couldn't be opened.

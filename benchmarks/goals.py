@@ -93,7 +93,7 @@ class Goal:
 
 
 def why(goal: Goal) -> str:
-    """Return why a goal isn't met, as profiles have shown, or that it isn't explained yet."""
+    """Return why a goal isn't met, as profiles have shown, or that the reason is unknown."""
     return (
         _WHY_OF_PEER.get(goal.to or "")
         or _WHY_OF_WAY.get(goal.way)
@@ -205,7 +205,7 @@ GOALS = (
     *_against_go(
         "ours", connects=1.15, requests=1.15, bulk=1.0, udp=1.05, strict=("bulk8", "udp16")
     ),
-    # Memory doesn't differ from run to run, so there is no tolerance.
+    # Memory doesn't differ between runs, so there is no tolerance.
     *(
         Goal("bytes of user memory each", load, "bytes_each", "ours", None, 3000, True, slack=0.0)
         for load in ("held2000", "held8000")

@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def measure_scale() -> None:
-    """Print how long it takes to map many frontends, in a separate bpffs and cgroup."""
+    """Print the time in which many frontends are mapped, in a separate bpffs and cgroup."""
     targets = {
         Frontend(f"10.96.{n >> 8}.{n & 255}", 80, Protocol.TCP): target(n, ENDPOINTS)
         for n in range(SERVICES)
@@ -145,7 +145,7 @@ def timed(what: str = "") -> Iterator[list[float]]:
 
 @contextlib.contextmanager
 def counting_time() -> Iterator[None]:
-    """Make the kernel measure the run time of all BPF programs within the block."""
+    """Within the block, make the kernel measure the run time of all BPF programs."""
     descriptor = _call(_ENABLE_STATS, struct.pack("=I", _RUN_TIME))
     try:
         yield

@@ -1,6 +1,6 @@
-"""The loads that clients put on a way, and how each load is measured.
+"""The loads that clients put on a way, each with its measurement.
 
-Rule 1: load generators and backends are processes of their own, outside the proxy.
+Rule 1: load generators and backends are separate processes, outside the proxy.
 Rule 2: the proxy's CPU time is the sum over its processes while a load runs, per unit of work. The
 machine's CPU time covers everything, including client, backends and interrupts.
 """
@@ -52,7 +52,7 @@ class Meter:
     ) -> Values:
         """Return the CPU time per unit of work, in ``unit`` seconds.
 
-        It is empty without any work, and lacks the first metric if the way has no process.
+        It is empty if there was no work, and lacks the first metric if the way has no process.
         """
         if not count:
             return {}
@@ -165,7 +165,7 @@ class DelayedAckLoad(GoLoad):
         words: Flags of goload's command ``request``.
     """
 
-    # The kernel sends no ACK of its own on these ways; ``direct`` shows the peers' own behaviour.
+    # On these ways, the kernel adds no ACK; ``direct`` shows the behaviour of the peers.
     skips = IN_KERNEL - {"direct"}
     rounds_at_most = 3
 
@@ -214,7 +214,7 @@ class OpenLoad(Load):
 
 
 class BulkLoad(Load):
-    """Bytes from pods to the client, at the highest rate.
+    """Bytes from pods to the client, at the highest possible rate.
 
     Args:
         streams: The number of connections.
@@ -238,7 +238,7 @@ class BulkLoad(Load):
 
 
 class HeldLoad(Load):
-    """Many connections: the cost of an idle connection, and messages on all connections in turn.
+    """Many connections: the cost of an idle one, and messages on one connection after the other.
 
     Args:
         connections: The number of connections.
@@ -282,7 +282,7 @@ class HeldLoad(Load):
 
 
 class SilentLoad(Load):
-    """One of two endpoints falls silent, while 64 clients connect, echo and close.
+    """One of two endpoints stops answering, while 64 clients connect, echo and close.
 
     The first moments of the silence aren't counted: clients that were dialling then must wait for
     the connect timeout. The counted window is long enough for a probe of the silent endpoint.
@@ -308,7 +308,7 @@ class SilentLoad(Load):
         way.restart()
         echo = ("echo", "--parallel=64")
         alive = run_goload(way, self.port, seconds, *echo)
-        # The proxy would also dial for connections that the clients have left in its queue.
+        # The proxy would also dial for connections that are still in its queue.
         way.wait_until_answered()
         silenced = way.site.pods[1]
         silenced.drop_traffic()
@@ -384,7 +384,7 @@ def with_needed(keys: Collection[str]) -> list[Load]:
 
 
 def _wait_until_idle(way: Way) -> None:
-    """Wait up to 10 s until a way's memory is stable: start-up outlasts the first answer."""
+    """Wait up to 10 s until a way's memory is stable: start-up continues after the first answer."""
     before = memory_bytes(way.pids())
     for _ in range(IDLE_CHECKS):
         threading.Event().wait(IDLE_EVERY_S)

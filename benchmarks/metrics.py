@@ -9,7 +9,7 @@ Values = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured quantity."""
+    """A measured quantity."""
 
     head: str
     """The heading of the metric's column."""

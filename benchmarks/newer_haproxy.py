@@ -18,8 +18,7 @@ from pathlib import Path
 from .tools import ToolMissing, cache_folder, find_program
 
 SUITES = ("sid", "trixie")
-"""The first suite from which HAProxy can be fetched is used. apt refuses sid if the mirror is weeks
-old."""
+"""The first suite that provides HAProxy is used. apt rejects sid if the mirror is weeks old."""
 
 FETCH_S = 600.0
 

@@ -42,7 +42,7 @@ from .runner import raise_descriptor_limit
 NODES, SERVICES = 1000, 2000
 IDLE_S = 15.0
 SETTLE_S = 5.0
-"""Seconds for the streams to begin after the first table."""
+"""The seconds within which the streams begin after the first table."""
 WITHIN_S = 60.0
 GOALS = {"first": 10.0, "memory": 400.0, "bytes": 20_000.0, "idle": 200.0}
 _UNITS = {"first": "s", "memory": "MiB", "bytes": "bytes", "idle": "bytes/s"}
@@ -52,13 +52,13 @@ _TICK_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Usage:
-    """The resources that a process has used so far."""
+    """The resources that a process has used."""
 
     memory_mib: float = 0.0
     cpu_s: float = 0.0
 
     def look(self, pid: int) -> None:
-        """Read the resources used by a process, which may have exited."""
+        """Return the resources that a process has used; it may have exited."""
         try:
             status = Path(f"/proc/{pid}/status").read_text()
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -92,7 +92,7 @@ class FakeCluster:
 
     @property
     def passed_bytes(self) -> float:
-        """The bytes that a node's port-forwards have carried so far, on average."""
+        """The average number of bytes that a node's port-forwards have carried."""
         return sum(map(self._agents.passed_bytes, self.nodes)) / len(self.nodes)
 
     async def live(self) -> None:

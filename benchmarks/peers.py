@@ -11,11 +11,11 @@ from .way import TCP_ONLY, Way, matching
 
 FIRST_PROXY_PORT = 17001
 MAX_CONNECTIONS = 9000
-"""More connections than any load has, as HAProxy counts them."""
+"""A number of connections, as HAProxy counts them, that exceeds each load's."""
 
 
 class Peer(Way):
-    """Another proxy, behind one REDIRECT rule for each port."""
+    """Another proxy, to which one REDIRECT rule for each port leads."""
 
     preserves_client_address = False
 

@@ -30,7 +30,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        # The name in parentheses may contain spaces, so the fields after it are counted.
+        # The name in parentheses may contain spaces, so count the fields after it.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0

@@ -47,7 +47,7 @@ HELD_FIGURES = {
     "base_mb": "User memory before any connection, MB",
 }
 BEFORE = frozenset({"base_mb"})
-"""Metrics that don't depend on the load."""
+"""Metrics that the load doesn't affect."""
 LEGEND = {
     "direct": "direct",
     "dnat": "kernel DNAT",
@@ -372,7 +372,7 @@ def _tables_by_figure(samples: Samples, loads: Sequence[str], figures: Mapping[s
 
 
 def _cell(samples: Samples, load: str, way: str, metric: str) -> str:
-    """Return a median as text, followed by why a round lacks a value, if one does."""
+    """Return a median as text, with the reason if a round lacks a value."""
     value, note = samples.median(load, way, metric), samples.note(load, way)
     if value is None:
         return note or _figure(value, metric)

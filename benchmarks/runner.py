@@ -60,7 +60,7 @@ def run_rounds(
     """Measure all loads on all ways, and add the results to the samples.
 
     Within a round, a load is put on one way after the other, so that changes in the machine's speed
-    affect all ways alike. Each round begins with a different way.
+    affect all ways equally. Each round begins with another way.
     """
     ports_are_back = 0.0
     for number in range(rounds):
@@ -81,7 +81,7 @@ def run_rounds(
 
 
 def _measure(load: Load, way: Way, number: int, seconds: float) -> Sample:
-    """Return one sample, whose note is the failure, if any; restart a way that has died."""
+    """Return one sample, whose note is the failure, if any; restart a way that has exited."""
     values: Values = {}
     note = ""
     try:

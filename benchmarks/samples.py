@@ -21,7 +21,7 @@ class Sample:
     values: dict[str, float] = field(default_factory=dict)
     """Values by metric; see ``metrics.METRICS``."""
     note: str = ""
-    """Why there are no values; empty if there are values."""
+    """The reason if there are no values; otherwise empty."""
 
 
 class Samples:
@@ -55,7 +55,7 @@ class Samples:
         return len({s.round for s in self.all if s.load == load})
 
     def values(self, load: str, way: str, metric: str) -> dict[int, float]:
-        """Return a metric's values by round; rounds without a value are left out."""
+        """Return a metric's values by round, without rounds that lack a value."""
         return {
             s.round: s.values[metric]
             for s in self.all
@@ -98,7 +98,7 @@ def load_samples(path: Path) -> Samples:
     """Read a file that :meth:`Samples.save` wrote.
 
     Raises:
-        InputError: There is no such file, or another program wrote it.
+        InputError: There is no such file, or it isn't such a file.
     """
     try:
         document = json.loads(path.read_text())

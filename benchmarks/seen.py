@@ -1,4 +1,4 @@
-"""Checks which client address the backends of a way see, so that rows measure what they claim."""
+"""Checks the client address that backends see on a way, so that rows measure what they name."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ PORTS = {
 # The client represents many clients, each with its own source ports, so ports in TIME_WAIT are
 # reused after a second. The node has the kernel's defaults, as in production.
 CLIENT_SYSCTLS = ("net/ipv4/ip_local_port_range=10240 65535", "net/ipv4/tcp_tw_reuse=1")
-# Otherwise the table would contain two minutes of closed connections.
+# Otherwise the table would contain the closed connections of two minutes.
 CONNTRACK = "net/netfilter/nf_conntrack_tcp_timeout_time_wait=5"
 
 
@@ -102,7 +102,7 @@ class Site:
         }
 
     def shorten_conntrack(self) -> None:
-        """Let entries of closed connections expire soon, if the node tracks connections."""
+        """Make entries of closed connections expire soon, if the node tracks connections."""
         path, _, value = CONNTRACK.partition("=")
         script = f"[ ! -e /proc/sys/{path} ] || echo {value} >/proc/sys/{path}"
         self.node.run(["sh", "-c", script])

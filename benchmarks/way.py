@@ -38,7 +38,7 @@ class Way:
     preserves_client_address = True
     """Whether backends see the client's own address; see ``seen``."""
     is_optional = False
-    """Whether the way is left out if its programs aren't available."""
+    """Whether the way is omitted if its programs aren't available."""
 
     def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
         self.site = site
@@ -55,7 +55,7 @@ class Way:
         """
 
     def open(self) -> None:
-        """Do the setup that outlives restarts, before ``start``; by default, add the rules."""
+        """Do the setup that restarts don't repeat, before ``start``; by default, add the rules."""
         for rule in self.rules():
             self.iptables("-t", "nat", "-A", "PREROUTING", *rule)
 
@@ -75,7 +75,7 @@ class Way:
         return []
 
     def environment(self) -> dict[str, str]:
-        """Return environment variables that the command gets in addition."""
+        """Return additional environment variables of the command."""
         return {}
 
     def address(self, port: str) -> str:
@@ -140,7 +140,7 @@ class Way:
         create a conntrack entry, and later connections from its port would miss the rules.
         """
         if self._process is not None:
-            # A worker of nginx would outlive its master and keep the sockets.
+            # A worker of nginx would continue without its master, and hold the sockets.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -124,7 +124,7 @@ class OursLocal(Ours):
 
 
 class OursKernelPath(Ours):
-    """The agent with rules that lead straight to the pods."""
+    """The agent with rules that lead directly to the pods."""
 
     key, label = "ours-kernel", "**userspace-proxy**, kernel path"
     steering = "nftables"
@@ -135,7 +135,7 @@ class OursKernelPath(Ours):
 class OursSockets(OursKernelPath):
     """The kernel path, with hooks that translate only connect() calls of the client's processes.
 
-    UDP is left out, because the rules carry it, as with ``ours-kernel``.
+    UDP is omitted, because rules translate it, as with ``ours-kernel``.
     """
 
     key, label = "ours-sockets", "**userspace-proxy**, kernel path, sockets"

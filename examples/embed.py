@@ -1,4 +1,4 @@
-"""Serves a Service inside a program: one of two backends dies."""
+"""Serves a Service inside a program; one of its two backends dies."""
 
 import asyncio
 

@@ -134,7 +134,7 @@ class _Run:
                 for row in rows:
                     self._add(row, way, [], f"failed: {exc}")
                 return
-            # If the start fails, there is nothing else to measure.
+            # If the start fails, nothing else can be measured.
             for row in ["start", *(row for row in rows if row != "start")]:
                 if not self._measure_row(row, way, scene) and row == "start":
                     return

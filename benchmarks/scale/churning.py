@@ -1,4 +1,4 @@
-"""Generates a steady stream of changes, as a busy cluster makes them."""
+"""Generates a steady stream of changes, as in a busy cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CYCLE = 50
 _MAKE, _DELETE = 10, 35
 _EMPTY, _FILL = (5, 25), (15, 45)
 _KEPT = 3
-"""The number of added Services that stay for a while: writes overtake each other, and a deletion
+"""The number of added Services that exist for a while: writes overtake each other, and a deletion
 must not overtake the creation."""
 
 

@@ -44,7 +44,7 @@ def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]
 
 
 def wait_for_all(ips: Sequence[str], seconds: float) -> dict[str, float]:
-    """Dial addresses in turn until each has answered; return the time of the last answer."""
+    """Dial addresses one after the other until each has answered; return the last answer's time."""
     deadline = time.monotonic() + seconds
     for ip in ips:
         while dial(ip) == REFUSED:
@@ -123,7 +123,7 @@ def dial(ip: str) -> str:
 
 
 def pause(seconds: float) -> None:
-    """Sleep, so that other processes get the CPU."""
+    """Sleep, so that other processes can run."""
     select.select([], [], [], seconds)
 
 

@@ -111,7 +111,7 @@ def _row_table(samples: Samples, row: str, metrics: Sequence[str]) -> str:
 
 
 def _turned(samples: Samples, row: str, metrics: Sequence[str]) -> str:
-    """Return a table with one column per agent, because there are more figures than fit a line."""
+    """Return a table with one column per agent, because the figures don't fit in one line."""
     ways = _ways(samples, row)
     rows = [
         [_TITLES[m], *(_figure(samples.median(row, way, m), m) for way in ways)] for m in metrics

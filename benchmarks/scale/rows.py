@@ -40,7 +40,7 @@ SAMPLES_AT_START = 100
 SETTLE_S = 5.0
 CHURN_RATE = 100
 LATE_S = 0.02
-"""The duration from which on a worker's turn is late, in seconds."""
+"""The duration in seconds from which a worker's turn is late."""
 CPU_ROUNDS, CPU_S = 5, 2.0
 WALKS = 300
 _FILE = "probes.yaml"
@@ -49,7 +49,7 @@ _BOUND = re.compile(r'\ble="([^"]+)"')
 
 @dataclass(slots=True)
 class Scene:
-    """The objects on which rows are measured.
+    """The objects with which rows are measured.
 
     Args:
         agent: The running agent.
@@ -104,7 +104,7 @@ def memory(scene: Scene) -> Iterator[Values]:
 
 
 def endpoint(scene: Scene) -> Iterator[Values]:
-    """Replace the endpoint of a Service, which changes no rule."""
+    """Replace a Service's endpoint, which changes no rule."""
     with _added_service(scene) as spec:
         for number in range(scene.changes):
             letter = "ba"[number % 2]
@@ -211,7 +211,7 @@ ROWS: dict[str, Callable[[Scene], Iterator[Values]]] = {
 def _effect(
     scene: Scene, spec: Spec, want: Sequence[str], change: Callable[[], dict[str, float]]
 ) -> Values:
-    """Make a change while a client dials; return the times until it took effect for the client."""
+    """Make a change while a client dials; return the times until it affected the client."""
     prober = scene.stage.prober
     prober.begin("wait_until", ip=spec.ip, want=want, seconds=EFFECT_S)
     # Let the prober see the old state first, for a random time that isn't a multiple of any period.

@@ -44,7 +44,7 @@ def write_manifest(path: Path, objects: Sequence[Object]) -> None:
 
 
 class Cluster:
-    """An etcd and a kube-apiserver on a node of their own, which contain all Services.
+    """An etcd and a kube-apiserver on a separate node, which contain all Services.
 
     Writing 20,000 objects through the API server takes a minute, so etcd's data is kept for later
     runs, under a name that depends on versions and objects.

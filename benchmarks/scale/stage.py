@@ -1,4 +1,4 @@
-"""A node with a client and three backend pods; each agent has its own, to isolate the costs.
+"""A node with a client and three backend pods; each agent has one, so that costs are separate.
 
 client ──veth── node: the agent ──veth── pod a   answers at all of 10.250.0.0/16
                       │         ──veth── pod b              at 10.251.0.0/16

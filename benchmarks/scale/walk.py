@@ -28,7 +28,7 @@ _HOOKS = (
 _NFT_HOOKS = ("prerouting", "input")
 _FINAL = frozenset({"ACCEPT", "DROP", "REJECT", "REDIRECT", "DNAT", "SNAT", "MASQUERADE"})
 _GOES_ON = frozenset({"MARK", "CONNMARK", "LOG", "CT", "NOTRACK"})
-# The number of words of options that are judged elsewhere or always match.
+# The number of words of options that are evaluated elsewhere, or that always match.
 _IGNORED = {"-m": 1, "--comment": 1, "--ctproto": 1, "--reject-with": 1, "--to-ports": 1}
 _IGNORED |= {
     "--transparent": 0,

@@ -203,7 +203,7 @@ def _send(api: Api, change: Change) -> None:
 
 
 def run_all(threads: Sequence[threading.Thread]) -> None:
-    """Start all threads and wait for them."""
+    """Start all threads, and wait until they end."""
     for thread in threads:
         thread.start()
     for thread in threads:

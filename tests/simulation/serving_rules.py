@@ -1,4 +1,4 @@
-"""Derives from a Service's fields the endpoints that a client may reach, and those that serve first."""
+"""Derives from a Service's fields the endpoints that a client may reach, and the first of them."""
 
 from __future__ import annotations
 
