@@ -33,7 +33,7 @@ MAY_BE_SKIPPED = {
 
 
 ENDS_WITHIN_S = 90.0
-"""Seconds for which a test may run past its timeout, and a teardown in total."""
+"""The seconds for which a test may exceed its timeout, and which a teardown may take."""
 
 _STDERR = pytest.StashKey[int]()
 
@@ -162,7 +162,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _forbid_skips(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure if CI=true."""
+    """With CI=true, turn a skip into a failure."""
     if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

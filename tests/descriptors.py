@@ -23,6 +23,6 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 
 def open_descriptors() -> set[str]:
-    """Return the numbers of this process's descriptors, except of the one that lists them."""
+    """Return the numbers of this process's descriptors, without the one that lists them."""
     found = {one.name for one in Path("/proc/self/fd").iterdir()}
     return {name for name in found if Path(f"/proc/self/fd/{name}").exists()}

@@ -20,7 +20,7 @@ _CHAIN_MAX = 20
 
 
 class Zone:
-    """The records of one server; a test can replace them at any time."""
+    """The records of one server, which a test can replace at any time."""
 
     def __init__(self) -> None:
         self.records: dict[str, Sequence[Any]] = {}

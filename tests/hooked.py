@@ -1,4 +1,4 @@
-"""A separate cgroup for the processes whose connect() a proxy may translate.
+"""A separate cgroup for processes whose connect() calls a proxy may translate.
 
     /sys/fs/cgroup/…            cgroup v2, even if mounted beside v1
       └─ userspace-proxy-…      --socket-lb-cgroup: hooks affect only processes below it

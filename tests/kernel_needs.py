@@ -1,4 +1,4 @@
-"""The kernel features that tests require, by their names in the product.
+"""The kernel features that tests require, with their names in the product.
 
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
@@ -57,7 +57,7 @@ def parts_needed(item: pytest.Item) -> set[str]:
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:
-    """Return a line for each skipped test, with the missing feature."""
+    """Return a line for each skipped test, which names the missing feature."""
     reasons = (
         (report.longrepr[2].partition(LEFT_OUT)[2], report.nodeid)
         for report in reports

@@ -1,4 +1,4 @@
-"""Starts processes that don't outlive their test."""
+"""Starts processes, and kills them at the end of a block."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _WAITING = "\n".join(
 
 
 def script(text: str) -> list[str]:
-    """Return the command that runs a script up to the first command that fails."""
+    """Return a command that runs a script, up to the first failing command."""
     return ["bash", "-ec", f"{_WAITING}\n{text}"]
 
 

@@ -1,4 +1,4 @@
-"""Determines whether tests may create processes and sockets of other users."""
+"""Determines whether tests can create processes and sockets of other users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backends that speak enough of two databases' protocols to answer a client's query.
+"""Backends with a part of two databases' protocols, sufficient for a client's query.
 
 Rule 1: each backend answers any query with the same text, and offers no encryption.
 """

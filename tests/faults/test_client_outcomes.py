@@ -89,7 +89,7 @@ def by_psycopg(web, timeout_s):
 
 def by_redis(web, timeout_s):
     redis = pytest.importorskip("redis", reason="redis is not installed")
-    # The default number of retries, but without delays.
+    # As by default, there are three retries, but without delays.
     retry = redis.retry.Retry(redis.backoff.NoBackoff(), 3)
     host, port = web.address
     with redis.Redis(host, port, socket_timeout=timeout_s, retry=retry) as client:

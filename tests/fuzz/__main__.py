@@ -78,7 +78,7 @@ def _figure(text: str, name: str) -> int:
 
 
 def main() -> int:
-    """Fuzz the named targets, by default all; return the exit status."""
+    """Fuzz the named targets, or by default all targets; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=float, default=FUZZ_S, help="in all")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))

@@ -32,7 +32,7 @@ DEFAULT = Bound()
 
 
 def check_cost(parse: Callable[[bytes], object], data: bytes, bound: Bound = DEFAULT) -> None:
-    """Parse an input; fail if each try takes longer than the bound."""
+    """Parse an input; fail if every try takes longer than the bound."""
     limit, least = bound.of(len(data)), float("inf")
     for _ in range(_TRIES):
         began = time.thread_time()
@@ -45,7 +45,7 @@ def check_cost(parse: Callable[[bytes], object], data: bytes, bound: Bound = DEF
 
 
 def stretched(data: bytes, start: int, end: int) -> bytes:
-    """Return an input in which a part is repeated until the input is long."""
+    """Return an input whose part from ``start`` to ``end`` is repeated until the input is long."""
     part = data[start:end]
     count = max(1, (LONG_BYTES - len(data)) // max(1, len(part)))
     return data[:start] + part * count + data[end:]

@@ -12,7 +12,7 @@ from .targets.api import drawn_objects
 CORPUS = Path(__file__).parent / "corpus"
 CORPUS_BYTES_MAX = 200_000
 STRETCHED = 6
-"""The number of inputs derived from each file."""
+"""The number of stretched inputs of each file."""
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 
 

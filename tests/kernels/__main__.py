@@ -62,7 +62,7 @@ SECONDS = {"smoke": 1200.0, "marked": 2700.0, "full": 4 * 3600.0}
 
 
 def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ...]:
-    """Return the parts that run on a kernel by default.
+    """Return a kernel's default parts.
 
     If the processor is emulated, and this run includes User Mode Linux of the same version, only
     that kernel runs the tests: it takes a quarter of the time.
@@ -75,7 +75,7 @@ def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ..
 
 
 def named_parts(words: str) -> list[str]:
-    """Return the named parts, in the order in which they run.
+    """Return the named parts, in the order of their execution.
 
     Raises:
         BuildError: There is no such part.
@@ -157,7 +157,7 @@ def try_kernel(
 def _run(
     unpacked: Unpacked, root: Root, parts: Collection[str], way: Way, folder: Path
 ) -> list[str]:
-    """Run parts in a machine; return a line for each failure that their results don't contain."""
+    """Run parts in a machine; return a line for each failure that isn't in their results."""
     for old in folder.glob("*"):
         old.unlink()
     commands = [f"{COMMANDS[part]}; echo {part} $? >>/result/statuses" for part in parts]

@@ -31,7 +31,7 @@ from .smoke import CLUSTER_IPS, PROGRAM, make_node, serve, write_manifests
 STEERINGS = ("auto", "nftables", "local", "none", "iptables")
 """iptables is last, because it loads tables that would make auto prefer it."""
 END_S = 10.0
-"""CPU seconds within which a failing start must exit; real time depends on other programs, too."""
+"""The CPU seconds within which a failing start must exit; real time depends on other programs."""
 _TIMES_CHECK = 4.0
 """A failing start is a fault if it takes more than 10 s and more than ``check`` times this."""
 _LIMIT_S = 120.0
@@ -133,7 +133,7 @@ def _has_ended(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def _address(process: subprocess.Popen[str]) -> tuple[str, int] | None:
-    """Return the address at which steering none serves the Service; None if the proxy exited."""
+    """Return the Service's address with steering none; None if the proxy has exited."""
     assert process.stdout is not None
     for line in process.stdout:
         said = json.loads(line)

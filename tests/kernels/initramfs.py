@@ -13,7 +13,7 @@ _TRAILER = "TRAILER!!!"
 
 
 def archive(files: Mapping[str, bytes], executable: Iterable[str] = ()) -> bytes:
-    """Return an archive with these files and their folders.
+    """Return an archive of these files and their folders.
 
     Args:
         files: Contents by path, without a leading slash.

@@ -131,7 +131,7 @@ def _address_of(archive: str) -> str:
 
 
 def chosen(labels: Sequence[str], table: Sequence[Kernel] = KERNELS) -> list[Kernel]:
-    """Return the kernels with these labels, in the table's order; without labels, all kernels.
+    """Return the kernels with these labels, in the table's order; by default, all kernels.
 
     Raises:
         BuildError: A label doesn't exist.
@@ -175,7 +175,7 @@ def ensure_kernel(
 
 
 class _Apt:
-    """apt with its own folders, and only the suites of one kernel."""
+    """apt with separate folders, and with only the suites of one kernel."""
 
     def __init__(self, folder: Path, kernel: Kernel, machine: str) -> None:
         if not shutil.which("apt-get"):
@@ -187,7 +187,7 @@ class _Apt:
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
         (folder / "list").write_text("".join(self._sources()))
-        # By default, trixie-backports has a lower priority than other suites.
+        # Otherwise, trixie-backports would have a lower priority than other suites.
         (folder / "preferences").write_text("Package: *\nPin: release *\nPin-Priority: 500\n")
         (folder / "conf").write_text(f"""\
 Dir::Etc::SourceList "{folder}/list";
@@ -212,7 +212,7 @@ Acquire::Retries "3";
             yield f"deb {options} {_address_of(archive)} {suite} main\n"
 
     def update(self, write: Write) -> None:
-        """Fetch lists that are older than a day; if that fails, keep the old lists, if any."""
+        """Fetch lists that are older than a day; if that fails, use the old lists, if any."""
         stamp = self._folder / "updated"
         with contextlib.suppress(FileNotFoundError):
             if time.time() - stamp.stat().st_mtime < _LISTS_S:
@@ -299,7 +299,7 @@ def _unpack(folder: Path) -> None:
 
 
 def startable(image: bytes) -> bytes:
-    """Return the file that QEMU starts without firmware; for arm64, the unchanged image.
+    """Return the file that QEMU can start without firmware; for arm64, the unchanged image.
 
     Source: Documentation/arch/arm64/booting.rst.
     """

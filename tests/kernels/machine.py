@@ -29,7 +29,7 @@ from .root import Root
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
 _PROOF_S = 30.0
-"""Seconds within which a kernel must start for its way to be usable; a start takes a few."""
+"""The seconds within which a kernel must start if its way is usable; a start takes a few."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -81,12 +81,12 @@ sleep 60
 
 
 class MachineError(Exception):
-    """A machine didn't start, or returned no results; the message ends with its last output."""
+    """A machine didn't start or returned no results; the message ends with its last output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disks:
-    """A kernel's names for the disks.
+    """The names of the disks for a kernel.
 
     Args:
         root: The device of the root.
@@ -101,7 +101,7 @@ class Disks:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The inputs with which a way runs a kernel.
+    """The inputs of a way to run a kernel.
 
     Args:
         kernel: The kernel to start.

@@ -48,7 +48,7 @@ SKIPPED = "Skipped: "
 
 @dataclass(frozen=True, slots=True)
 class Smoke:
-    """The outcome of an action that a new user would take."""
+    """The outcome of an action, such as a new user would take."""
 
     what: str
     outcome: str
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """A unique name: the label, and an unusual architecture or User Mode Linux if used."""
+        """A unique name: the label, an unusual architecture, and User Mode Linux if used."""
         more = [self.arch] * (self.arch != USUAL_ARCH) + ["UML"] * (not self.is_stock)
         return f"{self.label} ({', '.join(more)})" if more else self.label
 
@@ -162,7 +162,7 @@ def _run_of(document: Mapping[str, Any]) -> Run:
 
 
 def with_needs(page: str) -> str:
-    """Return the page with the purpose of each part of the kernel: ``make docs``."""
+    """Return the page with the purpose of each part of the kernel, for ``make docs``."""
     # Parts without which nothing fails yet are only probed for later use.
     needs = ((name, need) for name, need in NEEDS.items() if need.fails)
     rows = [[name, need.fails, need.instead, need.brings] for name, need in needs]

@@ -104,7 +104,7 @@ def _command(accelerator: str, machine: Machine) -> list[str]:
         "-append", " ".join([f"console={console}", *_ARGUMENTS, *machine.arguments]),
         "-serial", f"file:{machine.console}",
         "-device", "virtio-rng-pci",
-        # No machine writes to the root's disk, but another machine may have locked it.
+        # No machine writes to the root's disk, which another machine may have locked.
         "-drive",
         f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe,file.locking=off",
         "-drive", f"file={machine.result},format=raw,if=virtio,cache=unsafe",

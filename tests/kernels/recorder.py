@@ -48,7 +48,7 @@ class Recorder:
         self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once: as passed in its call, or as failed or skipped in any phase."""
+        """Count a test once: as passed by its call, or as failed or skipped in any phase."""
         name = report.nodeid
         self._seconds[name] = round(self._seconds.get(name, 0.0) + report.duration, 1)
         if report.failed:

@@ -71,7 +71,7 @@ def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
             with step(f"making the root of Debian {suite}", write):
                 _make_disk(image, disk)
             for old in set(folder.glob(f"{suite}-*.ext4")) - {disk}:
-                # A machine that has opened the old disk can still use it.
+                # A machine that has opened the old disk can continue to use it.
                 old.unlink()
     return Root(suite, disk)
 
@@ -134,7 +134,7 @@ def _make_disk(image: Image, disk: Path) -> None:
 
 
 def _script(image: Image, folder: Path, disk: Path) -> str:
-    """Return the script that runs its first argument in the root, and writes the root to a disk."""
+    """Return a script that runs its first argument in the root, and writes the root to a disk."""
     merged = folder / "merged"
     mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
     return f"""

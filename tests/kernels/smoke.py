@@ -158,7 +158,7 @@ def make_node() -> dict[str, Net]:
 
 
 def serve(name: str, pod: Net) -> None:
-    """Make a pod answer each client with its name until the machine shuts down."""
+    """Make a pod answer each client with the pod's name, until the machine shuts down."""
     with pod:
         listener = socket.create_server(("", PORT))
         flows = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -196,7 +196,7 @@ def ask(protocol: str, address: tuple[str, int], inside: Net | None = None) -> s
 
 
 class Proxy:
-    """One process of ``userspace-proxy run`` with a steering mode."""
+    """A process of ``userspace-proxy run`` with one steering mode."""
 
     def __init__(self, steering: str, folder: Path) -> None:
         self.addresses: dict[tuple[str, str], tuple[str, int]] = {}
@@ -215,7 +215,7 @@ class Proxy:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start the proxy; return once it is ready, or raise Failed if it exits or is late."""
+        """Start the proxy; return once it is ready; raise Failed if that isn't in time."""
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, stderr=log, text=True

@@ -26,7 +26,7 @@ _LIBRARIES = {"bullseye": "bookworm", "forky": "trixie"}
 """The suite whose libraries are used, by the kernel's suite; by default, these are the same."""
 WHOLE = Kernel("uml-6.1", ("bookworm",), "bookworm")
 KERNELS = (WHOLE, Kernel("uml-6.12", ("trixie",), "trixie"))
-"""Kernels with all networking features of a stock kernel; some of them are built here."""
+"""Kernels with all networking features of a stock kernel; some features are built here."""
 LABELS = frozenset(kernel.label for kernel in KERNELS)
 NO_INET = Kernel("uml-5.10", ("bullseye",), "bookworm")
 NO_INET_NO_LEGACY = Kernel("uml-7.2", ("forky",), "bookworm")
@@ -83,7 +83,7 @@ def _run(image: Image, machine: Machine, seconds: float) -> None:
 
 
 def _script(image: Image, machine: Machine, folder: Path) -> str:
-    """Return a script that mounts the kernel's root with libraries, and runs a command there."""
+    """Return a script that mounts the kernel's root with libraries, and runs a command in it."""
     merged, copy = folder / "merged", folder / "copy"
     for part in (merged, copy):
         part.mkdir()

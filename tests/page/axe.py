@@ -1,4 +1,4 @@
-"""Runs axe-core in a page."""
+"""Runs axe-core on a page."""
 
 from __future__ import annotations
 

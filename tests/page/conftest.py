@@ -78,7 +78,7 @@ class Screen:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One Chromium for all tests, whose profile is deleted at the end."""
+    """A Chromium for all tests, whose profile is deleted at the end."""
     path = require_chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGS, headless=True)
@@ -102,7 +102,7 @@ async def _window(browser: Browser) -> AsyncIterator[Tab]:
     page, errors = await (await browser.new_context()).new_page(), list[str]()
     page.on("console", lambda m: errors.append(m.text) if m.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    # A request that is still open when the page is left isn't an error.
+    # A request that is open when the page is left isn't an error.
     page.on(
         "requestfailed", lambda r: None if r.failure == "net::ERR_ABORTED" else errors.append(r.url)
     )

@@ -1,4 +1,4 @@
-"""Records an animated picture of the status page while a pod breaks: ``make recording``.
+"""Records an animated picture of the status page while a pod fails: ``make recording``.
 
     sandbox: client (traffic) ── node-1 (proxy) ── web-1…3, dns-1…2
     here: Chromium ◀── the page; one picture a second, with a line that says what happens

@@ -80,5 +80,5 @@ async def test_kernel_path_connections_and_the_probe_budget_are_shown(tab, proxy
     await counted.get_by_role("link", name="tracked connections").click()
     await expect(page.locator("body")).to_contain_text('"tracked": 7')
     await page.goto("about:blank")
-    # The browser requests an icon for a response that isn't a page.
+    # For a response that isn't a page, the browser requests an icon.
     tab.errors.clear()

@@ -16,7 +16,7 @@ from userspace_proxy.facts.node import ObjectKey
 
 from .axe import violations_on
 
-# One event loop for all tests, because all use the same browser.
+# All tests use the same browser, and therefore one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}

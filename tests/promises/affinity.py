@@ -66,7 +66,7 @@ class TestAffinity:
         spec = PINNED.but(
             name="awaited", ports=[Port(name="web"), Port(protocol="UDP", name="dns")]
         )
-        # This is repeated, because only by chance does a client connect at the critical moment.
+        # Repeat this, because a client connects at the critical moment only by chance.
         for _ in range(4):
             world.put(spec)
             with asking(world, spec.address) as seen:

@@ -1,4 +1,4 @@
-"""Annotations that affect open and waiting connections."""
+"""Annotations that affect open connections and waiting clients."""
 
 from __future__ import annotations
 

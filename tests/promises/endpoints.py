@@ -1,4 +1,4 @@
-"""Which endpoints get clients: unready endpoints, terminating endpoints, and the client itself."""
+"""The endpoints that get clients: unready and terminating endpoints, and the client itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL_S = 3.0
 
 
 def leaving(ip: str, *, serving: bool = True) -> At:
-    """Return an endpoint of a pod that is being deleted; by default, it still serves."""
+    """Return an endpoint of a pod that is being deleted, and that by default serves."""
     return At(ip, ready=False, serving=serving, terminating=True)
 
 

@@ -12,7 +12,7 @@ from .world import World, eventually
 
 LABELLED = Spec("labelled", ["10.96.7.1"], [Port(node_port=30150)], more={"type": "NodePort"})
 BALANCED = Spec("balanced", ["10.96.7.2"])
-# Enough connections that both workers, which count separately, have some.
+# Enough connections for both workers, which count separately.
 LONG_LIVED = 20
 RESTARTED = Spec(
     "restarted",
@@ -66,7 +66,7 @@ class TestLabels:
         world.put(spec.at(*world.pods("one")))
         world.put(spec.at(*world.pods("one", "two")))
         answers = [world.who("pod", spec.address) for _ in range(30)]
-        # A tenth of the other endpoint's share; each worker counts separately.
+        # This is a tenth of the other endpoint's share; each worker counts separately.
         assert answers.count("two") <= 6
         shown = [e["preference"] for e in world.shown(spec.name)[0]["endpoints"]]
         assert sorted(shown) == ["", "starts slowly: 10 %"]

@@ -136,7 +136,7 @@ def outside(world: World) -> list[tuple[str, Address]]:
 
 
 def check(world: World, port: int) -> tuple[int, int]:
-    """Probe a health check node port like a load balancer; return status and local endpoints."""
+    """Probe a health check node port, like a load balancer; return status and local endpoints."""
     address = (world.ip("node-1"), port)
     with world.testbed["laptop"].tcp() as sock:
         sock.connect(address)

@@ -1,4 +1,4 @@
-"""Services and slices as objects, for manifests and for the API server."""
+"""Services and slices, and their objects for manifests and for the API server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class At:
     node: str = NODE
     ready: bool = True
     serving: bool | None = None
-    """None for the value of ``ready``."""
+    """None: the value of ``ready``."""
     terminating: bool = False
     zones: Sequence[str] = ()
     """The zones of the endpoint's topology hints."""

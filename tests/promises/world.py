@@ -36,7 +36,7 @@ ASKS = 12
 # With random choice by the kernel, this many requests miss one of three endpoints only once in a
 # million runs.
 ASKS_WHERE_DRAWN = 40
-# The client's timeout in seconds, because a dropped packet is never answered.
+# The client's timeout in seconds, which ends the wait after a dropped packet.
 PATIENCE_S = 1.0
 PODS = ("one", "two", "three")
 INSIDE = ("pod", "node-1")
@@ -75,7 +75,7 @@ class World(abc.ABC):
         """Add or replace the agent's Node object."""
 
     def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Write Services; call ``meanwhile`` repeatedly until they are applied."""
+        """Write Services; until they are applied, call ``meanwhile`` repeatedly."""
         self.write(*specs)
         self.settle(meanwhile)
 
@@ -85,7 +85,7 @@ class World(abc.ABC):
         self.settle(meanwhile)
 
     def settle(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait until all writes are applied, in kernel and workers.
+        """Wait until the kernel and the workers have applied all writes.
 
         Changes a marker Service and waits for the change, because writes are applied in order.
         """
@@ -173,7 +173,7 @@ class World(abc.ABC):
             return dict(zip(asks, pool.map(lambda one: self.who(*one), asks), strict=True))
 
     def udp(self, client: str, address: Address) -> socket.socket:
-        """Return a UDP socket that keeps its port; :meth:`hang_up` closes it."""
+        """Return a UDP socket with a fixed port; :meth:`hang_up` closes it."""
         return self.testbed[client].udp(address)
 
     def shown(self, name: str) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ class World(abc.ABC):
         return [note["sentence"] for port in self.shown(name) for note in port["notes"]]
 
     def ignored_reason(self, name: str) -> list[str]:
-        """Return why a Service, or some of its ports, has no listener, from the status JSON."""
+        """Return why a Service, or one of its ports, isn't served, from the status JSON."""
         ignored = self.agent.status()["ignored"]
         return [i["cause"]["sentence"] for i in ignored if i["service"] == f"shop/{name}"]
 

@@ -32,7 +32,7 @@ from .row import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 TRIES = 2
-"""The number of tries, as in ``make test``: on a busy machine, a row may miss a deadline."""
+"""The number of tries, as in ``make test``, because a row may miss a deadline on a busy machine."""
 
 _ERRORS = (
     AssertionError,
@@ -48,7 +48,7 @@ _TURNS: Mapping[str, AbstractContextManager[object]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rows that the arguments select; return 0 if all were measured within limits."""
+    """Run the selected rows; return 0 if all were measured, and are within their limits."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--rows", default="*", metavar="PATTERN", help="names, as a shell pattern")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time")

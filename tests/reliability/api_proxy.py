@@ -106,7 +106,7 @@ class ApiProxy:
         self._is_silent = False
 
     def stalled(self) -> None:
-        """Stop forwarding data on open and new connections, without closing them."""
+        """Stop forwarding data on open and new connections, but don't close them."""
         self._is_silent = True
 
     def break_off(self) -> None:
@@ -177,7 +177,7 @@ class ApiProxy:
                     most = None if most is None else most - len(data)
 
     def _is_over(self, client: socket.socket) -> bool:
-        """Return whether the agent, or this proxy, has closed the connection."""
+        """Return whether the agent or this proxy has closed the connection."""
         if self._is_closed.is_set():
             return True
         # A client sends a TLS alert before its FIN, so unread bytes don't prove that it is open.
@@ -187,7 +187,7 @@ class ApiProxy:
 
 
 def respond(code: int, body: object, **headers: str) -> Answer:
-    """Return a whole response; bytes are sent as they are, other bodies as JSON."""
+    """Return a whole response; bytes are sent unchanged, and other bodies as JSON."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {"Content-Type": "application/json", "Content-Length": str(len(text)), **headers}
     named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())

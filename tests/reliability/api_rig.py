@@ -1,4 +1,4 @@
-"""A node whose agent reads a real API server, through a proxy that can replace the responses.
+"""A node whose agent reads from a real API server, through a proxy that can replace responses.
 
     row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──TLS, in the node's namespace── agent
                  one for all rows
@@ -109,7 +109,7 @@ class ApiRig(Rig):
                 self.api.ask("DELETE", f"{PATHS[item['kind']]}/{item['metadata']['name']}")
 
     def create_many(self, services: Sequence[Service]) -> None:
-        """Create many Services with their slices, as fast as the server accepts them."""
+        """Create many Services with their slices, at the speed of the server."""
         items = [item for service in services for item in service.objects()]
         for item in items:
             item["metadata"].setdefault("labels", {})["many"] = ""

@@ -58,7 +58,7 @@ def evidence(problem: str) -> list[Evidence]:
 
 
 def settles(rig: ApiRig) -> None:
-    """Add and remove a Service, to prove that changes take effect again."""
+    """Add and remove a Service, which proves that changes take effect again."""
     rig.add_service()
     rig.remove_service()
 
@@ -230,7 +230,7 @@ def api_token_rotated(rig: ApiRig) -> Iterator[None]:
     began = time.monotonic()
     rig.proxy.be(all_requests(respond(401, status(401, "Unauthorized", "Unauthorized"))))
     wait_for("a request with the old token", lambda: rig.proxy.since(began))
-    # From here on, the server itself rejects the token in the file.
+    # From now on, the server itself rejects the token in the file.
     rig.proxy.repair()
     yield
     rig.write_kubeconfig(token_of(NODE_PROXIER))

@@ -46,7 +46,7 @@ class SinkRig(Rig):
         return (*super().services(), replace(SINK, endpoints=(str(self.pod("sink").ip),)))
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Return False for the third Service, whose endpoint never answers by design."""
+        """Return False for the third Service, whose endpoint never answers."""
         return SINK.name not in problem["port"]
 
 

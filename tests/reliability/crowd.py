@@ -24,7 +24,7 @@ from typing import Any
 
 AT_ONCE = 500
 TIMEOUT_S = 10.0
-# The range for benchmarks (RFC 2544), which no sandbox uses.
+# The range of RFC 2544 for benchmarks, which no sandbox uses.
 FIRST_SOURCE = int(ipaddress.IPv4Address("198.18.0.1"))
 RESET = struct.pack("ii", 1, 0)
 _SYN = 0x02

@@ -18,7 +18,7 @@ CROWD_S = 60.0
 
 
 def run_crowd(client: Namespace, kind: str, count: int, address: tuple[str, int]) -> dict[str, Any]:
-    """Run a crowd to its end; return its report."""
+    """Run a crowd until it exits; return its report."""
     done = client.run(_command(kind, count, address), timeout=CROWD_S)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
@@ -28,7 +28,7 @@ def run_crowd(client: Namespace, kind: str, count: int, address: tuple[str, int]
 def holding(
     client: Namespace, count: int, address: tuple[str, int], text: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Hold connections on which nothing is read; yield the report, and finally close them all."""
+    """Open connections on which nothing is read; yield the report, and close them at the end."""
     process = client.popen(
         [*_command("hold", count, address), text],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Rows about endpoints that fail in various ways while another endpoint serves."""
+"""Rows about failures of endpoints, mostly of one of two."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LIVENESS_S = 1.0
 
 
 class Observed(Protocol):
-    """The source of evidence: the proxy's metrics, status and log."""
+    """The sources of evidence: the proxy's metrics, status and log."""
 
     agent: Agent
 
@@ -34,7 +34,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric whose sum over all series with these labels changes.
+    """A change of a metric: of its sum over all series with these labels.
 
     Args:
         name: The name without the prefix ``userspace_proxy_``; or ``process_…``.

@@ -59,7 +59,7 @@ class HookedRig(Rig):
         return self.agent.group.prefix
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Return False for past failed dials, which are reported for a minute."""
+        """Return False for earlier failed dials, which are reported for a minute."""
         return not problem["what"].startswith("Served by 2 endpoints now")
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ def runs(script: str) -> Fault:
 
 
 def damages(name: str, breaks: str, scripts: dict[str, str]) -> None:
-    """Add a row for each steering mode."""
+    """Add a row for each steering mode's script."""
     for steering, script in scripts.items():
         add = GROUP.row(
             f"`{steering}`: {breaks}",

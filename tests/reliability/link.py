@@ -1,4 +1,4 @@
-"""Puts the relay between a node and a pod, and sets the conditions of this link."""
+"""Inserts the relay between a node and a pod, and sets the conditions of this link."""
 
 from __future__ import annotations
 

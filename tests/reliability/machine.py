@@ -124,7 +124,7 @@ def read_only_root(rig: OwnDiskRig) -> Iterator[None]:
 
 
 class PipedAgent(Agent):
-    """An agent whose log goes to a pipe that a test may leave unread."""
+    """An agent whose log is a pipe, which a test may not read."""
 
     def start(self, stderr: int | None = None) -> None:
         assert stderr is None
@@ -190,7 +190,7 @@ class ClockAgent(Agent):
         super().start(stderr)
 
     def set_clock(self, offset_s: int) -> None:
-        """Set the agent's clock ahead of the machine's clock by this many seconds."""
+        """Set the agent's clock to the machine's clock plus this many seconds."""
         draft = self._offset.with_suffix(".draft")
         draft.write_text(str(offset_s))
         draft.replace(self._offset)

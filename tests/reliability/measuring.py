@@ -55,7 +55,7 @@ class Measured:
     """Whether the row failed at first, and was run again."""
 
     def problems(self) -> list[str]:
-        """Return how the row's limits were exceeded; empty if all limits hold."""
+        """Return a line for each exceeded limit of the row; empty if all limits hold."""
         return [*self.complaints, *self._costs(), *self._reports(), *self._recovery()]
 
     @property
@@ -147,7 +147,7 @@ def _quiet(rig: Rig) -> Outcome:
 
 
 def _watch(row: Row, rig: Rig, values: Sequence[object], start: float) -> list[str]:
-    """Wait while the fault lasts; return the text of each piece of evidence."""
+    """Wait until the end of the fault; return the text of each piece of evidence."""
     shown = [""] * len(row.evidence)
 
     def look() -> bool:

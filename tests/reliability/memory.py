@@ -19,7 +19,7 @@ GROUP = Group("Memory")
 BULK = Service("bulk", "10.96.0.30", target=9000)
 READERS = 400
 MIB = 1024 * 1024
-# A stalled reader costs 0.2 to 0.25 MiB, so this suffices for 200 readers.
+# A stalled reader needs 0.2 to 0.25 MiB, so this is enough for 200 readers.
 ROOM_BYTES = 48 * MIB
 AT_FIRST_BYTES = 1024 * MIB
 FOUND_S = 15.0

@@ -38,7 +38,7 @@ from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 
 RATE = 1_000
 BEFORE_S, AFTER_S = 2.0, 8.0
-# Long enough that a busy machine causes no failure.
+# This is long enough that a busy machine causes no failure.
 TIMEOUT_S = 3.0
 READY_S = 60.0
 LATE_S, TRIES = 0.5, 10

@@ -194,5 +194,5 @@ def udp_endpoint_refuses(rig: UdpRig) -> Iterator[None]:
         rig.complaints.append(f"{QUERIES - answered} UDP queries not answered")
     yield
     rig.dns["one"] = rig.pod("one").serve(None, udp=53)
-    # The page shows that a UDP Service works again only after new flows.
+    # Only after new flows does the page show that a UDP Service works again.
     rig.count_answers(QUERIES)

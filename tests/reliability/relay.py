@@ -82,7 +82,7 @@ class Line:
 
     @property
     def next_s(self) -> float | None:
-        """The time of the next arrival; None if no packet is in flight."""
+        """The time at which the next packet arrives; None if none is in flight."""
         return self._under_way[0][0] if self._under_way else None
 
 
@@ -95,7 +95,7 @@ def open_tun(name: str) -> int:
 
 
 def receive(descriptor: int, line: Line) -> None:
-    """Move all packets that a device has queued into a line."""
+    """Move all packets in a device's queue into a line."""
     while True:
         try:
             packet = os.read(descriptor, _MAX_PACKET_BYTES)

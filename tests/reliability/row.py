@@ -30,7 +30,7 @@ class Limits:
     slowest_s: float = 0.5
     """The maximum duration of a successful connection to the faulty Service."""
     other_failed: int = 0
-    """The number of connections to the other Service that may fail."""
+    """The maximum number of failed connections to the other Service."""
     other_p99_ms: float = 50.0
     """The maximum p99 of the other Service, but at least twice its value without the fault."""
     back_s: float = 5.0
@@ -72,7 +72,7 @@ class Row:
     fault: Callable[..., AbstractContextManager[None]]
     rig: type[Rig]
     not_promised: str = ""
-    """Effects on clients that can't be excluded; empty if there are none."""
+    """Effects on clients that can't be prevented; empty if there are none."""
 
 
 @dataclass(frozen=True)

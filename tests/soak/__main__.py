@@ -61,14 +61,14 @@ def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[
             if time.monotonic() >= until:
                 break
     figures = [figures_of(side.stop_load(), made, side.kills) for side in site.sides]
-    # Only this proxy is judged, so the soak waits only for its resources.
+    # Only this proxy is judged, so wait only for its resources.
     after = [_settled(site.ours, before[0]), _settled(site.theirs, None)]
     titles = [side.title for side in site.sides]
     return list(map(SideReport, titles, figures, before, after, memory))
 
 
 def _warm_up(site: Site, rate: float) -> None:
-    """Run the load for a moment: resources that are acquired once and kept aren't a leak."""
+    """Run the load for a short time: resources that are acquired only once aren't a leak."""
     for side in site.sides:
         side.start_load(rate)
     pass_time(WARM_S)

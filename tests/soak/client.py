@@ -146,7 +146,7 @@ class Load:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
 
     async def run(self, requests: list[tuple[float, Callable[[], Awaitable[object]]]]) -> None:
-        """Start each kind of request at its rate per second."""
+        """Start the requests of each kind at their rate per second."""
         async with asyncio.TaskGroup() as group:
             for rate, request in requests:
                 group.create_task(self._repeat(rate, request))
@@ -176,7 +176,7 @@ async def main(addresses: dict[str, Address], rate: float) -> None:
             (rate / 10, lambda: timed("UDP", datagram(dns))),
             (rate / 50, lambda: timed("large", large(source))),
             (rate / 50, lambda: timed("aborted", aborted(source))),
-            # Each connection lasts three seconds, so that some connections are always open.
+            # Each connection lasts three seconds, so some connections are always open.
             (rate / 50, lambda: kept(web)),
         ]
     )

@@ -1,4 +1,4 @@
-"""The table at the end of a soak, the exceeded limits, and docs/soak.md."""
+"""Renders the table at the end of a soak and docs/soak.md, and finds exceeded limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .requests import Figures, only_here
 
 PAGE = Path(__file__).with_name("page.md")
 SLOPE_MAX = 0.01
-"""The maximum growth of memory over the last half, as a fraction."""
+"""The maximum growth of memory in the last half, as a fraction."""
 SAMPLES_MIN = 10
 """The minimum number of samples; with fewer, a single memory page would count as growth."""
 

@@ -67,7 +67,7 @@ class Shop:
         return old
 
     def churn(self) -> Iterator[None]:
-        """Add some Services, change them, and remove them; yield in between."""
+        """Add some Services, change them, and remove them; yield between these steps."""
         churned = [WEB.but(name=f"churn-{n}", ips=[f"10.96.1.{n}"]) for n in range(1, CHURNED)]
         for service in churned:
             self._api.put(_SERVICES, service.service())

@@ -128,7 +128,7 @@ class Side(abc.ABC):
         return memory_bytes(processes(self.pid))
 
     def shorten_conntrack(self) -> None:
-        """Make entries of closed connections leave the node's conntrack table within seconds."""
+        """Make conntrack entries of closed connections expire within seconds."""
         self.node.configure(
             sysctls=[f"{CONNTRACK}{name}={seconds}" for name, seconds in CONNTRACK_S.items()]
         )
@@ -172,7 +172,7 @@ class UserspaceProxy(Side):
         assert status == 0, f"a relieved process ended with {status}\n{self.agent.log()}"
 
     def crash(self) -> None:
-        """Kill the control process; workers serve until the next process takes over."""
+        """Kill the control process; its workers serve until the next process takes over."""
         workers = child_pids(self.pid)
         self.agent.kill_control()
         self.agent.start_until_ready()

@@ -34,7 +34,7 @@ _A, _PTR = 1, 12
 
 @dataclass(frozen=True)
 class Input:
-    """The objects that one namespace writes, and its query."""
+    """The objects that a namespace writes, and the query of its users."""
 
     name: str = "nothing"
     objects: Callable[[], list[Object]] = list
@@ -314,7 +314,7 @@ def _asks_unknown_names(node: Node) -> Callable[[], object]:
 
 
 def _name(letters: Random) -> str:
-    """Return a name that is slow to compare with similar names."""
+    """Return a name whose comparison with similar names is slow."""
     return "".join(letters.choices("ab", k=63))
 
 

@@ -39,7 +39,7 @@ _REFERENCE_S = 0.003
 
 
 class Costs(NamedTuple):
-    """Delays, failures and memory that affect others."""
+    """The delays, failures and memory that affect others."""
 
     delay_s: float
     """The longest time from a change of the other namespace until clients noticed, by Rule 2."""
@@ -51,7 +51,7 @@ class Costs(NamedTuple):
     """The idle memory of the control process."""
 
     def beyond(self, quiet: Costs) -> Costs:
-        """Return these costs minus those of a node without the tenant, except for failures."""
+        """Return these costs less those of a node without the tenant, but all failures."""
         return Costs(
             self.delay_s - quiet.delay_s,
             self.silence_s - quiet.silence_s,
@@ -143,7 +143,7 @@ class Node:
         self._answers.append(took if b" 200 " in answer else max(took, 2 * LIVEZ_S))
 
     def _clock(self) -> float:
-        """Return the clock in seconds, less the time for which the agent waited for a processor."""
+        """Return the time in seconds, less the time for which the agent waited for a processor."""
         text = Path(f"/proc/{self.agent.pid}/schedstat").read_text()
         return time.monotonic() - int(text.split()[1]) / 1e9
 

@@ -1,4 +1,4 @@
-"""The cost model: each quantity that grows with input, with its bound, cost and share.
+"""The cost model: the quantities that grow with input, with their bounds, costs and shares.
 
 The tables of docs/security.md are generated from these rows (``make docs``). For each row with an
 input, the test puts a namespace at the row's bound.

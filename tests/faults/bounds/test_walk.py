@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.long, pytest.mark.netns]
 DELAY_S = 0.25
 MEMORY_MIB = 64
 ATTEMPTS = 5
-"""The number of attempts: the machine's other programs may cause some failures."""
+"""The number of attempts, because the machine's other programs may cause failures."""
 
 
 def measure(folder, given: inputs.Input) -> Costs:
@@ -31,7 +31,7 @@ def quiet(tmp_path_factory):
 
 
 def excess(costs: Costs) -> str:
-    """Return the costs that exceed a row's limits; empty if no cost does."""
+    """Return the costs that exceed a row's limits; empty if there are none."""
     parts = []
     if costs.delay_s > DELAY_S:
         parts.append(f"changes of others {costs.delay_s:.2f} s later")

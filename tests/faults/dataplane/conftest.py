@@ -1,4 +1,4 @@
-"""Runs the unit tests' rigs on both event loops, for fault tests."""
+"""Provides the unit tests' rigs to fault tests, on both event loops."""
 
 from tests.unit.dataplane.conftest import build, pytest_asyncio_loop_factories, rig, timers
 

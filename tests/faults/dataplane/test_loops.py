@@ -1,4 +1,4 @@
-"""Endpoints that lead back to the proxy through another proxy."""
+"""An endpoint that is another proxy, whose endpoint is this proxy."""
 
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane import Tuning

@@ -1,4 +1,4 @@
-"""Urgent data (MSG_OOB) at any position of a stream arrives in order and with the FIN."""
+"""Urgent data (MSG_OOB) arrives in order at any position of a stream, also before a FIN."""
 
 import asyncio
 import hashlib

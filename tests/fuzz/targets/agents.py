@@ -15,7 +15,7 @@ _BOUNDS = Bounds(wire=1 << 20, body=2 << 20)
 
 
 def check_agent_http(data: bytes) -> None:
-    """Check that a body stays within its bound; the first byte is the size of the chunks."""
+    """Check that a body is within its bound; the first byte is the size of the chunks."""
     size = 1 + data[0] if data else 1
     answer, body = HttpAnswer(_BOUNDS), 0
     with contextlib.suppress(Unreadable, TooLarge):

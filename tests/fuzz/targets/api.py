@@ -42,7 +42,7 @@ RESOURCES = (SERVICES, SLICES, this_node("node-1"))
 
 
 class Cluster:
-    """The objects parsed so far, and their plan."""
+    """The parsed objects, and their plan."""
 
     def __init__(self) -> None:
         self.store = Store()
@@ -50,7 +50,7 @@ class Cluster:
         self.planner = Planner(FACTS)
 
     def check(self) -> None:
-        """Check that a plan from scratch is equal, and that each problem is one line."""
+        """Check that a new planner's plan is equal, and that each problem is one line."""
         snapshot = self.store.snapshot()
         plan = self.planner.plan(snapshot)
         again = Planner(FACTS).plan(snapshot)
@@ -90,7 +90,7 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
 
 
 def check_drawn_objects(data: bytes) -> None:
-    """Run :func:`drawn_objects` with objects drawn from these bytes."""
+    """Run :func:`drawn_objects` on objects drawn from these bytes."""
     drawn_objects.hypothesis.fuzz_one_input(data)
 
 
@@ -139,7 +139,7 @@ def check_watch(data: bytes) -> None:
 
 
 class _Done(Exception):
-    """The watch has ended, and the reflector is about to wait."""
+    """The watch has ended, and the reflector would wait."""
 
 
 class _Watched:

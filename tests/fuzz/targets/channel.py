@@ -26,7 +26,7 @@ _DESCRIPTORS_MAX = 4
 
 
 class Loop:
-    """The event loop of a channel, whose reader the target calls."""
+    """The event loop of a channel; the target calls its reader."""
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[[], None]] = {}

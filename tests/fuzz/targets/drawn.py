@@ -26,7 +26,7 @@ def _texts(*words: str) -> st.SearchStrategy[str]:
 
 
 def _some(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
-    """Draw a mapping that lacks some fields; occasionally a field has a wrong type."""
+    """Draw a mapping that lacks some fields, and in which a field may have a wrong type."""
     strategies = {name: st.one_of(values, values, values, ODD) for name, values in fields.items()}
     return st.fixed_dictionaries({}, optional=strategies)
 

@@ -1,4 +1,4 @@
-"""Targets for files that people write: YAML and JSON, manifests, configuration, kubeconfigs."""
+"""Targets for handwritten files: YAML and JSON, manifests, configuration, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACE = "file.yaml"
 
 
 def check_yaml(data: bytes) -> None:
-    """Check that line numbers exist in the text, and that JSON is parsed as by other parsers."""
+    """Check that line numbers exist in the text, and that JSON is parsed as by another parser."""
     if (text := _text(data)) is None:
         return
     try:

@@ -17,7 +17,7 @@ _ANSWER_S = 5.0
 
 
 class Servers:
-    """Both status servers in their own event loop, and the bugs that they logged."""
+    """Both status servers in a separate event loop, and their logged bugs."""
 
     def __init__(self) -> None:
         self.bugs: list[Any] = []

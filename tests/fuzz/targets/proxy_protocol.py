@@ -13,7 +13,7 @@ from userspace_proxy.model.proxy_protocol import (
 
 
 def check_proxy_header(data: bytes) -> None:
-    """Check that a header is parsed once complete, and that this proxy could have written it."""
+    """Check that a complete header is parsed, and that this proxy could have written it."""
     header = _read(data)
     if header is None:
         return

@@ -31,7 +31,7 @@ def check_annotations(data: bytes) -> None:
         _check_notes(read_source_ranges([each], {})[1])
         _check_notes(read_handling({f"{ANNOTATION_WEIGHT}{each}": "1"})[1])
     for one in ANNOTATIONS:
-        # The time must be linear even for text that isn't parsed.
+        # The time must be linear also for invalid text.
         _read(one.read, text)
 
 

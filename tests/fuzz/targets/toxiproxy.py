@@ -20,7 +20,7 @@ _ANSWER_S = 5.0
 
 
 class Server:
-    """The API for Services that only record changes, in its own event loop."""
+    """The API for Services that only record changes, in a separate event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
