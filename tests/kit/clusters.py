@@ -1,4 +1,4 @@
-"""A fake API server in a separate thread, its kubeconfig, and clients of Services."""
+"""Runs a fake API server in a separate thread, and dials Services."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class FakeCluster:
         self.thread.do(lambda: self.api.put(item))
 
     def put_service(self, name: str = "web", **spec: Any) -> None:
-        """Write a Service, by default one with a port and a selector."""
+        """Write a Service, by default with one port and a selector."""
         fields = {"clusterIP": "10.96.0.10", "selector": {"app": name}, "ports": [HTTP], **spec}
         self.put("Service", name, fields)
 
     def put_pod(self, name: str, *ports: dict[str, Any], app: str = "web") -> None:
-        """Write a Pod that no test runs."""
+        """Write a Pod that doesn't run."""
         metadata = {"labels": {"app": app}, "uid": f"uid-{name}"}
         spec = {"containers": [{"name": "main", "ports": list(ports)}]}
         self.put("Pod", name, spec, metadata=metadata, status={"phase": "Pending"})

@@ -1,4 +1,4 @@
-"""The values that a test may pass as backends, and the errors for all others."""
+"""The values that a test may pass as backends, and the errors for other values."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""The kinds of backends, and how they are stopped and restarted."""
+"""The kinds of backends, and their stop and restart."""
 
 import asyncio
 import atexit
@@ -258,7 +258,7 @@ first.recv(1)
 print("it is up: 1", file=(sys.stdout, sys.stderr)[int(sys.argv[2]) - 1], flush=True)
 listener.accept()
 """
-"""A server that accepts a connection before it is ready, and no second connection."""
+"""A server that accepts one connection, before it is ready."""
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])

@@ -1,4 +1,4 @@
-"""Connections, at any stage, that are reset with their server."""
+"""Connections at any stage are reset when their server stops."""
 
 import asyncio
 import socket

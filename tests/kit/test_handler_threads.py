@@ -1,4 +1,4 @@
-"""Plain functions of a test, which run in threads because they may block."""
+"""Plain functions of a test run in threads, because they may block."""
 
 import asyncio
 import functools

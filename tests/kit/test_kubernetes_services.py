@@ -1,4 +1,4 @@
-"""The Services of a fake cluster; tests/cluster has a real API server."""
+"""The Services of a fake cluster; tests/cluster tests a real API server."""
 
 import threading
 

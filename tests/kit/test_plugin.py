@@ -1,4 +1,4 @@
-"""The pytest plugin, each test in a separate run of pytest."""
+"""The pytest plugin; each test is a separate run of pytest."""
 
 import re
 from pathlib import Path
@@ -197,7 +197,7 @@ VARYING = {
 
 
 def masked(text):
-    """Return the lines, with everything that differs between runs masked."""
+    """Return the lines of a text, in which all parts that differ between runs are masked."""
     for pattern, word in VARYING.items():
         text = re.sub(pattern, word, text)
     return text.splitlines()

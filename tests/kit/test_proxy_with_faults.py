@@ -1,4 +1,4 @@
-"""A proxy whose endpoints can have faults, used asynchronously or in a thread."""
+"""A proxy whose endpoints can have faults, in the test's event loop or in a thread."""
 
 import inspect
 

@@ -103,7 +103,7 @@ CLOSED = "def test_proxy_closes(service_proxy):\n    service_proxy.close()\n    
 
 
 class Recorded(NamedTuple):
-    """A run of pytest that records."""
+    """A run of pytest with records."""
 
     folder: Path
     printed: str
@@ -119,7 +119,7 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """One run for all ways in which tests fail, because pytest takes a second to start."""
+    """One run with all kinds of failures, because pytest takes a second to start."""
     folder = tmp_path_factory.mktemp("recorded")
     for n, text in enumerate((SHOP, PHASES, LEFT_BEHIND, CLOSED, FAILS)):
         (folder / f"test_{n}.py").write_text(GET + text)

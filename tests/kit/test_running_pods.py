@@ -80,7 +80,7 @@ def test_a_pods_address_has_a_family_of_the_service(families, host):
 
 
 def view(service, address, reason):
-    """Return the parts of a Service port's status that a follower reads."""
+    """Return the parts of a Service port's status that a PodFollower reads."""
     verdicts = [SimpleNamespace(address=address, reason=reason)]
     name = SimpleNamespace(service=service)
     return SimpleNamespace(plan=SimpleNamespace(key=SimpleNamespace(name=name), verdicts=verdicts))

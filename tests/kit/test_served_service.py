@@ -1,4 +1,4 @@
-"""The interface that all Services of tests share, shown with a `ServiceProxy`."""
+"""The common interface of all Services of tests, tested with a `ServiceProxy`."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from .clusters import get
 
 @contextlib.contextmanager
 def soon(function, *args):
-    """Call a function in a thread, which has finished at the end of the block."""
+    """Call a function in a thread; the block ends after the call."""
     timer = threading.Timer(0.05, function, args)
     timer.start()
     try:

@@ -170,7 +170,7 @@ def test_a_process_left_running_at_close_is_an_error(monkeypatch, tmp_path):
     detached = "sleep 1000 >/dev/null 2>&1 & echo $!"
     left = int(own.client().run(["sh", "-c", detached]).stdout)
     try:
-        # On a busy machine, the list may also contain processes that are just exiting.
+        # On a busy machine, the list may also contain exiting processes.
         words = rf"processes of the network are left: \[.*\b{left}\b"
         with pytest.raises(AssertionError, match=words):
             own.close()

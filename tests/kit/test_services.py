@@ -1,4 +1,4 @@
-"""The behaviour of a test's Services that doesn't depend on their kind."""
+"""The behaviour of a test's Services that is common to all kinds."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The demo, as root and as another user: its commands work, and it leaves nothing behind."""
+"""The demo, as root and as another user: its commands work, and it removes all its state."""
 
 import contextlib
 import json
@@ -89,7 +89,7 @@ class Demo:
         return done.stdout
 
     def first_line(self, label):
-        """Run a printed command that doesn't exit; return its first line."""
+        """Run a printed command that doesn't exit; return the first line of its output."""
         command = [*self._enter, "sh", "-c", f"exec {self.printed[label]}"]
         with started(command) as running:
             return running.stdout.readline()
@@ -110,7 +110,7 @@ class Demo:
         return found
 
     def end_by(self, number):
-        """Signal the process group as a terminal does; return status, output and leftovers."""
+        """Signal the process group, as a terminal does; return status, output and leftovers."""
         with descriptors_of(self.pids()) as descriptors, namespaces_of(self.pids()) as namespaces:
             assert namespaces
             os.killpg(self.process.pid, number)
@@ -138,7 +138,7 @@ class Demo:
 
 
 def namespace_of(pid):
-    """Return a process's network namespace; empty if the process is gone."""
+    """Return a process's network namespace; empty if the process has exited."""
     try:
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
@@ -147,7 +147,7 @@ def namespace_of(pid):
 
 @contextlib.contextmanager
 def namespaces_of(pids):
-    """Yield processes' network namespaces except this one's; keep their inode numbers in use."""
+    """Yield the processes' network namespaces except this one's; hold their inode numbers."""
     with contextlib.ExitStack() as opened:
         for pid in pids:
             with contextlib.suppress(OSError):
@@ -213,7 +213,7 @@ def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
 
 
 def test_round_robin_reaches_all_pods(demo):
-    # The background traffic also takes turns of the round robin.
+    # The background traffic also uses turns of the round robin.
     seen = set()
 
     def reached():

@@ -1,4 +1,4 @@
-"""The demo's broken Services: each has the mistake that it was written for."""
+"""The demo's broken Services: each has its intended mistake."""
 
 import dataclasses
 

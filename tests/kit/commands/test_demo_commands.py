@@ -1,4 +1,4 @@
-"""Commands to a running demo, from its terminal and through its socket."""
+"""Commands of a running demo, from its terminal and through its socket."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def run(line):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of a demo, in the place where the command looks for it."""
+    """The folder of a demo, where the command expects it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"{FOLDER_PREFIX}1"
     folder.mkdir()

@@ -64,7 +64,7 @@ metadata: {name: api, namespace: shop}
 spec: {clusterIP: 10.96.0.20, selector: {app: api}, ports: [{port: 80}]}
 """
 )
-# The script asks as a user would, and exits with the status of explain.
+# The script runs a user's commands, and exits with the status of explain.
 ASK = """
 userspace-proxy() { "$PYTHON" -m userspace_proxy "$@"; }
 userspace-proxy status; echo $?

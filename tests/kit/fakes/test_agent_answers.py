@@ -1,4 +1,4 @@
-"""Answers of fake agents, compared by their bytes."""
+"""The bytes of fake agents' answers."""
 
 from __future__ import annotations
 

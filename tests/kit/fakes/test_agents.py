@@ -20,7 +20,7 @@ GET = b"GET /api/v1/status HTTP/1.0\r\nHost: localhost\r\n\r\n"
 
 
 async def ask(client: ApiClient, pod: str, port: int = 10249) -> bytes:
-    """Return the whole response of a pod."""
+    """Send a request to a pod; return the whole response."""
     async with asyncio.timeout(DEADLINE_S):
         stream = await open_stream(client, ForwardTarget("kube-system", pod, port))
         try:

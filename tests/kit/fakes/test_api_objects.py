@@ -1,4 +1,4 @@
-"""The objects behind the fake API server."""
+"""The objects of the fake API server."""
 
 from __future__ import annotations
 

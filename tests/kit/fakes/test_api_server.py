@@ -1,4 +1,4 @@
-"""The fake API server as an HTTP client sees it."""
+"""The fake API server, from the view of an HTTP client."""
 
 from __future__ import annotations
 

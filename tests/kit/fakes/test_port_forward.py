@@ -1,4 +1,4 @@
-"""The port-forwards of the fake API server, compared by the frames that a client sees."""
+"""The port-forwards of the fake API server: the frames that a client receives."""
 
 import struct
 from contextlib import suppress

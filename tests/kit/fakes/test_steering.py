@@ -1,4 +1,4 @@
-"""The published fake passes the contract tests."""
+"""The fake of steering passes the contract tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fault server in front of a small server."""
+"""A fault server, and the small server whose clients it accepts."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Datagrams with faults."""
+"""Faults of datagrams."""
 
 import asyncio
 import contextlib
@@ -108,7 +108,7 @@ async def test_latency_delays_each_datagram():
 
 @contextlib.asynccontextmanager
 async def echoing(**settings):
-    """Yield a fault server in front of an echo, and a function that exchanges a datagram."""
+    """Yield a fault server for an echo server, and a function that exchanges a datagram."""
     loop = asyncio.get_running_loop()
     server, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Toxics as values, and their validation."""
+"""Toxics as values, and the validation of their fields."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""toxiproxy's API in front of a real proxy, as its clients use it."""
+"""toxiproxy's API of a real proxy, as clients use it."""
 
 import json
 import socket
@@ -36,7 +36,7 @@ def upstream(proxy):
 
 
 def refused(call, *request):
-    """Return the status and the error message of a call that fails."""
+    """Return the status and the error message of a failing call."""
     with pytest.raises(HTTPError) as caught:
         call(*request)
     with caught.value as answer:

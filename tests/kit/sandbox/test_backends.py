@@ -18,7 +18,7 @@ from userspace_proxy_testing.sandbox.backends import (
 
 
 def answer(server, sent):
-    """Return all that a server answers to a client that sends and then half-closes."""
+    """Return a server's whole answer to a client that sends data and a FIN."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(60)

@@ -1,4 +1,4 @@
-"""Variables that programs in a network without an uplink don't get."""
+"""Variables that are removed for programs in a network without an uplink."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from userspace_proxy_testing.sandbox.namespace import Namespace, explain_batch
 
 
 class Here:
-    """A holder without a namespace: commands run where the tests run."""
+    """A holder without a namespace: commands run in the namespace of the tests."""
 
     pid = 42
 
