@@ -50,8 +50,9 @@ def behind(services: tuple[str, ...], count: int) -> str:
 
 @cause(
     CauseCode.NODES_DIFFER,
-    hint="Only one may lead clients of a node: let node selectors and tolerations of their "
-    "DaemonSets not overlap. While a DaemonSet with maxSurge is updated, this is so for a moment",
+    hint="During an update, a pod that isn't ready waits for its inputs before it replaces the "
+    "other: if that lasts, its log says for what (`kubectl logs`). If both are ready, let node "
+    "selectors and tolerations of their DaemonSets not overlap",
 )
 def several_agents(pods: tuple[str, ...]) -> str:
     """Pods of several proxies run on the node."""
