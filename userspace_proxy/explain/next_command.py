@@ -86,8 +86,12 @@ def next_command(
         if cause.is_of_pods and not invocation.has_pods:
             return invocation.again(subject.service, "--pods")
         if cause.code == CauseCode.NOT_LOCAL and (node := _node_with_endpoint(subject)):
-            flags = [flag for flag in invocation.source if _name(flag) != "--hostname-override"]
-            flags.append(f"--hostname-override={node}")
+            names = [_name(flag) for flag in invocation.source]
+            of_node = "--node" if "--node" in names else "--hostname-override"
+            flags = [
+                f for f in invocation.source if _name(f) not in ("--hostname-override", of_node)
+            ]
+            flags.append(f"{of_node}={node}")
             return invocation.again(subject.service, source=flags)
     can_dial = (
         any(port.protocol == "TCP" and port.endpoints for port in subject.ports)

@@ -95,7 +95,8 @@ startupProbe:
       - |
         import socket, sys
         probed = socket.socket(socket.AF_UNIX)
-        probed.connect("{{ include "userspace-proxy.readySocket" . }}")
+        if probed.connect_ex("{{ include "userspace-proxy.readySocket" . }}"):
+            sys.exit("this pod serves no Service yet: its log says why")
         sys.exit(probed.makefile().read() or None)
   periodSeconds: 2
   timeoutSeconds: 5

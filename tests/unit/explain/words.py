@@ -469,6 +469,7 @@ NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
         {"source": ("--master=https://a:1", "--hostname-override=n"), "has_pods": True},
     ),
     "another node has the endpoint": (LOCAL, PLANNED, _API),
+    "another queried node has it": (LOCAL, PLANNED, {"source": (*_API["source"], "--node=n")}),
     "without a cluster": (DEAD, FROM_FILES, {}),
     "dialled": (DEAD, FROM_FILES, {"has_dialled": True}),
     "can't be dialled": (DEAD, FROM_FILES, {"can_dial": False}),
