@@ -183,9 +183,6 @@ def _state(endpoint: EndpointFacts) -> str:
     if is_usable and endpoint.ejected_for_s is not None:
         return format_ejected(endpoint.ejected_for_s)
     if state == EndpointState.READY:
-        if is_usable:
-            return state if endpoint.serves else "ready, but connections fail"
-        # Traffic policy or hints send this node's clients to other endpoints.
-        return "ready, not used"
+        return state if endpoint.serves else "ready, but connections fail"
     is_leaving = is_usable and state == EndpointState.TERMINATING
     return f"{state}, still serving" if is_leaving else state

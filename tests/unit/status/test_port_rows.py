@@ -23,7 +23,6 @@ def endpoints(count, state="ready"):
 @pytest.mark.parametrize(
     ("endpoint", "level", "words"),
     [
-        pytest.param(make_endpoint("a", "ready", False), None, "ready, not used", id="policy"),
         pytest.param(
             make_endpoint("a", "not ready, but published", True),
             Level.OK,
