@@ -1,6 +1,6 @@
 """Judges whether the endpoint of a UDP flow has stopped answering.
 
-    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 checks, 12 s──▶ stalled
+    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 checks, 11 s──▶ stalled
                                            ◀───────────── answered ────────────
 
 Each report of counters checks the flow. Answers are counted by the second, because a one-way stream

@@ -49,7 +49,7 @@ class Counters:
                 setattr(counters, last, getattr(counters, last) + figure)
 
 
-# The type checker can't evaluate _slots(), so it uses the tables themselves.
+# The type checker can't evaluate _slots(), so it uses the tables; PortFigures.waits is a Waits.
 if TYPE_CHECKING:
     _EndpointSlots = Traffic
     _PortSlots = PortFigures
@@ -88,7 +88,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """Counts a Service port's clients that began to wait, and those that never got an endpoint."""
+    """Counters of a Service port's clients that began to wait, or waited without success."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)
@@ -283,7 +283,7 @@ class GroupCounters(_PortSlots, Counters):
         for name in counted_names(PortFigures):
             setattr(self, name, 0)
         self.out_of_ports = 0
-        """How often this node's address had no free port for an endpoint."""
+        """The number of dials for which this node's address had no free port."""
         self.out_of_client_ports = 0
         """Dials for which the client's address had no free port: they failed, or used this node's
         address."""
@@ -338,8 +338,8 @@ class CounterTable:
         self.out_of_client_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
         self.client_mistakes = _NO_MISTAKES
-        """Clients that were rejected because of their requests; serving other clients doesn't end
-        such a streak."""
+        """The streaks of clients that were rejected because of their requests, by mistake; serving
+        other clients doesn't end a streak."""
         self._per_endpoint = _NO_COUNTERS
         self._gone: EndpointCounters | None = None
         """The sum of the counters of former endpoints."""

@@ -42,7 +42,7 @@ class CauseFacts(msgspec.Struct, frozen=True, gc=False):
     hint: str = ""
     """The remedy; empty if the sentence contains it."""
     count: int = 0
-    """How often it occurred; 0 for a state, which isn't counted."""
+    """The number of occurrences; 0 for a state, which isn't counted."""
     first_at: float = 0.0
     """Unix time at which it was first seen; 0 if unknown."""
     last_at: float = 0.0

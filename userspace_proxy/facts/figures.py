@@ -211,7 +211,7 @@ class WaitingNow(WaitCounts):
 
 
 class Waits(WaitingNow, kw_only=True, gc=False):
-    """The clients that waited until an endpoint could take them."""
+    """The clients that wait, or have waited, until an endpoint can take them."""
 
     problem: str = ""
     """Why the workload that clients wait for wasn't scaled; empty if no scaling failed."""

@@ -40,7 +40,7 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     """Counts of the last minute, or of a part of it."""
 
     connections: int = 0
-    """Connections (flows), counted as since startup, but without clients in ``queued``."""
+    """Connections (flows), counted like the port's ``connections``, but without ``queued``."""
     refused: int = 0
     """Clients that no endpoint answered, without the clients in ``queued``."""
     unanswered: int = 0
@@ -65,8 +65,8 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     unanswered_requests: int = 0
     """Connections that ended while another answer was due."""
     flaps: int = 0
-    """How often the last endpoint left, so that clients were refused (no ``hold``); this doesn't
-    count clients."""
+    """The number of times that the last endpoint left, so that clients were refused (no ``hold``);
+    not a number of clients."""
 
     def counts(self) -> tuple[int, ...]:
         return _counts_of(self)

@@ -83,7 +83,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
         return self.affected_of(plural(len(self.services), "Service"))
 
     def affected_of(self, services: str) -> str:
-        """Return words for the Services, after the number of affected endpoints if several."""
+        """Return ``services``, after the number of affected endpoints if there are several."""
         count = len(self.endpoints)
         return services if count < 2 else f"{plural(count, 'endpoint')} of {services}"
 
@@ -160,7 +160,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     restarts: Annotated[
         int, counter("source_restarts", "restarts", "Watches that restarted with a list")
     ] = 0
-    """How often a watch was restarted with a list."""
+    """The number of times that a watch was restarted with a list."""
     rejected: Sequence[RejectedFacts] = ()
     """The problems of single objects; all other problems concern the source as a whole."""
 
@@ -215,11 +215,11 @@ class SyncFacts(msgspec.Struct, frozen=True):
     """When the oldest change that isn't applied yet arrived; 0 if none is pending. Health depends
     on it: ``last_queued`` stays recent while changes arrive, even if every round fails."""
     service_changes: int = 0
-    """How often a Service differed from the previous snapshot, since startup."""
+    """The number of times since startup that a Service differed from the last snapshot."""
     service_changes_pending: int = 0
     """Changed Services that aren't applied yet."""
     endpoint_changes: int = 0
-    """How often an EndpointSlice differed from the previous snapshot, since startup."""
+    """The number of times since startup that an EndpointSlice differed from the last snapshot."""
     endpoint_changes_pending: int = 0
     """Changed EndpointSlices that aren't applied yet."""
     turned_s_ago: float = 0.0
@@ -252,7 +252,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
             "last_state_failures", "failures", "Times the saved state could not be written to disk"
         ),
     ] = 0
-    """How often the file couldn't be written."""
+    """The number of times that the file couldn't be written."""
     age_s: float | None = None
     """The age of the served state in seconds; null if the saved state isn't served."""
 
@@ -356,7 +356,7 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
             "BPF programs and maps put back after another program had removed them",
         ),
     ] = 0
-    """How often a part that another program had removed was restored."""
+    """The number of parts restored after another program had removed them."""
     map_bytes: Annotated[
         int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
     ] = 0
@@ -435,7 +435,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """A summary beside ``lacks``: that nothing is missing, what wasn't tried; may be empty."""
+        """What ``lacks`` doesn't show: that nothing is missing, what wasn't tried; may be empty."""
         is_whole = not (self.forbidden or self.is_partly_asked)
         nothing = "lacks nothing" if is_whole else "lacks nothing that was tried"
         said = [] if self.lacks else [nothing]
@@ -604,7 +604,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     firewalls: Sequence[FirewallFacts] = ()
     """Chains of other programs that drop packets of Services."""
     pod_rules: Sequence[PodRuleFacts] = ()
-    """The rules that name pods of this node, one for each; of a selection, for its endpoints."""
+    """The rules about pods of this node, one per address; for a selection, about its endpoints."""
     unserved: Annotated[
         Sequence[UnservedFacts], gauge("unserved", "", "Status addresses that can't be served")
     ] = ()

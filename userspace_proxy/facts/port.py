@@ -280,8 +280,8 @@ class Planned(BesideJson):
     planned = ""
     """For a plan: the state that clients would find, as a clause."""
     judged: tuple[object, PortFacts | None] | None = None
-    """The other inputs of the port's verdict, and the copy of the facts with that verdict; None
-    before it."""
+    """The other inputs of the port's verdict, and a copy of the facts with the verdict, or None if
+    these facts have it; None before the first verdict."""
 
 
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
@@ -375,13 +375,13 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_unserved(self) -> bool:
-        """Whether clients got, or may get, no answer although its mark is neutral, not worse."""
+        """Whether clients got, or may get, no answer although the port's mark is neutral."""
         has_failed = self.failed or self.turned_away or self.last_minute.cause or self.other_ports
         return bool(self.neutral_reason and (has_failed or self.doubt))
 
     @property
     def doubt(self) -> Cause | None:
-        """The cause by which a chain may take packets; None without one, or a neutral mark."""
+        """A cause with a chain that may take packets; None without one, or with another mark."""
         chains = (cause for cause in self.state.causes if cause.get("chain"))
         return next(chains, None) if self.neutral_reason else None
 

@@ -75,7 +75,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
         float,
         counter("process_cpu_seconds", "seconds", "CPU time of the proxy and its workers"),
     ] = 0.0
-    """The CPU time in seconds since startup, including that of exited workers."""
+    """The CPU time in seconds since startup, exited workers included."""
     memory_bytes: Annotated[
         int,
         gauge(
