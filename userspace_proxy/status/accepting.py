@@ -7,7 +7,7 @@ Rule 1: probes are answered even without a free descriptor, so that the kubelet 
 node's proxy because of a shortage that a restart wouldn't end.
 Rule 2: once more than half of the reserve is in use, each new connection closes an older one, so a
 flood is worked off as fast as connections close, and a probe waits only milliseconds.
-Rule 3: when a connection closes, the reserve is refilled first.
+Rule 3: when a connection closes, the reserve is refilled before new connections are accepted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _ENOUGH = RESERVED // 2
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# How many connections are accepted before other callbacks run. A connection is answered a few
-# iterations of the loop later. At the limit, the oldest connection is closed; even at the smallest
-# limit, 32, a new connection isn't the oldest by then.
+# The maximum number of connections that are accepted before other callbacks run. A connection is
+# answered a few iterations of the loop later. Even at the smallest limit of connections, 32, it
+# isn't the oldest one by then, which is closed at the limit.
 _AT_ONCE = 4
 
 
@@ -72,7 +72,7 @@ class Accepting:
     accepting for a second, and uvloop's server closes the waiting connections.
 
     Args:
-        server: Creates the protocol of each connection.
+        server: Creates the protocol of each connection; closes connections to make room.
         sock: A listening, non-blocking socket; :meth:`close` closes it.
     """
 

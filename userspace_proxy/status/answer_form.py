@@ -99,7 +99,7 @@ def compressed(body: bytes, is_gzip: bool) -> bytes:
 
 
 def flushed_parts(is_gzip: bool) -> Write:
-    """Return a function that compresses and flushes each part of a stream, or just returns it."""
+    """Return a function that compresses and flushes each part of a stream, if ``is_gzip``."""
     if not is_gzip:
         return bytes
     compressor = zlib.compressobj(_LEVEL, wbits=_WBITS)

@@ -97,9 +97,9 @@ def cells_of(one: ConnectionFacts) -> Sequence[str]:
 
 
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
-    """Return the rows of the ``most`` busiest clients: client, Service port, connections, failures.
+    """Return rows of the first ``most`` edges: client, Service port, connections, failures.
 
-    If other clients have called any Service, a last row contains the number of their connections.
+    If there were other calls, a last row contains the number of their connections.
     """
     rows = [
         [

@@ -76,7 +76,7 @@ class ConnectionLimit:
         self._open[connection] = None
 
     def hold(self, connection: StatusConnection, body: bytes) -> None:
-        """Count an answer that is being written; at the limit, close readers of older answers.
+        """Count an answer that is being written; at the limit, reset readers of older answers.
 
         An answer for several connections counts once. A single answer that exceeds the limit is
         still written.
@@ -201,7 +201,7 @@ class StatusConnection(asyncio.Protocol):
 
 
 class LimitedServer:
-    """A protocol factory of an asyncio server that adds limits to aiohttp's factory.
+    """A protocol factory, for asyncio or :class:`.Accepting`, that adds limits to aiohttp's.
 
     Args:
         server: Creates aiohttp's protocol for each connection.

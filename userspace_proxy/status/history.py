@@ -1,6 +1,6 @@
 """Records the traffic of Service ports: a minute in steps of 1 s, ten minutes in steps of 10 s.
 
-    page, streams ──views, one a second────────┐
+    page, streams ──views, every second────────┐
     agent ──────────counters, every 5 seconds──┴▶ History ─▶ rates, sparklines, charts
 
 Rule 1: only increases of counters are recorded. A decrease is ignored: the counter was reset, or a
@@ -82,7 +82,7 @@ class _Track:
         self._first = first
         """The first tick with a value."""
         self._rings: tuple[array[float], ...] | None = None
-        """A ring of values per figure; None if there was no traffic."""
+        """A ring of values per figure; None without traffic in the last ``STEPS`` ticks."""
         self._written = 0
         """The tick of the last value; there was no traffic after it."""
 
@@ -129,7 +129,7 @@ class _Scale:
         self._tracks: dict[Hashable, _Track] = {}
         self._all = _Track(2)
         self._covered = bytearray(STEPS)
-        """Whether a sample covers each tick."""
+        """Whether a sample covers each of the last ticks, by tick modulo ``STEPS``."""
         self.tick = 0
         """The number of the last step; the first step, 1, has no value."""
         self._began = 0.0
@@ -235,7 +235,7 @@ class History:
             self._long = _Scale(LONG_STEP_S)
 
     def rates(self, key: Hashable | None = None) -> Figures:
-        """Return the current rates of a Service port, or of all ports together."""
+        """Return the average rates of the last three seconds, of a Service port or of all ports."""
         return self._minute.rates(key)
 
     def minute(self, key: Hashable | None = None) -> Curves | None:

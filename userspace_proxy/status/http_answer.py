@@ -2,8 +2,8 @@
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
-Rule 1: an answer ends at its Content-Length or the end of its gzip member. Only an answer with
-neither ends with its connection, because a port-forward reports that end a second late.
+Rule 1: an answer ends at its Content-Length or the end of its gzip member, because a port-forward
+reports the end of a connection a second late. Only an answer with neither ends with its connection.
 Rule 2: the number of bytes is bounded, before and after decompression, and everything takes at most
 linear time, because any process may have sent the answer.
 """
@@ -93,7 +93,8 @@ class HttpAnswer:
             data: Received bytes; empty if the connection was closed.
 
         Raises:
-            Unreadable: The bytes aren't HTTP, have an unrequested encoding, or end early.
+            Unreadable: The bytes aren't HTTP or gzip, have an unrequested encoding, or end early;
+                or the head is too long.
             TooLarge: The answer exceeds its bounds.
         """
         if not data:
@@ -114,7 +115,7 @@ class HttpAnswer:
         self.is_complete = True
 
     def _read_head(self, data: bytes) -> bytes:
-        """Add to the head; return the bytes after its end, if any. Raises Unreadable."""
+        """Add to the head; return the bytes after its end, if any. Raises like :meth:`feed`."""
         self._head += data
         at = self._head.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD)))
         self._searched = len(self._head)

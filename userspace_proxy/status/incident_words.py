@@ -17,7 +17,7 @@ from ..facts.units import format_times, plural
 # From this age on, the date is shown, because a time of day could be yesterday's.
 _DAY_S = 12 * 3600.0
 MAY_LOSE = "may lose packets to other programs' rules"
-"""What headlines say about Service ports with a chain in doubt, after their number."""
+"""The end of a clause about Service ports with a ``doubt``, after their number."""
 
 
 def time_of_day(at: float) -> str:

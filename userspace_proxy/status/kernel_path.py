@@ -58,7 +58,7 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
 
 
 def legs_of_ranges(ranges: Iterable[DialledRange], tracked: Tracked) -> dict[bytes, list[Leg]]:
-    """Return the legs whose dialled port is in a range, by the endpoint's listed address."""
+    """Return the legs whose dialled port is in a range, by the endpoint's packed listed address."""
     found: dict[bytes, list[Leg]] = {}
     for one in ranges:
         ip = pack_address(one.ip, 0)[:-2]

@@ -117,7 +117,7 @@ def _listed(words: Sequence[str], last: str) -> str:
 
 
 def is_known(item: RejectedFacts) -> bool:
-    """Return whether an invalid object or the Services that it concerns are known."""
+    """Return whether a rejection names its object, or the Services that it concerns."""
     return bool(item.object or item.services)
 
 

@@ -71,7 +71,7 @@ class Page:
     view: StatusFacts
     level: Level
     mark: Level | None
-    """The level that the heading shows; None if a port with a neutral mark has failed clients."""
+    """The level that the heading shows; None if nothing shows whether all clients are answered."""
     verdict: str
     problems: tuple[Problem, ...]
     """The problems of the node; the problems of Service ports are in their rows."""
@@ -86,7 +86,7 @@ class Page:
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
-    """The first of the health checks that the search selects."""
+    """The first ``HEALTH_CHECKS_SHOWN`` health checks that the search selects."""
     more_health_checks: int
     selection: Selection
     part: ListPart[PortFacts]

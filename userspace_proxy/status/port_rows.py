@@ -84,10 +84,10 @@ def make_row(
 
     Args:
         now: Unix time.
-        link: The link of its name.
-        incident: The link of the page that states its cause; or empty.
-        is_open: Whether it is expanded.
-        is_alone: Whether it is the only row on the page, which may be longer.
+        link: The link of the port's name.
+        incident: The link to the page that states the port's cause; or empty.
+        is_open: Whether the row is expanded.
+        is_alone: Whether it is the only row on the page; its details may then be longer.
     """
     key, state = port.plan.key, port.state
     minute = history.minute(key)

@@ -54,7 +54,7 @@ class Sample:
 
 
 class RenderThread:
-    """A thread in which functions are called, one at a time.
+    """A queue of functions that are called in a thread, one at a time.
 
     Each call holds the GIL for a fraction of a second, and a flood of requests mustn't start a
     flood of threads.
@@ -64,7 +64,7 @@ class RenderThread:
         self._working = asyncio.Lock()
 
     async def work(self, render: Callable[[], _T]) -> _T:
-        """Call a function in the thread.
+        """Call a function in a thread, and return its result.
 
         If the caller is cancelled, ``CancelledError`` is raised only once the function has
         returned, because a thread can't be stopped.
@@ -132,8 +132,8 @@ class Sampler:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
-            count: The number of the caller's last sample; with 0, it has none, and gets a sample
-                immediately, like a request.
+            count: The number of the caller's last sample; 0 if it has none, and then it gets a
+                sample immediately, like a request.
         """
         if not count:
             sample = await self.look()

@@ -1,4 +1,4 @@
-"""Selects the Service ports for a request: by a search, an order, a page, and expanded rows."""
+"""Parses a request's search, order, page and expanded rows, and selects the Service ports."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class StatusServer:
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns the node's events, the newest first; called like ``view``.
         clock: Returns the Unix time.
-        observing: The source of connections and clients; None for an empty one.
+        observing: The source of connections and clients; None for a source without any.
     """
 
     def __init__(

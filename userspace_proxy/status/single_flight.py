@@ -22,7 +22,7 @@ class _Flight(Generic[_T]):
 
     def __init__(self) -> None:
         self.results: list[_T] = []
-        """The result, once it was made."""
+        """The result; an empty list until the result is made."""
 
 
 class SingleFlight(Generic[_T]):

@@ -219,7 +219,7 @@ class Streams:
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:
-    """Return the seconds of pause after a message that took ``cpu_s`` of CPU (Rule 5)."""
+    """Return the pause in seconds after a message that took ``cpu_s`` of CPU time (Rule 5)."""
     return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 
@@ -242,7 +242,7 @@ class _Shared(Generic[_Key, _Made]):
         self._made: dict[_Key, tuple[int, _Made]] = {}
 
     async def get(self, key: _Key, count: int, make: Callable[[], _Made]) -> _Made:
-        """Return the result for a key, made from the sample with this number, or from a later one.
+        """Return the result for a key, made from the sample with this number or a later sample.
 
         Args:
             make: Called in a thread.

@@ -225,7 +225,7 @@ class TopRow(NamedTuple):
     mark: Level | None
     name: str
     served: str
-    """How many endpoints serve it, or on how many nodes it is served."""
+    """How many endpoints serve the Service port, or how many nodes."""
     open: int
     rates: Figures | None
     """The rates; None if there are none yet."""
@@ -293,7 +293,7 @@ def _header(
 
 
 def counted_ports(total: int, unhealthy: int, doubted: int) -> str:
-    """Return the number of Service ports, and how many aren't ok, or have a chain in doubt."""
+    """Return in words how many Service ports there are, need attention, and may lose packets."""
     count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
     words = f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
     return f"{words}, {doubted:,} {MAY_LOSE}" if doubted else words

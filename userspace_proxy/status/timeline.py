@@ -45,7 +45,7 @@ class Event:
 
 
 def joined(events: Iterable[Event]) -> Sequence[Event]:
-    """Merge events of several Service ports with the same cause; return all, the newest first."""
+    """Merge Service ports' events with the same cause; return all events, the newest first."""
     groups: list[dict[str, Event]] = []
     open_: dict[object, dict[str, Event]] = {}
     """The last group of events for each cause, by Service port."""
@@ -63,7 +63,7 @@ def joined(events: Iterable[Event]) -> Sequence[Event]:
 
 
 def _one_of(group: Sequence[Event]) -> Event:
-    """Merge a group of Service ports' events into one event with the time of the oldest."""
+    """Merge a group of Service ports' events into one event with the time of the oldest event."""
     if len(group) == 1:
         return group[0]
     what = f"{group[-1].what}: {plural(len(group), 'Service port')}"
