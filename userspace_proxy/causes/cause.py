@@ -452,7 +452,7 @@ class Cause:
     def shared(self) -> tuple[object, ...] | None:
         """The cause's identity across Services; None if the cause belongs to its Service.
 
-        Unless its row declares others, a cause about an endpoint is identified by code and address.
+        Without ``row.shared``, a cause about an endpoint is identified by its code and the address.
         """
         places = self.row.places
         if places is None:

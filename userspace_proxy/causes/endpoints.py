@@ -565,7 +565,7 @@ def denies(at: At, client: str) -> str:
 
 @_of_endpoint(CauseCode.ENDPOINT_DENIES, past="answered {nodes}, but not {client}", **_OF_DENIAL)
 def denies_on(at: At, client: str, nodes: str) -> str:
-    """The cause ``denies`` in a view of all nodes; ``nodes`` are those that report it."""
+    """The cause ``denies`` in a view of all nodes; ``nodes`` are the nodes that report it."""
     return f"answers {nodes}, but not {client}"
 
 

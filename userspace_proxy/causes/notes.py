@@ -240,7 +240,7 @@ def names_beside_selector(key: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def name_without_port(key: str, at: str, port: str) -> str:
-    """A name is for a port that the Service lacks, or for none although there are several."""
+    """A name is for a port that the Service lacks, or for no port although it has several."""
     why = f"no port {port}" if port else "several ports: write PORT=HOST:PORT"
     return f"annotation {key}: {at}: the Service has {why}"
 

@@ -133,7 +133,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
     Args:
         service: The affected Service, ``namespace/name``.
         pod: The name of the pod that is the cause; empty if unknown. An endpoint's pod is unknown
-            if its slice names none, so that only the slice shows who has written the address.
+            if its slice names none; then only the slice shows what has written the address.
     """
     # kubectl shows nothing about a host that is given by a DNS name.
     if _of_node(cause) or cause.host not in ("", ip_of(object_of(cause))):

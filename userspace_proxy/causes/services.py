@@ -19,7 +19,7 @@ HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints. If a program holds the port "
     "(`ss -ltnp` on this node), end it, or change healthCheckNodePort; it is retried every second"
 )
-"""What follows if a health check node port doesn't answer, and the remedy."""
+"""The effect of a health check node port that doesn't answer, and the remedy."""
 
 
 @cause(CauseCode.NOT_OURS)
@@ -220,7 +220,7 @@ def forwarding_dropped(chain: str, why: str, hint: str) -> str:
     "for the endpoints' way back to the clients; the path userspace reaches them from this node",
 )
 def forwarding_unanswered() -> str:
-    """Forwarded connections go unanswered, for an unknown reason; dials of this node don't."""
+    """Forwarded connections go unanswered, for an unknown reason; dials of this node succeed."""
     return (
         "clients that the kernel leads to endpoints get no answer, though the endpoints answer "
         "this node"
@@ -251,7 +251,7 @@ def rejected(of: str, line: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def of_object(line: str) -> str:
-    """An object of which a part is used, or whose name is unread, has a mistake, as in ``line``."""
+    """An object has a mistake, stated by ``line``: part of it is used, or its name is unknown."""
     return line
 
 
@@ -326,5 +326,5 @@ def no_proxy_header(client: str) -> str:
     "Service whose endpoint or load balancer leads back to it",
 )
 def hop_limit_reached(client: str) -> str:
-    """Datagrams with an exhausted hop limit were dropped; ``client`` sent the last of them."""
+    """Datagrams with an exhausted hop limit were dropped; ``client`` sent the last one."""
     return f"datagrams were dropped because their hop limit was reached, the last one of {client}"

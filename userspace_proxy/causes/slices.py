@@ -391,7 +391,7 @@ def none_usable(total: int, reasons: tuple[str, ...]) -> str:
     hint="Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
 )
 def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
-    """The Service's ports before this one, by name, use up its endpoints and source ranges."""
+    """The ports before this one, by name, use up the Service's limit of endpoints and ranges."""
     return (
         f"the ports of {service} together have more than {limit:,} endpoints and source ranges, so "
         "this port, which is not among the first by name, is not served"

@@ -227,7 +227,7 @@ def _refused(verb: str, cause: Cause | None) -> str:
 
 @clause(planned=lambda cause: _refused("would be", cause))
 def refused(cause: Cause | None) -> str:
-    """State that clients are refused, and why; None if no endpoint is usable."""
+    """State that clients are refused, and why; without a cause, because no endpoint is usable."""
     return _refused("are", cause)
 
 
@@ -326,7 +326,7 @@ def got_no_answer(ended: int, total: int, protocol: str) -> str:
 
 @clause()
 def closed(count: int) -> str:
-    """State that endpoints that never sent a byte closed connections."""
+    """State that endpoints closed ``count`` connections, and never sent a byte."""
     return f"no byte has come back in {plural(count, 'connection')}"
 
 
@@ -405,7 +405,7 @@ def more_faults(count: int) -> str:
 
 @clause()
 def others_serve(count: int, always: bool = True, is_pinned: bool = False) -> str:
-    """State that all other endpoints serve, perhaps only their own clients, perhaps not always."""
+    """State that the other endpoints serve, ``always`` or not; if ``is_pinned``, own clients."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     if is_pinned:
@@ -422,7 +422,7 @@ def others_untried(count: int) -> str:
 
 @clause()
 def others_answered(count: int) -> str:
-    """State that the others' last answers precede the failures, or are over a minute old."""
+    """State that the other endpoints last answered before the failures, or over a minute ago."""
     what = "the other one" if count == 1 else f"the other {count:,}"
     return f"{what} answered before"
 

@@ -48,12 +48,12 @@ def last_answer(port: PortFacts, now: float) -> str:
 
 
 def cause_at(cause: Cause, now: float, form: Form = Form.WHOLE) -> str:
-    """Return a cause as text, with the count and the time."""
+    """Return a cause as text, followed by :func:`times_of`."""
     return f"{say(cause, form)}{times_of(cause, now)}"
 
 
 def times_of(cause: Cause, now: float) -> str:
-    """Return the count and the time of a cause, in brackets; empty if it isn't counted."""
+    """Return `` (3 times, last 2 s ago)`` for a cause; empty if it isn't counted."""
     return format_times(cause.count, cause.last_at, now)
 
 

@@ -125,7 +125,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether the last answer was over a minute ago; False without one, or in the kernel."""
+    """Return whether the last answer was over a minute ago; False if unknown (kernel path)."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 

@@ -270,7 +270,7 @@ def _id(key: _Key) -> str:
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Return the cause that was last seen, present causes first, with its count and times."""
+    """Return the last seen cause, present causes first, with the counts of all causes alike."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
     # Count only what the sentence states. Dials to a host that is gone fail in several ways, which
     # count together.
@@ -325,7 +325,7 @@ def pod_at(ports: Iterable[PortFacts], addresses: Container[str]) -> str:
 
 
 def at_ports(cause: Cause, endpoints: Sequence[str]) -> Cause:
-    """Return the cause of several endpoints of an IP, which it names ``10.244.0.9:80,8080``."""
+    """Return a cause with the endpoints of an IP as one address, such as ``10.244.0.9:80,8080``."""
     ports = list(dict.fromkeys(map(port_of, endpoints)))
     more = ",…" if len(ports) > _PORTS else ""
     at = f"{_host_of(endpoints[0])}:{','.join(ports[:_PORTS])}{more}"

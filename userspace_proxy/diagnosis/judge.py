@@ -187,9 +187,9 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
 
 
 def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
-    """Return when each endpoint of a Service with two sides last answered a dial of either side.
+    """Return when endpoints of Services with two sides last answered a side on which they work.
 
-    The two sides dial from different addresses, so a firewall may drop one side only.
+    The two sides dial from different addresses, so a firewall may drop only one side's packets.
     """
     services = {(port.namespace, port.service) for port in ports if port.side}
     found: dict[_Key, float] = {}

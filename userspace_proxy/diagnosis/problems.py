@@ -117,7 +117,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
 
 
 def problems_of_clients(view: StatusFacts, now: float) -> Iterator[Problem]:
-    """Yield a problem of startup, and trouble that isn't in the source, rules, routes or chains."""
+    """Yield a problem if the proxy isn't ready, and trouble of workers, kernel, rounds and node."""
     yield from _starting(view)
     waits = () if view.sync.problem else _sync(view, now)
     others = (*_workers(view), *problems_of_kernel(view), *waits, *_node(view))

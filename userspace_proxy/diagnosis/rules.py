@@ -63,7 +63,7 @@ class PortVerdict(NamedTuple):
     causes: Sequence[Cause] = ()
     """The causes that decide; the facts may contain others."""
     lead: Clause | None = None
-    """A clause before all others, which ends with a colon."""
+    """A clause that precedes the others, with a colon after it; None for no such clause."""
 
 
 class Case:
@@ -94,7 +94,7 @@ class Case:
         """Whether all failing endpoints are silent, which is only an observation unless other
         clients are answered."""
         self.are_past = all(e.is_past for e in self.failing)
-        """Whether none of the failing endpoints has been dialled again."""
+        """Whether the causes of all failing endpoints are past (``EndpointFacts.is_past``)."""
 
     @property
     def ended(self) -> int:
@@ -357,7 +357,7 @@ def all_fail(case: Case) -> PortVerdict | None:
 
 
 def _no_datagram(case: Case) -> list[Clause]:
-    """Return how many flows got no answer, and how an endpoint failed before it became silent."""
+    """Return clauses: how many flows got no answer, and how an endpoint failed before that."""
     now = [cause for cause in case.causes if cause.when is When.NOW]
     before = [cause.before for cause in now if cause.before is not None]
     counted = said.no_datagram_in(case.ended, case.connections)
@@ -455,7 +455,7 @@ def _is_over(endpoint: EndpointFacts, port: PortFacts) -> bool:
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
-    """Return how many clients failed or wait for other reasons; empty if there are few."""
+    """Return clauses about clients that fail or wait for other reasons; empty if there are few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)
     cause = port.last_minute.cause
@@ -716,7 +716,7 @@ def _how_many_fail(
 
 
 def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
-    """Yield the most frequent cause in full, the next in short form, and how many others follow.
+    """Yield the most frequent cause in full, the next one in short form, and how many are left.
 
     Past causes count only if there are no others.
 

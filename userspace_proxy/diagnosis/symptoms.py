@@ -177,7 +177,7 @@ def failed_last_minute(
     was_many: bool = False,
     are_pinned: bool = False,
 ) -> LastMinuteFacts:
-    """Return the clients of the last minute, and the endpoint with which most of them failed.
+    """Return the counts of the last minute, and the cause of the most frequent symptom.
 
     Args:
         endpoints: The usable endpoints.
@@ -323,7 +323,7 @@ def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SIL
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
-    """Return how many clients failed, with the cause; None if there are few.
+    """Return the clause about clients that failed, with the cause; None if there are few.
 
     Args:
         but: Reported codes; if any, also return None if the cause has one of them, or is unknown.
@@ -372,7 +372,7 @@ def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
 
 
 def _why(port: PortFacts, where: str = "at") -> Clause | None:
-    """Return why most clients failed; None if unknown.
+    """Return the clause with the reason why most clients failed; None if unknown.
 
     Args:
         where: The preposition for endpoints that are no longer used.
@@ -386,7 +386,7 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
-    """Return how many UDP flows got no timely answer while others got answers; None if few.
+    """Return the clause about UDP flows without a timely answer; None if few, or without answers.
 
     If many open connections (flows) no longer get an answer, these are reported instead.
 
@@ -421,7 +421,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return how many connections were saved late, with the cause; None if there are few."""
+    """Return the clause about connections saved late, with the cause; None if there are few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -430,14 +430,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return how many idle connections this proxy closed; None if there are few."""
+    """Return the clause about idle connections that this proxy closed; None if there are few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return how many connections ended with unanswered bytes; None if there are few."""
+    """Return the clause about connections that ended with unanswered bytes; None if few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None
@@ -445,7 +445,7 @@ def many_unanswered_requests(port: PortFacts) -> Clause | None:
 
 
 def many_flaps(port: PortFacts) -> Clause | None:
-    """Return how often there was no endpoint; None if only rarely, as in a rollout."""
+    """Return the clause about times without an endpoint; None if few, as in a rollout."""
     if port.last_minute.flaps < LEAST:
         return None
     return said.flaps(port.last_minute.flaps, port.namespace, port.service)
