@@ -128,7 +128,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
     """Dial addresses like :func:`dial_all`, with a prefix from :func:`find_way`.
 
     Raises:
-        ChildEnded: The namespace can't be entered.
+        ChildEnded: The namespace can't be entered, or the child ended or hung.
         OSError: The child can't be started.
     """
     if not way:

@@ -33,7 +33,7 @@ from ..policy.node_facts import make_facts, no_node_reason, options_with
 from ..status.answers import make_answer
 from ..status.selection import Selection
 
-# Node ports are planned at the Node's addresses and these: this machine may not be the node.
+# Node ports are also planned at these addresses, because the addresses of the node may be unknown.
 _LOOPBACK = ("127.0.0.1", "::1")
 _ITS_OWN = "on each node only its own endpoints, and without one, clients are dropped"
 _ON_EACH = {Scope.LOCAL: _ITS_OWN, Scope.LOCAL_FROM_OUTSIDE: f"from outside: {_ITS_OWN}"}
@@ -50,7 +50,7 @@ def plan_status(
 ) -> StatusFacts:
     """Return the answer that a proxy with these Services would send to ``/api/v1/status``.
 
-    Without a node name in the options, endpoints are as on their own nodes.
+    Without a node name in the options, each endpoint is judged as on its own node.
 
     Args:
         steering: The proxy's steering; ``none`` allows endpoints on loopback and at ClusterIPs.

@@ -96,7 +96,7 @@ def _gone(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list[str
 def _no_pod(service: Service, others: Sequence[PodState], gone: Sequence[str]) -> PathStep:
     """Return the step for a selector that no pod matches, naming a pod with a similar label.
 
-    If pods in the Service's slices are ``gone``, no other label is meant.
+    If pods in the Service's slices are ``gone``, no label is suggested.
     """
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace

@@ -218,7 +218,7 @@ def _first(steps: Sequence[PathStep], topic: str, word: str = "") -> str:
 
 
 def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
-    """Return the sentence if no step of the path is wrong."""
+    """Return the sentence about a path without a failing step."""
     if not ports:
         return f"{subject.service} has no ports"
     for port in ports:

@@ -191,7 +191,7 @@ def port_steps(
         # Ignore dials of a TCP port that has the same address or endpoints.
         dials = {}
     for frontend in port.frontends:
-        # A plan isn't of one node, so loopback in it stands for the addresses of every node.
+        # A plan isn't for one node, so loopback in it represents the addresses of every node.
         is_of_any = subject.node is None and is_loopback(ip_of(frontend.address))
         address = frontend.of_any_node if is_of_any else frontend.address
         what = f"{address}/{port.protocol}, {frontend.kind}"

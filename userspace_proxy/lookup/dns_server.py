@@ -177,7 +177,7 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, close a connection of the client with the most, preferably an idle one."""
+        """At the limit, close a connection as in Rule 3, preferably an idle connection."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())

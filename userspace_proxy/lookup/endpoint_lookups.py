@@ -97,7 +97,7 @@ class EndpointLookups:
             await self.derive()
 
     async def derive(self) -> None:
-        """Publish the newest snapshot, if any, with addresses; not while :meth:`follow` runs."""
+        """Publish the newest snapshot, if any, with addresses; never during :meth:`follow`."""
         self._has_changed.clear()
         if self._newest is None:
             return

@@ -85,7 +85,7 @@ def port_of(text: str) -> str:
 
 
 def at_port(text: str, port: str) -> str:
-    """Return the address of one port in a range's text; empty if the text has no range with it."""
+    """Return the address of a port in a range's text; empty if no range in it has the port."""
     first, _, last = port_of(text).partition(TO)
     if not last or not port.isdecimal() or not int(first) <= int(port) <= int(last):
         return ""

@@ -12,7 +12,7 @@ from .notes import Note
 DEFAULT_WEIGHT = 100
 """The default weight of an endpoint. Source: Cilium, whose annotation is also read."""
 CONTROLLER = "endpointslice-controller.k8s.io"
-"""The ``managed-by`` label of slices that Kubernetes writes for pods; mirrored ones differ."""
+"""The ``managed-by`` label of slices that Kubernetes writes for pods, not of mirrored slices."""
 _name = operator.attrgetter("name")
 
 

@@ -52,7 +52,7 @@ class DataPath(enum.StrEnum):
 
 
 AT_LIMIT = Hold(60.0)
-"""How clients wait when all endpoints are at their limit, unless the Service sets ``hold``."""
+"""The limits for clients that wait for endpoints at their limit, if the Service has no ``hold``."""
 
 
 class WorkloadKind(enum.StrEnum):
@@ -103,7 +103,7 @@ class Handling:
     names: tuple[EndpointName, ...] = ()
     """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()
-    """Sorted addresses of these names; a dial to one first asks the kernel whether it is local."""
+    """Sorted addresses of these names; before a dial, the kernel is asked whether one is local."""
     port_ranges: tuple[AskedRange, ...] = ()
     """Ranges of ports that clients may dial, each with the Service port that it contains."""
     shares_affinity: bool = False

@@ -75,9 +75,9 @@ class BridgeFilter(NamedTuple):
 
     is_loaded: bool = False
     calls_iptables: bool = False
-    """IPv4 packets on bridges pass iptables and nftables."""
+    """Whether IPv4 packets on bridges pass iptables and nftables."""
     calls_ip6tables: bool = False
-    """IPv6 packets on bridges pass iptables and nftables."""
+    """Whether IPv6 packets on bridges pass iptables and nftables."""
 
 
 class DroppedBy(NamedTuple):
@@ -88,8 +88,8 @@ class DroppedBy(NamedTuple):
 
 
 Obstacle: TypeAlias = NextHop | DroppedBy
-"""The kernel's information about packets that an endpoint doesn't answer: no host is at the next
-hop, or a chain drops them."""
+"""The reason, from the kernel, why an endpoint doesn't answer packets: no host is at the next hop,
+or a chain drops them."""
 
 
 @dataclass(frozen=True, slots=True)

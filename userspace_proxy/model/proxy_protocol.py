@@ -91,7 +91,7 @@ def read_header(data: bytes) -> Header | None:
     """Parse the header at the start of the received bytes; return None if it is incomplete.
 
     Raises:
-        MalformedHeader: The bytes can't be the start of a header.
+        MalformedHeader: The header is invalid, or the bytes can't begin one.
     """
     if data[: len(_TEXT)] == _TEXT[: len(data)]:
         return _read_text(data[:_TEXT_BYTES])

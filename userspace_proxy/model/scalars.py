@@ -36,7 +36,7 @@ _FLOAT_MAX = 10**308
 _MAY_BE_NUMBER = frozenset("0123456789+-.")
 
 INTEGER_BITS = 64
-"""Kubernetes objects contain no larger integers; Python would parse a very long one for minutes."""
+"""The maximum size of integers, as in Kubernetes objects; Python may parse others for minutes."""
 
 
 def read_plain(text: str) -> Scalar:

@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME with its target's addresses, alone if it leads elsewhere, or no record."""
+        """Return a CNAME and the target's addresses (none outside the cluster); or no record."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):

@@ -31,7 +31,7 @@ class NamedAddress(NamedTuple):
 
 
 class Targets:
-    """The targets of a name; this base class is for a name that only has names below it."""
+    """The targets of a name; this base class is for a name without records, but with subdomains."""
 
     alias: str = ""
     """The name for which this name is an alias; empty if it isn't an alias."""

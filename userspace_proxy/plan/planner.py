@@ -270,7 +270,7 @@ class Planner:
             self._found_by_name.discard(key)
 
     def _with_endpoint(self, address: SocketAddress) -> Iterator[ServiceKey]:
-        """Yield the Services with endpoints at an address, or with its IP and its port separately.
+        """Yield Services with an endpoint at an address, or its IP and its port at two endpoints.
 
         An index by address would be larger than the index by IP, which ClusterIPs need anyway.
         """

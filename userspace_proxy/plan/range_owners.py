@@ -95,7 +95,7 @@ class RangeOwners:
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
         """Assign an address's ranges; yield the claims that are new, or whose winner has changed.
 
-        Each comes with the claim to which it lost, or None. Exhaust the iterator, at 5 µs a claim.
+        Each is followed by its winner; None if it won. Exhaust the iterator: a claim takes 5 µs.
         """
         claims = self._claims.get(place)
         if claims is None:
