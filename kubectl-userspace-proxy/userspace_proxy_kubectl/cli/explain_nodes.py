@@ -117,7 +117,7 @@ def ask_nodes(
 
 
 def _compared(given: Given, settings: Settings, service: str, one: AllNodes) -> AllNodes:
-    """Return one node's answer, after asking all nodes if endpoints fail there."""
+    """Return one node's answer; if endpoints fail there, with other nodes' results for them."""
     from ..nodes.reached import depends_on_others, with_reached
 
     if depends_on_others(one.answers, service):

@@ -198,7 +198,7 @@ def _progress() -> Iterator[ShowPart | None]:
         stream.flush()
 
 
-# Set if this program runs in a pod; then, as in kubectl, the pod's service account is used.
+# This variable is set in pods, where, as in kubectl, the pod's service account is used.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 

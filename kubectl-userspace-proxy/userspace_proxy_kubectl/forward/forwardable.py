@@ -9,7 +9,7 @@ choose a name that hashes to another Service's address: the older Service keeps 
 Services share one address, the older Service keeps the port.
 Rule 2: traffic policies and hints concern nodes, and this machine isn't a node: all endpoints may
 be used from here.
-Rule 3: an address stands for the pod that the dialled Service's own slices list for it, because
+Rule 3: an address represents the pod that the dialled Service's own slices list for it, because
 another Service may list another pod with the same address, by mistake or on purpose.
 Rule 4: a pod's real address isn't reachable from here, so names don't resolve to it: a headless
 Service's pods have addresses of 127.64.0.0/10 as well, with the pod's own ports.
@@ -71,7 +71,7 @@ class Forwardable:
 
     def __init__(self, wanted: frozenset[ServiceKey], *, seed: str, address: str = "") -> None:
         self.pods: dict[str, Mapping[SocketAddress, ForwardTarget]] = {}
-        """Each Service port's endpoints as pods, by its label, such as ``shop/web:http``."""
+        """The endpoints of each Service port as pods, by the port's label: ``shop/web:http``."""
         self._wanted = wanted
         self._seed = seed
         self._address = address

@@ -53,7 +53,7 @@ class AgentPod:
     """Why the pod isn't running, in the cluster's words; empty if it is."""
     last_end: ContainerEnd = NOT_ENDED
     restarts: int = 0
-    """How often its container was restarted."""
+    """The number of restarts of its container."""
     placement: Placement = field(default_factory=Placement)
     """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 

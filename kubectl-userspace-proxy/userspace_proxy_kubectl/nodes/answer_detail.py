@@ -145,7 +145,7 @@ def _restarts(pod: AgentPod) -> Cause | None:
 
 
 class Answers:
-    """The answers of all nodes, of one read or of a continuous one."""
+    """The answers of all nodes, from one read or a continuous read."""
 
     def __init__(self, where: Where) -> None:
         self._where = where
@@ -200,7 +200,7 @@ class Answers:
             self._nodes[node] = replace(self._nodes[node], problem=cause)
 
     def set_behind(self, behind: Mapping[str, tuple[str, ...]]) -> bool:
-        """Set the Services whose plan lags behind, by node; return whether any node's changed."""
+        """Set the Services whose plan lags behind, by node; return whether any of them changed."""
         news = {
             node: replace(one, behind=services)
             for node, one in self._nodes.items()

@@ -29,7 +29,7 @@ from .plans import Plans
 
 BEHIND_S = 2.0
 ASKED_MAX = 32
-"""The maximum number of nodes to ask at one comparison; the others follow at the next."""
+"""The maximum number of nodes to ask at one comparison; others are asked at the next one."""
 
 _ANSWER_S = 5.0
 _BOUNDS = Bounds(body=2 << 20)
@@ -53,7 +53,7 @@ class NodePlan(msgspec.Struct, frozen=True):
 
 
 class Behind:
-    """The known differences of all nodes, of one read or of a continuous one.
+    """The known differences of all nodes, from one read or a continuous read.
 
     Args:
         clock: Returns monotonic seconds.
@@ -109,7 +109,7 @@ class Behind:
         )
 
     def _turn(self, node: str) -> int:
-        """Return a node's rank: nodes with differences, nodes not asked yet, nodes without any."""
+        """Return a node's rank: 0 with differences, 1 if not asked yet, 2 without differences."""
         known = self._differences.get(node)
         return 1 if known is None else 0 if known else 2
 

@@ -86,7 +86,7 @@ class FoundAgents:
         return tuple(sorted({*self.agents, *without}, key=in_order))
 
     def excluded(self, names: Collection[str]) -> tuple[str, ...]:
-        """Return the Nodes that no DaemonSet targets, by name; empty if Nodes are unknown.
+        """Return Nodes, except virtual ones, that no DaemonSet targets; empty if they are unknown.
 
         Args:
             names: The result of :meth:`names` for all nodes.

@@ -30,7 +30,7 @@ from userspace_proxy.facts import LAST_MINUTE_S, WORST_FIRST, EndpointFacts, Lev
 from .sums import Sums, added, of_endpoint
 
 CLOCKS_DIFFER_S = 2.0
-"""By how many seconds an answer may precede a failure on a node whose clock differs."""
+"""The seconds by which an answer may precede a failure on a node whose clock differs."""
 _OF_PATHS = {CauseCode.PACKETS_LOST, CauseCode.ENDPOINT_FAILS, owes_answers} | frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
@@ -74,7 +74,7 @@ class MergedEndpoint:
     answered: tuple[str, ...]
     """The nodes without a cause that got an answer after the endpoint began to fail on others."""
     away: int
-    """The number of answered nodes other than the one on which the endpoint runs."""
+    """The number of answered nodes, without the node on which the endpoint runs."""
     extent: Extent
     failing: NodesByCause
     sums: Sums
@@ -133,9 +133,9 @@ def has_failed_lately(port: PortFacts, address: str) -> bool:
 
 
 def _may_be_chance(cause: Cause) -> bool:
-    """Return whether the endpoint may fail a node's clients at random, like those of other nodes.
+    """Return whether a cause may be chance: the endpoint may fail some clients of every node.
 
-    As for a denial, few failures prove nothing, and neither do failures with answers in between.
+    Failures within a short time, or with answers in between, don't show that it fails all clients.
     """
     if cause.when is When.LAST_MINUTE:
         return cause.code.traits.is_dial

@@ -304,9 +304,10 @@ def _served(
 
 
 def _of_several(merged: Merged) -> Iterator[PathStep]:
-    """Yield a step for each incident that names several Services, or is of a node, path or rule.
+    """Yield a step for each incident of a node, path or rule, or of several Services.
 
-    An incident of several Services with a neutral mark has no step.
+    An incident of several Services with a neutral mark has a step only if a node, path or
+    rule fails.
     """
     for one in merged.incidents:
         what = format_incident(one, merged.now, len(merged.answered))
@@ -329,7 +330,7 @@ def _pod_rules(merged: Merged) -> Iterator[PathStep]:
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the worst nodes' first cause, or the first of its endpoint; None without causes."""
+    """Return the first cause of the worst nodes, or of the endpoint concerned; None without one."""
     cause = next((cause for group in port.groups for cause in group.causes), None)
     if cause is None:
         return None
@@ -361,7 +362,7 @@ def _next(port: MergedPort, merged: Merged, service: str, invocation: Invocation
 def _endpoints(
     port: MergedPort, current: Collection[str] | None
 ) -> Iterator[tuple[Level | None, str]]:
-    """Yield the endpoints of a Service port; ``current`` are the API server's, if known."""
+    """Yield a Service port's endpoints; ``current`` are the API server's addresses, if known."""
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
         is_foreign = bool(endpoint.failing) and not endpoint.host
         pod = " (its EndpointSlice names no pod)" if is_foreign else ""

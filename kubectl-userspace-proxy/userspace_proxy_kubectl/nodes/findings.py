@@ -182,7 +182,7 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
     for node, one in said:
         found.setdefault((one.same, one.level), []).append((node, one))
     for same in found.values():
-        # If agents were restarted, state when the last one was.
+        # If agents were restarted, report the latest restart.
         first = max((one for _, one in same), key=lambda one: one.cause.last_at)
         nodes = tuple(node for node, _ in same)
         yield NodeFinding(first.level, first.cause, nodes, family=first.family)
@@ -271,7 +271,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield findings on clocks; blame this machine's if most of several err in one direction."""
+    """Yield findings on clocks: this machine's, if most of several nodes' err in one direction."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

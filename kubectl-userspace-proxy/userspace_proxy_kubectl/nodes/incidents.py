@@ -1,7 +1,7 @@
 """Merges incidents of all nodes: each is about one object, with the causes that nodes report.
 
     Service ports of all nodes ──diagnosis.incidents──▶ one object ──which nodes tried?──▶ extent
-    failures of several endpoints on the paths of one node, or of the same few nodes ────▶ one
+    failures of several endpoints on the paths of one node, or the same few nodes ──▶ one incident
 
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
 nodes' Service ports. A dead node is one incident, with the same id as on each node's page.
@@ -52,7 +52,7 @@ from .endpoints import (
 # The number of endpoints that must fail together before the path to them is blamed: with fewer, the
 # endpoints themselves are as likely to be at fault.
 _PATHS = 3
-# How many of them must fail all clients of a node: the others may fail only a client, or UDP.
+# The number of them that must fail all clients of a node; others may fail only one client, or UDP.
 _PROVEN = 2
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"

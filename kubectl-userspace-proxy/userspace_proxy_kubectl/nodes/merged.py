@@ -47,7 +47,7 @@ from .unanswered import with_unanswered
 # The maximum number of Services to ask for: each adds about a kilobyte to the answer of every asked
 # node.
 ASKED_MAX = 50
-# If one node in this many or more is silent, it is unknown whether Services are served.
+# If at least one node in this many is silent, it is unknown whether Services are served.
 _SILENT_PART = 10
 LATE_HINT = "First see in the agent's log, or `status`, why its changes aren't applied"
 """The remedy of failures on nodes with an old plan of a Service."""
@@ -118,7 +118,7 @@ class MergedPort:
 
     @property
     def addresses(self) -> Sequence[tuple[str, str]]:
-        """The addresses that clients dial, each with its kind; the first is the usual one."""
+        """The addresses that clients dial, each with its kind; most clients dial the first."""
         return tuple(dict.fromkeys((one.of_any_node, one.kind) for one in self.first.frontends))
 
     @property
@@ -192,7 +192,7 @@ class MergedPort:
 
     @cached_property
     def sums(self) -> Sums:
-        """The figures, summed over all nodes whose answers contain the port."""
+        """The sum of the figures on all nodes whose answers contain the port."""
         return added(map(of_port, self.members.values()))
 
     @cached_property
@@ -219,7 +219,7 @@ class Merged:
     excluded: tuple[str, ...]
     """See :class:`AllNodes`."""
     ports: tuple[MergedPort, ...]
-    """The ports: the worst first, then those in doubt, then by number of unhealthy nodes, then by
+    """The ports: the worst first, then doubtful ports, then by number of unhealthy nodes, then by
     name. Summaries contribute only ports that aren't ok somewhere."""
     healthy: int
     """The number of other Service ports, which are ok on all nodes that have them."""

@@ -44,7 +44,7 @@ def added(parts: Iterable[Sums]) -> Sums:
 
 
 def of_port(port: PortFacts | TotalsFacts) -> Sums:
-    """Return the figures of one Service port, or of all of them, on one node."""
+    """Return the figures of one Service port, or of all Service ports, on one node."""
     return _believed(
         port.active,
         port.connections,

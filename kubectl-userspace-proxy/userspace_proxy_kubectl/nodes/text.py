@@ -109,7 +109,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
 
 
 def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
-    """Return the table of nodes; findings about many nodes are above it, others in a node's row."""
+    """Return the table of nodes; findings about many nodes are above it."""
     of_many = [one for one in merged.findings if not 0 < len(one.nodes) <= _ALIKE]
     lines = [*placed("", _answered(merged), columns)]
     for finding in of_many:

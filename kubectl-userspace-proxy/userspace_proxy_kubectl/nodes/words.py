@@ -41,11 +41,11 @@ class _Counts(NamedTuple):
     tried: int
     answered: int
     away: int
-    """The number of answered nodes other than the endpoint's own."""
+    """The number of answered nodes, without the endpoint's own node."""
     unknown: int
     """The number of nodes without a failure that got no answer after others began to fail."""
     left_out: int
-    """The number of nodes whose answers don't show whether they tried it."""
+    """The number of nodes whose answers don't show whether they tried the endpoint."""
 
 
 def format_excluded(merged: Merged) -> str:
@@ -131,7 +131,7 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def format_incident(one: MergedIncident, now: float, total: int) -> str:
-    """Return an incident in one line: the fault, its nodes, its effects, and since when.
+    """Return an incident in one line: the fault, its nodes, its effects, and when it began.
 
     Args:
         total: The number of nodes with an answer.
@@ -156,7 +156,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
 
 
 def _age(port: MergedPort, now: float) -> str:
-    """Return when any client was last answered, in brackets; empty if lately or unknown."""
+    """Return the age of a client's last answer, in brackets; empty if lately or unknown."""
     if port.groups or port.left_out:
         return ""
     known = (one for one in port.members.values() if one.mark is Level.OK)
@@ -166,7 +166,7 @@ def _age(port: MergedPort, now: float) -> str:
 
 
 def _evidence(port: MergedPort, why: str, total: int, above: Collection[object]) -> str:
-    """Return what happened to clients on nodes with a neutral mark, after a colon; or empty.
+    """Return a colon and what happened to clients on nodes with a neutral mark; or empty.
 
     Args:
         why: The reason for the mark.

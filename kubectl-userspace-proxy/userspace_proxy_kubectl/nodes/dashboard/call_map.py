@@ -66,7 +66,7 @@ class Line:
     calls: int
     """The number of connections, which determines the thickness of the line."""
     level: Level | None = Level.OK
-    """The level of the calls; None if no call was tried."""
+    """The level of the calls; None if it isn't known whether they are answered."""
     title: str = ""
     path: str = ""
     """The SVG path of the line; empty until its items are placed."""
@@ -138,7 +138,7 @@ def place(all_: Calling) -> CallMap:
 def _beside(
     items: Sequence[Item], services: Sequence[Item], links: Iterable[tuple[str, str]]
 ) -> list[Item]:
-    """Return items sorted by the mean place of the Services to which they are connected."""
+    """Return items sorted by the mean position of the Services to which they are connected."""
     places = {item.name: place for place, item in enumerate(services)}
     of_item: dict[str, list[int]] = {}
     for service, name in links:

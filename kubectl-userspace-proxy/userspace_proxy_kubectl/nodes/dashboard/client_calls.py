@@ -29,7 +29,7 @@ class ClientCalls:
     connections: int
     """The connections since the proxies' start, including refused connections."""
     failed: int
-    """The number of these connections without an answer to the client."""
+    """The number of these connections without an answer, or reset by the endpoint."""
     last_at: float
     """Unix time of the last connection."""
     nodes: tuple[str, ...]

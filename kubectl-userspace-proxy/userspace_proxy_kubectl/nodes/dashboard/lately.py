@@ -2,8 +2,8 @@
 
     each view ──growth since the last──▶ Lately ──Minute──▶ pages
 
-Rule 1: the chart shows the same rates as a proxy's page, so its steps are rounded to seconds;
-failed and saved clients are counted.
+Rule 1: the chart shows rates in steps of one second, like a proxy's page. Failed and saved clients
+are counted exactly.
 """
 
 from __future__ import annotations

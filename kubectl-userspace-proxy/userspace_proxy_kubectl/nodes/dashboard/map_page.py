@@ -123,8 +123,8 @@ def _calls(service: str, ports: Iterable[MergedPort], calls: Iterable[ClientCall
     for call in calls:
         counts[call.client] += call.connections
         failed[call.client] += call.failed
-    # A client whose protocol has no answers (syslog) counts as failed, so nothing is known of it,
-    # and old failures are included.
+    # A line is OK or unknown, never bad: connections of a protocol without answers (syslog) count
+    # as failed, and failures of any age are included.
     return [
         Line(
             client,

@@ -1,7 +1,7 @@
 """Runs the dashboard's HTTP server, on the loopback of the user's machine.
 
-    / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/… /stream before
-    each of these except the last: the page's changes, as server-sent events
+    / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/…
+    /stream before each of these but /static/…: the page's changes, as server-sent events
 
 Rule 1: as for a proxy's page, no request changes anything (GET and HEAD), only requests to a
 loopback name are answered, and requests waiting for the same page share it.

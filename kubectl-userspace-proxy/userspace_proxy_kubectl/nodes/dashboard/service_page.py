@@ -5,8 +5,8 @@
       node-1      ●                ✖                   a failing endpoint is a column
       node-2      ●                ✖                   a failing link is a cell
 
-Rule 1: the matrix has as many nodes and endpoints as a reader can survey, failing ones first, and
-states how many it omits.
+Rule 1: the matrix has as many nodes and endpoints as a reader can survey, the failing nodes and
+endpoints first, and states how many it omits.
 Rule 2: the mark of a cell and its words convey the same as its colour.
 """
 
@@ -188,7 +188,7 @@ def _shown(port: MergedPort, look: ClusterLook, q: str, said: Collection[object]
 
 
 def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
-    """Return the rows: most failing endpoints first; of equal rows, rows without facts last."""
+    """Return rows: those with most failing endpoints first; of equal rows, without facts last."""
     rows = []
     for node in merged.nodes:
         facts = port.members.get(node)

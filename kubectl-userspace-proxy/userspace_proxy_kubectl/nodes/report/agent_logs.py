@@ -64,7 +64,7 @@ class _Reading:
         self._client = client
         self._left_bytes = ALL_BYTES
         self._denied: dict[str, str] = {}
-        """Why the logs of a namespace may not be read."""
+        """By namespace, why its logs may not be read."""
 
     async def read(self, agent: ForwardTarget) -> AgentLog:
         if problem := self._denied.get(agent.namespace):

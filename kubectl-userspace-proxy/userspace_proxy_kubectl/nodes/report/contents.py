@@ -31,13 +31,13 @@ from .objects import learn_names, safe_object
 from .scrubbing import Scrubber
 
 STATUS_BYTES = 256 << 20
-"""Limit on the bytes of all answers."""
+"""The maximum number of bytes of all answers together."""
 _LISTS = 2
 
 
 @dataclass(slots=True)
 class _Listing:
-    """Lists the files, once all of them are written."""
+    """The lists of a report's files and missing parts, for its index."""
 
     files: list[tuple[str, int, str]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -239,7 +239,7 @@ def _json(value: Any) -> bytes:
 
 
 def listed(missing: Iterable[Missing], most: int = 10) -> Iterator[str]:
-    """Yield a line for each of the first ``most`` missing parts, and one that counts the others."""
+    """Yield a line for each of the first ``most`` missing parts, and one for all others."""
     found = list(missing)
     for one in found[:most]:
         yield f"missing: {one.what}: {one.why}"

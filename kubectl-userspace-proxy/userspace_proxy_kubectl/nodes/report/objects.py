@@ -147,7 +147,7 @@ def _taken(fields: Fields, value: Any, scrubber: Scrubber) -> Any:
 
 
 def _each(take: Take) -> Take:
-    """Return a function that applies another one to a string, or to each string of a list."""
+    """Return a function that applies ``take`` to a string, or to each string of a list."""
 
     def taken(scrubber: Scrubber, value: Any) -> Any:
         if isinstance(value, list):

@@ -112,7 +112,7 @@ class Pseudonyms:
         self._kinds: dict[str, str] = {}
         """The kind of each registered name, by the name in lower case."""
         self._names: dict[str, str] = {}
-        """The pseudonyms so far."""
+        """The pseudonyms so far, by the name in lower case."""
         self._taken: set[str] = set()
         # Cached because an address in 10.0.0.0/8 takes 24 hashes.
         self.address = functools.lru_cache(maxsize=1 << 16)(self._of_address)
