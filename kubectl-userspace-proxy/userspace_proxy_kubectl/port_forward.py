@@ -12,11 +12,11 @@ runtimes of all releases support it, and API servers only relay it.
 Rule 2: the protocol doesn't report that a dial succeeded. But the runtime delivers a message to the
 stream before it reads the next frame, and reads the stream only once it has connected to the pod;
 containerd sends the error text before that. A pong after an empty message therefore means that the
-pod has accepted, and consumes none of the client's bytes. CRI-O discards the stream's content while
+pod has accepted, without any of the client's bytes. CRI-O discards the stream's content while
 it sends the error text, so the first pong may overtake the text: two pongs are required.
 Rule 3: neither side can close only its own direction. The runtime closes the stream a second after
 the pod's FIN, and closing it from this side closes both directions.
-Rule 4: if the pod doesn't exist, the data from the watches is outdated.
+Rule 4: if the pod doesn't exist, the watches have missed its deletion, so they are interrupted.
 
 Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
 internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
@@ -72,7 +72,7 @@ class PortForwardError(UserspaceProxyError):
 
 
 class PodStream:
-    """An open stream; see :func:`open_stream`."""
+    """A stream to a pod's port, opened by :func:`open_stream`."""
 
     def __init__(self, to: ForwardTarget, socket: ClientWebSocketResponse[bool]) -> None:
         self._to = to
@@ -183,10 +183,10 @@ class PodStream:
 
 
 async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
-    """Open a stream to a pod's port, and wait for the pod; the caller closes the stream.
+    """Open a stream to a pod's port, and wait until the pod accepts; the caller closes the stream.
 
     Raises:
-        PortForwardError: The pod is gone or refuses, or the API server denies it or is unreachable.
+        PortForwardError: The pod is gone or refuses, or the API server refuses or is unreachable.
     """
     path = join("/api/v1/namespaces", to.namespace, "pods", to.pod, "portforward")
     try:

@@ -97,7 +97,7 @@ async def check_access(client: ApiClient, namespace: str, *, within_s: float) ->
 
     Args:
         namespace: The namespace to check; empty for all namespaces.
-        within_s: Seconds allowed for the server.
+        within_s: Seconds allowed for all answers of the server together.
 
     Raises:
         SourceError: The server doesn't respond, or denies something that the message names.
@@ -133,7 +133,7 @@ async def _is_allowed(client: ApiClient, right: _Right, namespace: str) -> bool:
     spec = {"resourceAttributes": {name: text for name, text in attributes.items() if text}}
     response = await _review(client, _AUTHORIZATION, "SelfSubjectAccessReview", spec=spec)
     if response.code == 404:
-        # Access reviews aren't served: assume the right; otherwise, the request itself fails.
+        # Access reviews aren't served: assume the right; without it, the request itself will fail.
         return True
     if response.code not in (200, 201):
         failure = rejected(
