@@ -1,7 +1,7 @@
 """Gives the package userspace-proxy's version, and requires userspace-proxy at this version.
 
 The checkout declares the version, authors, URLs and readme format. A source distribution contains
-them in its metadata, which hatchling then uses, so this hook does nothing.
+them in its metadata, which hatchling uses instead of this hook.
 """
 
 from __future__ import annotations

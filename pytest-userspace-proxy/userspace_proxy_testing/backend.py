@@ -30,7 +30,7 @@ class FaultControl(NamedTuple):
 
 
 class Backend:
-    """One backend of a Service; :meth:`stop` kills it and :meth:`start` brings it back.
+    """One backend of a Service, which a test can :meth:`stop` and :meth:`start` again.
 
     The class itself represents a backend that another program serves.
     """
@@ -101,7 +101,7 @@ class Backend:
         self._controlled().remove(endpoint=self.address)
 
     def attach(self, control: FaultControl) -> None:
-        """Set the object that controls the faults of the backend's Service."""
+        """Set the functions that control the faults of the backend's Service."""
         self._control = control
 
     def _check_open(self) -> None:

@@ -27,12 +27,12 @@ raises an exception or returns False until the backend is ready."""
 class ReadyCommand:
     """A program that serves connections.
 
-    It is ready once it accepts connections and, if given, ``ready`` holds: a database listens
-    before it answers.
+    It is ready once it accepts connections and ``ready``, if given, is met: a database accepts
+    connections before it answers.
     """
 
     words: Sequence[str]
-    """The program and its arguments; in each, ``{host}`` and ``{port}`` stand for its address."""
+    """The program and its arguments; its address replaces ``{host}`` and ``{port}`` in them."""
     ready: Ready | None = None
 
 
@@ -90,7 +90,7 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
 
 
 def as_command(like: BackendLike | None) -> ReadyCommand | None:
-    """Return a backend's program, which may be given as a list of arguments; None for others."""
+    """Return the command of a backend that is a program, which may be a list; else None."""
     if isinstance(like, list):
         return ReadyCommand(like)
     return like if isinstance(like, ReadyCommand) else None
@@ -99,7 +99,7 @@ def as_command(like: BackendLike | None) -> ReadyCommand | None:
 def stream_handler(function: Callable[..., Any]) -> StreamHandler:
     """Return a stream function unchanged; wrap a function of a request in an HTTP server.
 
-    A function of a request that isn't a coroutine function runs in threads.
+    A plain function of a request runs in threads.
 
     Raises:
         TypeError: The function takes other arguments, or must be a coroutine function.

@@ -187,10 +187,10 @@ class _Answering(asyncio.DatagramProtocol):
 
 
 class CommandBackend(Backend):
-    """A program; ``{host}`` and ``{port}`` in its arguments stand for its address.
+    """A program whose arguments (``{host}``, ``{port}``) and environment contain its address.
 
-    Its environment contains these as HOST and PORT. It ends no later than this process; if a signal
-    kills this process, see :meth:`.BackendPlace.command`.
+    The variables are HOST and PORT. The program ends no later than this process; if a signal kills
+    this process, see :meth:`.BackendPlace.command`.
     """
 
     is_own = True
@@ -233,7 +233,7 @@ class CommandBackend(Backend):
         # HTTP proxies can't be reached from a pod, so remove their variables there.
         outer = os.environ if self._place.pod is None else without_proxies()
         try:
-            # In its own session, the program gets signals together with its children.
+            # The program gets its own session, so that SIGKILL also reaches its children.
             self._process = subprocess.Popen(
                 self._place.command(self._command),
                 env={**outer, **where},
@@ -244,8 +244,8 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise BackendError(f"cannot start backend {self.name}: {exc}") from exc
-        # The test's program, or a child that it forks, may exit without closing the proxy; then
-        # only this process stops the backend.
+        # The test's program may exit without closing the proxy: then stop the backend, but not at
+        # the exit of a child that the program forked.
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
         awaited = self._ready if isinstance(self._ready, str) else ""
@@ -317,7 +317,7 @@ class CommandBackend(Backend):
         return ""
 
     def _lack(self, outputs: Sequence[CommandOutput]) -> str:
-        """Return why the program isn't ready although it listens; empty if it is."""
+        """Return why the program isn't ready although it listens; empty if it is ready."""
         if isinstance(self._ready, str):
             has_come = any(output.has_come.is_set() for output in outputs)
             # testcontainers searches for patterns, so users may expect the same here.
@@ -358,7 +358,7 @@ def make_backend(
 
     Args:
         like: The kind of backend; None for an HTTP or UDP server that answers with its name.
-        find_place: Returns the place where it listens, unless another program serves it.
+        find_place: Returns the place where the backend listens; unused for an address.
 
     Raises:
         TypeError: The kind is invalid.

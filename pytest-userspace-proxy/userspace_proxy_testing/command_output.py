@@ -1,4 +1,4 @@
-"""Output of a command: passed on and searched for a string; its last lines are kept."""
+"""Passes on the output of a command, searches it for a string, and keeps its last lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import IO
 _READ_BYTES = 65536
 _LINES = 20
 _LAST_S = 1.0
-"""How long ``text`` waits for the pipe's end; a child that outlives the command holds it open."""
+"""The seconds that ``text`` waits for EOF; a child that outlives the command delays it."""
 
 
 class CommandOutput:
-    """Standard output or error of a running command, read until its end.
+    """The standard output or error of a running command, read in a thread until EOF.
 
     Args:
         pipe: The read end of a pipe, which is closed at EOF.
@@ -25,7 +25,7 @@ class CommandOutput:
 
     def __init__(self, pipe: IO[bytes], descriptor: int, awaited: str = "") -> None:
         self.has_come = threading.Event()
-        """Set once a line contains the awaited text."""
+        """Set once a line contains ``awaited``."""
         self._pipe = pipe
         self._descriptor = descriptor
         self._awaited = awaited.encode()

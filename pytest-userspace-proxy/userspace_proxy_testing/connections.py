@@ -53,7 +53,7 @@ class Connections:
             writer.close()
 
     def reset(self) -> None:
-        """Reset all connections and cancel their functions."""
+        """Reset all connections and cancel their tasks."""
         for task, client in {**self._fresh, **self._opening}.items():
             reset_on_close(client)
             if task in self._fresh:

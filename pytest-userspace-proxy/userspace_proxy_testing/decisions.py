@@ -1,4 +1,4 @@
-"""Keeps each Service's last ended connections: their client, endpoint and end.
+"""Keeps each Service's last ended connections: their client, endpoint and outcome.
 
 The facts are read from the connection log. Each proxy of a test has its own thread, so a record's
 thread identifies the proxy. Recorded lines aren't passed on to the program's log.
@@ -22,7 +22,7 @@ KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class FailedDial:
-    """A failed dial."""
+    """One failed dial of a connection."""
 
     endpoint: str
     """The endpoint's address."""
@@ -41,7 +41,7 @@ class Decision:
     outcome: str
     """The ``cause`` in the connection log, such as ``complete``, ``reset`` or ``unanswered``."""
     dials: int
-    """The number of dials; all but the last failed, and the last, too, if none answered."""
+    """The number of dials; all but the last failed, and so did the last if no endpoint answered."""
     duration_s: float
     """The connection's duration in seconds."""
     received_bytes: int
@@ -51,7 +51,7 @@ class Decision:
     began_at: float = 0.0
     """The Unix time at which the connection began."""
     ended_by: str = ""
-    """``client``, ``endpoint``, ``proxy``."""
+    """The side that ended the connection: ``client``, ``endpoint`` or ``proxy``."""
     failed_dials: Sequence[FailedDial] = ()
     """The failed dials, in their order."""
 

@@ -58,7 +58,7 @@ class SeenRequest:
     path: str
     """The path, including the query."""
     status: int | None = None
-    """The status; None until the request was answered."""
+    """The status of the answer; None before the answer."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} → {self.status or 'no answer'}"
@@ -77,7 +77,7 @@ class HttpServer:
         """The last requests, oldest first."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer requests until EOF, an invalid request, or one that asks to close."""
+        """Answer requests until EOF, an invalid request, or the last request of the connection."""
         while (request := await _read_request(reader, writer)) is not None:
             seen = SeenRequest(request.method, request.path)
             self.seen.append(seen)
@@ -86,8 +86,8 @@ class HttpServer:
                 return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
-            # Set this before the client can read the answer: its test may fail at once and print
-            # the status.
+            # Set this before the client can read the answer: the test may then fail at once and
+            # print the status.
             seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":
@@ -127,7 +127,7 @@ def _read_answer(answer: Any) -> tuple[int, bytes]:
 async def _read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> HttpRequest | None:
-    """Return the next request; None at the end, and after answering an invalid request.
+    """Return the next request; None at EOF, and after answering an invalid request.
 
     For a TLS client, which also gets an answer, the request has the method ``TLS``.
     """

@@ -27,7 +27,7 @@ class PodRun(NamedTuple):
 
 
 class KubernetesService(ServedService):
-    """One Service of a cluster, or one of its ports.
+    """One Service of a cluster, with the address and backends of one of its ports.
 
     Args:
         port: The port's name, which may be empty.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .sandbox import Pod
 
 Dialled = ProxiedService | str | tuple[str, int]
-"""A Service, ``host:port``, or host and port; the host is an IP address or a name."""
+"""A Service, ``host:port``, or a tuple of both; the host is an IP address or a name."""
 
 _TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 30.0
@@ -52,7 +52,7 @@ class NetworkClient:
 
     Args:
         namespace: The Kubernetes namespace for short names.
-        files: The resolver's configuration files for its programs.
+        files: The resolver's configuration files for the client's programs, by path.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class NetworkClient:
         Coroutines can use it with ``asyncio.open_connection(sock=…)``.
 
         Args:
-            protocol: ``TCP`` or ``UDP``; None for the Service's, or TCP without a Service.
+            protocol: ``TCP`` or ``UDP``; None for a Service's own protocol, or else TCP.
             timeout_s: The timeout for the dial, and for each later call on the socket.
 
         Raises:

@@ -57,7 +57,7 @@ class NodeProcess:
     def open_socket(
         self, namespace: Namespace, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
-        """Return a socket in a namespace, which the caller closes; raise OSError if that fails."""
+        """Return a socket in a namespace; the caller closes it. Raise OSError if there is none."""
         with self._lock:
             _, (passed,) = self._exchange((namespace.pid, int(family), int(type_)))
         return passed

@@ -31,7 +31,7 @@ class BackendPlace:
 
     @property
     def pod(self) -> Pod | None:
-        """The place's own network namespace; None if it has none."""
+        """The pod in which the backend listens; None on this machine's loopback."""
         return None
 
     def open_socket(self, type_: socket.SocketKind) -> socket.socket:
@@ -60,10 +60,10 @@ class BackendPlace:
         return sock
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Return a command that runs a program here, and that ends if this process is killed.
+        """Return a command that runs a program here and, if possible, ends with this process.
 
-        This needs ``setpriv``. The kernel ties a program to the thread that starts it, so programs
-        that other threads than the main thread start aren't tied.
+        That needs ``setpriv`` and the main thread, because the kernel kills the program when the
+        thread that started it ends.
         """
         if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
             return argv

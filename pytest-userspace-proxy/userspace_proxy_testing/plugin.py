@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from .service_proxy import ServiceProxy
 
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
-"""The running fixtures, by name."""
+"""The running fixtures, each with its name."""
 _ENDED = pytest.StashKey["list[RecordedFixture]"]()
 """The ended fixtures of this test, in their last state; empty unless failed tests are recorded."""
 _RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
-"""The record of a failed test, and its file."""
+"""The record of a failed test, and its file; None if it couldn't be written."""
 _RECORD_TITLE = "service proxy record"
 _CANNOT = "cannot write to"
 _SKIPS_MODULES = pytest.StashKey[bool]()
@@ -104,7 +104,7 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _able(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Skip the test if this machine lacks something; fail it on other errors or blocked sockets."""
+    """Skip the test if this machine lacks a requirement; fail it on other errors."""
     try:
         require_own_threads()
         # If sockets are blocked, the event loop's creation would fail half-way.
@@ -175,7 +175,7 @@ def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
 def service_proxy_kubeconfig(request: pytest.FixtureRequest) -> str | Kubeconfig:
     """Return the kubeconfig of ``kubernetes_services``; override it if a test starts a cluster.
 
-    Empty: no kubeconfig.
+    The result is empty if there is no kubeconfig.
     """
     given: str | None = request.config.getoption("--service-proxy-kubeconfig")
     if given or not os.environ.get("KUBECONFIG"):
@@ -210,7 +210,7 @@ def kubernetes_services(
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a coroutine that uses one of these fixtures, unless another plugin has run it."""
+    """Run a coroutine test that uses one of these fixtures, unless another plugin has run it."""
     function = pyfuncitem.obj
     if not inspect.iscoroutinefunction(function) or _FIXTURES.isdisjoint(pyfuncitem.fixturenames):
         return None
@@ -335,7 +335,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """If no proxy can run, skip modules that import it; if skips are forbidden, fail its users."""
+    """If no proxy can run, skip modules that import one; if skips are forbidden, fail all users."""
     report = yield
     if is_linux():
         return report

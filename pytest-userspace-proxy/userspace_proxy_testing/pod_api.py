@@ -88,7 +88,7 @@ class PodApi:
     async def set_running(
         self, key: PodKey, ip: str, ports: Mapping[PodPort, int], *, is_ready: bool
     ) -> None:
-        """Set a Pod's address and readiness, and the ports that replace its own."""
+        """Set a Pod's address, its readiness, and the ports that replace its container ports."""
         text = ",".join(
             f"{port.number}{'' if port.protocol == 'TCP' else f'/{port.protocol}'}={number}"
             for port, number in ports.items()
@@ -112,7 +112,7 @@ class PodApi:
         await self._send("DELETE", _path(key))
 
     async def remove(self, key: PodKey) -> None:
-        """Delete a Pod without a grace period. Idempotent."""
+        """Delete a Pod, even one kept by :meth:`terminate`, without a grace period. Idempotent."""
         patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": [_FINALIZER]}}
         await self._send("PATCH", _path(key), patch, kind=_STRATEGIC)
         await self._send("DELETE", _path(key), {"gracePeriodSeconds": 0})

@@ -148,7 +148,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address, or else ``selected.host`` (IPv6, programs), or else a new one."""
+        """Return a Pod's address; a new Pod gets ``selected.host`` (IPv6, programs) or its own."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):

@@ -105,7 +105,7 @@ class ProxyWithFaults(Proxy):
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
     ) -> None:
-        """Remove all faults of an endpoint or Service; connections through them are reset.
+        """Remove all faults of an endpoint or Service, and reset connections that they affect.
 
         Args:
             service: The Service; it may have been removed.

@@ -45,13 +45,13 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     address: str
     """The address at which the backend listens."""
     state: str
-    """``stopped``, ``draining``, or empty."""
+    """``stopped`` or ``draining``; empty while the backend serves."""
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; only for an HTTP server of the test."""
 
 
 class RecordedService(msgspec.Struct, frozen=True):
-    """A Service when the test failed, or when its fixture ended."""
+    """The state of a Service when the test failed, or when the fixture ended."""
 
     service: str
     """The Service's name, such as ``default/web``."""
@@ -68,7 +68,7 @@ class RecordedService(msgspec.Struct, frozen=True):
     connections: Sequence[Decision]
     """The last ended connections, oldest first."""
     ports: Sequence[PortFacts]
-    """Service ports as in ``/api/v1/status``: endpoints, causes, counters."""
+    """The Service's ports, as in ``/api/v1/status``: endpoints, causes, counters."""
 
 
 class RecordedFixture(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class RecordedTest(msgspec.Struct):
     worker: str
     """pytest-xdist's worker; empty without one."""
     version: int = VERSION
-    """The version of this format: within a version fields are only added and keep their meaning."""
+    """The version of this format; within it, fields are only added, and keep their meaning."""
     failures: list[RecordedFailure] = []
     """The failures, at least one, in chronological order."""
 

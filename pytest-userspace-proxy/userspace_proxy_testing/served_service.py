@@ -109,7 +109,7 @@ class RecordingProxy(ProxyWithDecisions, abc.ABC):
 
     @abc.abstractmethod
     def end_services(self) -> None:
-        """End everything that the test started; idempotent."""
+        """End the Services' backends, and whatever else the test started for them. Idempotent."""
 
 
 class ServedService(abc.ABC):

@@ -63,7 +63,7 @@ class ServiceProxy(Services, RecordingProxy):
         return found
 
     def resolver(self, namespace: str = "default") -> ServiceResolver:
-        """Return an aiohttp resolver; raise LookupError as :meth:`names` does."""
+        """Return an aiohttp resolver; raise LookupError like :meth:`names`."""
         found = RecordingProxy.resolver(self, namespace)
         self._check_used(namespace)
         return found
@@ -101,7 +101,7 @@ class ServiceProxy(Services, RecordingProxy):
         if cluster_ip is not None and ":" in cluster_ip:
             return BackendPlace("::1")
         if as_command(like) is not None:
-            # By default, most programs listen on 127.0.0.1, so the proxy connects to that.
+            # Most programs listen on 127.0.0.1 by default.
             return BackendPlace()
         # Endpoints take turns in address order, so assign addresses in the list's order.
         return BackendPlace(f"127.0.{number // 250}.{number % 250 + 1}")

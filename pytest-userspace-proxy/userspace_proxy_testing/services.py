@@ -278,7 +278,7 @@ class ProxiedService(ServedService):
         try:
             return [self.address]
         except LookupError:
-            # The test has deleted the Service, or it couldn't be served, so it has no address.
+            # The test has removed the Service, or the Service couldn't be served.
             return []
 
     def remove(self) -> None:

@@ -30,9 +30,9 @@ class ServiceStats:
     sent_bytes: int
     """Bytes to clients."""
     state: str
-    """How clients are served, with the reason if they aren't, as a sentence."""
+    """A sentence per Service port: how clients are served, or why they aren't."""
     endpoints: Mapping[str, Traffic]
-    """Traffic by the backend's name or address."""
+    """Traffic by the backend's name, or by address for an endpoint without a backend."""
 
     def __getitem__(self, endpoint: str) -> Traffic:
         if endpoint not in self.endpoints:
@@ -40,7 +40,7 @@ class ServiceStats:
         return self.endpoints[endpoint]
 
     def __repr__(self) -> str:
-        # Print each on one line, because pytest's assertion explanations print a line feed as \\n.
+        # Print everything on one line, because pytest's explanations print a line feed as \\n.
         each = [
             f"{name}: {plural(traffic.connections, 'connection')}, "
             f"{plural(traffic.failures, 'failed dial')}"

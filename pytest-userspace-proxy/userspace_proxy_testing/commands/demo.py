@@ -4,7 +4,7 @@
     sandbox: client ── node-1 (userspace-proxy run --steering=local) ── web-1…3, dns-1…2, broken
              (traffic)
 
-Except the page's socket and a folder, all is in namespaces that are removed when this process ends.
+Everything but the page's socket and a folder is in namespaces, which end with this process.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def demo(given: Given) -> int:
     """Run the demo until Ctrl-C, or send a command to the running demo.
 
     Args:
-        given: The command as arguments; ``port``: the page's port on 127.0.0.1, by default 10249,
-            or else any free port.
+        given: ``arguments``: a command for the running demo; empty to start a demo. ``port``: the
+            page's port on 127.0.0.1; by default 10249, or any free port if that is in use.
 
     Returns:
         The exit status.
@@ -140,7 +140,7 @@ class _StopOnSignal:
         return self._woken.fileno()
 
     def clear(self) -> None:
-        """Make the descriptor unreadable; call this before checking what signals changed."""
+        """Make the descriptor unreadable; call this before checking ``is_set`` and the children."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
 
@@ -154,7 +154,7 @@ def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
         tour.serve(pods[name], tcp=8080)
     for name in DNS_PODS:
         tour.serve(pods[name], udp=5353)
-    # A pod on node-2, which node-1 can reach.
+    # This pod acts as a pod on node-2 that node-1 can reach.
     far = sandbox.add_pod("far")
     far.serve("web-4", tcp=8080)
     give_address(sandbox, far, ELSEWHERE)

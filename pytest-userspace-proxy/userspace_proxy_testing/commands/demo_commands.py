@@ -177,7 +177,7 @@ class Commands:
         self._listener.settimeout(_TIMEOUT_S)
 
     def wait(self, *others: int) -> None:
-        """Wait for commands and execute them; return earlier once another descriptor is readable.
+        """Wait for a command and execute it; return without one if another descriptor is readable.
 
         In the background of a terminal, wait for at most _BACKGROUND_MS.
         """

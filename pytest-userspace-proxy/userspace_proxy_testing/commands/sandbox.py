@@ -60,7 +60,7 @@ def sandbox(given: Given) -> int:
         The command's exit status, or 128 plus the number of the signal that ended it.
 
     Raises:
-        ConfigError: The manifests or the command is missing, or the manifests lack a named Service.
+        ConfigError: The manifests or the command is missing, or the manifests lack one of ``own``.
         SourceError, InputError: The manifests can't be listed, or contain an error.
         SandboxError: Namespaces can't be created here, or the proxy can't be started.
     """
@@ -95,8 +95,8 @@ def sandbox(given: Given) -> int:
 
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
-    """Yield lines on the first _SHOWN unserved Services or ports, and one on how many remain."""
-    # A sandbox's proxy doesn't resolve endpoints that are names, so assume no look-up yet.
+    """Yield lines on the first _SHOWN unserved Services or ports, and one for all others."""
+    # A sandbox's proxy doesn't resolve endpoints that are names, so plan as before a look-up.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(
         snapshot, PolicyOptions(node_name=NODE), now=Clocks.time(), steering="local"
@@ -129,7 +129,7 @@ def _read(manifests: Path) -> Snapshot:
 
 
 def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]:
-    """Return the Services in a list such as ``web,shop/db``; a missing one is a ConfigError."""
+    """Parse a list of Services such as ``web,shop/db``; raise ConfigError if one is missing."""
     keys = set()
     for word in filter(None, text.split(",")):
         before, slash, name = word.strip().rpartition("/")
@@ -146,7 +146,7 @@ def _own(text: str, namespace: str, snapshot: Snapshot) -> frozenset[ServiceKey]
 def _add_endpoints(
     box: Sandbox, snapshot: Snapshot, own: Container[ServiceKey], client: Pod
 ) -> None:
-    """Start a pod with backends for each ready endpoint's address, unless the client gets it.
+    """Start a pod with backends for each ready endpoint's address that the client doesn't get.
 
     Args:
         own: Services whose endpoints' addresses are assigned to the client.

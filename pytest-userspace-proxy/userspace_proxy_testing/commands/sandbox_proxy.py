@@ -1,4 +1,4 @@
-"""Runs a sandbox's proxy on its node, with the page on a loopback outside or in a pod."""
+"""Runs a sandbox's proxy on its node; its page is on the loopback of this machine or of a pod."""
 
 from __future__ import annotations
 
@@ -173,13 +173,13 @@ def wait_until_ready(
 
 
 def error_line(log: Path) -> str:
-    """Return a log's last error line, or else its last line, or that the log is empty."""
+    """Return a log's last error line, or else its last line; ``the log is empty`` without lines."""
     lines = log.read_text().strip().splitlines()
     is_error = re.compile(r"error: |\S+ ERROR ").match
     return next(filter(is_error, reversed(lines)), None) or last_line(log)
 
 
 def last_line(log: Path) -> str:
-    """Return a log's last line, or that the log is empty."""
+    """Return a log's last line; ``the log is empty`` if there is none."""
     lines = log.read_text().strip().splitlines()
     return lines[-1] if lines else "the log is empty"

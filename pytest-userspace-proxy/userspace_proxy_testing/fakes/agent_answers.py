@@ -35,7 +35,7 @@ class FakeAgent:
     Args:
         facts: The status that it serves, as made by :func:`~.agent_status.status_of`.
         digests: The digests of its Services; see :func:`~.agent_status.plan_digests`.
-        pages: Other paths and their JSON answers.
+        pages: JSON answers of other pages, by path.
     """
 
     def __init__(
@@ -262,4 +262,4 @@ HOSTILE: Mapping[str, Callable[[], Answer]] = {
     "fails": lambda: fixed(b"no\n", 500),
     "redirects": lambda: fixed(b"", 302, Location="http://169.254.169.254/latest/meta-data/"),
 }
-"""Answers that must not harm a reader of many nodes, by name; each call returns a new one."""
+"""By name, functions that return an answer that must not harm a reader of many nodes."""

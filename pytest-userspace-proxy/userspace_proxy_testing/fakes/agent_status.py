@@ -27,8 +27,8 @@ def service_objects(
 
     Args:
         endpoints: The number of ready endpoints per Service.
-        namespaces: The number of namespaces to spread them over.
-        nodes: The endpoints' nodes, in turn; empty if unspecified.
+        namespaces: The number of namespaces over which the Services are spread.
+        nodes: The endpoints' nodes, in turn; empty for endpoints without a node.
     """
     items: list[Object] = []
     for number in range(count):

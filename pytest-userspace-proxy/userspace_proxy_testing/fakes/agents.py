@@ -63,7 +63,7 @@ class FakeAgents:
         api: The API server, which gets the Nodes and pods, and forwards to the pods.
         release: The release's name; the default is the chart's.
         port: The port of the agents' status page; they have a flag for it unless it is the default.
-        serves: The label service-proxy-name of the Services that a canary serves; empty for none.
+        serves: The label service-proxy-name of the served Services; empty for those without it.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ def response_head(code: int, **headers: str) -> bytes:
     """Return an answer's status line and headers, which announce that the connection will close.
 
     Args:
-        headers: Values by name, in which ``_`` stands for ``-``.
+        headers: Values by name, with ``_`` in place of ``-``.
     """
     lines = [f"HTTP/1.1 {code} {HTTPStatus(code).phrase}", "Connection: close"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

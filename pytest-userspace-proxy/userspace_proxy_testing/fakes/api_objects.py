@@ -129,7 +129,7 @@ class FakeObjects:
         self._rests.clear()
 
     def list(self, wanted: ObjectFilter, limit: int) -> ListPage:
-        """Return the first page of a list; a limit of 0 means all."""
+        """Return the first page of a list; with a limit of 0, it contains all objects."""
         items = [i for k, i in sorted(self._objects.items()) if wanted.matches(k[0], i)]
         return self._page(ListPage(self.revision, items), limit)
 

@@ -7,8 +7,8 @@ To clients, it behaves like kube-apiserver: resourceVersions, pages with continu
 410 for forgotten revisions, 504 for lists of future revisions, Status objects for errors. It
 validates and allocates nothing.
 
-Rule 1: ``requests`` contains all requests except reviews and ``/version`` as text, one line each.
-Rule 2: only the test triggers bookmarks, ends, silence and errors.
+Rule 1: ``requests`` contains all requests except reviews and ``/version``, each as one line.
+Rule 2: only the test triggers bookmarks, silence, the end of a watch and refusals.
 Rule 3: a server belongs to the event loop in which it was started.
 """
 
@@ -302,7 +302,7 @@ class FakeApiServer:
         return refusal or self._without_host(request, 204) or await self.pods.log(request)
 
     def _without_host(self, request: web.Request, code: int) -> web.Response | None:
-        """Return the response for a pod without a node, so without a kubelet; None for others."""
+        """Return the response for a pod without a node, which has no kubelet; else None."""
         where = request.match_info
         pod = self._objects.get("pods", where["name"], where["namespace"])
         if pod is None or (pod.get("spec") or {}).get("nodeName"):

@@ -65,7 +65,7 @@ class FakePods:
         return len(self._open)
 
     def kill(self, name: str, namespace: str = "default") -> None:
-        """End a pod; open streams continue while their target does.
+        """End a pod; its open streams continue.
 
         Raises:
             KeyError: The pod doesn't exist.

@@ -19,8 +19,8 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
-# How long idle flows are kept: as long as the data plane keeps flows with traffic in both
-# directions, like nf_conntrack.
+# The lifetime of idle flows: that of the data plane's flows with traffic in both directions, and
+# of nf_conntrack's.
 IDLE_S = 120.0
 # The maximum number of flows, each of which takes a descriptor of the control process.
 _FLOWS_MAX = 1000
@@ -33,9 +33,8 @@ class FaultDatagrams:
 
     Args:
         upstream: The endpoint.
-        seed: Makes losses, order and jitter reproducible. The draws for a flow's datagrams in one
-            direction depend only on the seed, the number of earlier flows, and the number of these
-            datagrams.
+        seed: Makes losses, order and jitter reproducible. A draw depends only on the seed, the
+            number of earlier flows, and the number of earlier draws for this flow's direction.
         idle_s: Seconds without a datagram in either direction before a flow ends.
     """
 
@@ -113,7 +112,7 @@ class FaultDatagrams:
         flow.send(data)
 
     def _use(self, client: _Client) -> None:
-        """Record a datagram in either direction."""
+        """Note that a flow was used just now, and start the timer for idle flows."""
         if client in self._flows:
             self._flows[client].used = self._loop.time()
             self._flows.move_to_end(client)

@@ -53,7 +53,7 @@ class FaultServer:
         self.toxics: tuple[NamedToxic, ...] = ()
         """The toxics, in the order in which they are applied; see :meth:`set_toxics`."""
         self.first_resets = FirstResets(0)
-        """How many of the next clients are reset, and at which moment."""
+        """The number of next clients to reset, and when to reset them."""
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
@@ -67,7 +67,7 @@ class FaultServer:
 
     @property
     def mode(self) -> Mode:
-        """How clients that connect are treated."""
+        """The treatment of new clients."""
         return self._mode
 
     def set_mode(self, mode: Mode) -> None:

@@ -105,7 +105,7 @@ class FaultyStream:
         """Whether the source has ended."""
 
     async def run(self) -> None:
-        """Forward bytes until the end."""
+        """Forward bytes until the stream or the connection ends."""
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read())
             try:

@@ -129,7 +129,7 @@ class EndpointFaults:
                 server.drop_connections()
 
     def of(self, service: ServiceKey) -> Reasons:
-        """Return descriptions of a Service's faults, only of endpoints that have faults."""
+        """Return descriptions of a Service's faults, by endpoint; only endpoints with faults."""
         servers = self._servers.get(service, {})
         return {at: words for at, server in servers.items() if (words := _words(server))}
 

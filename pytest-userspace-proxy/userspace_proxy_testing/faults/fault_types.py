@@ -42,7 +42,7 @@ def check_type(type_: str, protocol: Protocol) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FirstResets:
-    """How many of the next connections are reset, and at which moment."""
+    """The number of next connections to reset, and when to reset them."""
 
     count: int
     at_connect: bool = False

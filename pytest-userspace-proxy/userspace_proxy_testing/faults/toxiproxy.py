@@ -49,7 +49,7 @@ class ToxiproxyServices(Protocol):
         """Return all Services."""
 
     async def create(self, name: str, listen: str, upstream: str, *, enabled: bool) -> None:
-        """Serve a Service for one endpoint at an address; its port may be 0."""
+        """Serve a Service with one endpoint at ``listen``; port 0 is any free port."""
 
     async def update(
         self, name: str, listen: str | None, upstream: str | None, enabled: bool | None

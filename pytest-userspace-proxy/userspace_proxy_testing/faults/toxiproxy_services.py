@@ -40,7 +40,7 @@ async def serve_toxiproxy(
     """Serve the API until the proxy stops, and return the address.
 
     Raises:
-        TypeError: The argument isn't an address.
+        TypeError: ``bind`` isn't an IP address with a port.
         ListenError: The address isn't available.
     """
     if not is_address(bind):
@@ -149,7 +149,7 @@ def _label(name: str, number: int) -> str:
 
 
 def _as_ip(listen: str) -> str:
-    """Return the address to listen on: 127.0.0.1 in place of all addresses or ``localhost``."""
+    """Return ``listen`` with 127.0.0.1 in place of a wildcard address, no host or ``localhost``."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _ANY else listen
 
@@ -181,7 +181,7 @@ def _free(listen: str) -> SocketAddress:
 
     Raises:
         ValueError: The text isn't an address.
-        ListenError: With port 0: the address isn't this machine's.
+        ListenError: The port is 0, and the address isn't one of this machine.
     """
     if not listen.endswith(":0"):
         return read_endpoint(listen)

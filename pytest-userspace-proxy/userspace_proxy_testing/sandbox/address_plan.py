@@ -60,7 +60,7 @@ class PodRanges(NamedTuple):
     routed: tuple[Network, ...]
     """The range for pods that have their own link; its first address is their gateway."""
     bridged: tuple[Network, ...]
-    """The range for pods on the bridge, which has its first address."""
+    """The range for pods on the bridge; its first address is the bridge's."""
 
 
 def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:

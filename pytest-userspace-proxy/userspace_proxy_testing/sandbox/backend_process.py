@@ -26,7 +26,7 @@ class BackendProcess:
     """One backend process.
 
     Args:
-        popen: Starts a command in the namespace, as :meth:`.Namespace.popen`.
+        popen: Starts a command in the namespace, like :meth:`.Namespace.popen`.
         where: The namespace's name, for errors.
         name: The text of its answers.
         ports: Ports by kind; the kind ``udp_echo`` becomes the flag ``--udp-echo``.
@@ -70,7 +70,7 @@ class BackendProcess:
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Continue after ``pause``."""
+        """Undo ``pause``."""
         self._process.send_signal(signal.SIGCONT)
 
     def slow_down(self) -> None:

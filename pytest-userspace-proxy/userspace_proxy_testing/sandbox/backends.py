@@ -49,7 +49,7 @@ slow = threading.Event()
 
 
 def serve_http(connection: socket.socket, name: str) -> None:
-    """Answer requests, ignoring bodies, until EOF, or one that is invalid or asks to close."""
+    """Answer requests, ignoring bodies, until EOF, an invalid request, or the connection's last."""
     client = client_address(connection)
     stream = connection.makefile("rb")
     while request := stream.readline(MAX_HEAD_BYTES):
@@ -77,7 +77,7 @@ def keeps_alive(version: bytes, connection: bytes) -> bool:
 
 
 def http_answer(name: str, client: str, *, kept: bool, body: bool = True) -> bytes:
-    """Return one complete answer; without ``body`` for a HEAD request."""
+    """Return one answer; with ``body=False``, for a HEAD request, only its head."""
     text = f"{name}\n"
     head = (
         "HTTP/1.1 200 OK\r\n"
@@ -250,7 +250,7 @@ def open_udp(port: int, options: argparse.Namespace, prefix: bytes) -> None:
 
 
 def start(target: Callable[..., None], *args: object) -> None:
-    """Run a function in a thread until the process ends."""
+    """Run a function in a thread that ends with the process."""
     threading.Thread(target=target, args=args, daemon=True).start()
 
 

@@ -65,7 +65,7 @@ def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterat
 
 
 def ask(address: tuple[str, int], text: str, count: int, timeout_s: float) -> Iterator[str]:
-    """Yield a UDP server's ``count`` answers; raise OSError if it refuses, or one is missing."""
+    """Yield a UDP server's ``count`` answers; raise OSError if an answer is refused or missing."""
     family, kind, protocol, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as sock:
         sock.settimeout(timeout_s)

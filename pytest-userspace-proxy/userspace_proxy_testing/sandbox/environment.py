@@ -13,7 +13,7 @@ PROXY_VARIABLES = frozenset(f"{kind}_proxy" for kind in _KINDS)
 def without_proxies(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return an environment without variables for HTTP proxies, which can't be reached.
 
-    If a program needs such a variable anyway, set it with ``env`` in its command, or in the
-    environment that you pass.
+    If a program needs such a variable anyway, set it with ``env`` in its command, or pass an
+    environment to ``run`` or ``popen``.
     """
     return {name: text for name, text in environment.items() if name.lower() not in PROXY_VARIABLES}

@@ -2,7 +2,7 @@
 
     owner ──pipe──▶ holder (sh, then the reaper, which waits for the pipe's end) ──▶ namespace gone
 
-Rule 1: the owner never writes to the pipe; its end is the only message. The kernel closes the pipe
+Rule 1: the owner never writes to the pipe; EOF is the only message. The kernel closes the pipe
 whenever the owner dies, so ``close`` and SIGKILL have the same effect.
 Rule 2: no other process may hold the write end: it is closed on exec and after fork.
 Rule 3: the holder leads its own session, so Ctrl-C doesn't end namespaces that the owner still

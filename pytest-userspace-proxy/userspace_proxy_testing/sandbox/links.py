@@ -20,7 +20,7 @@ Mode = Literal["routed", "bridge", "unnumbered"]
 BRIDGE = "cni0"
 LAN_BRIDGE = "lan0"
 UPLINK = "uplink"
-# Calico's gateways: the host end answers ARP for the first, and has the second as its own.
+# Calico's gateways: the near end answers ARP for the first; the second is its own address.
 UNNUMBERED_GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -145,7 +145,7 @@ def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
 
 
 def lan_sysctls(plan: AddressPlan) -> list[str]:
-    """Return the settings with which the router gives up on ``uplink`` after 10 ms.
+    """Return the settings with which the router's address resolution on ``uplink`` takes 10 ms.
 
     An unreachable route would be worse: the kernel sends five ICMP errors, then one per second, and
     TCP delays its reaction to an error by 1 s if the error arrives while TCP is sending.
@@ -180,7 +180,7 @@ def node(
 
 
 def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]) -> Wiring:
-    """Return a client's link to the LAN; it reaches Services by the node ``via``, but no pods."""
+    """Return a client's link to the LAN; it has routes to Services through ``via``, not to pods."""
     on_link = (*plan.outside, *plan.nodes)
     through = by_family(plan.steered_outside(), via)
     return Wiring(

@@ -61,7 +61,7 @@ class Namespace:
         return self._holder.enter()
 
     def prefix_with_files(self, files: Mapping[str, Path]) -> tuple[str, ...]:
-        """Return a prefix whose command sees substitutes in place of some files.
+        """Return a prefix like ``prefix`` for a command that sees substitutes of some files.
 
         Args:
             files: Substitutes by path, as ``{"/etc/resolv.conf": mine}``; both must exist.

@@ -12,7 +12,7 @@ from .address_plan import Address, PodRanges, nth
 from .holder import Holder
 from .namespace import Namespace
 
-# The first pod of each half of the range follows the gateway.
+# In each half of the range, the first pod's address follows the gateway's.
 FIRST_POD = 2
 
 MakeHolder = Callable[[], Holder]
@@ -83,7 +83,7 @@ class SandboxNode(Host):
     """One node, which runs the proxy and forwards between its pods and the LAN.
 
     Args:
-        ranges: Its pods' addresses.
+        ranges: The node's part of the pod ranges.
         make_holder: Creates the holder of a new pod.
     """
 

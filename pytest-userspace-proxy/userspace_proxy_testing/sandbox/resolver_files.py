@@ -12,7 +12,7 @@ _NSSWITCH = Path("/etc/nsswitch.conf")
 
 
 def write_resolver_files(folder: Path, server: str, namespace: str) -> Mapping[str, Path]:
-    """Write files with which programs resolve names through a DNS server, as in a namespace's pod.
+    """Write files with which programs resolve names by a DNS server, as in a pod of ``namespace``.
 
     Args:
         folder: The folder for the files.
