@@ -51,7 +51,7 @@ def describe(services: Reported) -> str:
 
 
 def _address(service: ServedService) -> str:
-    """Return the address that clients dial, perhaps at another port, or why there is none."""
+    """Return the address that clients dial, or ``nothing:`` and why there is none."""
     try:
         return str(service.address)
     except LookupError as exc:

@@ -74,7 +74,7 @@ class PodFollower:
     publishes_not_ready: bool
 
     def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
-        """Return the state of an address in words; empty if the address isn't an endpoint."""
+        """Return ``ready``, ``not ready`` or ``terminating``; empty if it isn't an endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.verdicts:

@@ -175,7 +175,7 @@ def noun_of(protocol: str) -> str:
 
 
 def by_endpoints(serving: int, standby: int) -> str:
-    """Return in words how many endpoints serve, and how many are on standby."""
+    """Return the numbers of serving and standby endpoints: ``3 endpoints, 1 on standby``."""
     return f"{plural(serving, 'endpoint')}{and_standby(standby)}"
 
 
@@ -185,7 +185,7 @@ def and_standby(standby: int) -> str:
 
 
 def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
-    """Return in words how many connections (flows) wait, and the longest wait."""
+    """Return the waiting connections (flows) as ``3 connections, the longest for 2 s``."""
     what = plural(waiting, noun_of(protocol))
     return f"{what}, the longest for {format_seconds(longest_s)}"
 
@@ -586,7 +586,7 @@ def connections_failed(
 
 @clause()
 def clients_left(count: int, total: int, why: object = None) -> str:
-    """State that clients left, perhaps on purpose: some abandon requests that they don't need."""
+    """State that clients left. This may be intended: some abandon requests that they don't need."""
     what = f"{count:,} of {plural(total, 'client')} left before an answer"
     return f"{what} in the last minute{_text(why)}"
 

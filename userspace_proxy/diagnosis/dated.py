@@ -41,7 +41,7 @@ def sentence_at(
 
 
 def last_answer(port: PortFacts, now: float) -> str:
-    """Return in words when a client was last answered, if that was over a minute ago; or empty."""
+    """Return ``last answer 2 min ago`` for a port without a client in the last minute; or empty."""
     if not port.is_quiet:
         return ""
     return f"last answer {format_seconds(max(0.0, now - port.sent_at))} ago"
@@ -58,7 +58,7 @@ def times_of(cause: Cause, now: float) -> str:
 
 
 def and_mistakes(port: PortFacts) -> str:
-    """Return the text about settings without effect, to append to the sentence; or empty.
+    """Return ``; also: …``, about settings without effect, to append to the sentence; or empty.
 
     Only one of several mistakes is shown, here or in the sentence; the others are counted.
     """
@@ -67,7 +67,7 @@ def and_mistakes(port: PortFacts) -> str:
 
 
 def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
-    """Return the text to append about mistakes that aren't stated yet.
+    """Return ``; also: …; 2 further notes``, about mistakes that aren't stated yet; or empty.
 
     It contains the first mistake, unless one was stated already, and the number of the others.
 

@@ -61,7 +61,7 @@ DEFAULT = PathView()
 
 
 def format_probes(probes: ProbesFacts) -> str:
-    """Return in words how many endpoints are probed, and how often; empty if none is probed."""
+    """Return ``3 endpoints probed, at most 10 probes a second``; empty if none is probed."""
     if not probes.endpoints:
         return ""
     count = plural(probes.endpoints, "endpoint")
@@ -71,7 +71,7 @@ def format_probes(probes: ProbesFacts) -> str:
 
 
 def format_path(path: str, why: str, since: float, now: float) -> str:
-    """Return a path, its age and the reason in words."""
+    """Return a path with its age and reason, if known: ``kernel for 5 s: why``."""
     age = f" for {format_seconds(max(1, round(now - since)))}" if since else ""
     return f"{path}{age}{f': {why}' if why else ''}"
 

@@ -34,7 +34,7 @@ class Subject:
     service: str
     """The Service, ``namespace/name``."""
     origin: str
-    """The origin of the facts, in words."""
+    """The origin of the facts, such as a server's address or a file, as text."""
     now: float
     ports: Sequence[PortFacts]
     ignored: Sequence[IgnoredFacts] = ()

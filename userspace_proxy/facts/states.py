@@ -16,7 +16,7 @@ class PortState(enum.StrEnum):
 
     word: str
     serves: bool
-    """Whether clients are served, perhaps with restrictions, or no failure is visible."""
+    """Whether clients are served, even if with restrictions, or no failure is visible."""
     neutral: str
     """The meaning of the neutral mark, with which no client is known to be answered or to fail;
     empty if the state has another mark."""

@@ -109,7 +109,7 @@ class Page:
 
     @property
     def probes(self) -> str:
-        """How endpoints are probed to choose the path, in words; empty if none is probed."""
+        """The text about probes that choose the path; empty if no endpoint is probed."""
         return format_probes(self.view.probes)
 
 

@@ -49,10 +49,10 @@ class Expanded:
 
     port: PortFacts
     last: str
-    """When a client was last answered, in words; empty if that was in the last minute, or never."""
+    """The age of the last answer: ``last answer 2 min ago``; see :func:`.last_answer`."""
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
-    """How many endpoints are omitted, in words; empty if none are."""
+    """The omitted endpoints, as ``9 more endpoints, all ready``; empty if none are."""
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     admits: str
@@ -124,7 +124,7 @@ def make_row(
 
 
 def _words(port: PortFacts, now: float, *, is_served: bool) -> tuple[str, str]:
-    """Return the state of a Service port in words, and the tooltip, which may be empty."""
+    """Return the text of a Service port's state, and its tooltip, which may be empty."""
     state, last = port.state, last_answer(port, now)
     if state.causes and state.word != "holding":
         why = say(state.causes[0])

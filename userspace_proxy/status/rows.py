@@ -38,7 +38,7 @@ class FigureColumn:
     colour: str = ""
     """A CSS class, used for values other than 0."""
     title: str = ""
-    """What the total counts, in words; empty if no total is shown."""
+    """The tooltip, which states what the total counts; empty if no total is shown."""
 
 
 FIGURES = {
@@ -106,7 +106,7 @@ class Row:
     """The number of endpoints that serve clients."""
     endpoints: int
     words: str
-    """The state in words."""
+    """The text of the state."""
     says: str
     """The tooltip of the state; or empty."""
     figures: Mapping[str, float]
@@ -119,7 +119,7 @@ class Row:
     words_link: str = ""
     """The link of the state; or empty."""
     minute: str = ""
-    """The failures of the last minute, in words; empty if there were none."""
+    """The failures of the last minute, as text; empty if there were none."""
     nodes: str = ""
     """The number of nodes on which the port is ok, and the number of all nodes that have it."""
     is_folded: bool | None = None

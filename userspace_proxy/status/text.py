@@ -225,7 +225,7 @@ class TopRow(NamedTuple):
     mark: Level | None
     name: str
     served: str
-    """How many endpoints serve the Service port, or how many nodes."""
+    """The number of endpoints that serve the Service port; for all nodes, of nodes."""
     open: int
     rates: Figures | None
     """The rates; None if there are none yet."""
@@ -293,7 +293,7 @@ def _header(
 
 
 def counted_ports(total: int, unhealthy: int, doubted: int) -> str:
-    """Return in words how many Service ports there are, need attention, and may lose packets."""
+    """Return ``9 Service ports, 2 need attention``, plus a clause if some may lose packets."""
     count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
     words = f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
     return f"{words}, {doubted:,} {MAY_LOSE}" if doubted else words
@@ -369,7 +369,7 @@ def _port_line(
 
 
 def address_of(port: PortFacts) -> str:
-    """Return the first address that clients dial, and how many more there are."""
+    """Return the first address that clients dial and the number of others: ``10.96.0.1:53 +2``."""
     if not port.frontends:
         return "no address"
     more = len(port.frontends) - 1
@@ -424,7 +424,7 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
 
 
 def _moved(port: PortFacts) -> str:
-    """Return a clause with the only address to dial if it isn't the Service's own; or empty.
+    """Return ``, only at ADDRESS`` if clients must dial another address; otherwise empty.
 
     With ``none`` steering, another program may listen on the Service's address.
     """

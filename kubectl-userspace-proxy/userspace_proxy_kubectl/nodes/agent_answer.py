@@ -45,7 +45,7 @@ class AgentAnswer:
     """The pods on the node that run a proxy for the same Services, with the port of their status
     page; the first is asked. May be empty."""
     status: StatusFacts | None = None
-    """The last answer of the first agent, perhaps a summary; None before the first answer."""
+    """The last answer of the first agent, in full or as a summary; None before the first one."""
     problem: Cause | None = None
     """Why there is no answer, or no current one; None if there is a current answer."""
     asked_at: float = 0.0

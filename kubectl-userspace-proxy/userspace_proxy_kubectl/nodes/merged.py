@@ -267,7 +267,7 @@ class Merged:
 
     @property
     def counted(self) -> str:
-        """The number of all Service ports, in words."""
+        """The number of all Service ports, as ``12 Service ports``."""
         return plural(len(self.ports) + self.healthy, "Service port")
 
     def are_late(self, service: str, nodes: Iterable[str]) -> bool:

@@ -235,7 +235,7 @@ def _endpoint(endpoint: MergedEndpoint) -> str:
 
 
 def _traffic(port: MergedPort) -> str:
-    """Return a healthy Service port's traffic as text; empty for other ports or without traffic."""
+    """Return ``  1 open, 3 connections, 9 kB`` for a healthy port; empty without traffic."""
     if port.level is not Level.OK:
         return ""
     sums = port.sums

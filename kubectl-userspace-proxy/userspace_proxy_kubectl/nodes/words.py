@@ -156,7 +156,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
 
 
 def _age(port: MergedPort, now: float) -> str:
-    """Return the age of a client's last answer, in brackets; empty if lately or unknown."""
+    """Return `` (last answer 2 min ago)`` about all nodes; empty if lately or unknown."""
     if port.groups or port.left_out:
         return ""
     known = (one for one in port.members.values() if one.mark is Level.OK)
@@ -166,7 +166,7 @@ def _age(port: MergedPort, now: float) -> str:
 
 
 def _evidence(port: MergedPort, why: str, total: int, above: Collection[object]) -> str:
-    """Return a colon and what happened to clients on nodes with a neutral mark; or empty.
+    """Return ``: …``, what happened to clients on nodes with a neutral mark; or empty.
 
     Args:
         why: The reason for the mark.

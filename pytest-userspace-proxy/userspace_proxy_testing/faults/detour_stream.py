@@ -258,7 +258,7 @@ class FaultyStream:
             at, pause_s = at + size, slicer.delay / 1_000_000
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait ``seconds``, perhaps infinite; return True early if toxics change, else False."""
+        """Wait for finite or infinite seconds; return True early if toxics change, else False."""
         if seconds <= 0:
             return False
         try:

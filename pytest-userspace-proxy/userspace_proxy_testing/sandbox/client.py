@@ -141,7 +141,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(options: argparse.Namespace) -> tuple[str, Callable[[], Iterator[str]]]:
-    """Return the address as text for messages, and the function that dials it."""
+    """Return the URL or ``HOST:PORT/TCP`` for messages, and the function that dials it."""
     if options.command == "http":
         return options.url, lambda: get(options.url, options.count, options.timeout)
     where = f"{join(options.address)}/{options.command.upper()}"

@@ -40,7 +40,7 @@ class Minute:
 
     @property
     def words(self) -> str:
-        """The failures in words; empty without failures."""
+        """The failures, as ``3 failed, 12 saved``; empty without failures."""
         counts = {"failed": self.failed, "saved": self.saved}
         return ", ".join(f"{format_count(n)} {word}" for word, n in counts.items() if n)
 
