@@ -61,8 +61,8 @@ class Traits:
     is_of_pods: bool = False
     """Whether the state of the pods shows more."""
     kubectl: str = ""
-    """Arguments of the ``kubectl`` command that shows more; for endpoints, empty to describe the
-    pod, or to get the slices of the Service if they name no pod."""
+    """Arguments of the ``kubectl`` command that shows more. If empty for an endpoint, the command
+    describes its pod, or gets the Service's slices if they name no pod."""
     kubectl_of_pod: str = ""
     """The arguments to use instead if the pod's name is known."""
     on_node: str = ""
@@ -309,11 +309,11 @@ class CauseRow(Generic[P]):
     outside: Text = ""
     """The remedy if the endpoint isn't known to be a pod (``{host}``); empty to use ``hint``."""
     to_some_nodes: Text = ""
-    """The remedy if the endpoint answers other nodes; empty if it is the same remedy."""
+    """The remedy if the endpoint answers other nodes; empty to use ``hint``."""
     to_own_node: Text = ""
     """The remedy if the endpoint answers only its own node; empty to use ``to_some_nodes``."""
     at_times: Text = ""
-    """The remedy if the endpoint answers other clients; empty if it is the same remedy."""
+    """The remedy if the endpoint answers other clients; empty to use the usual remedy."""
     at_times_outside: Text = ""
     """Like ``at_times``, for an endpoint that isn't known to be a pod."""
     is_of_slices: bool = False

@@ -405,7 +405,7 @@ def more_faults(count: int) -> str:
 
 @clause()
 def others_serve(count: int, always: bool = True, is_pinned: bool = False) -> str:
-    """State that the other endpoints serve, ``always`` or not; if ``is_pinned``, own clients."""
+    """State that the other endpoints serve: always or not, and all clients or pinned clients."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     if is_pinned:

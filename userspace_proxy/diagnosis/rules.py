@@ -548,7 +548,7 @@ def _some(clause: Clause | None) -> Sequence[Clause]:
 
 
 def _now(port: PortFacts) -> Sequence[Clause]:
-    """Return the clause that other clients are served now; empty if that is unknown."""
+    """Return the clause that other clients are served now; empty if this isn't known."""
     if _state_of(port) is not PortState.SERVED or port.is_quiet:
         return ()
     return (said.served_by(*_serving(port), is_now=True),)

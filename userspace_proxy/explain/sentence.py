@@ -106,13 +106,13 @@ def _may_lose(ports: Sequence[PortFacts], subject: Subject) -> bool:
 
 
 def title_of(port: PortFacts) -> str:
-    """Return a port's title with its family, and its side if it has one."""
+    """Return a port's title with family and side: ``shop/web:http (IPv4, external)``."""
     words = [port.family, *([port.side] if port.side else [])]
     return f"{port.title} ({', '.join(words)})"
 
 
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
-    """Return the cause for the next command to investigate, or None without a problem."""
+    """Return the cause that the next command investigates; None without a problem."""
     for port in sorted(ports, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))):
         if (port.state.level is not Level.OK or port.doubt) and port.state.causes:
             return port.state.causes[0]
@@ -163,7 +163,7 @@ def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) ->
 
 
 def _which(at: PortFacts | None, ports: Sequence[PortFacts]) -> str:
-    """Return the affected port, family or side if others are served; otherwise empty."""
+    """Return ``Port http, IPv4: ``, for what differs from served ports; empty if none is served."""
     if at is None or all(port is at or port.state.is_problem for port in ports):
         return ""
     names = [f"port {at.port}"] if any(port.port != at.port for port in ports) else []

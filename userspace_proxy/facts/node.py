@@ -108,7 +108,7 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     line: str
     """The line in the source's ``problems``."""
     object: str = ""
-    """The object, ``Service shop/web``; empty if its name can't be read, or if part of it is
+    """The object, ``Service shop/web``; empty if its name is unreadable, or the object is partly
     used."""
     kind: str = ""
     """The kind of the object; empty if ``object`` is empty."""
@@ -667,7 +667,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     ] = True
     """Whether the node is eligible for traffic: false while its Node object is being deleted."""
     no_node: Cause | None = None
-    """Set if the cluster has no Node with this node's name; null if it has one, or if unknown."""
+    """The finding that the cluster has no Node of this name; null if it has, or if unknown."""
     network_namespace: int = 0
     """The inode of the proxy's network namespace (``/proc/PID/ns/net``); 0 if unknown."""
     kernel: KernelFacts = KernelFacts()
@@ -679,8 +679,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Settings other than the defaults, by their names in ``/configz``."""
     kube_proxy: Sequence[str] = ()
-    """The places where kube-proxy also has rules; empty if there are none, or if it serves Services
-    other than this proxy's (``--service-proxy-name``)."""
+    """The places where kube-proxy also has rules; empty if it has none, or if this proxy serves
+    other Services than kube-proxy (``--service-proxy-name``)."""
     served: int = 0
     """Number of Service ports that are ok, which a summary omits."""
 

@@ -280,8 +280,8 @@ class Planned(BesideJson):
     planned = ""
     """For a plan: the state that clients would find, as a clause."""
     judged: tuple[object, PortFacts | None] | None = None
-    """The other inputs of the port's verdict, and a copy of the facts with the verdict, or None if
-    these facts have it; None before the first verdict."""
+    """The other inputs of the verdict, and a copy of the facts with the verdict, or None if these
+    facts contain it. The whole is None before the first verdict."""
 
 
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
@@ -294,15 +294,15 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; the counts are packets."""
     other_ports: Cause | None = None
-    """The ports that clients dialled at its ClusterIP in the last minute, and that its Service
-    lacks; only one port of the Service states it. Null with steerings other than ``nftables``."""
+    """Ports that the Service lacks, but that clients dialled at its ClusterIP in the last minute;
+    only one port of a Service has this. Null with other steerings than ``nftables``."""
     client_mistakes: Sequence[Cause] = ()
     """Clients rejected because of their requests, by cause: in the last minute, or since startup if
     no client has been served."""
     is_out_of_ports: bool = False
-    """Whether in the last minute no source port was left for an endpoint."""
+    """Whether, in the last minute, no source port was free for an endpoint."""
     is_out_of_client_ports: bool = False
-    """Whether in the last minute a client's own address had no source port left for an endpoint."""
+    """Whether, in the last minute, a client's own address had no free port for an endpoint."""
     last_minute: LastMinuteFacts = LastMinuteFacts()
     """Clients that got no answer, or a late answer, in the last minute."""
     sent_at: float = 0.0
@@ -312,13 +312,13 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """Whether clients were answered before, but no client in the last minute; false on the kernel
     path, where that is unknown."""
     socket_connections: int | None = None
-    """Connections since startup that processes of this node opened and that were translated at
-    connect(); null where that is impossible (``--socket-lb``)."""
+    """Connections of processes of this node since startup that were translated at connect(); null
+    where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
     """Why clients on the kernel path get no answer; null if none is known to fail."""
     silent_endpoints: int = 0
-    """The number of endpoints that ``unanswered`` is about, while others answer clients on the
-    kernel path; 0 if it is about all clients."""
+    """The number of endpoints that ``unanswered`` describes if other endpoints answer clients on
+    the kernel path; 0 if all clients get no answer."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 

@@ -44,7 +44,7 @@ class StreakPart(NamedTuple):
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """How many failures there were in a row; if 0, only ``succeeded_at`` and ``late`` apply."""
+    """The number of consecutive failures; if 0, only ``succeeded_at`` and ``late`` are valid."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER

@@ -139,7 +139,7 @@ def kernel_size(
 
 
 def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> int:
-    """Return how many rules a Service port needs, including one for each source range."""
+    """Return the number of rules for a Service port, including one for each source range."""
     return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 
@@ -165,7 +165,7 @@ def _asks(service: Service, facts: NodeFacts) -> bool:
 
 
 def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
-    """Return among how many elements a frontend chooses, with coarse and with exact weights."""
+    """Return the number of elements that a frontend chooses from, with coarse and exact weights."""
     if balance is Balance.SOURCE_HASH:
         exact = count_slots(count, is_weighted=is_weighted)
         return count_slots(count, is_weighted=False), exact

@@ -222,7 +222,7 @@ class Planner:
     def _change_frontends(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey]
     ) -> Generator[None, None, set[ServiceKey]]:
-        """Count frontends; return the Services newly or no longer left out, except gone ones."""
+        """Count frontends; return the remaining Services that are newly or no longer left out."""
         counts = dict.fromkeys(gone, 0)
         for key in changed:
             count = count_frontends(self._states[key].service, self.facts)

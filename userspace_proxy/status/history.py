@@ -141,7 +141,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample for the steps since the last one; ignore it if its step already has one."""
+        """Add a sample for the steps since the last sample; ignore a second sample for a step."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at

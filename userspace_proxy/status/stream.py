@@ -224,7 +224,7 @@ def pause_after(cpu_s: float, every_s: float) -> float:
 
 
 def _client_of(request: web.Request) -> int | str:
-    """Return the user of a client on this node, otherwise its address; empty if it has left."""
+    """Return a client's user if it is on this node, else its address; empty if it has left."""
     transport = request.transport
     if transport is None:
         return ""

@@ -92,10 +92,10 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return nodes' facts about a Service; None, after a warning, to explain only the plan.
+    """Return nodes' facts about a Service; None, after a warning, if the nodes can't be read.
 
     Args:
-        instead: Why there is no plan; then None means that the nodes can't be read, either.
+        instead: Why there is no plan; None if there is one, which is explained without the nodes.
 
     Raises:
         ConfigError: A flag is wrong, and there is a plan.

@@ -208,8 +208,8 @@ def by_cause(seen: Iterable[tuple[str, Cause]], places: Collection[str] = ()) ->
     """Group nodes by their causes: past causes last, then the cause on most nodes first.
 
     Args:
-        places: The nodes on which the endpoints run: as these are nearest, the causes that they see
-            come first.
+        places: The nodes on which the endpoints run; their causes precede other causes, because
+            these nodes are nearest.
     """
     found: dict[object, list[tuple[str, Cause]]] = {}
     for node, cause in seen:

@@ -231,13 +231,13 @@ class Merged:
     runs: Mapping[str, AgentRun]
     """The runs of agents that answered, by node."""
     pod_rules: Mapping[tuple[str, str], PodRuleFacts]
-    """By node and address or network of pods on it, the rule there that may drop their packets."""
+    """The rules that may drop packets of pods, by node and by the pods' address or network."""
     ignored: tuple[IgnoredFacts, ...] = ()
     """The Services and ports that nodes ignore by design, sorted by name; summaries omit them."""
     namespace: str = ""
     """The selected namespace; empty if all namespaces or individual Services are selected."""
     sums: Sums | None = None
-    """The figures of these Service ports; of all, also of former ones. None if some are unknown."""
+    """The sum over these Service ports; if all are selected, also former ones. None if unknown."""
     unhealthy_elsewhere: int = 0
     """The number of other namespaces' Services that need attention."""
     unmatched: str = ""

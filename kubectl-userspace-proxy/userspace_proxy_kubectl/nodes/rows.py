@@ -50,7 +50,7 @@ class NodeRow:
     ports: int = 0
     unhealthy: int = 0
     unserved: int = 0
-    """The number of other Service ports some of whose clients got no answer."""
+    """The number of other Service ports with clients that got no answer."""
     sums: Sums = NOTHING
     """The node's figures, including former Service ports."""
     cpu: float | None = None

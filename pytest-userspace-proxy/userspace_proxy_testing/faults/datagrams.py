@@ -19,8 +19,8 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
-# The lifetime of idle flows: that of the data plane's flows with traffic in both directions, and
-# of nf_conntrack's.
+# The lifetime of idle flows, as in the data plane and nf_conntrack for flows with traffic in both
+# directions.
 IDLE_S = 120.0
 # The maximum number of flows, each of which takes a descriptor of the control process.
 _FLOWS_MAX = 1000

@@ -172,7 +172,7 @@ class Live:
         return await asking.get(path, make)
 
     def _before(self, now: AllNodes, at: float) -> AllNodes | None:
-        """Return earlier answers to compare, or None; store the current ones every few seconds."""
+        """Return earlier answers to compare, or None; store the current answers if they are due."""
         while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
             del self._marks[0]
         before = self._marks[0][1] if self._marks else None
