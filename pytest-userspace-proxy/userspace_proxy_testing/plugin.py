@@ -190,7 +190,7 @@ def kubernetes_services(
     request: pytest.FixtureRequest,
     service_proxy_kubeconfig: str | os.PathLike[str] | Kubeconfig,
 ) -> Iterator[KubernetesServices]:
-    """Serve the Services of a cluster: ``kubernetes_services["shop/web"]`` is such a Service."""
+    """Serve the Services of a cluster; ``kubernetes_services["shop/web"]`` is one of them."""
     kubeconfig = service_proxy_kubeconfig
     if isinstance(kubeconfig, os.PathLike):
         kubeconfig = os.fspath(kubeconfig)

@@ -160,7 +160,7 @@ def _cut_off_hint(node: str, is_lossy: bool) -> str:
 
 @cause(CauseCode.NODES_DIFFER, hint=_cut_off_hint)
 def cut_off(node: str, is_lossy: bool = False) -> str:
-    """Endpoints fail between a node and others; ``is_lossy`` if only packets with data are lost."""
+    """Pods on a node and other nodes don't reach each other; or only packets with data are lost."""
     if is_lossy:
         return f"packets between {node} and other nodes are lost, as if an MTU were too large"
     return f"pods on {node} and other nodes don't reach each other"

@@ -199,7 +199,7 @@ def _counted(ended: int, total: int, noun: str) -> str:
 
 @clause()
 def not_served(state: PortState, place: str, cause: Cause) -> str:
-    """State that addresses aren't steered here; ``place`` is empty if the cause names it."""
+    """State that clients aren't served, or not at ``place``; empty if the cause names it."""
     where = f", not at {place}" if place else ""
     return f"{state.capitalize()}{where}: {say(cause)}"
 

@@ -285,8 +285,8 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     ] = False
     """Whether endpoints see client addresses."""
     reason: str = ""
-    """Why endpoints see the node's address; empty if client addresses weren't requested, or are
-    seen."""
+    """Why endpoints see the node's address; empty if they see client addresses, or if these weren't
+    requested."""
     problem: Annotated[
         str, gauge("client_address_problems", "", "1 while endpoints can't see client addresses")
     ] = ""

@@ -250,7 +250,7 @@ class PortPlanFacts(PortFigures):
     """Settings of this Service port that have no effect; a Service's first port also has the notes
     about the Service and its EndpointSlices."""
     problem: str = ""
-    """Why the port isn't served although it should be; empty if it is."""
+    """Why the port isn't served although it should be; empty if it is served."""
     hint: str = ""
     """The remedy for the problem."""
 

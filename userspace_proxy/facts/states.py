@@ -18,8 +18,8 @@ class PortState(enum.StrEnum):
     serves: bool
     """Whether clients are served, even if with restrictions, or no failure is visible."""
     neutral: str
-    """The meaning of the neutral mark, with which no client is known to be answered or to fail;
-    empty if the state has another mark."""
+    """The meaning of a neutral mark: no client is known to be answered or to fail; empty if the
+    state has another mark."""
     waits: bool
     """Whether the sentence contains the number of waiting clients."""
     expected: bool

@@ -69,7 +69,7 @@ async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Seq
     """Return the first answers, and the Services that were read completely.
 
     Summaries omit Service ports that are served, so they don't show which nodes a failing endpoint
-    still answers. If the first read was short, a second one requests these ports.
+    still answers. If the first read was short, a second read requests these ports.
     """
     from ..nodes.merged import services_to_ask
 

@@ -67,7 +67,7 @@ class FoundAgents:
     """The agents and nodes found."""
 
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
-    """Each node's pods, the pod to ask first; includes pods that aren't running."""
+    """By node, its agents' pods, including pods that aren't running; the first is asked."""
     nodes: Mapping[str, NodeState] | None = None
     """All Nodes; None if they can't be listed."""
     placements: tuple[Placement, ...] = ()

@@ -109,7 +109,7 @@ def with_nodes(
 
 
 def _verdict(explanation: Explanation, merged: Merged, invocation: Invocation) -> tuple[str, str]:
-    """Return the sentence about the worse of plan and nodes, and the next command."""
+    """Return the sentence about the plan or the nodes, whichever is worse, and the next command."""
     unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     sentence, next_one = explanation.sentence, explanation.next
     if unhealthy and WORST_FIRST.index(unhealthy[0].level) <= WORST_FIRST.index(explanation.level):

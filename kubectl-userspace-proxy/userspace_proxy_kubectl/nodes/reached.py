@@ -28,7 +28,7 @@ def depends_on_others(answers: Sequence[AgentAnswer], service: str) -> bool:
 
 
 def with_reached(one: AllNodes, others: Sequence[AgentAnswer]) -> AllNodes:
-    """Return one node's answer with remedies that take into account which nodes are answered."""
+    """Return one node's answer, with remedies that depend on which nodes the endpoints answer."""
     (answer,) = one.answers
     merged = merge(AllNodes((answer, *(one for one in others if one.node != answer.node))))
     of_node = (port for port in merged.ports if answer.node in port.members)

@@ -60,7 +60,7 @@ class NodeLine:
     line: bytes = b""
     """The line; empty when the agent's stream has begun, or if there is a problem."""
     problem: Cause | None = None
-    """Why the agent's stream broke, which is then reopened; None if it didn't break."""
+    """Why the agent's stream broke; None if it didn't. A broken stream is reopened."""
 
 
 class NodesReader:

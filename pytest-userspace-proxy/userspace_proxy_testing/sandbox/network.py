@@ -185,7 +185,7 @@ class Sandbox:
         return client
 
     def close(self) -> None:
-        """End everything; idempotent. The sandbox can be opened again."""
+        """Close all namespaces; idempotent. The sandbox can be opened again."""
         pods = [pod for node in self.nodes for pod in node.pods.values()]
         lan = [self._lan] if self._lan else []
         close_all([*self.outside.values(), *pods, *self.nodes, *lan])
