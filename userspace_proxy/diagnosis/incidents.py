@@ -31,8 +31,8 @@ from ..policy.usable import EndpointState
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# How many endpoint IPs on a node must be unreachable before the node is blamed, and how many
-# endpoints of an IP before the IP is: for a single one, another reason is as likely.
+# The minimum number of unreachable endpoint IPs on a node to blame the node, and of unreachable
+# endpoints of an IP to blame the IP: if there is only one, another cause is as likely.
 _SEVERAL = 2
 # The maximum number of ports in the address of an IP's incident.
 _PORTS = 3

@@ -44,10 +44,10 @@ _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
 _LONG_S = 1
-# How many UDP flows an endpoint must have had before, so that its answers are known to be expected.
+# The minimum number of earlier UDP flows of an endpoint to decide whether answers are expected.
 _MANY_FLOWS = 10
-# How many seconds after an endpoint's last failure other endpoints must have answered clients so
-# that the failure is only mentioned.
+# The minimum number of seconds between an endpoint's last failure and a later answer of another
+# endpoint for the failure to be only mentioned.
 _LONG_AGO_S = 300
 # The maximum number of addresses named for a node port.
 _ADDRESSES = 2
@@ -333,7 +333,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 
 def _answered_before(endpoint: EndpointFacts) -> bool:
-    """Return whether an endpoint answered most flows before those that it doesn't answer now."""
+    """Return whether an endpoint answered most flows before it stopped answering."""
     count = endpoint.cause.count if endpoint.cause is not None else 0
     before, unanswered = endpoint.connections - count, endpoint.unanswered_flows - count
     return before >= _MANY_FLOWS and unanswered * 2 < before

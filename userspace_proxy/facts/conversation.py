@@ -10,10 +10,10 @@ a silence much longer than any that the endpoint has broken before.
 
 from __future__ import annotations
 
-# When a conversation counts as stalled. Silence of _SILENT_S: a peer that only receives may answer
-# as late as 10 s, as WireGuard does. Datagrams more than _KEEP_ALIVE_S apart aren't questions,
-# because keep-alives need no answer: WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s. Source:
-# RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
+# The limits at which a conversation counts as stalled. _SILENT_S: a peer that only receives may
+# answer after 10 s, like WireGuard. Datagrams more than _KEEP_ALIVE_S apart aren't questions: they
+# may be keep-alives, which WireGuard sends 25 s apart, IPsec 20 s, ICE 15 s. Source: RFC 3948, 4;
+# RFC 8445, 11; WireGuard 6.5.
 _FURTHER_S = 2
 _LOOKS = 3
 _SILENT_S = 11.0

@@ -28,9 +28,9 @@ _ENOUGH = RESERVED // 2
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# The maximum number of connections that are accepted before other callbacks run. A connection is
-# answered a few iterations of the loop later. Even at the smallest limit of connections, 32, it
-# isn't the oldest one by then, which is closed at the limit.
+# The maximum number of connections that are accepted before other callbacks run. Because the oldest
+# connection is closed at the limit, which is at least 32, this must be so small that a connection
+# is answered, a few iterations of the loop later, before it becomes the oldest.
 _AT_ONCE = 4
 
 

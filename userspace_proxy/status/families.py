@@ -143,7 +143,7 @@ def _endpoint_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
 def _families(
     prefix: str, table: Mapping[str, Figure], rows: Mapping[str, Traffic]
 ) -> Iterator[Family]:
-    """Yield a table's families, with a value per row; rare ones omit zeros, except the node's."""
+    """Yield a table's families with a value per row; rare figures omit zeros, except the node's."""
     for name, figure in table.items():
         value = attrgetter(name)
         # Make a list: a generator that is read later would use a later iteration's variables.

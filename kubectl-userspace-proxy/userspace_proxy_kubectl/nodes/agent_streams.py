@@ -84,7 +84,7 @@ class Following:
         self._changed()
 
     async def _look_at(self, node: str) -> None:
-        """Check several times whether the Node of a lost agent exists; forget it once it is gone."""
+        """Check several times whether a lost agent's Node exists; forget it once it is gone."""
         for pause_s in _GONE_S:
             if node in self._answers.nodes and node not in self._streams:
                 self._answers.take(await self._finder.look_at(node))

@@ -298,7 +298,7 @@ def _merged(
             failed.append((node, one.cause))
     usable = sum(one.is_usable for _, one in seen)
     if not usable:
-        # What it answered before doesn't show that it would answer now.
+        # Earlier answers don't show that an endpoint that no node uses would answer now.
         answered.clear()
     causes = [current_cause(one) for _, one in seen if one.cause is not None]
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)

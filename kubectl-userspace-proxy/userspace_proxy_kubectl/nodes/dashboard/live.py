@@ -53,7 +53,7 @@ _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
 _LEAST_S = 0.5
 # The minimum age of the answers with which the current answers are compared, for rates and lags;
-# until such answers exist, younger ones are used.
+# until such answers exist, younger answers are used.
 _BEFORE_S = 10.0
 _KEPT = 8
 
