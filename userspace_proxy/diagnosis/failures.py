@@ -167,7 +167,7 @@ def _failure(
         is_ended = denial.failure is Failure.RESET and ends.succeeded_at >= denial.first_at
         denied = excludes if is_ended else denies
         cause = seen(denied(address, denial.client), denials, clock)
-        # Answers to other clients prove nothing for this client, but it may have stopped trying.
+        # Answers to other clients prove nothing about this client, which may have stopped trying.
         has_answered_since = dials.succeeded_at > denial.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause

@@ -62,7 +62,7 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     hints = (clause.hint for clause in reversed(verdict.clauses))
     hint, code = next(filter(None, hints), ""), None
     if causes:
-        # A limit and a slow endpoint have a remedy each.
+        # At a limit, show two remedies: one for the limit, one for the slow endpoint.
         more = f"{hint}. " if hint and verdict.state is PortState.AT_LIMIT else ""
         hint, code = f"{more}{remedy(causes[0])}", causes[0].code
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)

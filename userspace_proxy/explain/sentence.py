@@ -239,7 +239,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     dropped |= {cause: True for port in ports if (cause := port.policy_drops)}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():
-        # Name the clients if the policy is the cause; the cause of a source range names them.
+        # Name the clients if the policy is the cause: only the cause of a source range names them.
         served.append(f"{outside if is_from_outside else ''}{cause_at(cause, subject.now)}")
     # Add the addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]

@@ -122,7 +122,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Connections and flows since startup, refused or not."""
     failed: int = 0
-    """How many of these calls ended without an answer, or were reset by the endpoint."""
+    """The number of these calls that ended without an answer, or were reset by the endpoint."""
     last_at: float = 0.0
     """The Unix time of the last call that workers have reported."""
 
@@ -160,7 +160,7 @@ class Edges:
         now: float,
         pod_of: Callable[[str], str] = no_pod,
     ) -> None:
-        """Add a worker's report at ``now``, a Unix time: its calls, and how many didn't fit.
+        """Add a worker's report at a Unix time: its calls, and the number of calls that didn't fit.
 
         Args:
             pod_of: Returns the pod that has an address now; empty if none is known.

@@ -37,7 +37,7 @@ class NodeLink(NamedTuple):
     kind: str
     """The kind, as ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
-    """The index of the bridge that it is a port of; 0 for none."""
+    """The index of the bridge of which this link is a port; 0 for none."""
     calls_iptables: bool = False
     """Bridge option: bridged IPv4 packets pass iptables and nftables."""
     calls_ip6tables: bool = False

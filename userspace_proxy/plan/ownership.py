@@ -24,8 +24,8 @@ from ..model import Frontend, FrontendKind, PortKey, Protocol, ServiceKey, Socke
 from .claims import PortClaim, ServiceClaims
 from .range_owners import RangeOwners, ServedAddresses
 
-# The precedence of the kinds of frontends: lower numbers win. Users may write any external IP into
-# a Service.
+# The precedence of the kinds of frontends: lower numbers win. External IPs lose, because users may
+# write any address there.
 _PRECEDENCE = {
     FrontendKind.CLUSTER_IP: 0,
     FrontendKind.NODE_PORT: 1,

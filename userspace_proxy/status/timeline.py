@@ -16,8 +16,8 @@ from ..diagnosis.problems import STARTING, problems_of_node
 from ..facts import Level, Problem, StatusFacts
 from ..facts.units import plural
 
-# Events of several Service ports within this time count as one: ports notice a common cause one
-# after another, by their clients and probes.
+# Events of several Service ports within this time count as one: a common cause affects the clients
+# and probes of one port after another.
 _TOGETHER_S = 60.0
 
 

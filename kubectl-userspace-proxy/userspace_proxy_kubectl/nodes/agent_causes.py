@@ -69,7 +69,7 @@ def agent_restarts(
     """The agent runs, but its container was restarted in the last minutes."""
     restarted = "is restarted again and again" if is_repeated else "was restarted"
     each = "each time, clients lose" if is_repeated else "clients lost"
-    # After a graceful end, connections may have gone on in another agent.
+    # After a graceful end, connections may have continued in another agent.
     lost = "" if is_graceful else f"; {each} connections through it"
     return f"the agent's container {restarted}: it {why}{lost}"
 

@@ -64,7 +64,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class FoundAgents:
-    """The agents and nodes found."""
+    """The agents and Nodes that a :class:`Finder` has found."""
 
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
     """By node, its agents' pods, including pods that aren't running; the first is asked."""

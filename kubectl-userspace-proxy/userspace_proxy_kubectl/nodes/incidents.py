@@ -68,7 +68,7 @@ class MergedIncident:
     tried: int
     """The number of nodes that tried the endpoints; 0 if the incident isn't about endpoints."""
     answered: int
-    """The number of these nodes without a fault that got an answer after others' faults began."""
+    """The number of nodes without a fault that got an answer after other nodes' faults began."""
     away: int
     """The number of answered nodes on which none of the endpoints runs."""
     extent: Extent

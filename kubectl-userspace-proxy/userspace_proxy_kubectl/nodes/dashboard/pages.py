@@ -262,7 +262,7 @@ def verdict(merged: Merged) -> str:
 
 
 def say_calls(calls: AllCalls, merged: Merged) -> str:
-    """Return a sentence that states which calls a list contains and which it omits."""
+    """Return sentences that state which calls a list contains, and which calls it omits."""
     words = f"Counted by {plural(calls.nodes, 'node')} since their proxies' start."
     if len(merged.answered) > calls.nodes:
         words += (
@@ -283,7 +283,7 @@ def say_incidents(
 
 
 def _incident(one: MergedIncident, merged: Merged) -> IncidentFacts:
-    """Return an incident's facts; if its nodes have old plans, their agents are the remedy."""
+    """Return an incident's facts; if its nodes have old plans, the hint is about the agents."""
     cause, services = one.cause, one.incident.services
     if all(merged.are_late(service, one.nodes) for service in services):
         late = as_read(CauseCode.AGENT_BEHIND, say(cause), "", LATE_HINT)
