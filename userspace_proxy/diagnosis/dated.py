@@ -1,4 +1,4 @@
-"""Describes a Service port at a moment: adds ages, and how often causes were seen.
+"""Describes a Service port at a moment: adds ages, and the counts of causes.
 
 A view doesn't change with time alone, so ages and counts are added when the view is shown.
 """

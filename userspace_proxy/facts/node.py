@@ -243,7 +243,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
     ] = 0.0
     """The Unix time when the saved state was current; 0 once the source has answered."""
     problem: str = ""
-    """Why the state isn't kept; empty if it is."""
+    """Why the state isn't kept; empty if it is kept."""
     failing_since: float = 0.0
     """The Unix time since which the state hasn't been kept; 0 if it is kept."""
     failures: Annotated[
@@ -515,7 +515,7 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     local_endpoints: int = 0
     """Number of ready endpoints on this node."""
     problem: str = ""
-    """Why the port doesn't answer, or not on every address; empty if it does."""
+    """Why the port doesn't answer on some or all addresses; empty if it answers on all."""
 
     @property
     def key(self) -> ServiceKey:

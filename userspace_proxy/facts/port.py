@@ -357,7 +357,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def policy_drops(self) -> Cause | None:
-        """Why the traffic policy drops clients, and how many packets so far; None if it doesn't."""
+        """The cause, with a count of packets, if the traffic policy drops clients; else None."""
         if not self.is_dropping or self.cause is None:
             return None
         code = self.cause.code

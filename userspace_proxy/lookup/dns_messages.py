@@ -120,7 +120,7 @@ class Responder:
         return _failed(query, ResponseCode.SERVFAIL)
 
     def _respond(self, query: Query, size: int, *, is_udp: bool) -> bytes | Later:
-        """Return the response, or a function that looks it up or queries the upstream server."""
+        """Return the response, or a function that gets it by slow work or from the upstream."""
         if query.opcode:
             return _failed(query, ResponseCode.NOTIMP)
         if query.class_ != CLASS_IN or query.type_number in TRANSFERS:
@@ -254,7 +254,7 @@ class _Records:
             at += len(label) + 1
 
     def add_all(self, records: Iterable[Record]) -> int:
-        """Add records, each set in random order, until one doesn't fit; return how many fit."""
+        """Add records, each set in random order, until one doesn't fit; return their number."""
         count = 0
         for _, grouped in itertools.groupby(records, _set_of):
             together = list(grouped)

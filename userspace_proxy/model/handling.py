@@ -103,7 +103,7 @@ class Handling:
     names: tuple[EndpointName, ...] = ()
     """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()
-    """Sorted addresses of these names; before a dial, the kernel is asked whether one is local."""
+    """Sorted addresses of these names; each dial first asks the kernel if the address is local."""
     port_ranges: tuple[AskedRange, ...] = ()
     """Ranges of ports that clients may dial, each with the Service port that it contains."""
     shares_affinity: bool = False

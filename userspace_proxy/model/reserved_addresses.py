@@ -103,12 +103,12 @@ _ROWS = {size: _by_first_byte(size) for size in (4, 16)}
 
 
 def reserved_reason(ip: str) -> str:
-    """Return why no name may resolve to an address: ``a loopback address``; empty if it may."""
+    """Return why no name may resolve to an address: ``a loopback address``; empty if names may."""
     return next((row.words for row in _rows_of(pack_ip(ip))), "")
 
 
 def no_endpoint_reason(packed: bytes) -> str:
-    """Return why no endpoint may have an address: ``a loopback address``; empty if it may.
+    """Return why no endpoint may have an address: ``a loopback address``; empty if endpoints may.
 
     Args:
         packed: As :func:`.pack_ip` returns it. A NAT64 address is judged in both forms.

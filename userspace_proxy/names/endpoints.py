@@ -133,7 +133,7 @@ class Endpoints:
         return self._length
 
     def ips(self, *, is_ipv6: bool) -> Sequence[str]:
-        """Return the addresses of a family, each once up to ``_COMPARED_MAX``."""
+        """Return the addresses of a family; beyond ``_COMPARED_MAX``, they may be repeated."""
         return self._ips[is_ipv6]
 
     @functools.cached_property

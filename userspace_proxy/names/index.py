@@ -83,7 +83,7 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, and how often each name is listed."""
+    """The names of each address, and the number of times that each name is listed."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY

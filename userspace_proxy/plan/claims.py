@@ -269,7 +269,7 @@ def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, 
 
 
 def _no_external_ip_reason(ip: str, facts: NodeFacts) -> str:
-    """Return why an external IP isn't served on this node; empty if it is.
+    """Return why an external IP isn't served on this node; empty if it is served.
 
     Source: CVE-2020-8554: a user who may create a Service could intercept other traffic.
     """

@@ -50,7 +50,7 @@ class AgentPod:
     takes_over: bool = False
     """Whether the pod has the flag ``--take-over``, as all of the chart's agents do."""
     reason: str = ""
-    """Why the pod isn't running, in the cluster's words; empty if it is."""
+    """Why the pod isn't running, in the cluster's words; empty if it is running."""
     last_end: ContainerEnd = NOT_ENDED
     restarts: int = 0
     """The number of restarts of its container."""
