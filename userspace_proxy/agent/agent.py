@@ -184,8 +184,8 @@ class Agent:
             "source": self._source.kind,
             "location": self._source.location,
             "recovered": recovered,
-            "page": SocketAddress(*self.admin_address) if self.admin_address else "none",
-            "dns": self.dns_address or "none",
+            "page": str(SocketAddress(*self.admin_address)) if self.admin_address else "none",
+            "dns": str(self.dns_address or "none"),
         }
         _log.info("started", extra=fields)
 
@@ -237,7 +237,9 @@ class Agent:
         if self._core is not None:
             self._core.served_ports.close()
         if self._plane is not None and (reset := await self._plane.drain(last_s)):
-            _log.warning("connections were reset at the end of the drain", extra={"count": reset})
+            _log.warning(
+                "open connections were reset at the end of the drain", extra={"count": reset}
+            )
         steering, self._steering = self._steering, None
         if steering is not None and not await remove_steering(steering):
             self.left_behind = True
@@ -252,7 +254,7 @@ class Agent:
             left := await previous_workers.answered(LAST_ANSWER_S)
         ):
             _log.error(
-                "workers of the previous run did not answer in time, leaving them running",
+                "previous workers did not obey the order to exit in time, leaving them running",
                 extra={"count": left},
             )
 

@@ -388,7 +388,7 @@ class HolderLease:
                 self._awake_reasons[service] = why
                 if why not in logged:
                     logged.add(why)
-                    fields = {"service": service, "cause": why}
+                    fields = {"service": str(service), "cause": why}
                     _log.warning(
                         "%(service)s: workload was not scaled to zero: %(cause)s", extra=fields
                     )

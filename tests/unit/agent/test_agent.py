@@ -139,7 +139,7 @@ async def test_previous_workers_are_ended_only_after_steering_has_been_applied(
         await agent.stop()
         assert had_ended == [False]
         assert has_ended(theirs)
-    assert ("workers of the previous run did not answer in time" in caplog.text) is is_late
+    assert ("previous workers did not obey" in caplog.text) is is_late
 
 
 @pytest.mark.parametrize("has_workers", [False, True])
@@ -244,6 +244,13 @@ async def test_the_status_contains_the_start_time():
     before = time.time()
     async with Proxy(source=Silent()) as proxy:
         assert proxy.status().started == pytest.approx(before, abs=60)
+
+
+async def test_the_start_is_logged_with_the_status_page_address_as_text(caplog):
+    caplog.set_level("INFO")
+    async with Proxy(source=Silent(), options=Options(admin=("127.0.0.1", 0))) as proxy:
+        port = proxy.admin_address[1]
+    assert [r.page for r in caplog.records if r.message == "started"] == [f"127.0.0.1:{port}"]
 
 
 async def test_status_lists_the_load_balancers_sending_proxy_protocol():

@@ -1,12 +1,6 @@
 """Nodes whose proxies share in-memory Leases, for tests of scaling to zero."""
 
-from userspace_proxy.model import (
-    Handling,
-    Hold,
-    ServiceKey,
-    Workload,
-    WorkloadKind,
-)
+from userspace_proxy.model import Handling, Hold, ServiceKey, Workload, WorkloadKind
 from userspace_proxy.plane import PortPool
 from userspace_proxy.scaling.cordons import Cordons
 from userspace_proxy.scaling.holder_lease import HolderLease

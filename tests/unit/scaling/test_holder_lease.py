@@ -243,6 +243,13 @@ async def test_demand_sums_of_a_lost_holder_are_unknown(world):
     assert one.holder.demand is None
 
 
+async def test_a_reason_to_keep_a_workload_is_logged_with_its_service_as_text(world, caplog):
+    for node in world.nodes:
+        node.source.reason = "an autoscaler"
+    await world.run(IDLE_AFTER_S + 300)
+    assert {record.service for record in caplog.records} == {"shop/web"}
+
+
 async def test_a_reason_to_keep_a_workload_is_recorded_as_one_event(world):
     why = "deployment/web stays at one replica: an autoscaler"
     for node in world.nodes:
