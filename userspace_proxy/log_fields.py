@@ -4,6 +4,7 @@
 
 Rule 1: texts are fixed, and values are fields; JSON logs contain both. A message that names the
 object and the cause is clear even where only messages are shown, as in pytest.
+Rule 2: a field ``remedy`` that isn't empty follows the text in parentheses, as in an exception.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         fields = kwargs.get("extra")
         if fields and not args:
+            msg = f"{msg} (%(remedy)s)" if fields.get("remedy") else msg
             args = (fields,)
         # Add a stack level, so that the record shows the caller's location, not this module's.
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1

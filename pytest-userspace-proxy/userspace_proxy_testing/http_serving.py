@@ -110,7 +110,7 @@ async def _answer(handler: AsyncHttpHandler, request: HttpRequest) -> tuple[int,
         raise
     except BaseException as exc:  # noqa: BLE001 - the test's own code; the log and the client are told
         _log.exception(
-            "backend function failed for %(method)s %(path)s",
+            "backend function raised an exception for %(method)s %(path)s",
             extra={"method": request.method, "path": request.path},
         )
         return 500, f"{type(exc).__name__}: {exc}\n".encode()

@@ -99,7 +99,7 @@ async def test_an_exception_of_the_handler_is_logged_and_sent_to_the_client(capl
     assert bodies(await talk(handler, b"GET /a HTTP/1.1\r\n\r\n")) == [
         ("HTTP/1.1 500 Error", b"LookupError: no such thing\n")
     ]
-    assert caplog.messages == ["backend function failed for GET /a"]
+    assert caplog.messages == ["backend function raised an exception for GET /a"]
     assert "LookupError: no such thing" in caplog.text
 
 
@@ -109,10 +109,7 @@ async def test_a_handler_raising_system_exit_or_a_test_failure_returns_500(error
         raise error
 
     ((status, body),) = bodies(await talk(handler, b"GET / HTTP/1.1\r\n\r\n"))
-    assert (status, body) == (
-        "HTTP/1.1 500 Error",
-        f"{type(error).__name__}: {error}\n".encode(),
-    )
+    assert (status, body) == ("HTTP/1.1 500 Error", f"{type(error).__name__}: {error}\n".encode())
     assert type(error).__name__ in caplog.text
 
 

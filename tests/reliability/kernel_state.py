@@ -100,7 +100,7 @@ REMOVALS = {
 REPAIRED = Limits(failed=0.5, other_failed=100, other_p99_ms=250, fault_s=2.0, back_s=2.0)
 REPAIR: list[Evidence] = [
     Metric("steering_repairs"),
-    LogLine("steering rules had drifted and were repaired"),
+    LogLine("repaired steering rules that another program had changed"),
 ]
 GAP = "until the repair, at most 2 s, new connections fail; open connections continue"
 

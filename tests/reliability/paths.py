@@ -135,7 +135,7 @@ class FewPortsRig(Rig):
     [
         Metric("local_shortages", OF_WEB),
         Problem("no free source port"),
-        LogLine("out of local ports, descriptors or memory"),
+        LogLine("dial failed, out of local ports"),
     ],
     rig=FewPortsRig,
     not_promised="the kernel allows one connection from a source port to an endpoint, so further "

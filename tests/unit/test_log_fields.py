@@ -20,11 +20,13 @@ def test_a_log_text_without_fields_is_logged_unchanged(caplog):
     log.info("stopped")
     log.info("all of 100 % is used")
     log.info("signal %s ignored", "SIGHUP")
-    assert caplog.messages == [
-        "stopped",
-        "all of 100 % is used",
-        "signal SIGHUP ignored",
-    ]
+    assert caplog.messages == ["stopped", "all of 100 % is used", "signal SIGHUP ignored"]
+
+
+def test_a_remedy_follows_the_text_in_parentheses(caplog):
+    for remedy in ("stop it", ""):
+        log.warning("%(port)s is taken", extra={"port": 80, "remedy": remedy})
+    assert caplog.messages == ["80 is taken (stop it)", "80 is taken"]
 
 
 def test_a_record_shows_its_callers_location(caplog):

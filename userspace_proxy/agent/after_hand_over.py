@@ -113,7 +113,7 @@ while os.getppid() <= 1 and not asked and free < {_FREE_LOOKS} and looks < {_LOO
 
 def leave() -> NoReturn:
     """Exit without stopping the workers, which the next process adopts."""
-    _log.info("exiting: workers continue to serve, and the next process adopts them")
+    _log.info("exiting, leaving the workers running for the next process to adopt")
     logging.shutdown()
     os._exit(0)
 
@@ -145,7 +145,10 @@ def wait_for_workers(
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)
-        _log.info("handing over the node, waiting for connections to end")
+        if connection is None:
+            _log.info("waiting for workers to exit")
+        else:
+            _log.info("handing over the node, waiting for connections to end")
         for handler in logging.getLogger().handlers:
             handler.flush()
         if connection is not None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Collection, Iterable, Iterator
 
 from ..config import Settings
 from ..errors import SteeringError
+from ..log_fields import FieldLogger
 from ..state_file import state_dir_of
 from ..steering import (
     GUARD_TABLES,
@@ -32,7 +32,7 @@ from ..steering.selection import has_python_iptables
 from .lock import NodeLock, running_proxies
 from .node_setup import end_programs, program_labels, tracking_timeouts
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 
 def cleanup(settings: Settings) -> int:
@@ -92,14 +92,12 @@ class _Removed:
     def __init__(self) -> None:
         self.count = 0
 
-    def note(self, was_there: object, **fields: str) -> None:
+    def note(self, was_there: object, part: str, **fields: str) -> None:
         """Count and log a part, if it existed."""
         if was_there:
             self.count += 1
-            _log.info(
-                "removed leftover state of a proxy",
-                extra={name: text for name, text in fields.items() if text},
-            )
+            fields = {name: text for name, text in fields.items() if text}
+            _log.info("removed leftover %(part)s", extra={"part": part, **fields})
 
 
 async def _labels_of_chains() -> list[str]:
@@ -122,7 +120,7 @@ def _locked(labels: Iterable[str]) -> Iterator[None]:
 
 async def _clean_up_steering(name: str, label: str, removed: _Removed) -> None:
     await _clean_up(make_steering(name, SteeringFacts(proxy_name=label)))
-    removed.note(True, steering=name, proxy_name=label)
+    removed.note(True, f"{name} steering", proxy_name=label)
 
 
 async def _clean_up(part: Steering | ReplyRouting) -> bool | None:

@@ -222,7 +222,7 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
     stack.callback(previous_workers.close)
     count = await previous_workers.adopt()
     extra = {"workers": len(previous_workers), "sockets": count}
-    _log.info("adopted the sockets of running workers", extra=extra)
+    _log.info("adopted the sockets of previous workers", extra=extra)
     return previous_workers
 
 
@@ -237,7 +237,9 @@ async def end_workers(label: str) -> bool:
         ) as previous_workers:
             if Clocks.monotonic() > until:
                 extra = {"count": len(socks)}
-                _log.error("workers did not exit in time, leaving them running", extra=extra)
+                _log.error(
+                    "previous workers did not exit in time, leaving them running", extra=extra
+                )
                 break
             # Adopt the sockets first: workers obey only a process that has received them.
             await previous_workers.adopt()

@@ -55,6 +55,7 @@ _log = FieldLogger("userspace_proxy.agent")
 # The number of attempts to clean up. Each waits a few seconds for another program's lock; a pod is
 # killed after 30 s.
 _CLEAN_UP_TRIES = 3
+_CLEAN_UP = "run userspace-proxy cleanup"
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
@@ -132,10 +133,11 @@ def _remove_hooks(proxy_name: str) -> None:
     """Try to remove the hooks of an earlier run, which would send clients to outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
-            _log.info("removed the connect() hooks of an earlier run")
+            _log.info("removed leftover connect() hooks")
     except SteeringError as exc:
         _log.warning(
-            "cannot remove the connect() hooks of an earlier run: %(cause)s",
+            "cannot remove leftover connect() hooks, so clients may be sent to outdated endpoints: "
+            "%(cause)s",
             extra={"cause": str(exc)},
         )
 
@@ -172,9 +174,9 @@ async def end_programs(
             yield {"part": "workers", "proxy_name": label}
     for label in sorted(labels):
         if remove_hooks(label):
-            yield {"part": "hooks", "proxy_name": label}
+            yield {"part": "connect() hooks", "proxy_name": label}
     for folder in remove_abandoned_hooks() if with_abandoned else ():
-        yield {"part": "hooks of another network namespace", "folder": folder}
+        yield {"part": "connect() hooks of another network namespace", "folder": folder}
 
 
 async def prepare_node(
@@ -236,10 +238,12 @@ async def remove_steering(steering: Steering) -> bool:
         try:
             await steering.clean_up()
         except UserspaceProxyError as exc:
-            _log.warning("cannot remove the steering rules: %(cause)s", extra={"cause": str(exc)})
+            _log.warning(
+                "failed to remove the steering rules: %(cause)s", extra={"cause": str(exc)}
+            )
         else:
             return True
-    _log.error("steering rules were left behind: run userspace-proxy cleanup")
+    _log.error("steering rules remain in the kernel", extra={"remedy": _CLEAN_UP})
     return False
 
 
@@ -249,8 +253,8 @@ async def remove_client_addresses(client_addresses: ClientAddresses) -> bool:
         await client_addresses.clean_up()
     except UserspaceProxyError as exc:
         _log.error(
-            "cannot remove client address routing (run userspace-proxy cleanup): %(cause)s",
-            extra={"cause": str(exc)},
+            "cannot remove client address routing: %(cause)s",
+            extra={"cause": str(exc), "remedy": _CLEAN_UP},
         )
         return False
     return True
@@ -267,7 +271,8 @@ async def _remove_leftovers(steering: str, options: Options) -> None:
     found = await remove_leftovers(steering, options.proxy_name or "")
     for cause in found.unseen:
         _log.warning(
-            "cannot check for rules left by other steering modes: %(cause)s", extra={"cause": cause}
+            "cannot check for rules left by other steering modes, so they may remain: %(cause)s",
+            extra={"cause": cause},
         )
     for name in found.removed:
         _log.info("removed rules left by steering mode %(steering)s", extra={"steering": name})

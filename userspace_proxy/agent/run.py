@@ -82,7 +82,7 @@ def run_agent(
     runs = {"version": __version__, "commit": own_commit(), "given": settings.as_given()}
     _log.info("starting", extra=runs)
     for warning in warnings:
-        _log.warning(warning)
+        _log.warning("settings: %(cause)s", extra={"cause": warning})
     raise_descriptor_limit()
     factory = loop_factory()
     if factory is asyncio.new_event_loop:
@@ -160,8 +160,9 @@ async def _make_way(
     """Run the startup checks, and ask the running proxy to hand over; None without a take-over."""
     if not settings.take_over or settings.steering == "none":
         return None
-    if was_restarted() and await _is_held(settings):
-        _log.warning("another process has taken over the node, waiting to be stopped")
+    if was_restarted() and (pid := await _holder(settings)) is not None:
+        text = "another process has taken over the node, waiting to be stopped"
+        _log.warning(text, extra={"pid": pid})
         wait_for_workers(None, lock)
     # Check as much as possible before asking the running proxy to hand over the node, so that it
     # keeps serving if a check fails.
@@ -182,9 +183,9 @@ async def _await_api_server(settings: Settings) -> None:
     waiting = LoggedCondition[str](
         _log,
         "the running proxy keeps the node until this process can read Services: %(cause)s",
-        "this process can read Services",
+        "this process can read Services now",
     )
-    while await _is_held(settings):
+    while await _holder(settings) is not None:
         said = await ask_server(
             kubeconfig=settings.kubeconfig,
             master=settings.master,
@@ -198,9 +199,9 @@ async def _await_api_server(settings: Settings) -> None:
         await pause(_ASK_AGAIN_S)
 
 
-async def _is_held(settings: Settings) -> bool:
-    """Return whether a proxy of the same name is running."""
-    return proxy_label(settings.service_proxy_name) in await asyncio.to_thread(running_proxies)
+async def _holder(settings: Settings) -> int | None:
+    """Return the PID of the running proxy of this name, 0 if unknown; None if none is running."""
+    return (await asyncio.to_thread(running_proxies)).get(proxy_label(settings.service_proxy_name))
 
 
 def start_checks(
@@ -251,7 +252,7 @@ async def _check(check: Callable[[Settings, str], None], settings: Settings, ste
     try:
         await asyncio.to_thread(check, settings, steering)
     except (UserspaceProxyError, OSError, ValueError) as exc:
-        _log.warning("cannot check this node: %(cause)s", extra={"cause": str(exc)})
+        _log.warning("cannot check this node for problems: %(cause)s", extra={"cause": str(exc)})
 
 
 def make_source(settings: Settings) -> Source:

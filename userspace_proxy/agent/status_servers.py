@@ -25,7 +25,7 @@ from ..facts import StatusFacts, UnservedFacts, failed_clients
 from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
-from ..model import IPFamily, PortKey, Protocol
+from ..model import IPFamily, PortKey, Protocol, SocketAddress
 from ..plane import Group, Plane
 from ..status.history import KEPT_MAX, Counted, Figures
 from ..status.listening import ListenAt
@@ -54,8 +54,9 @@ class _Address:
         """The error of the last attempt to open the address."""
         self.condition = LoggedCondition[ListenError](
             _log,
-            "status address unavailable: %(cause)s",
-            "status address available: %(address)s",
+            "cannot open status address %(address)s: %(cause)s",
+            "status address %(address)s is open",
+            fields=lambda e: {"address": _text(bind), "cause": e.cause, "remedy": e.hint},
         )
 
 
@@ -98,19 +99,21 @@ class StatusAddresses:
         if address.cause == str(error):
             return
         address.cause = str(error)
-        cause, message = error.__cause__, error.message
+        cause, held_by = error.__cause__, ""
         is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
         if is_taken and isinstance(address.bind, tuple):
             host, port = address.bind
             # Search in a thread, because the search reads the descriptors of all processes.
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
-            message += f" by {holder}" if holder else ""
+            held_by = f" by {holder}" if holder else ""
         # Store a copy: the traceback of a raised error keeps its frames' objects alive.
-        address.condition.set(ListenError(message, hint=error.hint))
+        kept = ListenError(error.message + held_by, hint=error.hint)
+        kept.cause = (error.cause or error.message) + held_by
+        address.condition.set(kept)
 
 
 def _text(bind: ListenAt) -> str:
-    return str(bind.getsockname()) if not isinstance(bind, tuple) else "{}:{}".format(*bind)
+    return str(SocketAddress(*(bind if isinstance(bind, tuple) else bind.getsockname()[:2])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def log_findings(settings: Settings, steering: str) -> None:
                     "topic": finding.topic,
                     "finding": finding.what,
                     "where": finding.where,
-                    "hint": finding.hint,
+                    "remedy": finding.hint,
                 },
             )
 

@@ -115,12 +115,12 @@ class AcceptedHeaders:
         group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
         if self._log_limit.take(now):
             _log.warning(
-                "%(service)s: connection reset, no valid PROXY header from %(client)s: %(cause)s",
+                "%(service)s: reset a connection of %(client)s, no valid PROXY header: %(cause)s",
                 extra={
                     "service": group.label,
                     "client": connection.client_ip,
                     "cause": cause,
-                    "hint": "send the header, or remove the client from --accept-proxy-protocol",
+                    "remedy": "send the header, or remove the client from --accept-proxy-protocol",
                 },
             )
         connection.finish(EndReason.NO_HEADER, as_reset=True)

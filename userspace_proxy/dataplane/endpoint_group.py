@@ -380,7 +380,7 @@ class EndpointGroup(CounterTable):
             "endpoint": str(endpoint),
             "client": client,
             "cause": "the client's ports 61000-65535 towards the endpoint are in use",
-            "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
+            "remedy": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
         }
         if self._failed.shortage_lines.take(now):
             _log.warning(
@@ -400,10 +400,10 @@ class EndpointGroup(CounterTable):
             self.counters.out_of_ports += 1
             self.out_of_ports_at = now
         if self._failed.shortage_lines.take(now):
-            _log.warning(
-                "%(service)s: out of local ports, descriptors or memory: %(cause)s",
-                extra=self._fields(endpoint, failed),
-            )
+            is_port = failed.failure is Failure.OUT_OF_PORTS
+            lack = "local ports" if is_port else "descriptors or memory"
+            fields = {**self._fields(endpoint, failed), "resource": lack}
+            _log.warning("%(service)s: dial failed, out of %(resource)s: %(cause)s", extra=fields)
 
     def _count_client_ports(self, now: float) -> None:
         self.counters.out_of_client_ports += 1

@@ -166,7 +166,8 @@ class UdpListener(Handler):
         self.group.note_mistake(ClientMistake.HOP_LIMIT, str(address[0]), now)
         if self._hop_log_limit.take(now):
             _log.warning(
-                "%(service)s: dropped a datagram from %(client)s: hop limit reached (a loop?)",
+                "%(service)s: dropped a datagram from %(client)s that reached its hop limit, "
+                "possibly in a loop",
                 extra={
                     "service": self.group.label,
                     "client": str(SocketAddress(address[0], address[1])),

@@ -130,7 +130,8 @@ class FollowedListing(Generic[Found]):
             found, is_current = listing.result()
         except OSError as exc:
             about = {"what": self._what, "cause": str(exc.strerror)}
-            _log.warning("cannot list this node's %(what)s: %(cause)s", extra=about)
+            text = "cannot list this node's %(what)s, keeping the last list: %(cause)s"
+            _log.warning(text, extra=about)
             is_current = False
         else:
             self._take(found)

@@ -136,7 +136,7 @@ class PreviousWorkers:
             worker.kept.clear()
         if refused:
             _log.error(
-                "ignored invalid sockets from workers of the previous run",
+                "ignored invalid sockets from previous workers",
                 extra={"sockets": refused},
             )
         self.ports = frozenset(at.port for _, at in self._sockets)
@@ -371,7 +371,7 @@ class _PreviousProcess:
     def distrust(self, cause: str) -> None:
         """Stop reading, and close the worker's sockets; the worker may still receive an order."""
         _log.error(
-            "not adopting a worker of the previous run because it exceeded a limit: %(cause)s",
+            "not adopting a previous worker that exceeded a limit: %(cause)s",
             extra={"cause": cause},
         )
         self._close_sockets()
@@ -407,8 +407,8 @@ class _PreviousProcess:
 
     def _on_unproved(self, cause: OSError) -> None:
         _log.error(
-            "cannot adopt a worker of the previous run: cannot prove that this process has "
-            "CAP_NET_ADMIN: %(cause)s",
+            "cannot adopt a previous worker because this process cannot prove CAP_NET_ADMIN: "
+            "%(cause)s",
             extra={"cause": cause.strerror},
         )
         self._stop()
@@ -417,8 +417,7 @@ class _PreviousProcess:
         if not self._skipped:
             self._skipped = True
             _log.warning(
-                "a worker of the previous run sent a message unknown to this version, skipping it:"
-                " %(cause)s",
+                "previous worker sent a message unknown to this version, skipping it: %(cause)s",
                 extra={"cause": cause},
             )
         self._limit_bytes()
@@ -426,7 +425,7 @@ class _PreviousProcess:
     def _on_lost(self, malformed: str) -> None:
         if malformed:
             _log.error(
-                "a worker of the previous run sent a malformed message: %(cause)s",
+                "previous worker sent a malformed message, reading no more from it: %(cause)s",
                 extra={"cause": malformed},
             )
         elif self._name and not (self.count or self.handed_over.done()):

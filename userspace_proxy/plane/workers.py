@@ -151,7 +151,7 @@ class WorkerSlot:
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
             self._close_worker_socket()
-            self._note_failure(f"cannot start worker {self.index}: {exc.strerror}")
+            self._note_failure("cannot start worker %(worker)s: %(cause)s", cause=str(exc.strerror))
             self._early_deaths = max(2, self._early_deaths + 1)
             self._start_again()
             return
@@ -207,7 +207,7 @@ class WorkerSlot:
         is_hung = self.link.look() >= (HUNG_S if self.is_running else HUNG_IN_START_S)
         if is_hung and not self._is_hung:
             self._is_hung = True
-            self._note_failure(f"worker {self.index} hung, restarting it")
+            self._note_failure("worker %(worker)s hung, restarting it")
             self.link.kill()
         elif self.is_running and not self.asked and self._clock() >= self._next_report:
             self.ask()
@@ -280,7 +280,7 @@ class WorkerSlot:
         self.restarts += 1
         self.hung += self._is_hung
         if not self._is_hung:
-            self._note_failure(f"worker {self.index} exited ({how}), restarting it")
+            self._note_failure("worker %(worker)s exited (%(cause)s), restarting it", cause=how)
         # Notify the owner before the restart, which takes a moment: a substitute serves the
         # worker's clients until then.
         self._owner.worker_ended(self.index)
@@ -294,9 +294,10 @@ class WorkerSlot:
         else:
             self.start()
 
-    def _note_failure(self, problem: str) -> None:
-        self.problem = problem
-        _log.error("%(cause)s", extra={"worker": self.index, "cause": problem})
+    def _note_failure(self, text: str, **cause: str) -> None:
+        fields = {"worker": self.index, **cause}
+        self.problem = text % fields
+        _log.error(text, extra=fields)
 
     def _note_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():

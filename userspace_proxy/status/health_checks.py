@@ -38,7 +38,12 @@ from .middleware import Middleware, make_runner
 
 _log = FieldLogger("userspace_proxy.status")
 
+_Problem = tuple[str, str]
+"""The address or port on which a health check isn't served, and the cause."""
 _WILDCARDS = ("0.0.0.0", "::")
+_NO_ADDRESS = (
+    "this node has no address that is selected for node ports (change --nodeport-addresses)"
+)
 # The maximum number of connections: a few load balancers probe a few hundred Services each, over
 # short connections.
 MAX_CONNECTIONS = 512
@@ -68,7 +73,7 @@ class HealthCheckPorts:
         self._checks: dict[int, HealthCheck] = {}
         """The health checks by port."""
         self._listeners: dict[SocketAddress, Accepting] = {}
-        self._problems: dict[ServiceKey, str] = {}
+        self._problems: dict[ServiceKey, _Problem] = {}
         self._holders: dict[SocketAddress, str] = {}
         """The processes that use the ports that couldn't be opened."""
         self._runner: web.AppRunner | None = None
@@ -81,7 +86,10 @@ class HealthCheckPorts:
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
         """The reason, in one line, for each Service whose check isn't served on some address."""
-        return self._problems
+        return {
+            service: f"cannot serve the health check on {at}: {cause}"
+            for service, (at, cause) in self._problems.items()
+        }
 
     async def apply(
         self, checks: Iterable[HealthCheck], addresses: Sequence[str] | None = None
@@ -105,14 +113,11 @@ class HealthCheckPorts:
             del self._holders[at]
         for port, check in self._checks.items():
             if not ips:
-                problems[check.service] = (
-                    f"cannot serve the health check on port {port}: this node has no address that "
-                    "is selected for node ports (change --nodeport-addresses)"
-                )
+                problems[check.service] = f"port {port}", _NO_ADDRESS
             for ip in ips:
                 at = SocketAddress(ip, port)
                 if at not in self._listeners and (problem := await self._open(at)):
-                    problems.setdefault(check.service, problem)
+                    problems.setdefault(check.service, (str(at), problem))
         self._note(problems)
 
     async def close(self) -> None:
@@ -129,10 +134,10 @@ class HealthCheckPorts:
 
     def _assign(
         self, checks: Iterable[HealthCheck]
-    ) -> tuple[dict[int, HealthCheck], dict[ServiceKey, str]]:
+    ) -> tuple[dict[int, HealthCheck], dict[ServiceKey, _Problem]]:
         """Return the health check of each port, and the problems of the other Services."""
         assigned: dict[int, HealthCheck] = {}
-        problems: dict[ServiceKey, str] = {}
+        problems: dict[ServiceKey, _Problem] = {}
 
         def order(check: HealthCheck) -> tuple[bool, ServiceKey]:
             owner = self._checks.get(check.port)
@@ -142,10 +147,8 @@ class HealthCheckPorts:
         for check in sorted(checks, key=order):
             owner = assigned.setdefault(check.port, check)
             if owner is not check:
-                problems[check.service] = (
-                    f"cannot serve the health check on port {check.port}: the port is already "
-                    f"used by {owner.service}"
-                )
+                cause = f"the port is already used by {owner.service}"
+                problems[check.service] = f"port {check.port}", cause
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
@@ -158,7 +161,7 @@ class HealthCheckPorts:
             cause = exc.strerror or str(exc)
             if exc.errno == errno.EADDRINUSE and (holder := await self._holder_of(at)):
                 cause += f" by {holder}"
-            return f"cannot serve the health check on {at}: {cause}"
+            return cause
         server = await self._make_server()
         limit = self._limits.setdefault(at.port, ConnectionLimit(MAX_CONNECTIONS_PER_PORT))
         limited = LimitedServer(server, limit, self._limit)
@@ -200,19 +203,19 @@ class HealthCheckPorts:
             headers={"X-Load-Balancing-Endpoint-Weight": str(check.local_endpoints)},
         )
 
-    def _note(self, problems: dict[ServiceKey, str]) -> None:
+    def _note(self, problems: dict[ServiceKey, _Problem]) -> None:
         """Store the problems, and log new and resolved ones."""
         # Log one line per round: without free descriptors, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
         now = Clocks.monotonic()
         if new and self._log_limit.take(now):
-            _log.warning(
-                "%(service)s: %(cause)s",
-                extra={"services": len(new), "service": str(new[0]), "cause": problems[new[0]]},
-            )
+            at, cause = problems[new[0]]
+            extra = {"services": len(new), "service": str(new[0]), "address": at, "cause": cause}
+            text = "%(service)s: cannot serve the health check on %(address)s: %(cause)s"
+            _log.warning(text, extra=extra)
         served = {check.service for check in self._checks.values()} - problems.keys()
         solved = sorted(self._problems.keys() & served)
         if solved and self._log_limit.take(now):
-            extra = {"services": len(solved), "service": str(solved[0])}
+            extra = {"service": str(solved[0]), "services": len(solved)}
             _log.info("%(service)s: health checks are served now", extra=extra)
         self._problems = dict(sorted(problems.items()))

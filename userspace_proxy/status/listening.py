@@ -39,7 +39,8 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
         return listen(*await _resolve(host, port))
     except OSError as exc:
         raise ListenError(
-            f"cannot serve {what} on {SocketAddress(host, port)}: {exc.strerror}",
+            f"cannot serve {what} on {SocketAddress(host, port)}",
+            cause=str(exc.strerror),
             hint=_remedy(exc, flag),
         ) from exc
 

@@ -239,7 +239,7 @@ leave()
 def test_a_process_flushes_its_log_before_it_leaves_the_node():
     command = [sys.executable, "-c", LEAVER]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "exiting: workers continue to serve" in done.stderr.splitlines()[-1]
+    assert "exiting, leaving the workers running" in done.stderr.splitlines()[-1]
 
 
 def test_a_child_process_is_found_after_its_start():

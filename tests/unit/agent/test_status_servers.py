@@ -98,25 +98,25 @@ async def test_an_address_in_use_is_reported_with_its_holder(server, lines):
         f"cannot serve health checks on 127.0.0.1:{port}: Address already in use by {own_name()}"
     )
     assert problem.hint.startswith("stop the program that listens there")
-    assert lines() == ["status address unavailable"]
+    assert lines() == [f"cannot open status address 127.0.0.1:{port}"]
 
 
 async def test_an_address_in_use_is_retried_until_free(server, lines, monkeypatch):
     monkeypatch.setattr(status_servers, "_RETRY_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        addresses = StatusAddresses([(taken.getsockname(), server)])
+        host, port = taken.getsockname()
+        addresses = StatusAddresses([((host, port), server)])
         await addresses.open()
         running = asyncio.create_task(addresses.run())
     await asyncio.wait_for(running, 60)
     assert addresses.problems == ()
-    assert lines() == ["status address unavailable", "status address available"]
+    address = f"status address {host}:{port}"
+    assert lines() == [f"cannot open {address}", f"{address} is open"]
 
 
 async def test_an_address_in_use_causes_no_problem_for_other_addresses(server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        addresses = StatusAddresses(
-            [(taken.getsockname(), server), (("127.0.0.1", 0), server)],
-        )
+        addresses = StatusAddresses([(taken.getsockname(), server), (("127.0.0.1", 0), server)])
         await addresses.open()
         assert len(addresses.problems) == 1
 

@@ -119,7 +119,7 @@ def test_only_warnings_and_errors_are_logged(node, caplog):
     node.run("ip link add kube-ipvs0 type bridge")
     log_findings(Settings(), "nftables")
     (record,) = caplog.records
-    assert record.message == f"check found a problem: {record.finding}"
+    assert record.message == f"check found a problem: {record.finding} ({record.remedy})"
     assert record.topic == "kube-proxy"
     assert record.where == "interface kube-ipvs0"
-    assert record.hint
+    assert record.remedy

@@ -238,7 +238,7 @@ def test_a_shortage_of_client_ports_is_counted_separately_and_logged_with_the_re
     assert (group.counters.out_of_ports, group.counters.shortages) == (0, 1)
     (record,) = caplog.records
     assert (record.client, record.endpoint) == (ALICE, "10.0.0.1:80")
-    assert "tcp_timestamps=1" in record.hint
+    assert "tcp_timestamps=1" in record.remedy
 
 
 def test_only_this_workers_observations_are_reported_to_other_workers(group):

@@ -266,7 +266,8 @@ async def test_a_datagram_with_an_exhausted_hop_limit_is_dropped(rig, caplog, is
     (line,) = [r for r in caplog.records if "hop limit" in r.getMessage()]
     # Any client can send such a datagram, so it doesn't prove a loop.
     assert line.getMessage() == (
-        f"shop/web:http: dropped a datagram from {line.client}: hop limit reached (a loop?)"
+        f"shop/web:http: dropped a datagram from {line.client} that reached its hop limit, "
+        "possibly in a loop"
     )
     assert (line.service, line.client) == ("shop/web:http", str(client.address))
 

@@ -157,10 +157,7 @@ async def test_a_failure_keeps_the_addresses_and_its_start_and_end_are_logged_on
         rig.advance(30)
         await until(lambda: not rig.states())
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        (
-            "WARNING",
-            f"{DB}: cannot resolve endpoint host name, keeping its addresses: {GONE.why}",
-        ),
+        ("WARNING", f"{DB}: cannot resolve endpoint host name, keeping its addresses: {GONE.why}"),
         ("INFO", f"{DB}: endpoint host name resolves now"),
     ]
 
@@ -250,7 +247,7 @@ async def test_after_an_unexpected_exception_the_name_is_looked_up_again(caplog)
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
         rig.advance(30)
         await until(rig.ips)
-    assert "bug: background task failed" in caplog.text
+    assert "bug: background task lookups failed" in caplog.text
 
 
 async def test_each_bug_of_a_service_is_logged_once_and_other_services_continue(caplog):

@@ -449,7 +449,7 @@ async def test_a_worker_sending_too_many_sockets_is_dropped_and_others_are_adopt
         assert await previous_workers.adopt(60.0) == 1
         # The additional descriptor is the other worker's socket.
         assert open_descriptors() <= before + 1
-    (line,) = (one for one in caplog.records if "not adopting a worker" in one.message)
+    (line,) = (one for one in caplog.records if "not adopting a previous" in one.message)
     assert line.cause == "22 sockets"
 
 
@@ -474,7 +474,7 @@ async def test_the_bytes_read_from_one_worker_are_limited(caplog, message, worke
     for _ in range(2 * 32 - 1):
         worker.channel.send(message)
     assert await worker.previous_workers.adopt(60.0) == 0
-    (line,) = (one for one in caplog.records if "not adopting a worker" in one.message)
+    (line,) = (one for one in caplog.records if "not adopting a previous" in one.message)
     assert line.cause == "more than 33554432 bytes"
 
 

@@ -202,7 +202,7 @@ def test_an_oversized_message_is_dropped_and_the_channel_stays_open(ends, caplog
     assert (receiver.messages, receiver.losses, sender.losses) == ([Report(1)], 0, 0)
     assert sender.channel.waiting_bytes == 0
     assert [record.getMessage() for record in caplog.records] == [
-        "message is too large for a worker's channel, dropping it"
+        "Logged message is too large for a worker's channel, dropping it"
     ] * 2
 
 

@@ -117,8 +117,7 @@ async def test_a_hung_worker_is_killed_and_replaced(make, caplog):
             await (await pod.accept()).send(b"hello")
         assert [await client.read() for client in clients] == [b"hello"] * 20
     assert [(w.restarts, w.hung) for w in pool.plane.state().workers] == [(2, 2), (0, 0)]
-    causes = [record.cause for record in caplog.records]
-    assert causes == ["worker 0 hung, restarting it"] * 2
+    assert caplog.messages == ["worker 0 hung, restarting it"] * 2
 
 
 async def test_workers_stopped_together_with_the_control_process_are_not_killed(pool):

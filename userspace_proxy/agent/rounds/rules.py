@@ -122,7 +122,9 @@ class Rules:
         if count:
             self._counters.repairs += count
             self._counters.repaired_at = (*self._counters.repaired_at[-59:], Clocks.monotonic())
-            _log.warning("steering rules had drifted and were repaired", extra={"rules": count})
+            _log.warning(
+                "repaired steering rules that another program had changed", extra={"rules": count}
+            )
             what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
             note = f"{what} of {name} steering had been changed by another program; repaired"
             self._report(Happening("SteeringRepaired", "Repair", note))

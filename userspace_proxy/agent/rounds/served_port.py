@@ -218,8 +218,9 @@ class Steered:
         # Log one line for all frontends, because a disabled family may have thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         if news:
-            extra = {"frontends": len(news), "cause": str(unsteered[news[0]])}
-            _log.warning("frontends cannot be steered: %(cause)s", extra=extra)
+            first, cause = str(news[0]), str(unsteered[news[0]])
+            extra = {"frontend": first, "frontends": len(news), "cause": cause}
+            _log.warning("frontend %(frontend)s cannot be steered: %(cause)s", extra=extra)
         if before and not unsteered:
             _log.info("all frontends are steered again")
 

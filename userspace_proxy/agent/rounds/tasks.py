@@ -72,7 +72,8 @@ class Supervisor:
             _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
             for task in tasks:
                 _log.warning(
-                    "bug: background task did not end: %(task)s", extra={"task": task.get_name()}
+                    "bug: background task %(task)s ignored its cancellation, cancelling it again",
+                    extra={"task": task.get_name()},
                 )
 
     async def _guard(self, name: str, run: Callable[[], Awaitable[None]], restarts: bool) -> None:
@@ -86,7 +87,7 @@ class Supervisor:
                 return
             except Exception:
                 _log.exception(
-                    "bug: background task failed: %(task)s",
+                    "bug: background task %(task)s failed",
                     extra={"task": name, "restarts": restarts},
                 )
             if not restarts:

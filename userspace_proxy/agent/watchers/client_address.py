@@ -91,7 +91,8 @@ class ClientAddresses(Component):
         )
         self._ipv6_condition = LoggedCondition[str](
             _log,
-            "endpoints don't see the addresses of IPv6 clients: %(cause)s",
+            "endpoints do not see the addresses of IPv6 clients: %(cause)s",
+            "endpoints see the addresses of IPv6 clients again",
             level=logging.INFO,
         )
 
@@ -201,7 +202,9 @@ class ClientAddresses(Component):
         self._bridges.log_obstacles()
         if count:
             self.repairs += count
-            _log.warning("reply routing had drifted and was repaired", extra={"parts": count})
+            _log.warning(
+                "repaired reply routing that another program had changed", extra={"parts": count}
+            )
 
     def _follow_node(self) -> None:
         """Apply the node's current links, routes and settings, and wake the repair."""

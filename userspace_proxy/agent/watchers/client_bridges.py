@@ -41,12 +41,12 @@ class ClientBridges:
             _log,
             "endpoints see this node's address where client and endpoint share bridge "
             "%(bridge)s: %(cause)s",
-            "no bridge hides client addresses from endpoints now",
+            "bridges no longer hide client addresses from endpoints",
             fields=lambda obstacle: {
                 "bridge": obstacle.bridge,
                 "family": f"IPv{obstacle.version}",
                 "cause": obstacle.cause,
-                "hint": obstacle.hint,
+                "remedy": obstacle.hint,
             },
         )
 

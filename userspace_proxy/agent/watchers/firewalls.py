@@ -76,7 +76,7 @@ class FirewallWatch(Component):
         self._thread = OneThread("firewalls")
         self._condition = LoggedCondition[Firewall](
             _log,
-            "a firewall drops packets of Services: %(chain)s: %(cause)s",
+            "chain %(chain)s drops packets of Services: %(cause)s",
             "firewalls no longer drop packets of Services",
             fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.hint},
         )

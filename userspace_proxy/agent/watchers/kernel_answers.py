@@ -237,7 +237,7 @@ class KernelAnswers(Component):
         self._condition = LoggedCondition[tuple[str, str]](
             _log,
             "%(service)s: kernel path fails: %(cause)s",
-            "no known kernel path failures remain",
+            "kernel path failures resolved",
             fields=lambda one: {"service": one[0], "cause": one[1]},
         )
 

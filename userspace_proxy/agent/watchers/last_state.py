@@ -215,7 +215,8 @@ class LastState(Component):
             # task that has been cancelled. Source: python/cpython#102780.
             await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
-            _log.warning("timed out writing the saved state", extra={"path": file.path})
+            text = "timed out writing the saved state, so %(path)s may be outdated"
+            _log.warning(text, extra={"path": file.path})
 
     def _write(self, file: StateFile, snapshot: Snapshot, current_at: float) -> bytes:
         data = encode_state(snapshot, self._owner)

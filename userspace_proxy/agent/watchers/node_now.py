@@ -44,10 +44,12 @@ class NodeNow(Component):
         self._no_node = LoggedCondition[Cause](
             _log,
             "node name may be wrong: %(cause)s",
-            "this node's Node object exists",
+            "this node's Node object exists now",
             fields=lambda cause: {"cause": say(cause)},
         )
-        self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
+        self._no_node_ports = LoggedCondition[str](
+            _log, "node ports are not served: %(cause)s", "node ports are served again"
+        )
 
     async def start(self, supervisor: Supervisor) -> None:
         del supervisor

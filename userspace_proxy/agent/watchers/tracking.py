@@ -130,14 +130,13 @@ class TrackingWatch(Component):
             self.is_full = True
             note = (
                 f"the conntrack table is full ({table.entries:,} of {table.limit:,} entries): new "
-                "connections may fail on this node; raise net.netfilter.nf_conntrack_max"
+                "connections may fail on this node (raise net.netfilter.nf_conntrack_max)"
             )
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
             _log.error(
-                "conntrack table is full, new connections may fail: raise "
-                "net.netfilter.nf_conntrack_max",
-                extra=_fields(table),
+                "conntrack table is full, so new connections may fail",
+                extra={**_fields(table), "remedy": "raise net.netfilter.nf_conntrack_max"},
             )
 
 

@@ -20,7 +20,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -35,9 +34,10 @@ from typing import Any
 
 from ...clocks import Clocks
 from ...errors import InputError, UserspaceProxyError
+from ...log_fields import FieldLogger
 from .kubeconfig import ExecPlugin, KubeCluster
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 PLUGIN_S = 60.0
 """The maximum seconds for one run without a user at the terminal."""
@@ -219,7 +219,7 @@ async def run_plugin(
 def _log_stderr(shown: str, stderr: bytes) -> None:
     if text := " ".join(stderr.decode(errors="replace").split()):
         fields = {"plugin": shown, "text": text[:_LOGGED_MAX]}
-        _log.info("credential plugin wrote to stderr", extra=fields)
+        _log.info("credential plugin %(plugin)s wrote to stderr: %(text)s", extra=fields)
 
 
 def _kill(process: asyncio.subprocess.Process, *, with_group: bool) -> None:

@@ -27,6 +27,7 @@ FORBIDDEN_S = 600.0
 # The text of a 403 from the server's NamespaceLifecycle plugin: the role is sufficient, but the
 # namespace is being deleted.
 _TERMINATING = "because it is being terminated"
+_GRANT = "grant this user create and patch on events in API group events.k8s.io"
 _MERGE = "application/merge-patch+json"
 
 
@@ -116,9 +117,8 @@ class Recorder:
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning(
-                "API server rejected an Event: %(cause)s", extra={"cause": cause_of(response)}
-            )
+            fields = {"event": series.happening.reason, "cause": cause_of(response)}
+            _log.warning("API server rejected Event %(event)s: %(cause)s", extra=fields)
         return True
 
     async def _ask(self, series: Series) -> Response:
@@ -148,8 +148,7 @@ class Recorder:
         if response.code == 403 and not self._has_logged_forbidden:
             self._has_logged_forbidden = True
             _log.warning(
-                "cannot write Events: %(cause)s; grant this user create and patch on events in API "
-                "group events.k8s.io",
-                extra={"cause": cause_of(response)},
+                "cannot write Events: %(cause)s",
+                extra={"cause": cause_of(response), "remedy": _GRANT},
             )
         return until

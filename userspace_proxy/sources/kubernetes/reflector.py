@@ -393,8 +393,8 @@ class Reflector:
 
     def _log_end(self, reason: str) -> None:
         if self._end_log_limit.take(self._clock()):
-            extra = {"resource": self._resource.name, "server": self._client.url, "reason": reason}
-            _log.info("watch of %(resource)s ended: %(reason)s", extra=extra)
+            extra = {"resource": self._resource.name, "server": self._client.url, "cause": reason}
+            _log.info("watch of %(resource)s ended: %(cause)s", extra=extra)
 
     def _rejected(self, verb: str, response: Response) -> RequestFailure:
         self.is_forbidden = response.code == 403

@@ -36,8 +36,8 @@ from .shares import SHARE_BYTES, ObjectShares
 
 _log = FieldLogger("userspace_proxy.sources")
 
-_SERVER = "cannot read cluster state: %(problem)s", "API server problems resolved"
-_OBJECTS = "cannot use objects: %(problem)s", "object problems resolved"
+_SERVER = "cannot read cluster state: %(cause)s", "API server problems resolved"
+_OBJECTS = "cannot use objects: %(cause)s", "object problems resolved"
 OBJECT_PROBLEMS_MAX = 20
 """The maximum number of unreadable objects that are reported one by one; others are counted."""
 
@@ -261,7 +261,7 @@ class KubernetesSource(Source):
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
             text, end = _SERVER if line in of_server else _OBJECTS
-            _log.warning(text, extra={"problem": line})
+            _log.warning(text, extra={"cause": line})
             self._in_log[line] = end
         lasting = {(_SERVER if line in of_server else _OBJECTS)[1] for line in problems}
         for end in sorted({*self._in_log.values()} - lasting):

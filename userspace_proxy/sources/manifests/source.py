@@ -77,20 +77,20 @@ class ManifestSource(Source):
         """The clock's seconds when files became unreadable; None if all files can be read."""
         self._deafness = LoggedCondition[str](
             _log,
-            "cannot watch manifests, polling them: %(problem)s",
-            fields=lambda line: {"problem": line, "every_s": poll_s},
+            "cannot watch manifests, polling them: %(cause)s",
+            "watching manifests again",
+            fields=lambda cause: {"cause": cause, "every_s": poll_s},
         )
         self._condition = LoggedCondition[str](
-            _log,
-            "manifest problem: %(problem)s",
-            "manifest problems resolved",
-            fields=lambda line: {"problem": line},
+            _log, "manifest problem: %(cause)s", "manifest problems resolved"
         )
-        self._findings = LoggedCondition[str](_log, "manifest is ambiguous: %(cause)s")
+        self._findings = LoggedCondition[str](
+            _log, "manifest is ambiguous: %(cause)s", "manifests are no longer ambiguous"
+        )
         self._ignored = LoggedCondition[str](
             _log,
-            "manifest object ignored: %(object)s",
-            fields=lambda line: {"object": line},
+            "manifest object ignored: %(cause)s",
+            "manifest objects are no longer ignored",
             level=logging.INFO,
         )
 

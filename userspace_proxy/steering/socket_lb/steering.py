@@ -52,7 +52,8 @@ class HookedSteering(NftablesSteering):
             except SteeringError as stay:
                 # Only log this, because the programs stop translating when their term expires.
                 _log.warning(
-                    "cannot remove the connect() hooks: %(cause)s",
+                    "cannot remove the connect() hooks, which translate until their term expires: "
+                    "%(cause)s",
                     extra={"cause": str(stay)},
                 )
         else:

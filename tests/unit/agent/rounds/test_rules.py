@@ -156,7 +156,7 @@ async def test_repairs_and_failed_repairs_of_drift_are_reported(start, caplog):
         if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
     ]
     assert messages == [
-        "steering rules had drifted and were repaired",
+        "repaired steering rules that another program had changed",
         "cannot apply steering rules, so the kernel keeps its current rules: "
         "cannot commit: Operation not permitted",
     ]

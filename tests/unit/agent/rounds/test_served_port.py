@@ -36,7 +36,7 @@ async def test_an_unsteerable_frontend_is_reported_only_for_its_service_port(mak
     served_ports.steered.note_unsteered({})
     assert not any(served.problem for served in served_ports)
     (line,) = caplog.messages
-    assert line.startswith("frontends cannot be steered: ")
+    assert line.startswith("frontend 10.96.0.2:80/TCP cannot be steered: ")
 
 
 async def test_the_first_problem_is_reported_with_a_separate_remedy(make):

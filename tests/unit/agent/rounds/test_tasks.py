@@ -134,7 +134,8 @@ async def test_a_task_that_swallowed_its_cancellation_is_cancelled_again(monkeyp
     await asyncio.wait_for(began.wait(), 60)
     await supervisor.stop()
     assert len(lost) == 2
-    assert caplog.messages == ["bug: background task did not end: careless"] * 2
+    text = "bug: background task careless ignored its cancellation, cancelling it again"
+    assert caplog.messages == [text] * 2
 
 
 async def test_a_reading_is_reused_for_requests_shortly_afterwards():

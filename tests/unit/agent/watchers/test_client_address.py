@@ -138,7 +138,7 @@ def test_removed_reply_rules_are_restored_and_logged(node, caplog):
 
     run(node, scenario)
     assert reply_rules(node) == 2
-    assert "reply routing had drifted and was repaired" in caplog.messages
+    assert "repaired reply routing that another program had changed" in caplog.messages
 
 
 def test_no_client_addresses_are_preserved_while_reply_routing_is_refused(node, monkeypatch):
@@ -212,7 +212,7 @@ def test_only_ipv4_networks_reach_the_plane_if_ipv6_replies_are_not_routed(node,
         assert not any(":" in network for network in plane.given[-1])
 
     run(node, scenario)
-    text = "endpoints don't see the addresses of IPv6 clients: "
+    text = "endpoints do not see the addresses of IPv6 clients: "
     assert any(message.startswith(text) for message in caplog.messages)
 
 

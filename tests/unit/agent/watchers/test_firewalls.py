@@ -60,7 +60,7 @@ async def test_a_firewalls_appearance_and_removal_are_logged(watch, kernel, capl
         await watch.look()
     (drop,) = shown(watch).firewalls
     (record,) = caplog.records
-    assert record.getMessage().endswith(": ip filter INPUT: its policy is drop")
+    assert record.getMessage().startswith("chain ip filter INPUT drops packets of Services: ")
     assert (record.chain, record.cause, record.remedy) == (drop.chain, drop.why, drop.hint)
     kernel.view = KernelView()
     await watch.look()

@@ -315,7 +315,7 @@ async def test_a_reply_ends_the_suspected_loss(node, caplog):
     await node.fail()
     await node.look(1, answered=1)
     assert node.port.unanswered is None
-    assert caplog.messages[-1] == "no known kernel path failures remain"
+    assert caplog.messages[-1] == "kernel path failures resolved"
 
 
 async def test_a_port_that_leaves_the_kernel_path_is_not_logged_as_working_again(node, caplog):
@@ -323,7 +323,7 @@ async def test_a_port_that_leaves_the_kernel_path_is_not_logged_as_working_again
     await node.fail()
     node.served.path = PathView(DataPath.USERSPACE)
     await node.look()
-    assert caplog.messages[-1] == "no known kernel path failures remain"
+    assert caplog.messages[-1] == "kernel path failures resolved"
 
 
 async def test_a_second_outage_is_reported_as_quickly_as_the_first(node):

@@ -50,7 +50,7 @@ def test_a_missing_node_object_is_logged_and_shown_until_it_exists(caplog):
     assert shown == [None, no_node("a", ("a.b",)), no_node("a", ("a.b",)), None]
     assert [record.getMessage() for record in caplog.records] == [
         "node name may be wrong: there is no Node a (did you mean a.b?)",
-        "this node's Node object exists",
+        "this node's Node object exists now",
     ]
 
 

@@ -9,7 +9,7 @@ from userspace_proxy.kernel.tracking import TrackingTable
 
 EMPTY = TrackingTable(10, 1000)
 FULL = TrackingTable(995, 1000, 7)
-LINE = "conntrack table is full, new connections may fail: raise net.netfilter.nf_conntrack_max"
+LINE = "conntrack table is full, so new connections may fail (raise net.netfilter.nf_conntrack_max)"
 
 
 class Node:

@@ -134,7 +134,7 @@ async def test_plugin_output_on_stderr_is_logged_up_to_a_limit(run, caplog):
     script = f"import sys; sys.stderr.write('enter\\nABCD' + 'x' * 5000); print({ANSWER!r})"
     assert await run(script) == CREDENTIAL
     (record,) = caplog.records
-    assert record.message == "credential plugin wrote to stderr"
+    assert record.message.startswith("credential plugin plugin wrote to stderr: enter ABCDxxx")
     assert record.__dict__["plugin"] == "plugin"
     assert record.__dict__["text"].startswith("enter ABCDxxx")
     assert len(record.__dict__["text"]) == 1000

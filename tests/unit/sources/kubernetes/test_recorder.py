@@ -108,8 +108,8 @@ async def test_without_permission_one_warning_is_logged_and_no_event_is_sent(api
     recorder.record(Happening("SteeringDrifted", "Repair", "lost"))
     await until(lambda: recorder._correlator.next_due_s(recorder._now()) > 60)
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot write Events: events is forbidden; grant this user create and patch on events in "
-        "API group events.k8s.io"
+        "cannot write Events: events is forbidden (grant this user create and patch on events in "
+        "API group events.k8s.io)"
     ]
     assert len(api.requests) == 2
 

@@ -101,10 +101,7 @@ async def test_an_unreachable_server_is_reported_until_reachable(api):
         await reflection.until(lambda: len(reflection.waits) >= 2)
         await api.start()
         await reflection.watching()
-        assert reflection.problems == [
-            "cannot reach the API server at URL: Connection refused",
-            "",
-        ]
+        assert reflection.problems == ["cannot reach the API server at URL: Connection refused", ""]
 
 
 async def test_a_slow_list_is_reported_and_times_out(api, monkeypatch):
@@ -410,7 +407,7 @@ async def test_a_server_with_an_older_history_is_listed_at_its_newest_state(api,
         assert reflection.names == ["web"]
         assert reflection.problems == []
     (line,) = [r for r in caplog.records if r.message.startswith("watch of")]
-    assert line.reason == "its history went back, as after a restore of etcd; listing again"
+    assert line.cause == "its history went back, as after a restore of etcd; listing again"
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "DELETED"])

@@ -148,7 +148,7 @@ async def main(path):
     task = asyncio.create_task(ManifestSource(path, poll_s=0.01, settle_s=0.001).run(publish))
     await asyncio.wait_for(changed.wait(), 60)
 
-logging.basicConfig(format="%(message)s %(problem)s")
+logging.basicConfig(format="%(message)s %(cause)s")
 asyncio.run(main(pathlib.Path(sys.argv[1])))
 """
 
@@ -195,7 +195,7 @@ async def test_a_broken_edit_keeps_the_last_valid_state_and_is_logged_once(web, 
         web.write_text(SERVICE.replace("7.1", "7.2"))
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
         assert source.status().problems == ()
-    assert [(r.levelname, r.message, r.__dict__.get("problem")) for r in caplog.records] == [
+    assert [(r.levelname, r.message, r.__dict__.get("cause")) for r in caplog.records] == [
         ("WARNING", f"manifest problem: {problem}", problem),
         ("INFO", "manifest problems resolved", None),
     ]

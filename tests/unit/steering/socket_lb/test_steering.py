@@ -48,7 +48,7 @@ async def test_undetachable_hooks_of_an_earlier_run_do_not_prevent_startup(node,
     (folder_of(tmp_path, FACTS.proxy_name) / "connect4").mkdir(parents=True)
     await steering.start()
     assert caplog.messages[-1].startswith(
-        "cannot remove the connect() hooks: cannot remove connect() "
+        "cannot remove the connect() hooks, which translate until their term expires: cannot remove"
     )
     await steering.close()
 
