@@ -122,8 +122,7 @@ class TrackingTimeouts:
             elif is_raised:
                 self._held = noted
         except (OSError, ValueError) as exc:
-            cause = exc.strerror if isinstance(exc, OSError) else str(exc)
-            return f"cannot raise {_NAME} to {self._wanted} s: {cause}"
+            return (exc.strerror if isinstance(exc, OSError) else "") or str(exc)
         return ""
 
     def put_back(self) -> bool:

@@ -54,7 +54,7 @@ _PROVE_S = 1.0
 _ACCEPTED_A_TURN = 16
 _PAUSE_S = 0.005
 
-_NOT_PROVED = "hands over only to a process that has NET_ADMIN"
+_NOT_PROVED = "the requesting process has not proved NET_ADMIN"
 # The maximum length of a refusal's text.
 _REFUSAL_CHARS = 1000
 
@@ -204,7 +204,7 @@ class Reception:
         except OSError as exc:
             if challenge is not None:
                 challenge.close()
-            return None, f"cannot have it proved that a process has NET_ADMIN: {exc}"
+            return None, f"cannot check whether the requesting process has NET_ADMIN: {exc}"
         return challenge, ""
 
     def _read(self, sock: socket.socket) -> None:

@@ -73,7 +73,7 @@ def test_root_without_net_admin_cannot_take_over_the_node(holder):
     assert said == (
         f"cannot prove CAP_NET_ADMIN to userspace-proxy (pid {holder.pid}): Operation not permitted"
         " (run as root and grant NET_ADMIN)\n"
-        '["HandOverRefused","hands over only to a process that has NET_ADMIN"]\n'
+        '["HandOverRefused","the requesting process has not proved NET_ADMIN"]\n'
     )
     # The holder keeps running.
     holder.terminate()
@@ -85,7 +85,7 @@ def test_a_process_unable_to_prove_net_admin_cannot_take_over(holder):
         sock.settimeout(60)
         sock.connect("\0userspace-proxy")
         sock.send(frame(HandOver()))
-        refusal = HandOverRefused("hands over only to a process that has NET_ADMIN")
+        refusal = HandOverRefused("the requesting process has not proved NET_ADMIN")
         assert sock.recv(999) == frame(refusal)
         assert sock.recv(1) == b""
     taken = take_over()
