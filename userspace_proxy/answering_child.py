@@ -22,7 +22,14 @@ class ChildEnded(UserspaceProxyError):
 
 
 class AnsweringChild:
-    """A child process that Ctrl-C doesn't reach; for arguments and errors, see ``start_child``."""
+    """A child process that Ctrl-C doesn't reach; for other arguments, see ``start_child``.
+
+    Args:
+        answer_within_s: Seconds after which a child without an answer is killed.
+
+    Raises:
+        OSError: No process or no socket is available.
+    """
 
     def __init__(
         self,
@@ -54,7 +61,7 @@ class AnsweringChild:
         An exception in this thread, such as KeyboardInterrupt, closes the link.
 
         Args:
-            message: None: send nothing, and wait for the message that the child sends at startup.
+            message: None to send nothing, and to wait for the message that the child sends first.
 
         Raises:
             ChildEnded: The child exited or hung without an answer.

@@ -38,7 +38,7 @@ def start_child(
             and the arguments, and returns the exit status.
         arguments: Further arguments.
         prefix: A command that runs the interpreter, such as ``nsenter``.
-        stderr: The child's standard error; by default this process's.
+        stderr: The child's standard error; None for this process's standard error.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
     Returns:
@@ -78,12 +78,9 @@ def start_child(
 
 
 def running_interpreter() -> tuple[list[str], dict[str, str]]:
-    """Return the command and environment to start the running interpreter again.
+    """Return the first words of a command for the running interpreter, and its environment.
 
-    The new interpreter finds only its standard library, even if the virtual environment is broken.
-
-    Returns:
-        The first words of the command, and the environment.
+    It then finds only its standard library, even if the virtual environment is broken.
     """
     # Without PYTHONHOME the interpreter would search for its library relative to its file or
     # virtual environment, which may be gone.

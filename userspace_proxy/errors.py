@@ -38,7 +38,7 @@ _SHORTAGE_HINTS = {
 
 
 def shortage_hint(number: int | None) -> str:
-    """Return the remedy if the kernel couldn't create a socket; empty for other causes."""
+    """Return the remedy for a shortage's errno; empty for None and for other errnos."""
     return _SHORTAGE_HINTS.get(number or 0, "")
 
 
@@ -120,7 +120,7 @@ class SteeringUnreadable(SteeringError):
 
 
 class LockHeld(UserspaceProxyError):
-    """Another proxy of the same name serves this network namespace."""
+    """Another process holds the lock of this proxy's name in this network namespace."""
 
 
 class SandboxError(UserspaceProxyError):

@@ -16,11 +16,11 @@ from .errors import PlatformError, SandboxError, UserspaceProxyError
 
 # The highest descriptor limit that a proxy sets. With a limit of 2^30 (containerd with
 # LimitNOFILE=infinity), memory would run out first. With this limit a worker holds 131,072
-# connections in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the slab's growth by 16,000 on
-# loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md). kube-proxy's default for
-# conntrack.min is 131,072, too.
+# connections in 1.1 GiB: each has two idle sockets of 3.8 KiB (measured by the growth of the slab
+# with 16,000 on loopback, Linux 6.18), and 1 KiB in the worker (docs/benchmarks.md). kube-proxy's
+# default for conntrack.min is also 131,072.
 DESCRIPTORS_MAX = 262_144
-# The limit on macOS, which rejects limits above kern.maxfilesperproc; its value is at least this.
+# The limit on macOS, which rejects limits above kern.maxfilesperproc; that is never below this.
 # Source: setrlimit(2) of macOS.
 _OPEN_MAX = 10_240
 
@@ -97,7 +97,7 @@ def bounded(limit: int) -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of this process and its children to the hard limit, bounded.
+    """Set the soft limit of this process and its children to the hard limit, bounded.
 
     Call this before other code reads the limit, and never in a process that embeds a proxy.
     """

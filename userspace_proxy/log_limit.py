@@ -5,11 +5,11 @@ from __future__ import annotations
 EVERY_S = 60.0
 """Seconds between two lines: frequent enough for a reader, yet a small log file after a day."""
 SERVICE_LINES = 20
-"""The number of lines per minute about Services, thousands of which may change in a round."""
+"""The limit of lines per minute about Services, thousands of which may change in a round."""
 
 
 class LogLimit:
-    """A limit of lines per minute about one condition; the first lines are never delayed."""
+    """A limit of lines per minute about one condition; callers omit further lines."""
 
     __slots__ = "_began_at", "_lines", "left"
 

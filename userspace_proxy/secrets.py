@@ -105,7 +105,7 @@ class Secrets:
         return _URL.sub(_without_user, text)
 
     def remove_value(self, name: str, text: str) -> str:
-        """Return a field's text without likely secrets: none of it if the name suggests one."""
+        """Return a field's text without likely secrets, or REMOVED if its name suggests one."""
         return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
 
     def remove(self, text: str) -> str:

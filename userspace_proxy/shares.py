@@ -3,7 +3,7 @@
     amount of each holder ──▶ smallest first, up to the room of its namespace ──▶ granted
                                   └── beyond it: left out
     all namespaces exceed the bound ──▶ each gets an equal share; the unused rest of a share
-    is divided among namespaces that want more
+    is divided among namespaces that need more
 
 Rule 1: while there is room, a namespace may use its whole bound.
 Rule 2: no namespace is cut in favour of a namespace with more than an equal share, and no holder in
@@ -137,7 +137,7 @@ class Shares(Generic[H]):
         """The amounts granted to left-out holders, by namespace."""
 
     def granted(self, holder: H) -> int:
-        """Return how much of its amount a holder is granted: all, 0, or what fits in the bound."""
+        """Return how much of its amount a holder is granted: all, 0, or the part that fits."""
         namespace = holder.namespace
         left_out = self._left_out.get(namespace, {})
         return left_out.get(holder, self._wanted.of(namespace, holder))

@@ -35,7 +35,7 @@ class StateFileError(UserspaceProxyError):
 
 
 class StateBytes(NamedTuple):
-    """The content of a file."""
+    """A file's content, with its age."""
 
     data: bytes
     current_at: float

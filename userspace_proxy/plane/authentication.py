@@ -43,8 +43,8 @@ from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 # The number of slots, each of which takes two of the 64 descriptors that a worker reserves for
 # other code. Processes in other PID namespaces can't be distinguished, so a slot is held only for a
 # short time: a queue of 1,024 connections takes 1.3 s.
-PLACES = 24
-_PLACES_A_PROCESS = 2
+SLOTS = 24
+_SLOTS_PER_PROCESS = 2
 # The minimum time for which a process keeps a slot. A process answers within milliseconds, or tries
 # again if the node is too busy.
 _ANSWER_S = 0.03
@@ -174,7 +174,7 @@ class Reception:
     def _on_readable(self) -> None:
         now = self._loop.time()
         settled = sum(now - guest.since >= _ANSWER_S for guest in self._guests.values())
-        room = min(max(0, PLACES - len(self._guests)) + settled, _ACCEPTED_A_TURN)
+        room = min(max(0, SLOTS - len(self._guests)) + settled, _ACCEPTED_A_TURN)
         for sock in abstract_sockets.accept(self._listener, room) if room else ():
             self._admit(sock, now)
         self._loop.remove_reader(self._listener.fileno())
@@ -184,9 +184,9 @@ class Reception:
         """Assign a slot to a process, perhaps an older connection's, and challenge the process."""
         pid = abstract_sockets.peer(sock)[0]
         same = [each for each, guest in self._guests.items() if guest.pid == pid and pid]
-        if len(same) >= _PLACES_A_PROCESS:
+        if len(same) >= _SLOTS_PER_PROCESS:
             self._hang_up(same[0])
-        elif len(self._guests) >= PLACES:
+        elif len(self._guests) >= SLOTS:
             self._hang_up(next(iter(self._guests)))
         sock.setblocking(False)
         deadline = self._loop.call_later(_PROVE_S, self._expire, sock)

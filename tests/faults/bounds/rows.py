@@ -33,7 +33,7 @@ from userspace_proxy.model.similar import COMPARED_MAX
 from userspace_proxy.model.yaml_builder import DOCUMENTS_MAX
 from userspace_proxy.plan import bounds, kernel_room
 from userspace_proxy.plane import path_probes, probe_schedule
-from userspace_proxy.plane.authentication import PLACES
+from userspace_proxy.plane.authentication import SLOTS
 from userspace_proxy.plane.channel import MAX_WAITING_BYTES
 from userspace_proxy.plane.messages import MAX_GROUP_BYTES
 from userspace_proxy.policy.usable import ENDPOINTS_MAX
@@ -425,7 +425,7 @@ TABLES: Mapping[str, Sequence[Row]] = {
         ),
         Row(
             "processes that ask for the node, or for a worker's sockets",
-            f"{PLACES} at a time, 1,024 wait",
+            f"{SLOTS} at a time, 1,024 wait",
             "processes, two each",
             "two descriptors for 30 ms",
             "the oldest is disconnected",

@@ -3,8 +3,8 @@
 Rule 1: a missing or incomplete response raises TransportError. Except for WebSockets, callers never
 see aiohttp, which is imported when a client is opened.
 Rule 2: a path is sent unchanged: nothing resolves or requotes it (``api_paths``).
-Rule 3: the time to connect, until a response starts, and of silence within it is limited. A watch
-may be silent; its reader decides for how long.
+Rule 3: the time to connect, the time until a response starts, and each silence within it are
+limited. A watch may be silent; its reader decides for how long.
 Rule 4: large lists and watches are streams, which are read in parts. Other responses are read as a
 whole, up to RESPONSE_BYTES_MAX.
 Rule 5: redirects aren't followed: another server would receive the client's certificate, its
@@ -53,7 +53,8 @@ WATCHES_ANEW_S = 10.0
 """The minimum interval in seconds between restarts of all watches, so that they count as healthy in
 between."""
 RESPONSE_BYTES_MAX = 16 << 20
-"""The maximum size of a response or WebSocket message in one piece; etcd stores up to 1.5 MiB."""
+"""The maximum size of a response that is read as a whole, or of a WebSocket message; etcd stores
+up to 1.5 MiB."""
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
@@ -78,7 +79,7 @@ _KEEPALIVE = tuple(
 
 
 class Stream:
-    """A response, read as it arrives; valid inside :meth:`ApiClient.stream`."""
+    """A response, read as it arrives; valid in the ``with`` block of :meth:`ApiClient.stream`."""
 
     def __init__(
         self, response: ClientResponse, errors: Callable[[], AbstractContextManager[None]]
@@ -99,7 +100,7 @@ class Stream:
                 return await self._response.content.readany()
 
     async def rest(self) -> Response:
-        """Read the rest of an error response."""
+        """Read an error response to its end, and return it."""
         with self._transport_errors():
             return await _read(self._response)
 
@@ -244,7 +245,7 @@ class ApiClient:
             self._watches.discard(response)
 
     def doubt_watches(self) -> None:
-        """Interrupt all watches, because a response contradicts one; once per WATCHES_ANEW_S.
+        """Interrupt all watches, because a response contradicts one; at most every WATCHES_ANEW_S.
 
         Watches may be silent because their connections are dead, for instance after a laptop was
         suspended. For this reason, pooled connections aren't reused.
@@ -328,7 +329,7 @@ class ApiClient:
         return URL(f"{server}{path}", encoded=True)
 
     async def _options(self) -> dict[str, Any]:
-        """Refresh the credentials if due; return the options of requests: headers, TLS, proxy."""
+        """Refresh the credentials if due; return a request's options: headers, TLS, proxy."""
         async with self._refreshing:
             await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
             self._is_refused = False

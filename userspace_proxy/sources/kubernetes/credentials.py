@@ -202,7 +202,7 @@ class Credentials:
 
     @property
     def cluster(self) -> str:
-        """The server's URL, with a digest of its authority if known; valid after :meth:`check`."""
+        """The server's URL, with its authority's digest if known; valid after :meth:`check`."""
         server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:
@@ -234,7 +234,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """A clause with the day when the client certificate expired; empty if valid or unknown."""
+        """A clause with the day on which the client certificate expired; empty if none is known to."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf
@@ -271,7 +271,7 @@ class Credentials:
             self._checked = read_kubeconfig(self._kubeconfig, server=self._master)
 
     async def load(self, now: float) -> None:
-        """Load everything for the first time; this may run a plugin.
+        """Load the address and the credentials for the first time; this may run a plugin.
 
         Raises:
             SourceError: Loading failed; the message states the cause and the remedy.
@@ -321,7 +321,7 @@ class Credentials:
             raise TransportError(f"cannot refresh {self.description}: {_one_line(exc)}") from exc
 
     async def header(self) -> dict[str, str]:
-        """Return the header for a token or password, which outputs then omit; empty without one.
+        """Return the Authorization header, if any; its secret is omitted from output from now on.
 
         Raises:
             TransportError: The pod's token can't be read, or the kubeconfig's id-token has expired.
@@ -339,7 +339,7 @@ class Credentials:
         return {"Authorization": value} if value else {}
 
     def tls_files(self) -> Fingerprint:
-        """Return a fingerprint of the files of certificate authority, certificate and key."""
+        """Return a fingerprint of the files with the authority, the client certificate and its key."""
         names = ("ssl_ca_cert", "cert_file", "key_file")
         return tuple(fingerprint(getattr(self.configuration, name)) for name in names)
 

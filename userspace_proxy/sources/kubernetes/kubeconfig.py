@@ -55,7 +55,7 @@ class KubeconfigFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The content of a certificate or key, inline or in a file; there may be neither."""
+    """A certificate or key, as inline content or the path of a file; both are empty if missing."""
 
     data: bytes = b""
     path: str = ""
@@ -86,7 +86,7 @@ class KubeCluster:
     server: str
     """The URL without a final slash."""
     written: str
-    """The URL as written in the file, or as given instead."""
+    """The URL as written in the file, or in the option that overrides it."""
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
@@ -96,7 +96,7 @@ class KubeCluster:
     """Where the proxy is configured, for errors."""
     is_uncompressed: bool = False
     extension: Any = None
-    """The value that a plugin receives as ``config``."""
+    """The value that a plugin receives as ``config``; None if there is none."""
 
     @property
     def is_tls(self) -> bool:
@@ -116,7 +116,7 @@ class KubeUser:
     certificate: Content = Content()
     key: Content = Content()
     plugin: ExecPlugin | None = None
-    """The plugin to run if there are no other credentials; None without a plugin."""
+    """The plugin that returns the credentials; None if others are given, or none is configured."""
     expires: float | None = None
     """The token's expiry time, in seconds since 1970; None if unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
@@ -181,7 +181,8 @@ def read_client_config(
         server: Overrides the cluster's server, whose ``tls-server-name`` is then ignored.
 
     Raises:
-        SourceError: The files name no server, or can't be used; the message states where.
+        SourceError: The files are invalid, lack a chosen entry, or name no server; the message
+            states where.
     """
     merged = _Merged(files)
     name, named_by = context, None

@@ -8,7 +8,7 @@ Rule 1: no failure of server or network stops the reflector; each, except a sing
 watch, is reported as a problem until the next list or watch succeeds.
 Rule 2: a watch that lasted long enough and didn't fail is followed by the next one immediately; a
 watch that shows that history went back during an outage is followed by a list; any other watch is
-followed by a wait, which grows while watches fail early or bring nothing.
+followed by a wait, which grows while watches fail early or have no events.
 Rule 3: large input is processed in parts, and the event loop runs in between.
 Rule 4: a list has a deadline, and a slow list is reported as a problem while it lasts.
 """
@@ -64,7 +64,7 @@ NO_LINE_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Limits, in seconds."""
+    """Time limits and pauses, in seconds."""
 
     watch_s: float = 300.0
     """The server ends a watch after one to two times this duration, as client-go requests."""
@@ -351,7 +351,7 @@ class Reflector:
         return requested_s + self._timing.silence_over_s
 
     def _metadata_of(self, event: WireEvent) -> Metadata:
-        """Return the metadata in an event, perhaps empty; raise FieldError for an unknown type."""
+        """Return the metadata in an event; raise FieldError for an unknown type."""
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
                 return metadata_of(event.object)
@@ -380,7 +380,7 @@ class Reflector:
         return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
     def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
-        """Count an interrupted watch; return a failure from the second early one in a row on."""
+        """Count an interrupted watch; return a failure if the previous one was also cut off early."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
             return None
