@@ -62,7 +62,7 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """Seconds for which part of the snapshot has been outdated; 0.0 if none is, or without one."""
+    """Seconds for which part of the snapshot has been outdated; 0.0 if it is current or missing."""
     problems: tuple[str, ...] = ()
     """One line per problem, with place and remedy."""
     restarts: int = 0
@@ -175,7 +175,7 @@ class Source(abc.ABC):
     async def scale_down(
         self, namespace: str, workload: Workload, may: May, agree: Agree
     ) -> ScaleDown:
-        """Scale one replica to zero unless something else requires it; return the result.
+        """Scale a workload from one replica to zero, unless something requires the replica.
 
         Args:
             may: Called with the known labels of the workload's pods, if it has one replica.

@@ -234,7 +234,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """A clause with the day on which the client certificate expired; empty if none is known to."""
+        """A clause with the day on which the client certificate expired, if it is known to."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf
@@ -339,7 +339,7 @@ class Credentials:
         return {"Authorization": value} if value else {}
 
     def tls_files(self) -> Fingerprint:
-        """Return a fingerprint of the files with the authority, the client certificate and its key."""
+        """Return a fingerprint of the files with the authority, the certificate and its key."""
         names = ("ssl_ca_cert", "cert_file", "key_file")
         return tuple(fingerprint(getattr(self.configuration, name)) for name in names)
 

@@ -69,7 +69,7 @@ class Series:
 
 
 class Correlator:
-    """The series of Events, and the times at which to send them."""
+    """The Events of one node, in series, with the times at which to send them."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
@@ -94,7 +94,7 @@ class Correlator:
         self._series[key] = known
 
     def due(self, now: float) -> Iterator[Series]:
-        """Yield the series to send at a Unix time; namespaces take turns."""
+        """Yield the series to send at a Unix time; each one uses a turn of its namespace."""
         found = [s for s in self._series.items() if s[1].is_owed and s[1].not_before <= now]
         order = self._turns.order(found, lambda item: _namespace_of(item[0]))
         return (series for _, series in order)

@@ -30,13 +30,13 @@ class TemporaryFiles:
 
 
 class MemoryFiles:
-    """Files that aren't in the file system, by name."""
+    """Files in memory, by name; they disappear with the process."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Put content into the file of a name, and return its path, which changes only with it."""
+        """Put content into a named file; return its path, which changes only with the content."""
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
             self._close(descriptor)

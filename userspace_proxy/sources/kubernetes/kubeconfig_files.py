@@ -124,7 +124,7 @@ class _KnownFile(NamedTuple):
 
 
 _read: dict[str, _KnownFile] = {}
-"""This process's cache of files."""
+"""The files that this process has read, by absolute path."""
 
 
 def _file(path: str, kubeconfig: Kubeconfig) -> KubeconfigFile | None:

@@ -105,7 +105,7 @@ class NodeAddressLister:
 
 
 async def describe_missing(client: ApiClient, name: str) -> Node:
-    """Return a missing Node, with similar names among 500 Nodes if they can be listed."""
+    """Return a Node marked as missing, with similar names of the first 500 Nodes, if permitted."""
     names: list[str] = []
 
     def take(items: Sequence[bytes]) -> None:

@@ -46,7 +46,7 @@ _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
 """A credential is renewed _AHEAD_S before it expires, or this share of its lifetime if shorter."""
 _APART_S = 5.0
-"""Seconds after a run in which its credential's expiry doesn't cause another run."""
+"""The minimum seconds between two runs of which the second is due to a credential's expiry."""
 _OUTPUT_BYTES_MAX = 1 << 20
 _LOGGED_MAX = 1000
 _READ_BYTES = 64 * 1024
@@ -166,7 +166,7 @@ async def run_plugin(
     """Run a plugin and return its credential.
 
     Args:
-        cluster: The cluster information for the plugin; None for none.
+        cluster: The cluster information for the plugin; None to pass none.
         within_s: Seconds until the plugin is killed; None: no limit, for a user at the terminal.
         clock: Returns seconds since 1970.
 

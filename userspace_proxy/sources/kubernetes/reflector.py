@@ -380,7 +380,7 @@ class Reflector:
         return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
     def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
-        """Count an interrupted watch; return a failure if the previous one was also cut off early."""
+        """Count an interrupted watch; return a failure if the previous one also ended early."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
             return None

@@ -230,7 +230,7 @@ class ResourceCache:
         self._listed: set[Key] = set()
         """The objects of the list in progress that are kept."""
         self._not_listed: dict[str, Excess] = {}
-        """The objects of that list that are omitted, by namespace."""
+        """The number and size of that list's omitted objects, by namespace."""
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
         self._rejected_keys: list[Key] = []

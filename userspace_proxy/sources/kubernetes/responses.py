@@ -34,7 +34,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """The reason why a list or watch failed."""
+    """The reason why a list or watch failed, and the wait that the server requests."""
 
     text: str
     retry_after_s: float = 0.0

@@ -63,7 +63,7 @@ class FileEvents:
         """Whether an event about a manifest was read; the caller resets this."""
 
     def follow(self, links: Iterable[str]) -> bool:
-        """Watch the current folders of the path and its links; return whether a folder is new."""
+        """Watch the folders that now contain the path and links; return whether a watch is new."""
         self.problem = ""
         try:
             self._inotify = self._inotify or Inotify()
@@ -135,7 +135,7 @@ class FileEvents:
         return True
 
     async def wait(self, timer: Awaitable[None]) -> None:
-        """Return when a timer ends, or earlier if an event concerns a manifest."""
+        """Wait until a timer ends or an event concerns a manifest."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_ended(timer)), group.create_task(self._heard())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -99,7 +99,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read changed files that are as at the last check, or that keep changing for long.
+        """Read changed files that are the same as at the last check, or that change for too long.
 
         Args:
             writing: Files known to be written by programs.
@@ -122,7 +122,7 @@ class FileWatch:
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
-        """Return a look that keeps all contents, and from the second failure on has the error."""
+        """Return a result that keeps all contents, with the error from the second failure on."""
         if exc.errno in _SHORTAGES:
             return Look(problems=self._problems)
         if not self._is_lost:

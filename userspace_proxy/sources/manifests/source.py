@@ -32,7 +32,7 @@ QUIET_POLL_S = 5.0
 SETTLE_S = 0.05
 """Seconds between two checks while a file changes; saving a file in an editor takes less."""
 SERVICE_CIDRS = ("10.96.0.0/16",)
-"""The start of kubeadm's default, 10.96.0.0/12."""
+"""The first /16 network of kubeadm's default, 10.96.0.0/12."""
 
 
 class ManifestSource(Source):
