@@ -14,9 +14,9 @@ everything else.
 Rule 4: a process that receives a signal to stop, before or while it waits, doesn't take the node
 back.
 Rule 5: a process whose parent is an init process, as in a container or a systemd unit, exits only
-when it is stopped, no process has held the lock for 15 s, or after 5 minutes: the kubelet or
-systemd starts it again, and it takes the node back. If its first process starts it again after a
-crash, but another process has the node by then, it waits in the same way.
+once it is stopped, no process has held the lock for 15 s, or 5 minutes have passed. Then the
+kubelet or systemd starts it again, and it takes the node back. It waits in the same way if its
+first process starts it again after a crash while another process has the node.
 
 Source: docs/adr/0026, docs/adr/0050; Kubernetes' restartPolicy (a DaemonSet's is always Always).
 """
@@ -53,9 +53,9 @@ _START_S = 5.0
 # The pause between two attempts to start. An attempt takes milliseconds if the lock is held, and
 # workers wait for 10 minutes.
 _AGAIN_S = 1.0
-# The pause between two looks for a lock's holder, the number of looks in a row without one (a
-# holder's container starts a killed control process again within 5 s), and of all looks: 5 minutes,
-# within which pods are deleted after an update.
+# The pause between two searches for the lock's holder; the number of consecutive searches without a
+# holder after which the program exits (a killed holder is started again within 5 s); and the
+# maximum number of searches, for 5 minutes, within which pods are deleted after an update.
 _LOOK_S = 5.0
 _FREE_LOOKS = 3
 _LOOKS = 60
@@ -228,7 +228,7 @@ async def start_while_workers_live(
     has_workers: Callable[[], bool] = has_children,
     pause_s: float = _AGAIN_S,
 ) -> bool:
-    """Take the node back as soon as no other process holds the lock.
+    """Take the node back once no other process holds the lock, unless all workers exit first.
 
     If the lock's holder serves, it drains the workers. Any other holder exits soon.
 

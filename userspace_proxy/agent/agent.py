@@ -114,7 +114,7 @@ class Agent:
         Raises:
             SourceError: The source's Services can't be read at all.
             LockHeld: Another proxy steers this node.
-            SteeringError: The steering can't work here; the message names a mode that can.
+            SteeringError: The steering can't work here; the hint names a mode that can, if any.
             ListenError: No port of this node is free, or the DNS address isn't available.
         """
         try:
@@ -264,7 +264,7 @@ class Agent:
             self.left_behind = True
 
     async def is_awaited(self) -> bool:
-        """End the hand-over; return whether the previous process takes over if this one exits.
+        """End the hand-over; return whether the previous process takes the node back at an exit.
 
         The previous process gets no report after this call, so stop the agent or exit.
         """

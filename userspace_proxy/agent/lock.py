@@ -47,8 +47,8 @@ class NodeLock:
         self.name = f"{_NAME}/{self._label}" if self._label else _NAME
         """The socket's address; with a suffix (``#…``) if another program has bound this one."""
         self.listener: ProvenSocket | None = None
-        """The listening socket while the lock is held; accept its connections to keep room in the
-        kernel's queue.
+        """The listening socket while the lock is held, otherwise None; accept its connections to
+        keep room in the kernel's queue.
 
         A process that only checks whether the lock is held expects no answer."""
 

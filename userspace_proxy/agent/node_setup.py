@@ -1,7 +1,7 @@
 """Prepares a node for steering that changes its kernel: lock, refuse port, connection tracking.
 
-Steps that must be undone register a function for it with the given exit stack. This module also
-checks and removes the connect() hooks.
+Each step registers the function that undoes it with the given exit stack. This module also checks
+and removes the connect() hooks.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ async def steer_nothing(steering: Steering) -> None:
 
 
 async def remove_steering(steering: Steering) -> bool:
-    """Remove a steering mode's kernel state; return whether that succeeded."""
+    """Remove a steering mode's kernel state, in several attempts; return whether one succeeded."""
     for _ in range(_CLEAN_UP_TRIES):
         try:
             await steering.clean_up()

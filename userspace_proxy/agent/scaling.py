@@ -40,8 +40,7 @@ _UNUSED_S = 5.0
 # The longest pause between retries. At this rate, even thousands of nodes whose role forbids Leases
 # don't load the API server.
 _RETRY_S = 60.0
-# How long dials in progress may delay an acknowledgement; a longer delay would keep new clients
-# waiting.
+# The maximum time for which dials in progress delay an acknowledgement, while new clients wait.
 _SETTLE_MAX_S = 5.0
 
 

@@ -51,7 +51,7 @@ class _Address:
         self.bind = bind
         self.serve = serve
         self.cause = ""
-        """The error of the last attempt to open the address."""
+        """The error of the last attempt to open the address; empty before a failure."""
         self.condition = LoggedCondition[ListenError](
             _log,
             "cannot open status address %(address)s: %(cause)s",

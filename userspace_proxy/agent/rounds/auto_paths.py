@@ -71,7 +71,7 @@ class AutoPaths:
         """Why clients got no answer, by Service port that has left the kernel path."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
-        """Return a Service port's path; probe its endpoints only for TCP and path ``auto``."""
+        """Return a Service port's path, and probe its endpoints from now on if ``auto`` and TCP."""
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
@@ -98,7 +98,7 @@ class AutoPaths:
         self.on_change()
 
     def return_to_kernel(self, key: PortKey) -> None:
-        """Undo :meth:`leave_kernel`: probes choose the path again, except for UDP. Idempotent."""
+        """Undo :meth:`leave_kernel`: probes choose the path again (not for UDP). Idempotent."""
         if self._unanswered.pop(key, None) is not None:
             self._changed[key] = None
             self.on_change()

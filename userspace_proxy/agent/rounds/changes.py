@@ -84,7 +84,7 @@ class Progress:
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
         self.latest: Snapshot | None = None
-        """The newest snapshot, perhaps not applied yet; None before the first one."""
+        """The newest snapshot, which may not be applied yet; None before the first one."""
         self.in_force: Snapshot | None = None
         """The applied snapshot; None before the first one."""
         self.is_expecting: Callable[[], bool] = lambda: False
@@ -95,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot since the last round's start arrived (monotonic); 0 for none."""
+        """Monotonic seconds when the first snapshot since the last round's start arrived; 0 if none."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 

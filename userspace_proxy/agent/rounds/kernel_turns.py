@@ -4,7 +4,7 @@
                               └── meanwhile: the userspace path
 
 Rule 1: a Service port leaves the kernel path without waiting, because its clients may be failing.
-Rule 2: a waiting Service port's UDP flows, perhaps of an earlier run, stay on the kernel path.
+Rule 2: UDP flows of a waiting Service port, also of an earlier run, stay on the kernel path.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Pace:
 
 
 class SharedReading:
-    """Reads on request, at most about once per READING_S; other requests share the last reading."""
+    """A reading taken on request, about once per READING_S; requests in between share it."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         self._read = read
