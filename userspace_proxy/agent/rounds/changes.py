@@ -95,7 +95,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """Monotonic seconds when the first snapshot since the last round's start arrived; 0 if none."""
+        """Monotonic seconds when the first snapshot arrived since the last round began; 0: none."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 

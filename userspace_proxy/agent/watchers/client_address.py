@@ -72,7 +72,7 @@ class ClientAddresses(Component):
     ) -> None:
         self.repairs = 0
         self.problem = ""
-        """Why the last repair failed; empty if it succeeded."""
+        """Why the last repair failed; empty if it succeeded, or before the first repair."""
         self._cluster = tuple(cluster)
         self._replies = ReplyRouting(proxy_name, owners, kernel)
         self._routes: NodeRoutes[Networks] | None = None

@@ -35,7 +35,7 @@ class ClientBridges:
         self._settings: dict[BridgeFamily, BridgeProblem] = {}
         self._delivering: frozenset[int] = frozenset()
         self._existing: frozenset[int] = frozenset()
-        """The bridges on which a forwarding entry has an effect."""
+        """The interface indexes of bridges on which a forwarding entry has an effect."""
         self._refusal = ""
         self._condition = LoggedCondition[BridgeProblem](
             _log,
@@ -52,7 +52,7 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """The bridges whose settings allow delivery of replies here, for at least one IP version.
+        """The indexes of bridge interfaces that may deliver replies here, for any IP version.
 
         Includes bridges whose settings allowed delivery earlier and may have open connections.
         """

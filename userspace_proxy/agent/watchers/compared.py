@@ -84,12 +84,11 @@ class Compared(Component):
     def _look(self, pid: int) -> tuple[float, int] | None:
         """Return a process's CPU seconds and memory in bytes; None if /proc doesn't show it."""
         try:
-            # The process name before these fields may contain spaces and brackets, so split the
-            # line at the last bracket.
             text = (self._proc / f"{pid}/stat").read_text("latin-1")
         except OSError:
             return None
-        # utime, stime and rss: fields 14, 15 and 24 of proc_pid_stat(5).
+        # utime, stime and rss: fields 14, 15 and 24 of proc_pid_stat(5). The process name before
+        # them may contain spaces and brackets, so split the line at the last bracket.
         fields = text.rpartition(")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
         return ticks / _TICKS_PER_S, int(fields[21]) * _PAGE_BYTES

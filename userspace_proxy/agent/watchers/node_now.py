@@ -76,7 +76,7 @@ class NodeNow(Component):
 
 
 def _unrouted(ports: Sequence[PortFacts]) -> Mapping[str, str]:
-    """Return, by address, why a cluster IP of each family lacks a route; empty after an error.
+    """Return why a cluster IP of each family has no route, by IP; empty if it has, or on an error.
 
     Cost: a look-up takes 50 µs, so only IPs of the first Service ports are looked up.
     """

@@ -81,7 +81,7 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Record that the resourceVersion has expired (410); return whether to list again at once."""
+        """Record that the resourceVersion has expired (410); return whether to list now."""
         before = self._from
         was_paging = bool(self._continue)
         self._continue = ""
