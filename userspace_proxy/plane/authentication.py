@@ -116,7 +116,7 @@ class Asker(Channel[In, ToWorker]):
 
 @dataclass(slots=True)
 class _Guest:
-    """A connected process that hasn't been authenticated or refused yet."""
+    """A connection whose process hasn't been authenticated or refused yet."""
 
     pid: int
     """The process ID; 0 if the process isn't visible from here."""
@@ -150,7 +150,7 @@ class Reception:
         self._proved = proved
         self._refused = refused
         self._guests: dict[socket.socket, _Guest] = {}
-        """The connected processes, the oldest first."""
+        """The admitted connections, each in a slot, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         """The timer that ends a pause between two rounds of accepting."""
         self._resume()
@@ -181,7 +181,7 @@ class Reception:
         self._timer = self._loop.call_later(_PAUSE_S, self._resume)
 
     def _admit(self, sock: socket.socket, now: float) -> None:
-        """Assign a slot to a process, perhaps an older connection's, and challenge the process."""
+        """Admit a connection and challenge its process; without a free slot, close an older one."""
         pid = abstract_sockets.peer(sock)[0]
         same = [each for each, guest in self._guests.items() if guest.pid == pid and pid]
         if len(same) >= _SLOTS_PER_PROCESS:
@@ -250,7 +250,7 @@ class Reception:
         sock.close()
 
     def _leave(self, sock: socket.socket) -> None:
-        """Free a process's slot; its connection stays open."""
+        """Free a connection's slot; the connection stays open."""
         guest = self._guests.pop(sock)
         guest.deadline.cancel()
         if guest.challenge is not None:

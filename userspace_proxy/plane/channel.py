@@ -142,7 +142,7 @@ class Channel(Generic[In, Out]):
         body = self._encode(message)
         if len(body) <= MAX_FRAME_BYTES:
             return make_frame(body, sockets)
-        extra = {"type": type(message).__name__, "bytes": len(body), "limit": MAX_FRAME_BYTES}
+        extra = {"type": type(message).__name__, "bytes": len(body), "limit_bytes": MAX_FRAME_BYTES}
         _log.error("%(type)s message is too large for a worker's channel, dropping it", extra=extra)
         return b""
 

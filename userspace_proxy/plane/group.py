@@ -389,7 +389,7 @@ class Group(CounterTable):
 
 
 def _streaks_of(counters: EndpointCounters) -> Mapping[str, StreakPart]:
-    """Return the streaks of an endpoint that had an attempt, by name."""
+    """Return an endpoint's streaks by name, without streaks that have no attempt."""
     parts = ((name, getattr(counters, name).whole()) for name in STREAKS)
     return {name: part for name, part in parts if part != StreakPart()}
 

@@ -241,7 +241,7 @@ class ListeningSockets:
         )
 
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
-        """Return the inherited sockets in the order of the workers, with this listener's options.
+        """Set this listener's options on the inherited sockets; return them in the workers' order.
 
         None marks a socket that must be opened.
 

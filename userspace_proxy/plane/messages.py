@@ -160,7 +160,7 @@ class CloseListener(_Message):
 
 
 class Ejected(_Message):
-    """A worker has ejected an endpoint, perhaps again; forwarded to the other workers."""
+    """A worker has begun or prolonged an ejection; forwarded to the other workers."""
 
     group: int
     endpoint: SocketAddress

@@ -90,7 +90,7 @@ class KernelCounts(Component):
                     served.path = served.path._replace(kernel_connections=(had or 0) + more)
 
     def _note_others(self, others: Mapping[Frontend, int]) -> None:
-        """Attribute dials of ports that a ClusterIP lacks to its first Service port, used ones first."""
+        """Attribute dials of ports that a ClusterIP lacks to one of its ports, a used one first."""
         self._has_others = bool(others)
         by_ip: dict[str, list[Frontend]] = {}
         for frontend in sorted(others):

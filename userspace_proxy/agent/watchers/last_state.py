@@ -115,7 +115,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish a usable saved state, wait a few seconds at most until it is served; resume from it."""
+        """Publish a usable saved state, wait some seconds until it is served, resume the source."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
