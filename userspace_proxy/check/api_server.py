@@ -60,7 +60,7 @@ def judge_server(
 
 
 def look_at_wake(settings: Settings, node_name: str) -> list[Finding]:
-    """With ``--allow-wake``, report whether the Leases by which nodes agree can be read."""
+    """With ``--allow-wake``, report whether nodes' Leases about scaling can be read."""
     if not settings.allow_wake or settings.manifests:
         return []
     try:

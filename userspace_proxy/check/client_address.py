@@ -29,7 +29,7 @@ def find_obstacle(kernel: KernelOffers) -> str:
 def find_bridge_obstacles(
     cluster: Iterable[str], kernel: KernelOffers
 ) -> tuple[BridgeProblem, ...]:
-    """Return why endpoints on bridges wouldn't see addresses of clients on the same bridge."""
+    """Return why endpoints on bridges wouldn't see clients on their bridge; empty if they would."""
     try:
         links, routes = list_links_and_routes()
     except OSError:

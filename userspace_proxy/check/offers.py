@@ -95,7 +95,7 @@ def look_at_steering(
 ) -> list[Finding]:
     """Report whether the chosen steering works here with the chosen options.
 
-    The arguments are the same as for :func:`judge_offers`.
+    ``wanted`` and ``own_namespace`` are the same as for :func:`judge_offers`.
     """
     offers = read_offers(kernel, taken)
     found = judge_offers(offers, wanted, taken, own_namespace=own_namespace)

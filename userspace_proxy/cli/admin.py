@@ -2,9 +2,9 @@
 
 Rule 1: this client uses a plain socket, because aiohttp, which API server clients use, takes ten
 times as long to import.
-Rule 2: each error is one line with the address and the remedy.
-Rule 3: any process may listen there, so the size of an answer is limited, and on a default address
-of this node, only a process of root or of this user is trusted.
+Rule 2: an error about the connection is one line with the address and, if known, the remedy.
+Rule 3: any process may listen there, so the size of an answer is limited, and at an address that
+``--server`` doesn't name, only a process of root or of this user is trusted.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from ..status.http_answer import (
 from .command import PROGRAM, Given
 from .service_argument import NoSuchService
 
-# The timeout for an answer. JSON for 10,000 Services takes about a second, more on a busy node.
+# The timeout of each step. JSON for 10,000 Services takes about a second, more on a busy node.
 _TIMEOUT_S = 20.0
 
 
 # The maximum size of an answer, to limit memory; JSON for 10,000 Services takes 20 MB and more.
 _MAX_BYTES = 512 * 1024 * 1024
-# The number of characters of a server's error message that are shown.
+# The maximum number of bytes of a server's error message that are shown.
 _MAX_SAID = 300
 
 
@@ -62,7 +62,7 @@ class NotAnswered(UserspaceProxyError):
 
 
 class AdminAddress:
-    """The address of a proxy's status server; each step of a request has a deadline."""
+    """The address of a proxy's status server, with a timeout for each step of a request."""
 
     def __init__(
         self, host: str, port: int, *, timeout_s: float = _TIMEOUT_S, is_named: bool = True
@@ -83,7 +83,7 @@ class AdminAddress:
             query: The values of the query string; empty values are omitted.
 
         Raises:
-            NotAnswered: No proxy answers there.
+            NotAnswered: No proxy answers there, or the answer is too large.
             ConfigError: The proxy rejects the search as invalid.
             NoSuchService: The proxy has no such Service or namespace.
             UserspaceProxyError: The proxy refuses to answer, or has another version.

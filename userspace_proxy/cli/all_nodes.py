@@ -88,7 +88,7 @@ def asks_all_nodes(given: Given) -> bool:
 
 
 def node_flags(given: Given, *, of_nodes: bool) -> tuple[str, ...]:
-    """Return the given flags that choose the agents to query.
+    """Return the given flags that choose the agents to query, and the time limit.
 
     Args:
         of_nodes: Whether to include ``--node``.

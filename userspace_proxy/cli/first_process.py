@@ -25,8 +25,8 @@ from ..pacing import backoff_s
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# A control process that is killed before this age may fail at startup: consecutive early ends
-# double the delay before the restart, which is otherwise immediate.
+# A control process killed before this age may have failed at startup: consecutive early ends double
+# the delay before the restart, which is otherwise immediate.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -72,7 +72,7 @@ def _follow(child: int) -> tuple[int, bool]:
 
 
 def _reap(child: int) -> int | None:
-    """Reap exited processes, even orphaned workers; return the child's status, or None."""
+    """Reap exited processes, even orphaned workers; return the child's status if it has exited."""
     found = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

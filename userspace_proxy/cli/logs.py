@@ -107,7 +107,7 @@ class _Handler(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats time, level and message, then fields missing in the message as ``key=value``."""
+    """Formats time, level and message, then fields missing from the message as ``key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()

@@ -29,8 +29,8 @@ PATH = "/api/v1/connections"
 # Seconds of silence after which the stream is closed; the proxy sends an empty line at least every
 # two seconds.
 _SILENT_S = 20.0
-# The maximum length of a line. A connection takes a few hundred bytes; a longer line is truncated,
-# and skipped as invalid.
+# The maximum length of a line. A connection takes a few hundred bytes; the beginning of a longer
+# line is dropped.
 _MAX_LINE_BYTES = 64 * 1024
 _REFUSAL_PIECES = 10
 

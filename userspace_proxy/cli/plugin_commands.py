@@ -3,7 +3,7 @@
 An entry point of the group ``userspace_proxy.commands`` has the command's name, and refers to its
 :class:`.Command`. An entry point of ``userspace_proxy.for_all_nodes`` has the name of a command of
 this package, and refers to its equivalent for all nodes of a cluster (for ``explain``, to a
-function that returns their facts about a Service)::
+function that returns the nodes' facts about a Service)::
 
     [project.entry-points."userspace_proxy.commands"]
     demo = "userspace_proxy_testing.commands.table:DEMO"

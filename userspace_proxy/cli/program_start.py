@@ -51,7 +51,7 @@ class ProgramStart:
         return (file.name if is_found else str(file),)
 
     def _container(self) -> tuple[str, ...]:
-        """Return the command that runs a program in this container, if it is known.
+        """Return the command that runs a program in this container; empty if unknown.
 
         A program that ``kubectl exec`` runs directly has a parent outside the container; a program
         run in a shell in the container has the shell as its parent.

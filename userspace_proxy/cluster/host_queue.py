@@ -17,12 +17,12 @@ import itertools
 from collections.abc import Collection
 from typing import NamedTuple
 
-PLACES = 8
+SLOTS = 8
 """The maximum number of names that are looked up at the same time."""
-DOUBTFUL_MAX = PLACES // 2
-"""The maximum number of ``PLACES`` slots for names without an answer."""
-NAMESPACE_MAX = PLACES // 2
-"""The maximum number of ``PLACES`` slots for the names of one namespace."""
+DOUBTFUL_MAX = SLOTS // 2
+"""The maximum number of ``SLOTS`` slots for names without an answer."""
+NAMESPACE_MAX = SLOTS // 2
+"""The maximum number of ``SLOTS`` slots for the names of one namespace."""
 NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 
@@ -37,7 +37,7 @@ class _QueuedHost(NamedTuple):
     namespaces: Collection[str]
 
 
-class _UsedPlace(NamedTuple):
+class _UsedSlot(NamedTuple):
     namespace: str
     is_doubtful: bool
 
@@ -52,7 +52,7 @@ class HostQueue:
         """A heap of waiting entries, earliest due first."""
         self._ready: dict[str, list[_QueuedHost]] = {}
         """Heaps of due names, by namespace; namespaces are in the order of their turns."""
-        self._places: dict[str, _UsedPlace] = {}
+        self._slots: dict[str, _UsedSlot] = {}
         """The slots used by names that are being looked up."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
@@ -62,7 +62,7 @@ class HostQueue:
         """
         entry = _QueuedHost(is_doubtful, at, next(self._numbers), host, namespaces)
         self._entries[host] = entry
-        if host not in self._places:
+        if host not in self._slots:
             heapq.heappush(self._waiting, (at, entry))
 
     def remove(self, host: str) -> None:
@@ -81,12 +81,12 @@ class HostQueue:
         heap = self._ready[namespace] = self._ready.pop(namespace)
         entry = heapq.heappop(heap)
         del self._entries[entry.host]
-        self._places[entry.host] = _UsedPlace(namespace, entry.is_doubtful)
+        self._slots[entry.host] = _UsedSlot(namespace, entry.is_doubtful)
         return entry.host
 
     def give_back(self, host: str) -> None:
         """Free the slot of a finished lookup. Idempotent."""
-        if self._places.pop(host, None) and host in self._entries:
+        if self._slots.pop(host, None) and host in self._entries:
             entry = self._entries[host]
             heapq.heappush(self._waiting, (entry.at, entry))
 
@@ -116,11 +116,11 @@ class HostQueue:
         return None
 
     def _has_room(self, namespace: str, *, is_doubtful: bool) -> bool:
-        used = self._places.values()
-        own = [place.is_doubtful for place in used if place.namespace == namespace]
+        used = self._slots.values()
+        own = [slot.is_doubtful for slot in used if slot.namespace == namespace]
         if is_doubtful and (
             sum(own) >= NAMESPACE_DOUBTFUL_MAX
-            or sum(place.is_doubtful for place in used) >= DOUBTFUL_MAX
+            or sum(slot.is_doubtful for slot in used) >= DOUBTFUL_MAX
         ):
             return False
         return len(own) < NAMESPACE_MAX

@@ -129,7 +129,7 @@ class Store:
 
     @property
     def node(self) -> Node | None:
-        """The node's object as last set, perhaps after the last snapshot; None if unknown."""
+        """The node's object as last set, which may be newer than the snapshot; None if unknown."""
         return self._node
 
     def set_node(self, node: Node | None) -> None:

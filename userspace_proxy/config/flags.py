@@ -39,7 +39,7 @@ class Flags:
     values: Mapping[str, Any]
     """The settings' values by name."""
     texts: Mapping[str, str]
-    """The flags as written, by name, for messages: ``--udp-idle-timeout=5s``."""
+    """A flag with its value for each setting, for messages: ``--udp-idle-timeout=5s``."""
     warnings: tuple[str, ...]
     """Sentences about flags without effect, one for each reason."""
 

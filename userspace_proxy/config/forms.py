@@ -51,7 +51,7 @@ def dns_address() -> Kind:
 
 
 def folder() -> Kind:
-    """Return the kind for a folder; ``disabled``, or an empty string in a flag, means none."""
+    """Return the kind for a folder; ``disabled`` or an empty string means none."""
     return Kind(
         "PATH",
         lambda text: "" if text == "disabled" else TEXT.parse(text),

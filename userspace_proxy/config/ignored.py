@@ -69,7 +69,7 @@ class IgnoredSetting:
     there: str
     """Where the setting has an effect in kube-proxy: ``everywhere``, or in some modes."""
     harmless: tuple[object, ...] = ()
-    """Values that request the actual behaviour, in addition to the kind's zero."""
+    """Values that request the actual behaviour, in addition to the kind's unset values."""
 
     def is_harmless(self, value: object) -> bool:
         return self.kind.is_unset(value) or value in self.harmless
@@ -149,7 +149,7 @@ FLAGS: dict[str, IgnoredSetting] = {
 """The ignored flags by name, without dashes."""
 
 FIELDS: dict[str, IgnoredSetting] = {
-    # kube-proxy no longer has the field, so it accepts any value.
+    # Any value is accepted, because kube-proxy no longer has this field.
     **_rows(_UDP_FLOWS, ANY, "udpIdleTimeout", harmless=("0s",)),
     **_rows(_PROXY_PORTS, TEXT, "portRange", harmless=("0-0",)),
     **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),

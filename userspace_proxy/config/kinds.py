@@ -1,6 +1,6 @@
 """Defines kinds of settings, which parse values from flags and YAML, and write them.
 
-Rule 1: a file may contain the same text as a flag, or YAML numbers, booleans, lists and mappings.
+Rule 1: a file may contain YAML values other than text, and, if ``accepts_text``, a flag's text.
 Rule 2: an invalid value raises ConfigError; the caller adds the flag, or file and line.
 """
 
@@ -24,17 +24,17 @@ class Kind:
     parse: Callable[[str], Any]
     """Parses the text of a flag."""
     write: Callable[[Any], object] = lambda value: value
-    """Returns a value as text, number, boolean, list or mapping, for files and JSON."""
+    """Returns a value for files and JSON: text, a number, boolean, list or mapping, or None."""
     expected: str = "text"
     """The accepted content of a file, for error messages."""
     read_plain: Callable[[object], Any] | None = None
     """Converts a YAML value other than text; None if only text is allowed."""
     accepts_text: bool = True
-    """Whether a file may contain text; false for booleans, as in kube-proxy."""
+    """Whether a file may contain text; false for numbers and booleans, as in kube-proxy."""
     also_unset: tuple[object, ...] = ()
     """Values that mean "not set", in addition to an empty string or list, zero and false."""
     is_cumulative: bool = False
-    """Whether a repeated flag adds to the first instead of replacing it."""
+    """Whether a repeated flag adds to the earlier values instead of replacing them."""
 
     def read(self, value: object) -> Any:
         """Convert a value of a YAML document.
@@ -116,7 +116,7 @@ def _parse_number(text: str) -> float:
 def _plain_gates(value: object) -> tuple[tuple[str, bool], ...]:
     if not isinstance(value, Mapping):
         raise wrong_type(value, "a mapping of names to true or false")
-    # A null counts as false: in Go, null is the zero of any type.
+    # A null counts as false, because Go reads null as the zero value of any type.
     return tuple((name, is_on is not None and _plain_bool(is_on)) for name, is_on in value.items())
 
 

@@ -54,7 +54,7 @@ def read_config_file(path: str) -> FileSettings:
     """Read a file with one or both documents, in either order.
 
     Raises:
-        ConfigError: The file can't be read, isn't YAML, or contains an invalid field.
+        ConfigError: The file can't be read, isn't YAML, or contains an invalid document or field.
     """
     try:
         text = decode(read_bounded(Path(path), _BYTES_MAX))
@@ -67,7 +67,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
     """Read the text of a file; errors start with ``place``.
 
     Raises:
-        ConfigError: The text isn't YAML, contains neither document, or contains an invalid field.
+        ConfigError: The text isn't YAML, or contains neither document, or an invalid one.
     """
     try:
         documents = parse_documents(text, place=place)
@@ -149,7 +149,7 @@ def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
 def _leaves(
     document: Document, value: Mapping[str, Any], prefix: str, warnings: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of all known fields; unknown fields become warnings."""
+    """Yield each known field's path and value; append a warning about each unknown field."""
     for key, item in value.items():
         path = f"{prefix}{key}"
         if path in ("apiVersion", "kind"):

@@ -17,7 +17,7 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
-# The flags that kube-proxy obeys even if there is a file. Source: kube-proxy's Options.Complete.
+# Fields whose flags kube-proxy obeys even if there is a file. Source: its Options.Complete.
 _OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
 # The sync periods, which kube-proxy ignores in some modes. Source: kube-proxy's
 # Options.processV1Alpha1Flags and conversion of v1alpha1.
@@ -86,7 +86,7 @@ def load_flags(flags: Flags) -> Loaded:
 def _default_of_mode(
     values: dict[str, Any], origins: dict[str, Origin], texts: Mapping[str, str]
 ) -> Iterator[str]:
-    """Apply mode nftables' default for node ports, without loopback addresses; yield a warning.
+    """In mode nftables, set node ports' default to the primary addresses; yield a warning.
 
     This doesn't apply to manifests, which may lack the Node whose addresses the default means.
     Source: kube-proxy's SetDefaults_KubeProxyConfiguration.

@@ -38,15 +38,15 @@ class Setting:
     help: str
     """One sentence, without a full stop."""
     why: str
-    """The reason for the default."""
+    """The reason for the default; empty if it needs none."""
     flag: str
     """The flag's name without dashes."""
     aliases: tuple[str, ...] = ()
     """Other flags with the same meaning."""
     kube_field: str = ""
-    """The path in KubeProxyConfiguration; may be empty."""
+    """The field's path in KubeProxyConfiguration; empty if that has no such field."""
     own_field: str = ""
-    """The name in UserspaceProxyConfiguration; may be empty."""
+    """The field in UserspaceProxyConfiguration; empty if that has no such field."""
     shown_default: str = ""
     """The default in words if its value isn't self-explanatory: ``none``."""
     no_effect: str = ""

@@ -3,7 +3,7 @@
 
 Each field has a default and a row (see ``setting_table``): its flag, its fields in files, its kind,
 its help, and the reason for the default. To add a setting, add a field here and run ``make docs``.
-A field of ``Options`` or ``Tuning`` with the same name receives its value.
+A field of ``Options`` or ``Tuning`` with that name, or the row's ``option``, receives the value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parses the text of settings: addresses, CIDRs, port ranges.
+"""Parses the text of settings: booleans, addresses, CIDRs, ports and port ranges.
 
 The forms are the same as for kube-proxy's flags: ``10.0.0.1:10256``, ``[::]:10256``,
 ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text in canonical form.

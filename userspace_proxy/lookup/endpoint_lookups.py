@@ -4,7 +4,7 @@
                        ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
                        └───────────────────────────────────┘
 
-Rule 1: ``cluster.host_queue.PLACES`` tasks run :meth:`EndpointLookups.work`, so that many names
+Rule 1: ``cluster.host_queue.SLOTS`` tasks run :meth:`EndpointLookups.work`, so that many names
 are looked up at the same time.
 Rule 2: a failure is part of the result; a name becomes due again even after a bug. A bug is logged
 once for each Service that it affects.

@@ -89,7 +89,7 @@ class Cordons:
         """The acknowledgements that the next process would restore, the latest round last."""
 
     async def restore(self) -> NodeAnswer:
-        """Restore unexpired acknowledgements of this node's previous process; return its answer.
+        """Restore the previous process's unexpired acknowledgements; return an answer with them.
 
         Call it before any Service is served.
         """

@@ -87,7 +87,7 @@ class _ScaleDownAttempt:
     round: Vote = field(default_factory=lambda: Vote(str(uuid.uuid4()), ()))
     """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
-    """Labels that all its pods have."""
+    """Labels that all pods of the workload have."""
     strangers: dict[ServiceKey, str] = field(default_factory=dict)
     """For each other Service, why it may not scale the workload."""
 
@@ -405,7 +405,7 @@ def _demand_of(service: ServiceKey, vote_counts: VoteCounts) -> int:
 
 
 def _may_scale_down(ports: Collection[Served]) -> bool:
-    """Return whether a Service of a workload requests scaling, and one of its pods is ready.
+    """Return whether a Service of a workload requests scaling, and a pod of it is ready.
 
     While the only pod is being replaced, nodes don't know the next pod yet, and would send clients
     to it.

@@ -150,7 +150,7 @@ TABLES: Mapping[str, Sequence[Row]] = {
         ),
         Row(
             "lookups of these names",
-            f"{host_queue.PLACES} at a time, {host_queue.NAMESPACE_MAX} of a namespace",
+            f"{host_queue.SLOTS} at a time, {host_queue.NAMESPACE_MAX} of a namespace",
             _TURNS,
             "up to 5 s of waiting",
             "names with an answer are first",

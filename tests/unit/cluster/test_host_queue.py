@@ -6,7 +6,7 @@ from userspace_proxy.cluster.host_queue import (
     DOUBTFUL_MAX,
     NAMESPACE_DOUBTFUL_MAX,
     NAMESPACE_MAX,
-    PLACES,
+    SLOTS,
     HostQueue,
 )
 
@@ -53,14 +53,14 @@ def test_a_removed_name_is_not_taken_from_the_queue(queue):
 def test_unresolved_names_use_at_most_half_of_the_slots(queue):
     for namespace in names("ns"):
         put(queue, f"a.{namespace}", is_doubtful=True, namespaces=[namespace])
-    assert len(take_all(queue)) == DOUBTFUL_MAX == PLACES // 2
+    assert len(take_all(queue)) == DOUBTFUL_MAX == SLOTS // 2
     put(queue, "answered")
     assert take_all(queue) == ["answered"]
 
 
 def test_a_namespace_uses_at_most_half_of_the_slots(queue):
     put(queue, *names("a"))
-    assert len(take_all(queue)) == NAMESPACE_MAX == PLACES // 2
+    assert len(take_all(queue)) == NAMESPACE_MAX == SLOTS // 2
     put(queue, "failed", is_doubtful=True)
     put(queue, "b", namespaces=["other"])
     assert take_all(queue) == ["b"]
@@ -127,4 +127,4 @@ def test_a_namespace_without_names_leaves_no_state(queue):
         queue.give_back(queue.take(NOW))
         queue.remove(f"b.{namespace}")
     assert queue.take(NOW) is None
-    assert not any((queue._entries, queue._waiting, queue._ready, queue._places))
+    assert not any((queue._entries, queue._waiting, queue._ready, queue._slots))

@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.agent.rounds.tasks import Supervisor, first_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
-from userspace_proxy.cluster.host_queue import PLACES
+from userspace_proxy.cluster.host_queue import SLOTS
 from userspace_proxy.lookup.endpoint_lookups import EndpointLookups
 from userspace_proxy.model import Handling, IPFamily, ServiceKey
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
@@ -64,7 +64,7 @@ class Rig:
 
     async def __aenter__(self):
         self.supervisor.start("derivation", self.lookups.follow)
-        for _ in range(PLACES):
+        for _ in range(SLOTS):
             self.supervisor.start("lookups", self.lookups.work)
         return self
 

@@ -284,7 +284,7 @@ async def desk(monkeypatch):
 def invisible(monkeypatch):
     """Make all peers seem to be in other PID namespaces, where they can't be distinguished."""
     monkeypatch.setattr(abstract_sockets, "peer", lambda _sock: (0, os.geteuid()))
-    monkeypatch.setattr(authentication, "PLACES", 4)
+    monkeypatch.setattr(authentication, "SLOTS", 4)
 
 
 async def test_only_the_two_newest_connections_of_a_process_stay_open(desk):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ...cluster import Snapshot
 from ...cluster.forbidden import ClusterNetworks, ForbiddenAddresses
-from ...cluster.host_queue import PLACES
+from ...cluster.host_queue import SLOTS
 from ...kernel.interface_addresses import NodeAddresses, OwnAddressCheck
 from ...lookup.endpoint_lookups import EndpointLookups
 from ..rounds.component import Component
@@ -59,7 +59,7 @@ class EndpointNames(Component):
         if self._is_on:
             loop, look_again = asyncio.get_running_loop(), self._lookups.look_again
             self._addresses = NodeAddresses(loop, look_again)
-            for number in range(PLACES):
+            for number in range(SLOTS):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
         if (last := self._progress.latest) is not None:
             # The snapshot may be the saved state on disk, with names that are no longer allowed, so
