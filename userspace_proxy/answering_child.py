@@ -22,13 +22,10 @@ class ChildEnded(UserspaceProxyError):
 
 
 class AnsweringChild:
-    """A child process that Ctrl-C doesn't reach; for other arguments, see ``start_child``.
+    """A child process that Ctrl-C doesn't reach; for arguments and errors see ``start_child``.
 
     Args:
         answer_within_s: Seconds after which a child without an answer is killed.
-
-    Raises:
-        OSError: No process or no socket is available.
     """
 
     def __init__(
@@ -68,8 +65,7 @@ class AnsweringChild:
         """
         try:
             if message is not None:
-                # The child may have sent a reason before it ended, so read it even if sending
-                # fails.
+                # Read even if sending fails: the child may have sent a reason before it ended.
                 with contextlib.suppress(ConnectionError):
                     send_frame(self._link, message)
             return receive_frame(self._link)
@@ -80,8 +76,7 @@ class AnsweringChild:
             status = end_child(self._process, _END_WITHIN_S)
             raise ChildEnded(f"ended with status {status}") from exc
         except BaseException:
-            # Close the link: after Ctrl-C the answer may still arrive, and the next call must not
-            # receive it.
+            # Close the link: after Ctrl-C, the next call might receive the late answer.
             self._link.close()
             raise
 

@@ -239,8 +239,7 @@ async def start_while_workers_live(
         pause_s: The pause before ``start`` is called again.
 
     Returns:
-        True if the node was taken back; False if all workers have exited, or this process must
-        stop.
+        True if the node was taken back; False if all workers have exited, or a stop is requested.
     """
     is_logged = False
     while not stop.is_set():

@@ -121,8 +121,7 @@ class Agent:
             await self._start()
         except BaseException:
             await self._supervisor.stop()
-            # Keep the kernel's state for a previous process that takes the node back, as after a
-            # crash.
+            # Keep the kernel's state, as after a crash, if a previous process takes the node back.
             if not self._options.is_awaited():
                 await self._stop_client_addresses()
                 await self._stack.aclose()
@@ -194,8 +193,7 @@ class Agent:
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
-            # Keep the capability even if addresses can't be preserved yet: the kernel may allow it
-            # later.
+            # Keep the capability even if addresses can't be preserved yet, because this may change.
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
             previous_workers=self._previous_workers,

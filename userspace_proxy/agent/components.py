@@ -57,8 +57,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
         if core.client_addresses is not None:
             yield core.client_addresses
         if core.is_own_steering:
-            # If the proxy has a name, kube-proxy may serve all other Services, so its rules are
-            # expected.
+            # A proxy with a name may run beside kube-proxy, whose rules are expected then.
             is_sole = not options.proxy_name
             ports, note_legacy = options.proxy_ports, steering.note_legacy
             yield FirewallWatch(steering.name, ports, is_sole=is_sole, note_legacy=note_legacy)

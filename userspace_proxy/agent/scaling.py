@@ -149,8 +149,7 @@ class _Resting:
                 await step()
             except UserspaceProxyError as exc:
                 self._note(step, str(exc))
-                # Retry soon if the step worked for a while before it failed: a vote may be in
-                # progress.
+                # Retry soon if the step failed only after a while: a vote may be in progress.
                 has_worked = self._clock() - began > _RETRY_S
                 failures = 0 if has_worked else failures + 1
             else:

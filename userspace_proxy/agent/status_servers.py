@@ -5,8 +5,7 @@ Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ ref
 
 Rule 1: a proxy serves Services even without these servers, because any user of a node may have
 bound their addresses first.
-Rule 2: an unavailable address is logged with the program that uses it, and again if the cause
-changes.
+Rule 2: an unavailable address is logged with its holder, and again if the cause changes.
 
 Source: kube-proxy tries both of its addresses again every 5 s (cmd/kube-proxy/app/server.go,
 serveHealthz and serveMetrics of 1.36).

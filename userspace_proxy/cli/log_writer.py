@@ -185,8 +185,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
                 rest = rest[os.write(descriptor, rest) :]
         except OSError as exc:
             error = exc
-        # The loop may already be closed because the program exits, and then nothing waits for the
-        # result.
+        # At the program's exit the loop may already be closed, and nothing waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(partial(finish, error))
 

@@ -43,8 +43,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
     """Return a command of this package, or one that another package adds.
 
     Raises:
-        ConfigError: No such command exists, or it needs a package that isn't installed or can't be
-            loaded.
+        ConfigError: No such command exists, or its package isn't installed or can't be loaded.
     """
     if name in own:
         return own[name]

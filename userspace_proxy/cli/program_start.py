@@ -41,8 +41,7 @@ class ProgramStart:
     def _words(self) -> tuple[str, ...]:
         file = Path(self.argv[0])
         if is_plugin(self.argv):
-            # Restore the dashes of the typed name, which are underscores in the name of a plugin's
-            # file.
+            # Restore the typed name's dashes, which are underscores in a plugin's file name.
             return ("kubectl", file.name.removeprefix(_PLUGIN).replace("_", "-"))
         if file.name == _MODULE_FILE:
             return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])

@@ -85,8 +85,7 @@ class EndpointsByName:
         Call this again only once the iterator is exhausted.
 
         Args:
-            snapshot: The source's snapshot, or the previous one again, to include newer results of
-                lookups.
+            snapshot: The source's snapshot, or the previous one again, to include newer lookups.
         """
         old, self._source, self._attempts = self._source, snapshot, _GuardedSteps()
         changed = differing_keys(old.services, snapshot.services)

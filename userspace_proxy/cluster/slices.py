@@ -86,8 +86,7 @@ class Slices(tuple[EndpointSlice, ...]):
             differing = {
                 key: new
                 for key in by_run[at]
-                # Cost: check identity first, because comparing two slices takes as long as the
-                # rest.
+                # Cost: compare identity first; comparing contents takes as long as the rest.
                 if (new := changes[key]) is not (old := found.get(key)) and new != old
             }
             if not differing:

@@ -60,8 +60,7 @@ def folder() -> Kind:
 
 
 def _parse_node_name(text: str) -> str:
-    # Trim and lower-case the name as kube-proxy does: the kubelet registers the node under that
-    # name.
+    # Trim and lower-case the name, as kube-proxy and the kubelet do.
     name = text.strip().lower()
     if name and not _NODE_NAME.fullmatch(name):
         raise ConfigError(f"{text!r} is not a node's name", hint="letters, digits, '-' and '.'")

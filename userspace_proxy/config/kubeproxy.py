@@ -81,8 +81,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
         try:
             kind = _kind_of(document)
         except ConfigError as exc:
-            # Only warn after kube-proxy's document, because kube-proxy reads only the first
-            # document.
+            # Only warn after kube-proxy's document: kube-proxy reads only the first document.
             if KUBE_PROXY not in found:
                 raise
             settings.warnings.append(f"{exc.message}; it is ignored, as by kube-proxy")

@@ -51,8 +51,7 @@ _LATER_BYTES = 300
 # ``messages``.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
-# The number of bytes per read: about fifty messages, each of which takes up to a tenth of a
-# millisecond.
+# The number of bytes per read: about fifty messages, each taking up to 0.1 ms.
 _READ_BYTES = 16 * 1024
 # The number of bytes sent per call, unless one message is longer; smaller than the kernel's socket
 # buffer.
@@ -288,8 +287,7 @@ class Channel(Generic[In, Out]):
                 if len(arrived) < end:
                     break
                 if len(self._descriptors) < count:
-                    # Without free descriptors the kernel drops sockets, so fewer arrive than were
-                    # sent.
+                    # Without free descriptors the kernel drops sockets, so too few arrive.
                     raise ValueError("sockets got lost on the way")
                 body, start = arrived[start + HEADER.size : end], end
                 descriptors = [self._descriptors.popleft() for _ in range(count)]

@@ -267,8 +267,7 @@ class Group(CounterTable):
             if any(number > 0 for number in open_):
                 open_of[endpoint] = tuple(max(0, number) for number in open_)
             if any(number < 0 for number in open_):
-                # These connections were subtracted when the endpoint was forgotten, so count them
-                # again.
+                # These connections were subtracted with the forgotten endpoint: count them again.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_COUNTED, map(sum, zip(*recent, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]

@@ -154,8 +154,7 @@ class ListeningSockets:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
         Raises:
-            ListenError: The port can't be opened again, for example because another program has
-                bound it.
+            ListenError: The port can't be opened again, perhaps because another program bound it.
         """
         if self._protocol is Protocol.TCP:
             try:

@@ -145,8 +145,7 @@ class WorkerSlot:
 
         self._began = self._clock()
         try:
-            # Open the socket first: if this failed later, a process would wait for its first
-            # message.
+            # Open the socket first: after a later failure, a process would wait for a message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:

@@ -64,8 +64,7 @@ class VoteCounts(NamedTuple):
     demand: Mapping[ServiceKey, int] | None = None
     """The demand of all nodes for the Services that have any; None if unknown."""
     unknown: str = ""
-    """A node whose demand is unknown, and may be any number; empty if the demand of all nodes is
-    known."""
+    """A node whose demand is unknown, and may be any number; empty if there is none."""
     round: Vote | None = None
 
 

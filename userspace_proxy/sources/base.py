@@ -179,8 +179,7 @@ class Source(abc.ABC):
 
         Args:
             may: Called with the known labels of the workload's pods, if it has one replica.
-            agree: Awaited before the update, which fails if the scale has changed since it was
-                read.
+            agree: Awaited before the update, which fails if the scale has changed since.
         """
         return ScaleDown(reason=f"{workload} can't be scaled: Services are read from {self.kind}")
 

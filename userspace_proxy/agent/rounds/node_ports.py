@@ -13,8 +13,7 @@ Rule 1: a port counts as held if a process waits for clients on it, even on a si
 Rule 2: otherwise the proxy takes the port, even if binding fails because connections use or used
 its number, or for lack of descriptors or privileges. Binding is retried.
 Rule 3: a port that rules of an earlier run still redirect belonged to the proxy when that run
-ended. A process that listens on the port bound it later, and gets no clients: rules take
-precedence.
+ended. A process listening on it bound it later, and gets no clients: rules take precedence.
 
 Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 """

@@ -29,12 +29,10 @@ class Options(PolicyOptions):
     """Whether endpoints see client addresses if replies return through this node; requires
     NET_ADMIN, nftables and a steering mode other than ``none``."""
     is_own_namespace: bool = False
-    """Whether the network namespace was created for this proxy, so that it may change all
-    routes."""
+    """Whether the network namespace was created for this proxy, which may change all routes."""
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
-    """The number of processes that carry the traffic; None if the caller's event loop carries
-    it."""
+    """The number of processes that carry the traffic; None if the caller's event loop does."""
     socket_lb: Literal["off", "auto", "required"] = "off"
     """Whether to translate connect() of this node's programs on the kernel path."""
     socket_lb_cgroup: str = ""
@@ -89,8 +87,7 @@ class Options(PolicyOptions):
     report_serving: Callable[[], object] | None = None
     """Called once this process serves a node that another process has handed over."""
     is_awaited: Callable[[], bool] = bool
-    """Returns whether the other process would take the node back if this one exited; default:
-    False."""
+    """Returns whether the other process would take the node back if this one exited."""
     previous_drain_s: float = 0.0
     """Seconds for which connections of the previous process's workers may continue."""
     dropped_log_lines: Callable[[], int] = int

@@ -131,8 +131,7 @@ class SyncLoop:
                 await self._switch_paths()
                 is_due = self._is_behind or self.progress.next_turn_in_s <= 0
             if not is_behind and loop.time() >= look_at:
-                # Repair even while changes keep arriving, so that a flush doesn't last until they
-                # stop.
+                # Repair even while changes arrive, so that a flush doesn't last until they stop.
                 look_at = loop.time() + REPAIR_S
                 if await self._retry():
                     self._owes_round = is_due = True
@@ -153,8 +152,7 @@ class SyncLoop:
 
     async def _woken(self, within_s: float) -> bool:
         """Wait until the loop is woken; return False if it wasn't woken in time."""
-        # Don't use wait_for: before Python 3.12, a cancellation is lost if it arrives together with
-        # a wake.
+        # Don't use wait_for: before Python 3.12, a cancellation that arrives with a wake is lost.
         try:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._wake.wait()

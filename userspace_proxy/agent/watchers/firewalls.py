@@ -2,8 +2,7 @@
 
 Another table may drop packets that this proxy's table accepts. Such a table is reported with a rule
 that solves the problem. kube-proxy's rules may coexist with this proxy's rules, for example after
-its removal: ``check`` reports which rules take precedence; this watcher only reports their
-existence.
+its removal. ``check`` reports which rules take precedence, this watcher only their existence.
 """
 
 from __future__ import annotations

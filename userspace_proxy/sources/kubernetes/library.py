@@ -67,8 +67,7 @@ def _import_light() -> Library:
     try:
         configuration = importlib.import_module(f"{_PACKAGE}.client.configuration")
         client.Configuration = configuration.Configuration  # type: ignore[attr-defined]
-        # kube_config needs ApiClient only for functions that aren't used here, so a placeholder
-        # suffices.
+        # A placeholder suffices: kube_config needs ApiClient only in functions not used here.
         client.ApiClient = object  # type: ignore[attr-defined]
         return _modules()
     finally:

@@ -171,8 +171,7 @@ async def run_plugin(
         clock: Returns seconds since 1970.
 
     Raises:
-        PluginError: The plugin can't be started, failed, printed invalid output, or didn't exit in
-            time.
+        PluginError: The plugin can't be started, failed, printed invalid output, or timed out.
     """
     shown = Path(plugin.command).name
     is_attended = within_s is None

@@ -36,8 +36,7 @@ class Recorder:
 
     Args:
         node_name: The reporting node; empty to send nothing.
-        uid_of: Returns a Service's uid, by which ``kubectl describe`` finds its Events; empty if
-            unknown.
+        uid_of: Returns a Service's uid, by which ``kubectl`` finds its Events; empty if unknown.
         every_s: Seconds between two requests for one series.
     """
 

@@ -73,8 +73,7 @@ class FileEvents:
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
         if ended := before - self._folders.keys():
-            # No event will report that a program stops writing in a folder that is no longer
-            # watched.
+            # No event reports the end of a write in a folder that is no longer watched.
             self.writing.clear()
             for watch in ended:
                 self._inotify.unwatch(watch)

@@ -122,8 +122,7 @@ class Reports:
         """The ejected endpoints by Service port, with the monotonic seconds from which a dial is a
         probe."""
         self.news = 0
-        """The number of ejections that began or ended; if it grows, an earlier reading is
-        outdated."""
+        """The number of begun or ended ejections; if it grows, an earlier reading is outdated."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         return endpoint in self._ejected.get(name, ())
