@@ -132,8 +132,9 @@ class Planning:
         for item in new_conflicts(self.plan, plan):
             cause = say(item.cause)
             if self._conflict_lines.take(Clocks.monotonic()):
+                advice = remedy(item.cause)
                 about = {"service": str(item.service), "port": item.port, "cause": cause}
-                fields = {**about, "remedy": remedy(item.cause)}
+                fields = {**about, "remedy": f"{advice[:1].lower()}{advice[1:]}"}
                 text = "%(service)s: Service is not served: %(cause)s"
                 if item.port:
                     text = "%(service)s: port %(port)s is not served: %(cause)s"

@@ -27,7 +27,8 @@ async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(
     assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
     cause = say(held_by(str(WEB), "shop/shop"))
     assert reported[0].note == f"port 80: {cause}"
-    assert caplog.messages == [f"shop/web: port 80 is not served: {cause}"]
+    remedy = "give one of them another address"
+    assert caplog.messages == [f"shop/web: port 80 is not served: {cause} ({remedy})"]
 
 
 async def test_a_service_that_loses_only_its_node_port_is_logged_as_partly_served(start, caplog):
