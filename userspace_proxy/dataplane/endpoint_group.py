@@ -394,13 +394,13 @@ class EndpointGroup(CounterTable):
     ) -> None:
         """Count and log a dial that failed because of a shortage of this node."""
         self.counters.shortages += 1
-        if failed.failure is Failure.OUT_OF_PORTS and is_of_client:
+        is_port = failed.failure in (Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS)
+        if is_port and is_of_client:
             self._count_client_ports(now)
-        elif failed.failure in (Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS):
+        elif is_port:
             self.counters.out_of_ports += 1
             self.out_of_ports_at = now
         if self._failed.shortage_lines.take(now):
-            is_port = failed.failure is Failure.OUT_OF_PORTS
             lack = "local ports" if is_port else "descriptors or memory"
             fields = {**self._fields(endpoint, failed), "resource": lack}
             _log.warning("%(service)s: dial failed, out of %(resource)s: %(cause)s", extra=fields)
