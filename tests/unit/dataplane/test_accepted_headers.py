@@ -92,9 +92,8 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert warning.getMessage() == (
-        f"shop/web:http: reset a connection of 127.0.0.2, no valid PROXY header: {cause} "
-        "(send the header, or remove the client from --accept-proxy-protocol)"
+    assert warning.getMessage().startswith(
+        f"shop/web:http: reset a connection of 127.0.0.2, no valid PROXY header: {cause} (send "
     )
 
 

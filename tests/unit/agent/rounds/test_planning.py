@@ -1,7 +1,7 @@
 """Planning: listeners follow the plan; problems that concern the cluster's users are reported."""
 
 from userspace_proxy.agent.rounds import tasks
-from userspace_proxy.causes.say import say
+from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import held_by
 from userspace_proxy.causes.slices import too_many_endpoints
 from userspace_proxy.errors import SteeringError
@@ -25,10 +25,10 @@ async def test_a_service_that_loses_its_frontend_to_another_service_is_reported(
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("shop", WEB.ip, POD))
     assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
-    cause = say(held_by(str(WEB), "shop/shop"))
-    assert reported[0].note == f"port 80: {cause}"
-    remedy = "give one of them another address"
-    assert caplog.messages == [f"shop/web: port 80 is not served: {cause} ({remedy})"]
+    taken = held_by(str(WEB), "shop/shop")
+    assert reported[0].note == f"port 80: {say(taken)}"
+    [line] = caplog.messages
+    assert line == f"shop/web: port 80 is not served: {say(taken)} (g{remedy(taken)[1:]})"
 
 
 async def test_a_service_that_loses_only_its_node_port_is_logged_as_partly_served(start, caplog):
