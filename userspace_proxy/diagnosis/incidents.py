@@ -241,7 +241,7 @@ def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
     A cause that concerns only the Service becomes an incident if no other cause does, and if it
     decides the state.
     """
-    # Of a port with a neutral mark, only the chain that may take packets concerns others.
+    # If a port has a neutral mark, only a chain that may take its packets concerns other Services.
     causes = port.state.causes if port.doubt is None else (port.doubt,)
     is_found = False
     for cause in causes:

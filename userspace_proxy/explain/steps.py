@@ -115,7 +115,7 @@ def node_steps(
     yield from _firewalls(node, ports, client, subject.now)
     for incident in node.incidents:
         is_of_several = len(incident.services) > 1 and subject.service in incident.services
-        # The step about firewalls states a chain that is only in doubt.
+        # An incident with a neutral mark is about a chain, which the step about firewalls states.
         if is_of_several and incident.cause is not None and incident.mark is not None:
             what = f"{say(incident.cause, Form.SHORT)}: {incident.affected}"
             yield PathStep(None, "cause", f"{what}: {names_in_line(incident, NAMES_LENGTH)}")
@@ -160,7 +160,7 @@ def _firewalls(
             unknown = "chains at forward are read once its clients get no answer"
             yield PathStep(None, FIREWALL, f"{what}; {unknown}")
         else:
-            # Rules that aren't followed may drop packets, so only answers prove that none does.
+            # Rules that aren't followed may drop packets: only answers prove that no rule does.
             is_passed = all(port.state.level is Level.OK for port in ports)
             is_passed = is_passed and _has_answers(ports, "", now)
             yield PathStep(Level.OK if is_passed else None, FIREWALL, what)

@@ -83,7 +83,7 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     if is_truncated(wire):
         # Ignore an error, because some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
-            # A truncated answer with addresses suffices: more aren't worth a query over TCP.
+            # A truncated answer with addresses suffices: others aren't worth a query over TCP.
             if (answer := read_answer(wire, query)).addresses:
                 return answer
         wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)

@@ -70,8 +70,8 @@ _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
 # The maximum number of rows of ``top``: no screen has more lines.
 TOP_SHOWN = 200
-# How many problems of the node with the same remedy are shown. If only one is left, it is also
-# shown: a line that counts the rest would take as much space.
+# The number of shown problems of the node with the same remedy. If only one more exists, it is also
+# shown: a line with the number of others would take as much space.
 _ALIKE_SHOWN = 3
 # How many causes that affect several Services are shown; each takes several lines.
 INCIDENTS_SHOWN = 5
@@ -393,7 +393,7 @@ def _words(
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         sentence = f"{sentence_at(port, now, state.causes[:1], above)}{and_mistakes(port)}"
         return (sentence, capitalised(state.word)) if above else (sentence,)
-    # A served port's causes are about denied clients, or notes on what is by design.
+    # A served port's causes are denials of clients, or notes on intended effects of settings.
     is_said = port.mark is None and port.path is not DataPath.KERNEL
     denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]
     causes = [cause_at(cause, now) for cause in denied]

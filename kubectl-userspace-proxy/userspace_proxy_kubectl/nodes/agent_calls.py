@@ -239,8 +239,8 @@ class AgentCalls:
             return Read(await self._parsed(read_whole_line, line, allowance), *at)
         now = self._unix()
         if not line:
-            # Nothing has changed: the node's clock reading is still the last line's, so keep the
-            # time of its request.
+            # Nothing has changed: the node's time is still the time of the last line, so keep the
+            # time of that line's request.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
         # The agent wrote this answer after it had sent the previous line, so that line's arrival

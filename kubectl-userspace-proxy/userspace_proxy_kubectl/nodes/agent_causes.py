@@ -52,7 +52,7 @@ def _end_hint(*, out_of_memory: bool, **_: object) -> str:
 @cause(CauseCode.AGENT_MISSING, hint=_end_hint, kubectl="logs --previous -n {where} {agent}")
 def agent_ended(where: str, why: str, agent: str, *, out_of_memory: bool = False) -> str:
     """The agent's pod isn't running after it has ended."""
-    # Whether its rules are left is unknown: without them, clients of ClusterIPs get no answer.
+    # It is unknown if the agent's rules still exist; without them, clients of ClusterIPs fail.
     fails = "its node refuses or ignores clients, except on a kernel path that is left"
     return f"the agent's pod does not run, so {fails}: {why}"
 
@@ -121,7 +121,7 @@ def forward_failed(
     where: str, why: str, node_state: str = "", *, out_of_memory: bool = False
 ) -> str:
     """The API server or the kubelet can't open a stream to the agent, or the stream broke."""
-    # Whether the agent's container runs is unknown, so whether clients are served is, too.
+    # It is unknown whether the agent's container runs, and therefore whether clients are served.
     failed = "port-forward failed; if the agent is down, its node may refuse clients"
     return _and_node(f"{failed}: {why}", node_state)
 

@@ -163,7 +163,7 @@ class Finder:
             late = TransportError(f"no answer within {_SERVER_S:g} s")
             return unreachable(self._client.url, late).text
         except UserspaceProxyError:
-            # The credentials can't be used, as the failure of the agent's stream shows, too.
+            # The credentials can't be used; the failure of the agent's stream reports this.
             pass
         return ""
 

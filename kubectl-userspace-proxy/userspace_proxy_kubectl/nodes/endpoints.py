@@ -152,7 +152,7 @@ def with_extent(cause: Cause, extent: Extent, away: int) -> Cause:
     """
     if extent is Extent.TIMES and cause.row.at_times:
         return cause.replace(answers_others=True)
-    # An endpoint that comes and goes may have failed for a node just while it was away.
+    # An endpoint that is up only at times may have failed for a node just while it was down.
     is_reached = extent is Extent.PATH or (extent is Extent.SOME and not _is_of_path(cause))
     is_reached &= cause.when is not When.PAST
     return cause.replace(answers_nodes=is_reached, answers_own=is_reached and not away)

@@ -323,7 +323,7 @@ def _pod_rules(merged: Merged) -> Iterator[PathStep]:
     """Yield a step for each rule on a pod's node that may drop packets of its failing endpoint."""
     failing = (e for p in merged.ports for e in p.endpoints if e.failing)
     for node, ip in dict.fromkeys((e.node, ip_of(e.address)) for e in failing):
-        # Only the agent of the pod's node knows: a rule elsewhere concerns no such pod.
+        # Use only rules of the pod's own node: rules of other nodes don't concern the pod.
         rules = (rule for (at, _), rule in merged.pod_rules.items() if at == node)
         if rule := next((one for one in rules if one.is_about(ip)), None):
             yield PathStep(None, FIREWALL, f"on {shown(node)}, {rule.what}", rule.hint)

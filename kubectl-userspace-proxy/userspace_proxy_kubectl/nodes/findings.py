@@ -134,7 +134,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
         ((value, count),) = counted.most_common(1)
         if 2 * count > len(given):
             usual_of[name] = value
-    # Most settings have their default, so compare only those that the node or most nodes set.
+    # Most settings have their default, so compare only settings that the node or most nodes set.
     common = [name for name, value in usual_of.items() if value]
     found: dict[str, dict[str, OtherSetting]] = {}
     for node, settings in given.items():

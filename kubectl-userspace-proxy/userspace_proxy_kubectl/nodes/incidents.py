@@ -234,7 +234,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     }
     failing = [one for at in incident.endpoints for one in reach.failing[at]]
     current = {node for node, one in failing if current_cause(one) is not None}
-    # A node's past failures for another Service don't show that the endpoint comes and goes.
+    # A node's past failures for another Service don't show that the endpoint is up only at times.
     causes = [
         cause
         for node, one in failing
