@@ -92,7 +92,9 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return nodes' facts about a Service; None, after a warning, if the nodes can't be read.
+    """Return nodes' facts about a Service; None if the nodes can't be read.
+
+    If there is a plan, a warning is printed then.
 
     Args:
         instead: Why there is no plan; None if there is one, which is explained without the nodes.
