@@ -213,7 +213,7 @@ def worker_label(options: Options) -> str | None:
 
 
 async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
-    """Adopt the sockets of the previous process's workers; None if it left no workers."""
+    """Adopt and return the workers that the previous process left; None if it left none."""
     socks = connect_to_workers(label)
     if not socks:
         return None

@@ -384,7 +384,7 @@ class Listeners:
             listener.closing = listener.closing - Counter((holder,))
 
     def _holders(self, listener: Listener) -> Iterator[tuple[int, int, int]]:
-        """Yield (worker, holder, number); a holder of a socket is the worker or its substitute."""
+        """Yield each worker with itself or its substitute, and the number of the listener there."""
         for worker in listener.workers:
             for holder, number in self._substitutes.holders(worker, listener.number):
                 yield worker, holder, number

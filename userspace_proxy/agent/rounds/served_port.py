@@ -55,7 +55,7 @@ class ServedPort:
     shown: tuple[PortFacts, object] | None = None
     """The last view of this port, and the values other than the plan from which it was made."""
     other_ports: Cause | None = None
-    """The finding that clients dial ports of its ClusterIP that no Service port has, or None."""
+    """The finding that clients dial ports of the ClusterIP that no Service has; None if none do."""
     wake_problem: str = ""
     """Why the workload for which clients wait wasn't scaled; empty without such a failure."""
     path: PathView = paths.DEFAULT

@@ -64,7 +64,7 @@ class _ByRules(NamedTuple):
     made_from: object
     """A value that changes whenever the frontends may change."""
     frontends: Mapping[Frontend, str]
-    """The frontends, with the reason for each."""
+    """The frontends, with the reason why each isn't offloaded."""
     has_others: bool
 
 
