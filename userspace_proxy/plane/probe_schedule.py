@@ -184,7 +184,7 @@ class ProbeSchedule:
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
     def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
-        """Choose a namespace's next Service and end its turn; None if all have used their shares."""
+        """Choose a namespace's next Service, ending its turn; None if all have used their share."""
         left = room - self._under_way[namespace]
         services = self._queues[namespace]
         for _ in range(len(services) if left > 0 else 0):

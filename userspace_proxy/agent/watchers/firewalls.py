@@ -145,7 +145,7 @@ class FirewallWatch(Component):
 
 
 def _by_family(found: Collection[Firewall]) -> Mapping[str, Taken]:
-    """Return, by family and protocol, a chain that drops Services' packets, preferably all of them."""
+    """Return, by family and protocol, a chain that drops Services' packets, preferably all."""
     taken: dict[str, Taken] = {}
     for one in sorted(found, key=lambda one: not one.is_for_all):
         # The node's problem states why a chain drops all packets.

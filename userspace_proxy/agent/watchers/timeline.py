@@ -5,7 +5,7 @@
     view, once a second ───────┘
 
 Rule 1: the cost doesn't depend on the number of Services: only changes are examined.
-Rule 2: the numbers of events and outages are bounded, and changes of one round may be combined.
+Rule 2: events and outages are bounded in number; many changes of one round become one event.
 """
 
 from __future__ import annotations
