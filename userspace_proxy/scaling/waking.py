@@ -74,7 +74,7 @@ class _Need:
 
 
 class _Claim(NamedTuple):
-    """A workload that Services with the same selector name."""
+    """A workload, and the selector of the Services that name it."""
 
     namespace: str
     workload: Workload
