@@ -114,7 +114,8 @@ async def test_an_nftables_chain_translating_a_frontend_first_is_reported(cluste
     assert await steering.repair() == 0
     assert {f: str(cause) for f, cause in steering.unsteered.items()} == {
         WEB: "nftables chain ip admin c of another program (prerouting, priority -150) translates "
-        "it before this proxy does; delete that rule, or give the chain a priority above -100"
+        "it before this proxy does; delete that rule, as `nft list chain ip admin c` shows, or "
+        "give the chain a priority above -100"
     }
     await steering.change({}, [WEB])
     await steering.repair()

@@ -184,14 +184,14 @@ async def test_fragmented_datagrams_arrive(cluster, steering, listeners):
     [
         pytest.param(
             "type filter hook input priority 0; tcp dport 80 drop",
-            "(input, priority 0) drops packets to it; "
-            "accept them in that chain, or delete what drops them",
+            "(input, priority 0) drops packets to it; delete what drops these packets, as `nft "
+            "list chain ip admin c` shows, or accept them first in that chain",
             id="drops-on-input",
         ),
         pytest.param(
             "type nat hook prerouting priority 0; fib daddr type local tcp dport 80 redirect to 9",
             "(prerouting, priority 0) translates it before packets reach this proxy; "
-            "delete that rule",
+            "delete that rule, as `nft list chain ip admin c` shows",
             id="translates",
         ),
     ],

@@ -135,8 +135,8 @@ def causes(steering):
 def caused_by_evil(priority: int, above: int) -> str:
     return (
         f"nftables chain ip evil pre of another program (prerouting, priority {priority}) "
-        f"translates it before this proxy does; delete that rule, or give the chain a priority "
-        f"above {above}"
+        "translates it before this proxy does; delete that rule, as `nft list chain ip evil pre` "
+        f"shows, or give the chain a priority above {above}"
     )
 
 

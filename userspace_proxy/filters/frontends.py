@@ -50,7 +50,7 @@ from .following import (
     follow,
 )
 from .matches import Match, MatchField, ends_of
-from .node import find_partial_drop, has_clients, hint_of_part
+from .node import drop_hint, find_partial_drop, has_clients, hint_of_part
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
@@ -123,7 +123,7 @@ class EarlierChains:
         return self._found
 
     def take_legacy(self, tables: Tables) -> None:
-        """Replace the legacy tables whose filter chains are followed; another reader reads them."""
+        """Replace the legacy tables whose chains are followed; another reader reads them."""
         if tables != self._legacy:
             self._legacy = tables
             self.forget()
@@ -148,7 +148,8 @@ class EarlierChains:
             most = FOLLOWED_MAX // max(1, _count(chains))
             for frontend, to in places[:most]:
                 if frontend.family in chain.table.families:
-                    found[_unfollowed(chain, chains, frontend, to)] = None
+                    outcome = _outcome(chain, chains, frontend, to)
+                    found[outcome.unfollowed if outcome else ""] = None
         return list(filter(None, found))
 
     def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
@@ -165,7 +166,7 @@ class EarlierChains:
             followed(base)
             for base in _others(tables)
             if (base.kind == "filter" and base.hook in WAYS)
-            or (base.kind == "nat" and base.hook == "output")
+            or (base.kind == "nat" and base.hook in WAY_OUT)
         ]
         found: dict[Frontend, Taken] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
@@ -173,13 +174,13 @@ class EarlierChains:
         self._earlier = [followed(base) for base in chains_before(tables, last)]
         perhaps: dict[Frontend, Taken] = {}
         links_of_clients = functools.cache(self._read_links)
-        pods = functools.cache(lambda: [*filter(_has_pods, links_of_clients())])
+        pods = functools.cache(lambda: [*filter(has_pods, links_of_clients())])
         uplinks = functools.cache(lambda: [one for one in links_of_clients() if one.is_uplink])
         for chain, chains in self._earlier:
             families = chain.table.families
             places = [(f, to) for f, to in translations.items() if f.family in families]
             for frontend, to in places_to_follow(chain, chains, places):
-                if cause := explain_chain(chain, chains, frontend, to):
+                if cause := explain_chain(chain, chains, frontend, to, others=self._earlier):
                     found[frontend] = cause
             outside = places_outside(chain, chains, places)
             is_other = bool(outside) and names_only_pods(chains, pods())
@@ -208,7 +209,8 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
         last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
     """
     for chain in _others(tables):
-        if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
+        is_nat = chain.kind == "nat" and not chain.table.is_legacy
+        if is_nat and chain.hook in _NAT_HOOKS and chain.priority <= last:
             yield chain
         if chain.kind == "filter" and chain.hook in WAYS:
             yield chain
@@ -392,6 +394,7 @@ def explain_chain(
     links: Sequence[PodLink] = (),
     *,
     is_other: bool = False,
+    others: Sequence[Followed] = (),
 ) -> Taken | None:
     """Return how a chain takes a frontend's packets or answers; None if it doesn't.
 
@@ -401,6 +404,7 @@ def explain_chain(
         links: The links of this node's pods, or its uplinks; if there are any, a chain also counts
             if it takes only the packets of all pods, or of all other hosts.
         is_other: Whether no rule names these clients' addresses.
+        others: The chains among which another one with the same effect is looked for.
     """
 
     def found(what: str, hint: str) -> Taken:
@@ -423,24 +427,33 @@ def explain_chain(
         if packets and (of := whose(drops, packets[0])) is not None:
             is_all = of or any(map(drops, packets[1:]))
             is_answer = packets[0].is_to_client
-            of_own = ", except those of this node's own programs"
-            besides = of if is_all else of_own.replace(" of", " to") if is_answer else of_own
-            is_nft = not chain.table.is_legacy
-            hint = _ADMIT if packets[0].port and is_nft and not is_answer else _WAY_OUT
-            return found(f"drops {_packets(chain)}{besides}", hint)
-        is_before = chain.hook == "prerouting" and chain.priority < TRACKING and priority != NEVER
-        if is_before and follow(chain, chains, first, "untracked").is_certain:
-            return found(*_UNTRACKED)
+            of_own = f", except those {'to' if is_answer else 'of'} this node's own programs"
+            is_dnat = packets[0].port and not (chain.table.is_legacy or is_answer)
+            hint = drop_hint(chain, *([_ADMIT] if is_dnat else []))
+            return found(f"drops {_packets(chain, frontend)}{of if is_all else of_own}", hint)
+        if chain.hook == "prerouting" and _untracks(chain, chains, frontend, priority):
+            same = (one for one in others if _untracks(*one, frontend, priority))
+            also = next((f"; so does chain {one.base}" for one in same if one.base != chain), "")
+            rule = f"that rule{' in both chains' if also else ''}, {chain.listing}"
+            return found(f"{_UNTRACKED}{also}", f"Delete {rule}, or accept these packets before it")
         return None
     of = whose(lambda packet: follow(chain, chains, packet, "nat").is_certain, first)
     # Only a chain before this proxy's chain certainly translates first.
     if of is None or not translates_first(chain, priority):
         return None
-    does = f"translates packets to it{of}" if of else "translates it"
-    if priority == NEVER:
-        return found(f"{does} before packets reach this proxy", "delete that rule")
-    hint = f"delete that rule, or give the chain a priority above {priority}"
-    return found(f"{does} before this proxy does", hint)
+    does = f"translates {_packets(chain, frontend)}{of}" if of else "translates it"
+    before, above = "packets reach this proxy", ""
+    if priority != NEVER:
+        before, above = "this proxy does", f", or give the chain a priority above {priority}"
+    return found(f"{does} before {before}", f"Delete that rule, {chain.listing}{above}")
+
+
+def _untracks(chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, priority: int) -> bool:
+    """Return whether a chain certainly prevents the translation of packets by conntrack."""
+    is_before = chain.hook in _NAT_HOOKS and chain.priority < TRACKING and priority != NEVER
+    packet = FirstPacket(frontend, is_own=chain.hook == "output")
+    is_before = is_before and frontend.family in chain.table.families
+    return is_before and follow(chain, chains, packet, "untracked").is_certain
 
 
 def translates_first(chain: Chain, priority: int) -> bool:
@@ -467,8 +480,9 @@ def doubt_of(
         most: See :func:`.find_partial_drop`.
     """
     packets = first_packets(chain, frontend, translation) if chain.kind == "filter" else ()
+    packets_to = _packets(chain, frontend)
     if drop := find_partial_drop(chain, chains, packets[:1], links, most):
-        what = f"{chain.described} drops {_packets(chain)}: {drop}"
+        what = f"{chain.described} drops {packets_to}: {drop}"
         return Taken(what, hint_of_part(drop), str(chain), is_certain=False)
     is_nat = chain.kind == "nat"
     outcome = _outcome(chain, chains, frontend, translation, links)
@@ -477,21 +491,18 @@ def doubt_of(
     if outcome is None or outcome.by is None or is_late or (outcome.is_certain and not is_tie):
         return None
     does = "translate" if is_nat else "drop"
-    what = f"{chain.described} may {does} {_packets(chain)}: {Drop(chain, *outcome.by)}"
-    hint = f"delete that rule if it takes clients' packets, {outcome.by[0].listing}"
+    what = f"{chain.described} may {does} {packets_to}: {Drop(chain, *outcome.by)}"
+    hint = f"Delete that rule if it takes clients' packets, {outcome.by[0].listing}"
     return Taken(what, hint, str(chain), is_certain=False)
 
 
-def _packets(chain: Chain) -> str:
-    return "its answers" if chain.hook in WAY_OUT and chain.kind == "filter" else "packets to it"
-
-
-def _unfollowed(
-    chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
-) -> str:
-    """Describe the rule that may take a frontend's packets; empty if there is no such rule."""
-    outcome = _outcome(chain, chains, frontend, translation)
-    return outcome.unfollowed if outcome else ""
+def _packets(chain: Chain, frontend: Frontend) -> str:
+    """Return the packets that a chain takes, as the object of a sentence about the Service."""
+    names = {FrontendKind.CLUSTER_IP: "it", FrontendKind.NODE_PORT: f"node port {frontend.port}"}
+    it = names.get(frontend.kind, frontend.dialled)
+    if chain.hook in WAY_OUT and chain.kind == "filter":
+        return "its answers" if it == "it" else f"answers of {it}"
+    return f"packets to {it}"
 
 
 def _outcome(
@@ -506,11 +517,9 @@ def _outcome(
     Args:
         links: The links of this node's pods, the clients of cluster IPs' answers.
     """
-    first = (
-        (FirstPacket(frontend),)
-        if chain.kind == "nat"
-        else first_packets(chain, frontend, translation)
-    )
+    first: Sequence[FirstPacket] = (FirstPacket(frontend),)
+    if chain.kind != "nat":
+        first = first_packets(chain, frontend, translation)
     if not first:
         return None
     packets = [first[0]._replace(is_other=True)]
@@ -526,7 +535,8 @@ def _count(chains: Mapping[str, Chain]) -> int:
     return sum(len(chain.steps) for chain in chains.values())
 
 
-def _has_pods(link: PodLink) -> bool:
+def has_pods(link: PodLink) -> bool:
+    """Return whether pods of this node may be behind a link."""
     return has_clients(link) and not link.is_uplink
 
 
@@ -536,12 +546,5 @@ def _has_family(link: PodLink, family: IPFamily) -> bool:
 
 # A frontend that rules name costs about four walks of a chain, each 36 µs plus time for its rules.
 _CALLS, _RULES_PER_CALL = 4, 30
-_WAY_OUT = "accept them in that chain, or delete what drops them"
-_UNTRACKED = (
-    "keeps packets to it from being tracked (notrack), so that they aren't translated",
-    "accept them in that chain before that rule, or delete it",
-)
-_ADMIT = (
-    "insert the rules `ct status dnat accept` and `ct state established accept` in that chain, or "
-    "delete what drops them"
-)
+_UNTRACKED = "keeps packets to it from being tracked (notrack), so that they aren't translated"
+_ADMIT = "insert the rules `ct status dnat accept` and `ct state established accept` in that chain"

@@ -100,7 +100,7 @@ def find_firewalls(
         why += f", only {protocol}" if protocol and drop.rule is None else ""
         drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
         is_early = base.hook == "prerouting" and base.priority <= ALL_NAT
-        hint = _OF_CALICO if drop.place.name == _CALICO else _OF_EARLY if is_early else drops
+        hint = _OF_CALICO if drop.place.name == _CALICO else drop_hint(base) if is_early else drops
         return Firewall(str(base), why, hint, only, is_of_answers=is_out, protocol=protocol)
 
     return [one for hook in WAYS for one in judged((nft, legacy), hook, judge)]
@@ -294,17 +294,21 @@ _AT_RANDOM = ", for some packets"
 _AT_LIMIT = ", for packets beyond a limit"
 _ANSWERS = ", for endpoints' answers to the proxy"
 _TO_CLIENTS = ", for the proxy's answers to clients"
-_OF_EARLY = "accept them in that chain, or delete what drops them"
 _CALICO = "cali-wl-to-host"
 _OF_CALICO = (
-    "set defaultEndpointToHostAction of Calico's FelixConfiguration to Accept (environment: "
+    "Set defaultEndpointToHostAction of Calico's FelixConfiguration to Accept (environment: "
     "FELIX_DEFAULTENDPOINTTOHOSTACTION)"
 )
 
 
+def drop_hint(chain: Chain, instead: str = "accept them first in that chain") -> str:
+    """Return the remedy of a chain that certainly drops packets."""
+    return f"Delete what drops these packets, {chain.listing}, or {instead}"
+
+
 def hint_of_part(drop: Drop) -> str:
     """Return the remedy of a drop that affects only some packets, and may be intended."""
-    return f"change it if these clients may use Services, {drop.place.listing}"
+    return f"Change it if these clients may use Services, {drop.place.listing}"
 
 
 def hint_of(
@@ -312,7 +316,7 @@ def hint_of(
 ) -> str:
     """Return commands or a setting that make a chain admit packets."""
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
-        return "update firewalld to 0.9 or later, which accepts translated packets"
+        return "Update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.is_legacy:
         prefix, suffix = chain.legacy_command("-I"), "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"

@@ -105,4 +105,4 @@ class Taken:
     """Whether the chain certainly takes the packets; otherwise a rule of it may do so."""
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.hint}" if self.hint else self.what
+        return f"{self.what}; {self.hint[0].lower()}{self.hint[1:]}" if self.hint else self.what

@@ -53,7 +53,7 @@ def test_the_rule_for_local_steering_admits_untranslated_packets():
 def test_an_outdated_firewalld_is_reported_with_an_update():
     kernel = KernelView(nft=firewall(OPEN, nft("reject"), table=ChainTable("inet", "firewalld")))
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [
-        "update firewalld to 0.9 or later, which accepts translated packets"
+        "Update firewalld to 0.9 or later, which accepts translated packets"
     ]
 
 

@@ -6,8 +6,6 @@ from tests.unit.filters.written import nft
 @pytest.mark.parametrize(
     ("verdict", "text", "expected"),
     [
-        pytest.param("drop", "", "drop", id="all"),
-        pytest.param("drop", "ct state new", "ct state new drop", id="some"),
         pytest.param("jump zone", "tcp dport 22", "tcp dport 22 jump zone", id="jump"),
         pytest.param("", "iif lo", "iif lo", id="no-verdict"),
     ],

@@ -155,7 +155,7 @@ def test_a_chain_that_drops_packets_of_some_pods_is_found(rules, policy, expecte
     assert [one.is_for_all for one in found] == [False] * (expected is not None)
     for one in found:
         assert str(expected) in one.why
-        assert one.hint.startswith("change it if these clients may use Services, as `nft list ")
+        assert one.hint.startswith("Change it if these clients may use Services, as `nft list ")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ def test_legacy_rules_that_drop_packets_before_translation_are_found():
     raw = Chain(table, "PREROUTING", "filter", "prerouting", -300, steps=steps)
     (found,) = find_firewalls({}, {table: {"": raw}}, "local", PORTS, [POD, CLIENT])
     assert found.why == "rule iifname cali* drop, for packets of this node's pods"
-    assert found.hint.startswith("accept them in ")
-    assert raw.listing == "as `iptables-legacy -t raw -S PREROUTING` shows"
+    listing = "as `iptables-legacy -t raw -S PREROUTING` shows"
+    assert found.hint.startswith(f"Delete what drops these packets, {listing}, or ")
 
 
 def test_rules_too_expensive_for_many_links_are_skipped():
@@ -220,7 +220,7 @@ def test_rules_too_expensive_for_many_links_are_skipped():
     assert find_firewalls(tables, {}, "nftables", PORTS, links) == []
 
 
-SHOWN = "ip filter INPUT"
+SHOWN, TO_X = "ip filter INPUT", "ip filter x"
 LIST = f"as `nft list chain {SHOWN}` shows"
 
 
@@ -231,10 +231,12 @@ LIST = f"as `nft list chain {SHOWN}` shows"
         pytest.param(["…: drop"], [f"chain {SHOWN}, rule … drop, {LIST}"], id="a-condition"),
         pytest.param(["queue"], [f"chain {SHOWN}, rule queue, {LIST}"], id="a-queue"),
         pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
+        pytest.param(["…: jump x"], [f"chain {TO_X}, rule drop, as `nft list chain {TO_X}` shows"]),
+        pytest.param(["drop"], [], id="certain"),
     ],
 )
 def test_rules_that_may_drop_are_listed_as_not_followed(rules, expected):
-    tables = chains("input", rules, {})
+    tables = chains("input", rules, {"x": ["drop"]})
     assert find_unfollowed(tables, {}, "input") == expected
     assert find_unfollowed({}, tables, "forward") == []
 

@@ -102,20 +102,6 @@ def test_a_reply_goes_from_the_dialled_address_to_an_unprivileged_port(condition
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
 
 
-def test_a_randomly_selected_packet_meets_conditions_on_random_numbers():
-    for drawn in (None, True, False):
-        assert meets("numgen/hash tcp dport 80", FirstPacket(WEB, is_drawn=drawn)) is drawn
-
-
-def test_a_condition_on_the_state_may_match_before_connection_tracking():
-    assert meets("ct state new", FirstPacket(WEB, is_tracked=False)) is None
-
-
-def test_a_condition_on_the_client_address_or_interface_may_match():
-    for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
-        assert meets(condition, FirstPacket(WEB)) is None
-
-
 BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/64")))
 
 

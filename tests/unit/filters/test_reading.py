@@ -289,7 +289,3 @@ def test_an_empty_set_matches_no_packet():
     assert written(PORTS, 0) == []
     assert written(PORTS, 0x4, element(0, is_end=True)) == []
     assert written(nft("drop", "ip saddr != @__set0"), 0) == [nft("drop")]
-
-
-def test_a_rule_without_a_set_is_not_expanded():
-    assert list(write_out(nft("accept", "tcp dport 80"), None, [])) == []

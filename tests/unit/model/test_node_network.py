@@ -10,7 +10,7 @@ def test_a_route_without_an_interface_is_not_local():
 
 
 def test_an_intercepted_frontend_is_shown_with_cause_and_remedy():
-    taken = Taken("a chain drops packets to it", "accept them", "ip evil in")
+    taken = Taken("a chain drops packets to it", "Accept them", "ip evil in")
     assert str(taken) == "a chain drops packets to it; accept them"
     assert str(Taken("a chain drops packets to it")) == "a chain drops packets to it"
     assert (taken.chain, taken) == ("ip evil in", Taken(taken.what, taken.hint, taken.chain))
