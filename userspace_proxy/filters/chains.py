@@ -28,6 +28,7 @@ class RuleVerdict(enum.StrEnum):
     GOTO = "goto"
     QUEUE = "queue"
     TRANSLATE = "translate"
+    SNAT = "snat"
     NOTRACK = "notrack"
     """The packet isn't tracked; this isn't a final verdict."""
     MAP = "vmap"
@@ -45,7 +46,7 @@ class Step(NamedTuple):
     matches: Conditions = ()
     """The conditions of the rule; if there are none, every packet matches it."""
     target: str = ""
-    """The target chain of a jump or goto; otherwise empty."""
+    """The chain of a jump or goto, or the new source of ``snat`` if it is literal, or empty."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))

@@ -6,15 +6,15 @@ the kernel forwards ──▶ forward, postrouting ──▶ endpoint ─▶ for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
 from ..kernel.interfaces import is_local
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..policy.locality import PodLink
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step, Tables, base_chains
-from .following import FOLLOWED_MAX, SOURCE_NAT, WAY_IN, Drop, find_drop, follow
-from .frontends import Followed
+from .following import FOLLOWED_MAX, SOURCE_NAT, WAY_IN, Drop, Outcome, find_drop, follow
+from .frontends import Followed, has_pods
 from .matches import Match, MatchField
 from .node import Chains, Firewall, find_first_drop, has_clients, hint_of, hint_of_part, judged
 from .packets import FirstPacket, meets
@@ -28,6 +28,7 @@ def dropping_chain(
     endpoint: SocketAddress,
     protocol: Protocol,
     link: PodLink | None = None,
+    read_links: Callable[[], Sequence[PodLink]] = tuple,
 ) -> str:
     """Describe the chain that certainly drops or translates an endpoint's packets; empty if none.
 
@@ -35,6 +36,7 @@ def dropping_chain(
 
     Args:
         link: The link to the endpoint, by which answers arrive, too; None if unknown.
+        read_links: Returns the links of clients, and of this node's pods.
     """
     to = Frontend(endpoint.ip, endpoint.port, protocol)
     dial = FirstPacket(to, is_own=is_local(endpoint.ip), link=link, way_out=link)
@@ -45,12 +47,33 @@ def dropping_chain(
             is_in = base.hook in WAY_IN
             packet = dial._replace(is_answer=is_in, is_drawn=is_drawn)
             packets = f"{'its answers' if is_in else 'packets to it'}{besides}"
-            if base.kind == "nat" and follow(base, chains, packet, "nat").is_certain:
+            if base.hook == "postrouting" and base.kind == "nat":
+                ip = "" if besides else _foreign_source(filters, Followed(base, chains), packet)
+                # Answers of this node's pods arrive here anyway, and are translated back.
+                if ip and not any(_has(one, endpoint.ip) for one in filter(has_pods, read_links())):
+                    source = f"the source {ip}, which is no address of this node"
+                    return f"{base.described} gives {packets} {source}"
+            elif base.kind == "nat" and follow(base, chains, packet, "nat").is_certain:
                 return f"{base.described} translates {packets}"
             if base.kind != "nat" and (drop := find_drop(base, chains, packet)):
                 is_reject = drop.rule is not None and drop.rule.verdict is RuleVerdict.REJECT
                 return f"{base.described} {'rejects' if is_reject else 'drops'} {packets}"
     return ""
+
+
+def _foreign_source(filters: Sequence[Followed], one: Followed, packet: FirstPacket) -> str:
+    """Return the source that a nat chain gives packets; empty if it may be this node's address."""
+    base, outcome = one.base, follow(*one, packet, "source")
+    # Of chains with the same priority, any may come first.
+    is_doubtful = packet.is_own or any(
+        (at.kind, at.hook) == (base.kind, base.hook)
+        and at.priority <= base.priority
+        and packet.frontend.family in at.table.families
+        and at != base
+        and follow(at, its_chains, packet, "source") != Outcome(back=True)
+        for at, its_chains in filters
+    )
+    return outcome.by[1].target if outcome.by and outcome.is_certain and not is_doubtful else ""
 
 
 def find_forward_firewalls(

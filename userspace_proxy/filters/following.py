@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..kernel.interfaces import is_local
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
 from .packets import FirstPacket, meets
 
@@ -86,8 +87,8 @@ def follow(
     Args:
         chain: The chain, with its rules.
         chains: The chains of the same table to which it may jump, by name, with their rules.
-        kind: The base chain's kind: ``nat`` or ``filter``; ``untracked`` asks for the effect of a
-            filter chain on connection tracking.
+        kind: The base chain's kind: ``nat`` or ``filter``; ``source`` asks for the effect of a nat
+            chain on sources, ``untracked`` for that of a filter chain on connection tracking.
     """
     effects = _EFFECTS[kind]
     if chain.hook in _ENTRIES and chain.priority <= TRACKING:
@@ -98,6 +99,8 @@ def follow(
         if (met := meets(step.matches, packet)) is False:
             continue
         does = effects.get(step.verdict, _GOES_ON)
+        if step.verdict is RuleVerdict.SNAT and not (step.target and not is_local(step.target)):
+            does = _ENDS
         inner = Outcome((chain, step) if does.takes else None, does.ends, does.goes_on)
         if step.verdict in LEADS and depth < DEPTH_MAX:
             inner = Outcome((chain, step), ends=True, back=True)
@@ -144,6 +147,7 @@ _EFFECTS: Mapping[str, Mapping[RuleVerdict, _Effect]] = {
         **dict.fromkeys(DROPS, _TAKES),
         RuleVerdict.QUEUE: _Effect(takes=True, ends=True),
     },
+    "source": {**_ALL, RuleVerdict.SNAT: _TAKES},
     # The kernel doesn't translate untracked packets.
     "untracked": {**_ALL, RuleVerdict.NOTRACK: _TAKES},
 }

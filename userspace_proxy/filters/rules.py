@@ -88,6 +88,7 @@ _NAMED = {
     "reject": RuleVerdict.REJECT,
     "REJECT": RuleVerdict.REJECT,
     **dict.fromkeys(("queue", "synproxy", "NFQUEUE", "SYNPROXY", "TPROXY"), RuleVerdict.QUEUE),
+    **dict.fromkeys(("masq", "SNAT", "MASQUERADE", "NETMAP"), RuleVerdict.SNAT),
     "notrack": RuleVerdict.NOTRACK,
 }
 _LIMITS = {"limit", "hashlimit", "connlimit"}
@@ -121,14 +122,18 @@ _MULTIPORT = struct.Struct("=BB15H15BB")
 _MULTIPORT_FIELDS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
 # XT_CT_NOTRACK, in struct xt_ct_target_info.
 _NOTRACK = 1
+# struct nf_nat_ipv4_multi_range_compat with one range, and nf_nat_range: the targets' revisions.
+_RANGE_0, _RANGE = struct.Struct("=8x4s4s"), struct.Struct("=4x16s16s")
 # XT_SOCKET_TRANSPARENT, in struct xt_socket_mtinfo1.
 _TRANSPARENT = 1
 
 
 def read_step(expressions: Sequence[Expression]) -> Step | None:
     """Return a rule's conditions and verdict; None if it has no verdict."""
-    for one in expressions:
+    for at, one in enumerate(expressions):
         verdict, target = _verdict(one)
+        if verdict is RuleVerdict.SNAT:
+            target = _source(one, expressions[:at])
         if verdict:
             return Step(verdict, _all_conditions(expressions), target)
     return None
@@ -146,10 +151,23 @@ def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
     name = text_in(found, 1) if one.name == "target" else one.name
     if name in _TRANSLATIONS:
         is_source = one.name == "nat" and number_in(found, 1) == 0
-        return _NO_VERDICT if is_source else (RuleVerdict.TRANSLATE, "")
+        return (RuleVerdict.SNAT if is_source else RuleVerdict.TRANSLATE), ""
     if name == "CT" and found.get(3, b"")[:1] and found[3][0] & _NOTRACK:
         return RuleVerdict.NOTRACK, ""
     return _NAMED.get(name, RuleVerdict.NONE), ""
+
+
+def _source(one: Expression, before: Sequence[Expression]) -> str:
+    """Return the literal address that a rule gives packets as their source; empty if unknown."""
+    found = one.attributes()
+    loads = (each.attributes() for each in before if each.name == "immediate")
+    loaded = {number_in(load, 1): _data(load, 2) for load in loads}
+    first, last = (loaded.get(number_in(found, register), b"") for register in (3, 4))
+    if one.name == "target":
+        layout = _RANGE if number_in(found, 2) else _RANGE_0
+        first, last = layout.unpack_from(found.get(3, b"").ljust(layout.size, bytes(1)))
+    is_one = first == last and len(first) in (4, 16)
+    return str(ipaddress.ip_address(first if any(first[4:]) else first[:4])) if is_one else ""
 
 
 def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:

@@ -349,7 +349,7 @@ def forget_entries(
             entries.forget_changed(family, changes)
 
 
-# If there are more legacy rules than this, none is evaluated for the frontends: otherwise, each
+# If a legacy table has more rules than this, none is evaluated for the frontends: otherwise, each
 # change of Services would take seconds.
 _LEGACY_MAX = 5_000
 Kind = TypeVar("Kind", bound=Programmer)
@@ -400,11 +400,12 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         return await self._do(repair_and_look)
 
     def note_legacy(self, tables: Tables) -> None:
-        rules = sum(len(one.steps) for chains in tables.values() for one in chains.values())
-        self._legacy = tables if rules <= _LEGACY_MAX else {}
+        rules = {at: sum(len(one.steps) for one in tables[at].values()) for at in tables}
+        self._legacy = {at: tables[at] for at in tables if rules[at] <= _LEGACY_MAX}
 
     def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol) -> str:
-        return dropping_chain(self._filters, endpoint, protocol, read_link_to(endpoint.ip))
+        link = read_link_to(endpoint.ip)
+        return dropping_chain(self._filters, endpoint, protocol, link, read_client_links)
 
     async def clean_up(self) -> None:
         await self._do(lambda programmer: programmer.clean_up())

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from tests.unit.filters.usual import FILTER, LINKS, POD, UPLINK, chains
+from userspace_proxy.filters.chains import ChainTable
 from userspace_proxy.filters.endpoints import dropping_chain, find_forward_firewalls, find_pod_rules
 from userspace_proxy.filters.frontends import EarlierChains, Followed, Translation
 from userspace_proxy.model import Protocol, SocketAddress
@@ -45,10 +46,9 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
             f"{chain.format('post', 'postrouting', 9)} packets to it",
             f"{chain.format('in', 'input', 0)} its answers",
         ]
-        more = [SocketAddress(ip, 80) for ip in ("10.244.0.20",)]
-        assert [dropping_chain(earlier.filters, one, Protocol.TCP) for one in more] == [
-            f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates")
-        ]
+        translated = dropping_chain(earlier.filters, SocketAddress("10.244.0.20", 80), Protocol.TCP)
+        text = f"{chain.format('nat', 'output', 0)} packets to it"
+        assert translated == text.replace("drops", "translates")
         assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80), Protocol.TCP) == ""
         some = dropping_chain(earlier.filters, SocketAddress("10.244.0.11", 80), Protocol.TCP)
         assert some == f"{chain.format('in', 'input', 0)} its answers, but not all of them"
@@ -57,6 +57,11 @@ def test_chains_dropping_or_translating_packets_or_answers_of_an_endpoint_are_fo
         dns = SocketAddress("10.244.0.8", 53)
         of = {one: dropping_chain(earlier.filters, dns, one) for one in Protocol}
         assert of == {"TCP": "", "UDP": by_port}
+        node.run("iptables-nft -t nat -A POSTROUTING -d 10.245.0.8 -j SNAT --to-source 192.0.2.77")
+        node.run("nft add rule ip nat POSTROUTING ip daddr 10.245.0.9 snat to 192.0.2.78")
+        earlier.look([])
+        for ip, source in (("10.245.0.8", " 192.0.2.77,"), ("10.245.0.9", " 192.0.2.78,")):
+            assert source in dropping_chain(earlier.filters, SocketAddress(ip, 8), Protocol.TCP)
         node.run("nft add rule ip evil out tcp dport 80 drop")
         earlier.look([])
         assert "ip evil out" in dropping_chain(earlier.filters, other, Protocol.TCP)
@@ -78,6 +83,33 @@ def test_rules_for_the_link_to_an_endpoint_are_followed(hook, rules, endpoint, e
     tables = chains(hook, rules, {})[FILTER]
     found = dropping_chain([Followed(tables[hook.upper()], tables)], endpoint, Protocol.TCP, POD)
     assert found.partition(")")[2] == expected
+
+
+TO_77 = "ip daddr 10.244.0.0/16: snat 192.0.2.77"
+
+
+@pytest.mark.parametrize(
+    ("rules", "others", "is_named"),
+    [
+        pytest.param(["oifname eth0: snat", TO_77], ["tcp dport 22: snat"], True, id="after"),
+        pytest.param(["…: accept", TO_77], [], False, id="some"),
+        pytest.param(["snat", TO_77], [], False, id="masquerades-before"),
+        pytest.param(["snat 127.0.0.1"], [], False, id="own"),
+        pytest.param([TO_77], ["…: snat"], False, id="another-chain-may-come-first"),
+    ],
+)
+def test_a_chain_that_gives_packets_a_source_that_is_not_this_nodes_is_found(
+    rules, others, is_named
+):
+    filters = []
+    for table, lines in ((FILTER, rules), (ChainTable("inet", "x"), others)):
+        base = chains("postrouting", lines, {}, table=table)[table]["POSTROUTING"]
+        base = replace(base, kind="nat", priority=100)
+        filters.append(Followed(base, {base.name: base}))
+    found = dropping_chain(filters, WEB, Protocol.TCP, POD)
+    source = "gives packets to it the source 192.0.2.77, which is no address of this node"
+    assert found.partition(") ")[2] == (source if is_named else "")
+    assert dropping_chain(filters, WEB, Protocol.TCP, POD, lambda: LINKS) == ""
 
 
 DOCKER = [

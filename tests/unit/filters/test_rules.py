@@ -210,6 +210,9 @@ def read_rule(*parts):
         ("tcp flags 2 != 0: accept", x.match(TCP_FLAGS, 0, mask=2, op=x.NOT_EQUAL) + ACCEPT),
         ("tcp flags 255 == 2: accept", x.match(TCP_FLAGS, 2) + ACCEPT),
         ("translate", x.expression("nat", number(1, 1) + number(2, 2))),
+        ("snat", x.expression("masq")),
+        ("snat", x.expression("nat", number(1, 0) + number(2, 2))),
+        ("snat", xtables("target", "SNAT", bytes(8) + bytes([192, 0, 2, 77, 192, 0, 2, 78]))),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
@@ -223,8 +226,6 @@ def test_a_rule_is_parsed_into_its_conditions_and_verdict(expected, rule):
         pytest.param(COUNTER, id="counts"),
         pytest.param(target_ct(b"\0"), id="zone"),
         pytest.param(x.set_bits(x.MARK, 1), id="marks"),
-        pytest.param(x.expression("masq"), id="masquerades"),
-        pytest.param(x.expression("nat", number(1, 0) + number(2, 2)), id="source-nat"),
         pytest.param(x.expression("target", text(1, "LOG")), id="logs"),
         pytest.param(x.expression("unheard-of", attribute(1, b"?")), id="newer-kernel"),
     ],

@@ -49,7 +49,7 @@ class FirewallWatch(Component):
         is_sole: Whether no kube-proxy serves other Services.
         read: Returns the rules; blocks.
         generation: Returns a number that grows with each change of nftables; blocks.
-        note_legacy: Called with the filtering legacy tables, whenever they have been read.
+        note_legacy: Called with the legacy tables, whenever the filtering ones have been read.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class FirewallWatch(Component):
         self._latest_s = self._nat_s = 0.0
         self._pacing = Pacing(_SHARE, longest_s=LOOK_EVERY_S)
         self._kube_proxy: tuple[str, ...] = ()
+        self._nat: Tables = {}
         self._pod_rules: Mapping[str, Taken] = {}
         self._thread = OneThread("firewalls")
         self._condition = LoggedCondition[Firewall](
@@ -134,9 +135,10 @@ class FirewallWatch(Component):
         kernel = _read(partial(self._read, *WAYS, "forward", has_nat=has_nat))
         if has_nat:
             self._nat_s = now + _NAT_EVERY_S
-            self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
+            self._nat = kernel.legacy_nat
+            self._kube_proxy = find_kube_proxy(kernel.nft, self._nat, kernel.links)
         tables = kernel.nft, kernel.legacy_filter
-        self._note_legacy(kernel.legacy_filter)
+        self._note_legacy({**kernel.legacy_filter, **self._nat})
         self._pod_rules = find_pod_rules(*tables, kernel.clients)
         return find_firewalls(*tables, *self._steering, kernel.clients)
 

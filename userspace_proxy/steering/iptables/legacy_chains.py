@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
 from ...filters.chains import Chain, ChainTable, RuleVerdict, Step, Tables
+from ...filters.following import SOURCE_NAT
 from ...filters.matches import (
     PORTS,
     Condition,
@@ -27,8 +28,13 @@ from .legacy_table import parse_table, split_target
 FAMILIES = {4: "ip", 6: "ip6"}
 # Priorities of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
 _PRIORITIES = {"nat": -100, "filter": 0, "mangle": -150, "raw": -300, "security": 50}
-_VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN", "QUEUE")
-_STOLEN_BY = ("NFQUEUE", "SYNPROXY", "TPROXY")
+_VERDICTS = {
+    **{one.upper(): RuleVerdict(one) for one in ("accept", "drop", "reject", "return")},
+    **dict.fromkeys(("QUEUE", "NFQUEUE", "SYNPROXY", "TPROXY"), RuleVerdict.QUEUE),
+    **dict.fromkeys(("DNAT", "REDIRECT"), RuleVerdict.TRANSLATE),
+    **dict.fromkeys(("SNAT", "MASQUERADE", "NETMAP"), RuleVerdict.SNAT),
+}
+_SOURCE = re.compile(r"--to-source \[?([\d.]+|[\da-f:]+)\]?(?::[\d-]+)?(?= |$)")
 _LEADS = {"-j": RuleVerdict.JUMP, "-g": RuleVerdict.GOTO}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
@@ -79,17 +85,19 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
     }
     chains = parse_table(text, str)
+    places = {"POSTROUTING": SOURCE_NAT} if table.name == "nat" else {}
     return {
         name: Chain(
             table,
             name,
             kind=("nat" if table.name == "nat" else "filter") if name in policies else "",
             hook=name.lower() if name in policies else "",
-            priority=priority if name in policies else 0,
+            priority=places.get(name, priority) if name in policies else 0,
             policy=policies.get(name, "accept"),
             steps=tuple(_steps(lines, chains)),
         )
         for name, lines in chains.items()
+        if label_of(name) is None
     }
 
 
@@ -104,13 +112,10 @@ def _step(line: str, chains: Container[str]) -> Step:
     # A rule that only counts has no target, and corrupt text may lack one.
     option, target = (*effect.split(), "", "")[:2]
     matches = _matches(conditions.strip())
-    if target in _VERDICTS:
-        return Step(RuleVerdict(target.lower()), matches)
     if target and target in chains:
         return Step(_LEADS[option], matches, target)
-    if target in _STOLEN_BY:
-        return Step(RuleVerdict.QUEUE, matches)
-    return Step(RuleVerdict.NONE, matches)
+    source = _SOURCE.search(effect)
+    return Step(_VERDICTS.get(target, RuleVerdict.NONE), matches, source[1] if source else "")
 
 
 def _matches(conditions: str) -> Conditions:

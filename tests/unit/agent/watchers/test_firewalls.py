@@ -12,7 +12,8 @@ from userspace_proxy.model import IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering.kernel_view import KernelView
 
 INPUT = Chain(ChainTable("ip", "filter"), "INPUT", "filter", "input", policy="drop")
-CLOSED = KernelView({INPUT.table: {INPUT.name: INPUT}}, links=("kube-ipvs0",))
+NAT = {ChainTable("ip", "nat", is_legacy=True): {}}
+CLOSED = KernelView({INPUT.table: {INPUT.name: INPUT}}, NAT, links=("kube-ipvs0",))
 EVIL = ChainTable("inet", "evil")
 AT_RANDOM = (nft("drop", "numgen/hash"),)
 SOME = KernelView({EVIL: {"in": Chain(EVIL, "in", "filter", "input", steps=AT_RANDOM)}})
@@ -102,7 +103,7 @@ async def test_only_a_sole_proxy_shows_kube_proxys_rules(kernel, is_sole, places
     for _ in range(2):
         await watch.look()
     assert (shown(watch).kube_proxy, kernel.has_nat) == (places, [is_sole, False])
-    assert kernel.legacy == [kernel.view.legacy_filter] * 2
+    assert kernel.legacy == [NAT if is_sole else {}] * 2
     await watch.close()
 
 

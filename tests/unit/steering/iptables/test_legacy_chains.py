@@ -28,7 +28,6 @@ def test_chains_are_parsed_with_their_policies():
     assert parse_legacy(text, TITLE, 0) == {
         "INPUT": Chain(TITLE, "INPUT", "filter", "input", 0, "drop", (nft("jump OTHERS"),)),
         "OTHERS": Chain(TITLE, "OTHERS", steps=(nft("accept", "tcp dport 22"),)),
-        "UPROXY-TCP": Chain(TITLE, "UPROXY-TCP"),
     }
 
 
@@ -73,6 +72,12 @@ def test_missing_permission_to_list_tables_is_a_steering_error(monkeypatch):
         ("-p tcp -m connmark ! --mark 0x1 -j DROP", nft("drop", "meta l4proto tcp …")),
         ("-s 10.0.0.1/33 -j DROP", nft("drop", "…")),
         ("-j NFQUEUE --queue-num 0", nft("queue")),
+        ("-j SNAT --to-source 192.0.2.77:5-9 --random", nft("snat 192.0.2.77")),
+        ("-j SNAT --to-source 2001:db8::77", nft("snat 2001:db8::77")),
+        ("-j SNAT --to-source [fd00::1:7]:80", nft("snat fd00::1:7")),
+        ("-j SNAT --to-source 192.0.2.77-192.0.2.79", nft("snat")),
+        ("-j MASQUERADE", nft("snat")),
+        ("-j REDIRECT --to-ports 15001", nft("translate")),
         ("-m socket --transparent --nowildcard -j ACCEPT", nft("accept", "socket transparent")),
         ("-m statistic --mode random --probability 0.3 -j DROP", nft("drop", "numgen/hash")),
     ],
