@@ -461,7 +461,7 @@ class FirewallFacts(msgspec.Struct, frozen=True):
 
 
 class PodRuleFacts(msgspec.Struct, frozen=True):
-    """A chain of another program that may drop packets to or from pods of this node."""
+    """A chain of another program that may drop packets to or from pods."""
 
     ip: str = ""
     """The pod's address, or pods' network."""
@@ -604,7 +604,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     firewalls: Sequence[FirewallFacts] = ()
     """Chains of other programs that drop packets of Services."""
     pod_rules: Sequence[PodRuleFacts] = ()
-    """The rules about pods of this node, one per address; for a selection, about its endpoints."""
+    """The rules about pods or networks, one for each; for a selection, about its endpoints."""
     unserved: Annotated[
         Sequence[UnservedFacts], gauge("unserved", "", "Status addresses that can't be served")
     ] = ()

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from ..kernel.interfaces import is_local
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
+from ..model.addresses import Network
 from ..policy.locality import PodLink
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step, Tables, base_chains
 from .following import FOLLOWED_MAX, SOURCE_NAT, WAY_IN, Drop, Outcome, find_drop, follow
@@ -114,18 +115,18 @@ def find_forward_firewalls(
 
 
 def find_pod_rules(nft: Tables, legacy: Tables, links: Sequence[PodLink]) -> dict[str, Taken]:
-    """Return what may drop packets to or from this node's pods, by a pod's address or network.
+    """Return what may drop packets to or from pods, by a pod's address or network.
 
-    A rule counts if it names the address, or is reached by a jump of a rule that does; the first
-    rule for each address is returned. The policy of a forward chain counts for the network of a
-    link if it drops all packets to it. Other nodes' dials to the pod traverse these chains.
+    The first rule for each counts that names the address of a pod of this node, or has a condition
+    that can't be judged and names a network; or is reached by a jump of a rule that does. The
+    policy of a forward chain counts for the network of a link if it drops all packets to it.
 
     Args:
         nft, legacy: See :func:`.node.find_firewalls`.
         links: The links of the clients, and of the pods.
     """
     found: dict[str, Taken] = {}
-    for hook in ("prerouting", "forward"):
+    for hook in ("prerouting", "forward", "input", "output"):
         for tables in (nft, legacy):
             for base in base_chains(tables, kind="filter", hook=hook):
                 for find in (_pod_rules, _policies):
@@ -137,17 +138,19 @@ def find_pod_rules(nft: Tables, legacy: Tables, links: Sequence[PodLink]) -> dic
 def _pod_rules(
     base: Chain, chains: Chains, links: Sequence[PodLink]
 ) -> Iterator[tuple[str, Taken]]:
-    pods = _named_pods(chains, links)
+    named = _named(chains, links)
     rules = sum(len(chain.steps) for chain in chains.values())
-    for ip, link in pods if len(pods) * rules * _PACKETS < FOLLOWED_MAX else ():
+    ways = {"input": "from", "output": "to"}.get(base.hook, "to, from")
+    for network, link in named if len(named) * rules * _PACKETS < FOLLOWED_MAX else ():
+        name = str(network if network.num_addresses > 1 else network[0])
         for protocol in Protocol:
-            to = FirstPacket(Frontend(ip, 0, protocol), way_out=link)
+            to = FirstPacket(Frontend(str(network[0]), 0, protocol), way_out=link)
             answer = FirstPacket(to.frontend, is_answer=True, link=link)
             for packet, way in ((to, "to"), (answer, "from")):
-                if by := _naming_drop(base, chains, packet):
+                if way in ways and (by := _naming_drop(base, chains, packet, network)):
                     drop = Drop(base, *by)
-                    what = f"chain {base} of another program may drop packets {way} {ip}: {drop}"
-                    yield ip, Taken(what, hint_of_part(drop), str(base), is_certain=False)
+                    what = f"chain {base} of another program may drop packets {way} {name}: {drop}"
+                    yield name, Taken(what, hint_of_part(drop), str(base), is_certain=False)
 
 
 def _policies(base: Chain, chains: Chains, links: Sequence[PodLink]) -> Iterator[tuple[str, Taken]]:
@@ -165,40 +168,46 @@ def _policies(base: Chain, chains: Chains, links: Sequence[PodLink]) -> Iterator
                 yield str(network), Taken(what, hint_of_part(drop), str(base), is_certain=False)
 
 
-def _named_pods(chains: Chains, links: Sequence[PodLink]) -> Sequence[tuple[str, PodLink]]:
-    """Return the single addresses of this node's pods that rules name, with the pods' links."""
+def _named(chains: Chains, links: Sequence[PodLink]) -> Sequence[tuple[Network, PodLink | None]]:
+    """Return the addresses of this node's pods that rules name, with their links, and networks."""
     steps = [step for chain in chains.values() for step in chain.steps]
-    ips = {ip for step in steps for field in _ENDS for ip in _named_ips(step, field)}
-    pods = [one for one in links if has_clients(one) and not one.is_uplink]
-    return [(ip, link) for ip in sorted(ips) for link in pods if _has(link, ip)]
+    named = {net for step in steps for field in _ENDS for net in _networks_in(step, field)}
+    pods = [*filter(has_pods, links)]
+    found = [(net, link) for net in named for link in pods if _has(link, str(net[0]))]
+    single = [one for one in found if one[0].num_addresses == 1]
+    return sorted([*single, *((net, None) for net in named if net.num_addresses > 1)], key=str)
 
 
-def _named_ips(step: Step, field: MatchField) -> Iterator[str]:
+def _networks_in(step: Step, field: MatchField) -> Iterator[Network]:
     for one in step.matches:
         if isinstance(one, Match) and one.field is field and not one.is_inverted:
-            yield from (str(n.network_address) for n in one.networks if n.num_addresses == 1)
+            yield from (net for net in one.networks if net.prefixlen)
 
 
 def _naming_drop(
-    chain: Chain, chains: Chains, packet: FirstPacket, depth: int = 0, *, is_named: bool = False
+    chain: Chain, chains: Chains, packet: FirstPacket, network: Network, *jumps: Step
 ) -> tuple[Chain, Step] | None:
-    """Return the first rule that may drop a packet, if the rule or a jump to it names the pod."""
+    """Return the first rule that may drop a packet, if it or a jump to it names the network."""
     field = MatchField.SOURCE if packet.is_answer else MatchField.DESTINATION
     for step in chain.steps:
         if (met := meets(step.matches, packet)) is False:
             continue
-        names = is_named or packet.frontend.ip in _named_ips(step, field)
-        if step.verdict in DROPS and names:
+        path = (*jumps, step)
+        names = any(network in _networks_in(one, field) for one in path)
+        matches = (one for rule in path for one in rule.matches)
+        doubts = (one for one in matches if not isinstance(one, Match) or one.field in _UNJUDGED)
+        may = network.num_addresses == 1 or next(doubts, None)
+        if step.verdict in DROPS and names and may:
             return chain, step
-        if step.verdict in LEADS and depth < DEPTH_MAX and step.target in chains:
-            to = chains[step.target]
-            if by := _naming_drop(to, chains, packet, depth + 1, is_named=names):
+        if step.verdict in LEADS and len(jumps) < DEPTH_MAX and step.target in chains:
+            if by := _naming_drop(chains[step.target], chains, packet, network, *path):
                 return by
         elif met and step.verdict in _LAST:
             return None
     return None
 
 
+_UNJUDGED = (MatchField.LIMIT, MatchField.DRAWN)
 _LAST = (RuleVerdict.ACCEPT, RuleVerdict.RETURN, *DROPS)
 _ENDS = (MatchField.SOURCE, MatchField.DESTINATION)
 # The number of packets that are followed for each pod.

@@ -179,9 +179,7 @@ def test_forwarded_packets_skip_chains_of_another_family():
         pytest.param(["…: jump x"], {"x": ["ip daddr 10.244.1.1: drop"]}, "to", id="jump"),
         pytest.param(["ip daddr 10.244.1.1: accept", "drop"], {}, None, id="accepted"),
         pytest.param(["accept", "ip daddr 10.244.1.1: drop"], {}, None, id="accepted-before"),
-        pytest.param(["ip daddr 10.244.0.0/16 …: drop"], {}, None, id="network"),
         pytest.param(["ip daddr != 10.244.1.1: drop"], {}, None, id="others"),
-        pytest.param(["ip daddr 172.17.0.2: drop"], {}, None, id="docker"),
         pytest.param(["ip daddr 10.244.9.1: drop"], {}, None, id="another-nodes-pod"),
     ],
 )
@@ -190,6 +188,24 @@ def test_rules_that_name_a_pod_and_may_drop_its_packets_are_found(rules, others,
         found = find_pod_rules(*tables, LINKS)
         assert [*found] == (["10.244.1.1"] if expected else [])
         assert all(f"packets {expected} 10.244.1.1: " in one.what for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("hook", "rules", "expected"),
+    [
+        ("forward", ["ip daddr 10.9.3.0/24 tcp dport 80 …: drop"], "to 10.9.3.0/24: rule ip daddr"),
+        ("output", ["ip daddr 10.9.3.0/24 tcp dport 80 …: drop"], "to 10.9.3.0/24: rule ip daddr"),
+        ("input", ["ip saddr 10.9.3.0/24: jump x"], "from 10.9.3.0/24: chain x: rule limit drop"),
+        ("output", ["ip saddr 10.9.3.0/24: jump x"], None),
+        ("forward", ["ip daddr 10.9.3.0/24 ip saddr 192.0.2.7: drop", "…: drop"], None),
+        ("forward", ["ip daddr 10.9.3.0/24: accept", "ip daddr 10.9.3.0/24 …: drop"], None),
+        ("forward", ["ip daddr 0.0.0.0/0 …: drop"], None),
+    ],
+)
+def test_rules_that_name_a_network_and_may_drop_its_packets_are_found(hook, rules, expected):
+    found = find_pod_rules(chains(hook, rules, {"x": ["limit: drop"]}), {}, LINKS)
+    assert [*found] == (["10.9.3.0/24"] if expected else [])
+    assert all(f" may drop packets {expected}" in one.what for one in found.values())
 
 
 def test_a_forward_policy_that_drops_packets_to_a_network_of_pods_is_found():
