@@ -299,7 +299,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     if with_pods:
         pods = tuple(judge_pods(state.service, one.targets, one.pods, state.slices))
     flags, name = _cluster_flags(given, settings), state.service.proxy_name or ""
-    slices = foreign_slices(state.service, state.slices)
+    slices = foreign_slices(state.service, state.slices, has_pods=with_pods)
     return _Found(subject, flags, pods, slices, planned=subject.ports, name=name, plan=plan)
 
 

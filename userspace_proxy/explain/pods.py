@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..causes.nodes import listed
 from ..facts import Level
 from ..facts.units import plural
 from ..model import EndpointSlice, Service
+from ..model.endpoints import named_pods
 from ..model.pods import PodState
+from ..model.quoting import shell_command
 from ..model.similar import nearest
 from ..policy.no_endpoints import selector_text
 from .explanation import PathStep
@@ -29,13 +31,14 @@ def judge_pods(
 
     Args:
         targets: The target ports: numbers, or names of container ports.
-        pods: The Service's pods, or if there are none, all pods of its namespace.
+        pods: The Service's pods, or if there are none, all of its namespace; and ``named_pods``.
     """
+    strays = [*_strays(slices, pods)]
     if not service.selector:
         what = "It has no selector: no pod belongs to it, and its slices are written by others"
-        return [PathStep(Level.OK, _TOPIC, what)]
+        return [PathStep(None if strays else Level.OK, _TOPIC, what), *strays]
     own = [pod for pod in pods if set(service.selector) <= set(pod.labels)]
-    outdated = _outdated(slices, own)
+    outdated = [*_outdated(slices, own), *strays]
     if not own:
         return [_no_pod(service, pods, _gone(slices, pods)), *outdated]
     ready = [pod for pod in own if pod.is_ready]
@@ -55,18 +58,35 @@ def judge_pods(
     return steps + _other_numbers([t for t in targets if isinstance(t, int)], own)
 
 
-def foreign_slices(service: Service, slices: Iterable[EndpointSlice]) -> list[PathStep]:
+def foreign_slices(
+    service: Service, slices: Iterable[EndpointSlice], *, has_pods: bool = False
+) -> list[PathStep]:
     """Return steps about slices that aren't made from pods, if the Service has a selector."""
     steps = []
     for item in slices if service.selector else ():
-        ips = () if item.is_managed else [one.ip for one in item.endpoints if not one.pod]
-        if ips:
+        found = () if item.is_managed else item.endpoints
+        if ips := [one.ip for one in found if not (one.pod and has_pods)]:
             more = f" and {count:,} more" if (count := len(ips) - _SHOWN) > 0 else ""
             come = "comes" if len(ips) == 1 else "come"
             by = f", written by {item.manager}" if item.manager else ""
             what = f"{', '.join(ips[:_SHOWN])}{more} {come} from EndpointSlice {item.key}{by}"
-            steps.append(PathStep(None, SLICES, f"{what}; it names no pod"))
+            is_named = not has_pods and any(one.pod for one in found)
+            end = "--pods shows whether its pods exist" if is_named else "it names no pod"
+            steps.append(PathStep(None, SLICES, f"{what}; {end}"))
     return steps[:_SHOWN]
+
+
+def _strays(slices: Sequence[EndpointSlice], pods: Iterable[PodState]) -> Iterator[PathStep]:
+    """Yield a step for each slice with addresses that the ``named_pods`` don't have."""
+    known, names = {(pod.name, ip) for pod in pods for ip in pod.ips}, named_pods(slices)
+    for item in slices:
+        named = [one for one in item.endpoints if one.pod in names and not item.is_managed]
+        if said := [f"{e.ip} (no pod {e.pod} has it)" for e in named if (e.pod, e.ip) not in known]:
+            by = f"managed-by: {item.manager}" if item.manager else "no managed-by label"
+            what = f"EndpointSlice {item.key} ({by}) lists {listed(said)}"
+            delete = ("delete", "endpointslice", "-n", item.key.namespace, item.key.name)
+            hint = f"Delete it (`{shell_command('kubectl', *delete)}`), or correct what writes it"
+            yield PathStep(Level.ATTENTION, SLICES, what, hint)
 
 
 def _outdated(slices: Sequence[EndpointSlice], pods: Sequence[PodState]) -> list[PathStep]:

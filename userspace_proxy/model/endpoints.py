@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .addresses import IPFamily
@@ -88,3 +89,9 @@ class EndpointSlice:
         """Sort the ports, so that slices with equal ports are equal."""
         if len(self.ports) > 1:
             object.__setattr__(self, "ports", tuple(sorted(self.ports, key=_name)))
+
+
+def named_pods(slices: Iterable[EndpointSlice]) -> Sequence[str]:
+    """Return up to ten pods that slices name without being made from pods: they may not exist."""
+    foreign = (one for item in slices if not item.is_managed for one in item.endpoints)
+    return sorted({one.pod for one in foreign if one.pod})[:10]

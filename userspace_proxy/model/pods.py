@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .reading import read_time
+from .reading import read_time, valid_addresses
 from .wire import (
     WireContainerState,
     WireContainerStatus,
@@ -32,6 +32,8 @@ class PodState:
     """The names of the containers' ports."""
     port_numbers: tuple[int, ...] = ()
     """Every ``containerPort``; programs may also listen on other ports."""
+    ips: tuple[str, ...] = ()
+    """The pod's addresses; empty before it has one."""
 
 
 def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
@@ -48,6 +50,7 @@ def state_of(wire: WirePod) -> PodState:
     """Convert a pod."""
     labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
     is_ready = wire.condition("Ready").status == "True" and not wire.metadata.deletion_timestamp
+    status = wire.status or WirePodStatus()
     containers = (wire.spec or WirePodSpec()).containers or []
     ports = [port for container in containers for port in container.ports or ()]
     return PodState(
@@ -57,6 +60,7 @@ def state_of(wire: WirePod) -> PodState:
         reason="" if is_ready else _unready_reason(wire),
         port_names=tuple(port.name for port in ports if port.name),
         port_numbers=tuple(port.container_port for port in ports if port.container_port),
+        ips=valid_addresses([status.pod_ip, *(one.ip for one in status.pod_ips or ())]),
     )
 
 

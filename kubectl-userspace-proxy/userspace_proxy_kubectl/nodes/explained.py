@@ -123,11 +123,9 @@ def _verdict(explanation: Explanation, merged: Merged, invocation: Invocation) -
         lost = (one.cause for one in merged.findings if not merged.silent.isdisjoint(one.nodes))
         if words := next((kubectl_words(one, explanation.service) for one in lost), ""):
             next_one = invocation.kubectl(words)
-    topics = {
-        step.topic for of in explanation.parts for step in of.steps if step.level is Level.TROUBLE
-    }
-    if SLICES in topics:
-        # The pods of these endpoints may be deleted, so only the slices show more.
+    steps = (step for of in explanation.parts for step in of.steps if step.topic == SLICES)
+    if any(step.level is not None for step in steps):
+        # The pods of these endpoints may not exist, so only the slices show more.
         service = explanation.service.partition(":")[0]
         next_one = invocation.kubectl(kubectl_words(no_slice(service, "", ""), service))
     return sentence, next_one

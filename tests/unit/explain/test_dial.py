@@ -44,13 +44,6 @@ def test_a_probe_dial_leaves_nothing_in_the_accept_queue(listener):
         assert peer == client.getsockname()
 
 
-def test_a_port_without_a_listener_refuses_the_dial():
-    result = dial(SocketAddress("127.0.0.1", free_port()))
-    assert result.cause is not None
-    assert result.cause.code is CauseCode.ENDPOINT_REFUSES
-    assert result.error == "Connection refused"
-
-
 def test_a_dial_to_a_silent_endpoint_times_out(listener):
     """A full accept queue drops further SYNs, like a silent host."""
     listener.listen(0)

@@ -41,6 +41,18 @@ def test_a_target_port_need_not_be_listed_by_a_container(numbers):
     assert step.level is Level.OK
 
 
+def test_a_pod_in_a_slice_not_made_from_pods_must_have_the_address():
+    (item,) = listing(pod(), manager="vm-sync")
+    well, other = (replace(pod(), ips=(ip,)) for ip in (item.endpoints[0].ip, "10.244.9.9"))
+    managed, service = replace(item, manager=CONTROLLER), Service(WEB.key, ())
+    for one, of, is_right in ((well, item, 1), (other, item, 0), (other, managed, 1)):
+        for first, *others in (judge_pods(s, (), [one], [of]) for s in (WEB, service)):
+            assert (first.level is Level.OK, len(others)) == (is_right, not is_right)
+    (_, step) = judge_pods(service, (), [pod("web-2")], [item])
+    assert (step.level, "vm-sync" in step.what) == (Level.ATTENTION, True)
+    assert foreign_slices(WEB, [item], has_pods=True) == []
+
+
 def test_the_recorded_page_contains_the_texts_of_pods():
     assert is_on_the_page("pods")
 
@@ -50,6 +62,7 @@ def test_the_recorded_page_contains_the_texts_of_pods():
     [
         (SLICES["written by a program"], WEB, 1),
         (SLICES["written by hand"], WEB, 1),
+        (listing(pod(), manager="vm-sync"), WEB, 1),
         (SLICES["written by hand"], Service(WEB.key, ()), 0),
         ([replace(SLICES["many"][0], manager=CONTROLLER)], WEB, 0),
         (SLICES["many"] * 99, WEB, 10),

@@ -34,12 +34,13 @@ KILLED = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
 def test_a_ready_pod_has_its_labels_and_port_names():
     containers = [{"ports": [{"name": "http"}, {"containerPort": 1}]}, {}]
     pod = read(
-        {"phase": "Running", "conditions": READY},
+        {"conditions": READY, "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "::1"}]},
         metadata={"labels": {"tier": "front", "app": "web", "empty": None}},
         spec={"containers": containers},
     )
     assert pod.labels == (("app", "web"), ("empty", ""), ("tier", "front"))
     assert (pod.is_ready, pod.reason, pod.port_names) == (True, "", ("http",))
+    assert pod.ips == ("10.0.0.1", "::1")
 
 
 @pytest.mark.parametrize(

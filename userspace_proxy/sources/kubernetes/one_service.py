@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ...cluster import Snapshot, Store
 from ...errors import SourceError
 from ...model import ServiceKey
+from ...model.endpoints import named_pods
 from ...model.pod_endpoints import read_selection
 from ...model.pods import PodState, read_pods
 from ...model.reading import LABEL_SERVICE_NAME
@@ -41,7 +42,8 @@ class OneService:
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
-    """The pods that match the selector, or if none do, up to 500 others; empty if not read."""
+    """The pods that match the selector, or if none do, up to 500 others, and those that slices only
+    name (``named_pods``); empty if not read."""
 
 
 @contextlib.asynccontextmanager
@@ -121,6 +123,9 @@ class OneServiceReader:
         pods: tuple[PodState, ...] = ()
         if with_pods and state.service.selector:
             pods = await self._pods(key, state.service.selector)
+        for name in named_pods(state.slices) if with_pods else ():
+            if all(one.name != name for one in pods):
+                pods += await self._list_pods(key, {"fieldSelector": f"metadata.name={name}"})
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
@@ -138,21 +143,21 @@ class OneServiceReader:
     async def _pods(
         self, key: ServiceKey, selector: tuple[tuple[str, str], ...]
     ) -> tuple[PodState, ...]:
-        path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
         # The first page suffices for finding similar labels.
-        for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
-            items: list[bytes] = []
-            try:
-                page = await read_page(self._client, path, query, items.extend)
-                if isinstance(page, Response):
-                    raise SourceError(list_refused(self._client, "pods", page))
-                pods = read_pods(items)
-            except FieldError as exc:
-                raise SourceError(invalid(self._client.url, "pods", str(exc)).text) from exc
-            if pods:
-                return pods
-        return ()
+        own = await self._list_pods(key, {"labelSelector": labels})
+        return own or await self._list_pods(key, {"limit": _PODS_MAX})
+
+    async def _list_pods(self, key: ServiceKey, query: Mapping[str, str]) -> tuple[PodState, ...]:
+        path = join("/api/v1/namespaces", key.namespace, "pods")
+        items: list[bytes] = []
+        try:
+            page = await read_page(self._client, path, query, items.extend)
+            if isinstance(page, Response):
+                raise SourceError(list_refused(self._client, "pods", page))
+            return read_pods(items)
+        except FieldError as exc:
+            raise SourceError(invalid(self._client.url, "pods", str(exc)).text) from exc
 
     async def _ask(
         self, resource: Resource, path: str, query: Mapping[str, str], take: Take

@@ -95,19 +95,22 @@ async def test_the_node_with_the_given_name_is_read(api):
     assert (await read(api, node_name="bob")).snapshot.node is None
 
 
-async def test_only_pods_matching_the_selector_are_returned(api):
-    api.put(service(selector={"app": "web"}))
-    api.put(pod("web-1", app="web", tier="x"))
-    api.put(pod("cart-1", app="cart"))
-    assert [one.name for one in (await read(api, with_pods=True)).pods] == ["web-1"]
-
-
 async def test_without_matching_pods_the_whole_namespaces_pods_are_read(api):
     api.put(service(selector={"app": "web"}))
     api.put(pod("cart-1", app="cart"))
     api.put(pod("far", namespace="other", app="cart"))
     assert [one.name for one in (await read(api, with_pods=True)).pods] == ["cart-1"]
     assert (await read(api)).pods == ()
+
+
+async def test_pods_that_slices_of_other_programs_name_are_read_too(api):
+    api.put(service(selector={"app": "web"}))
+    named = endpoint_slice("10.244.0.1", "10.244.0.2")
+    for item, name in zip(named["endpoints"], ("vm-1", "gone"), strict=True):
+        item["targetRef"] = {"kind": "Pod", "name": name}
+    for item in (named, pod("web-1", app="web"), pod("vm-1", app="vm"), pod("vm-2", app="vm")):
+        api.put(item)
+    assert [one.name for one in (await read(api, with_pods=True)).pods] == ["web-1", "vm-1"]
 
 
 async def test_a_forbidden_list_of_pods_is_an_error(api):
