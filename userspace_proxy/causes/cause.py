@@ -62,7 +62,7 @@ class Traits:
     """Whether the state of the pods shows more."""
     kubectl: str = ""
     """Arguments of the ``kubectl`` command that shows more. If empty for an endpoint, the command
-    describes its pod, or gets the Service's slices if they name no pod."""
+    describes its pod, reads its log if it accepts connections, or gets slices that name no pod."""
     kubectl_of_pod: str = ""
     """The arguments to use instead if the pod's name is known."""
     on_node: str = ""

@@ -96,9 +96,9 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     "rejects packets to it",
     to_some_nodes="Other nodes are answered: a firewall on the way rejects packets, also on the "
     "pod's node (FORWARD chains in `nft list ruleset`), or another pod has its IP; or its program "
-    "has just started: `kubectl get pod POD` shows restarts",
+    "has just started: `kubectl get pod {pod}` shows restarts",
     at_times="It answers at times: its program may end again and again (kubectl logs --previous "
-    "POD shows why), or have just begun to listen; a readiness probe keeps clients away until it "
+    "{pod} shows why), or have just begun to listen; a readiness probe keeps clients away until it "
     "does. Or a firewall rejects some connections, as those above a limit, or another pod has the "
     "same address",
     at_times_outside="It answers at times: its program on {host} may end again and again (its log "
@@ -436,7 +436,7 @@ resets = _endpoint(
     f"this node's address; {_LOST_ON_THE_WAY}",
     to_some_nodes="Other nodes are answered: read the log of the pod, which may deny this node's "
     f"address; {_LOST_ON_THE_WAY}",
-    at_times="It has answered other connections: kubectl logs POD shows why not these (it ends "
+    at_times="It has answered other connections: kubectl logs {pod} shows why not these (it ends "
     "again and again, is at a limit of its own, or some clients speak TLS or another protocol); "
     f"{_LOST_ON_THE_WAY}",
     at_times_outside="It has answered other connections: the log of the program on {host} shows "

@@ -24,6 +24,7 @@ EXPECTS_NO_HEADER = (
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
 )
 """The first remedy if an endpoint receives a PROXY header, and its clients get no answer."""
+_LOG = "logs -n {namespace} {pod}"
 _LAST = "See why no ready pod can be used instead of this terminating one (`kubectl get pods`). "
 
 
@@ -75,24 +76,24 @@ def say_before(cause: Cause) -> str:
     return f"before, {say(cause.replace(when=When.LAST_MINUTE))}"
 
 
-def remedy(cause: Cause) -> str:
-    """Return the remedy for a cause; empty if the sentence contains it."""
+def remedy(cause: Cause, pod: str = "POD") -> str:
+    """Return the remedy, with commands about ``pod``; empty if the sentence contains it."""
     before = cause.before
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
         # Use the remedy for the earlier failure: a router without a route back to the source can't
         # report the endpoint as unreachable.
         nodes = {"answers_nodes": cause.answers_nodes, "answers_own": cause.answers_own}
-        return remedy(before.replace(host=cause.host, **nodes))
+        return remedy(before.replace(host=cause.host, **nodes), pod)
     row = cause.row
     to_nodes = (row.to_own_node if cause.answers_own else "") or row.to_some_nodes
     special = row.outside if cause.host else to_nodes if cause.answers_nodes else ""
-    text = _written(special or row.hint, cause, is_quoted=True)
+    text = _written(special or row.hint, cause, is_quoted=True, pod=pod)
     if words := command(cause):
         text = f"kubectl {words}"
     if cause.answers_others:
         of_times = row.at_times_outside if cause.host else row.at_times
         if of_times:
-            text = _written(of_times, cause, is_quoted=True)
+            text = _written(of_times, cause, is_quoted=True, pod=pod)
         elif text and cause.code.traits.is_of_now:
             text = f"If it fails again: {text[0].lower()}{text[1:]}"
     text = f"{_LAST}{text}" if cause.is_terminating and not cause.host else text
@@ -115,7 +116,7 @@ def _gets_header(cause: Cause) -> bool:
     return cause.has_header and cause.code.traits.may_be_header
 
 
-def _written(text: Text, cause: Cause, *, is_quoted: bool = False) -> str:
+def _written(text: Text, cause: Cause, *, is_quoted: bool = False, pod: str = "POD") -> str:
     params: Mapping[str, object] = dict(cause.params)
     if not isinstance(text, str):
         return text(**params)
@@ -124,7 +125,7 @@ def _written(text: Text, cause: Cause, *, is_quoted: bool = False) -> str:
     params = {**params, "host": cause.host, "ip": ip_of(object_of(cause))}
     if is_quoted:
         params = {n: shell_word(v) if isinstance(v, str | tuple) else v for n, v in params.items()}
-    return text.format_map(params)
+    return text.format_map({**params, "pod": pod})
 
 
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
@@ -143,7 +144,8 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
     words = words or (CauseCode.NOT_LOCAL.traits.kubectl if cause.is_terminating else "")
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
     if not words and traits.is_of_endpoint and ip_of(object_of(cause)):
-        words = CauseCode.NOT_READY.traits.kubectl_of_pod if pod else of_slices
+        of_pod = _LOG if traits.accepts else CauseCode.NOT_READY.traits.kubectl_of_pod
+        words = of_pod if pod else of_slices
     namespace, name = ServiceKey.read(service)
     places = {"namespace": namespace, "name": name, "pod": pod}
     values = {**dict(cause.params), **places}

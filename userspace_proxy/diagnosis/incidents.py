@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from ..causes.cause import Cause, CauseCode, When
 from ..causes.endpoints import no_route, node_silent, route_prohibits, route_unreachable
-from ..causes.say import kubectl_words, on_node
+from ..causes.say import kubectl_words, on_node, remedy
 from ..causes.slices import none_ready, none_ready_on
 from ..facts import WORST_FIRST, EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts, worst
 from ..model import port_of
@@ -102,12 +102,12 @@ class Incidents:
 
     def find(self, id_: str) -> IncidentFacts | None:
         """Return the incident with an id; None if it never existed, or is over."""
-        key = next((key for key in self._members if _id(key) == id_), None)
+        key = next((key for key in self._members if id_of(key) == id_), None)
         return None if key is None else self._facts(key)
 
     def ports(self, incident: IncidentFacts) -> Sequence[PortFacts]:
         """Return the Service ports that an incident of this view affects, the worst first."""
-        key = next(key for key in self._members if _id(key) == incident.id)
+        key = next(key for key in self._members if id_of(key) == incident.id)
         ports = _distinct(self._members[key])
         return sorted(ports, key=lambda one: (WORST_FIRST.index(one.state.level), one.name))
 
@@ -115,7 +115,7 @@ class Incidents:
         """Return the ids of a Service port's incidents, by the fact of the cause."""
         if not self.has(port):
             return {}
-        return {cause.fact: _id(self._joined.get(key, key)) for key, cause in _keyed(port)}
+        return {cause.fact: id_of(self._joined.get(key, key)) for key, cause in _keyed(port)}
 
     def _keys(self, port: PortFacts) -> list[_Key]:
         if not self.has(port):
@@ -142,7 +142,7 @@ class Incidents:
             cause = _with_times(row(str(key[-1])), causes)
             endpoints = endpoints if row is node_silent else {}
         return IncidentFacts(
-            id=_id(key),
+            id=id_of(key),
             level=worst(levels),
             cause=cause,
             services=services,
@@ -263,7 +263,7 @@ def _distinct(members: Iterable[_Member]) -> Sequence[PortFacts]:
     return list({id(port): port for port, _ in members}.values())
 
 
-def _id(key: _Key) -> str:
+def id_of(key: _Key) -> str:
     """Return the id of a key for URLs; equal keys give equal ids."""
     name = "\n".join(map(str, key)).encode("utf-8", "surrogatepass")
     return hashlib.blake2s(name, digest_size=6).hexdigest()
@@ -318,10 +318,16 @@ def _host_of(at: str) -> str:
     return at.rpartition(":")[0]
 
 
-def pod_at(ports: Iterable[PortFacts], addresses: Container[str]) -> str:
+def pod_at(ports: Iterable[PortFacts], addresses: Container[object]) -> str:
     """Return the pod of the first endpoint with one of the addresses; empty if it is unknown."""
     endpoints = (endpoint for endpoint, _ in _endpoints(ports) if endpoint.address in addresses)
     return next((endpoint.pod for endpoint in endpoints), "")
+
+
+def remedy_in(port: PortFacts, cause: Cause) -> str:
+    """Return the remedy for a cause of a Service port; its commands name the endpoint's pod."""
+    pod = pod_at((port,), (cause.get("at"),))
+    return remedy(cause, shell_command("-n", port.namespace, pod)) if pod else remedy(cause)
 
 
 def at_ports(cause: Cause, endpoints: Sequence[str]) -> Cause:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from ..causes.cause import Cause, CauseCode
 from ..causes.endpoints import silent_to_some
-from ..causes.say import remedy
 from ..causes.services import first_notes, health_check_fails, object_kept, of_object, rejected
 from ..causes.slices import slice_rejected, unnamed_slice_rejected
 from ..facts import (
@@ -34,6 +33,7 @@ from ..facts import (
 from ..facts.port import ClauseFacts
 from ..model import DataPath, Taken
 from .clauses import Clause, joined, texts_of
+from .incidents import remedy_in
 from .rules import PortVerdict, decide, denied, present_first
 
 Judge = Callable[[PortFacts], StateFacts]
@@ -64,7 +64,7 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     if causes:
         # At a limit, show two remedies: one for the limit, one for the slow endpoint.
         more = f"{hint}. " if hint and verdict.state is PortState.AT_LIMIT else ""
-        hint, code = f"{more}{remedy(causes[0])}", causes[0].code
+        hint, code = f"{more}{remedy_in(port, causes[0])}", causes[0].code
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
 
 

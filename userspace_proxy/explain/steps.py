@@ -22,6 +22,7 @@ from ..causes.cause import Cause
 from ..causes.say import Form, remedy, say
 from ..diagnosis.clauses import and_standby, waiting_clients
 from ..diagnosis.dated import cause_at, sentence_at, times_of
+from ..diagnosis.incidents import remedy_in
 from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import format_counted, format_path, format_probes
 from ..diagnosis.problems import (
@@ -241,7 +242,7 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
         traits = cause.code.traits
         is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == (other and other.fact)
         level = Level.ATTENTION if is_wrong else Level.OK
-        what, hint = cause_at(cause, now), remedy(cause)
+        what, hint = cause_at(cause, now), remedy_in(port, cause)
         yield PathStep(level, NOTE, what, hint, is_by_design=not is_wrong, causes=(cause,))
 
 
@@ -281,7 +282,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         used = f"{port.serving:,} of {total:,} used" if total else ""
         # Omit the state of a served port, because the mark already shows its problem.
         word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
-        hint = "" if hint in map(remedy, _noted(port)) else hint
+        hint = "" if hint in (remedy_in(port, one) for one in _noted(port)) else hint
         return PathStep(
             _mark(port),
             "endpoints",

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from ..causes.cause import CauseCode
 from ..causes.say import Form, remedy, say
 from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
-from ..diagnosis.incidents import Incidents
+from ..diagnosis.incidents import Incidents, remedy_in
 from ..diagnosis.paths import format_counted, format_path, format_probes
 from ..diagnosis.problems import problems_of_node
 from ..facts import (
@@ -436,7 +436,7 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     """Yield a Service port's causes, addresses, endpoints, path, probes and policy."""
     for cause in port.state.causes:
         yield f"{cause.code}: {cause_at(cause, now)}"
-        if hint := remedy(cause):
+        if hint := remedy_in(port, cause):
             yield f"  -> {hint}"
     if port.state.hint and not port.state.causes:
         yield f"-> {port.state.hint}"

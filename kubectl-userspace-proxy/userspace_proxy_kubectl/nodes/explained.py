@@ -18,6 +18,7 @@ from userspace_proxy.causes.endpoints import dropped_here, node_silent
 from userspace_proxy.causes.nodes import cut_off, listed, path_fails
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.causes.slices import no_slice
+from userspace_proxy.diagnosis.incidents import remedy_in
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
 from userspace_proxy.explain.pods import SLICES
@@ -290,7 +291,7 @@ def _served(
 ) -> PathStep:
     what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
-    hint = remedy(cause) if cause is not None else port.hint
+    hint = remedy_in(port.first, cause) if cause is not None else port.hint
     paths = (one.keys for one in merged.incidents if one.cause.row in _OF_NODES)
     if cause is not None and any(same_cause(cause) in keys for keys in paths):
         hint = ""  # The step about the cause contains it.

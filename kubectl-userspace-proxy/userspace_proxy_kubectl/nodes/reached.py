@@ -8,7 +8,8 @@ from dataclasses import replace
 from msgspec import structs
 
 from userspace_proxy.causes.cause import Cause
-from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.say import say
+from userspace_proxy.diagnosis.incidents import remedy_in
 from userspace_proxy.facts import PortFacts
 
 from .agent_answer import AgentAnswer, AllNodes
@@ -45,7 +46,7 @@ def _reached(port: MergedPort, own: PortFacts) -> PortFacts:
         return with_extent(cause, *extents.get(str(cause.get("at")), (Extent.NONE, 0)))
 
     causes = [known(cause) for cause in own.state.causes]
-    hint = remedy(causes[0]) if causes else own.state.hint
+    hint = remedy_in(own, causes[0]) if causes else own.state.hint
     state = structs.replace(own.state, causes=causes, hint=hint)
     for old, new in zip(own.state.causes, causes, strict=True):
         clauses = [

@@ -23,7 +23,7 @@ from userspace_proxy.facts.units import in_order, plural
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.status.incident_words import since
 
-from .endpoints import Extent, MergedEndpoint, NodesByCause, same_cause
+from .endpoints import Extent, MergedEndpoint, NodesByCause, has_tried, same_cause
 from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
@@ -222,28 +222,35 @@ def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterat
     for (_, state), groups in islice(found.items(), _STATES):
         nodes = [node for group in groups for node in group.nodes]
         where = on_nodes(sorted(nodes, key=in_order), total)
-        begin = f"{shown(state) or 'not served'} {where}{_at_endpoints(port, groups)}"
-        said = list(_causes(port, groups, len(nodes), above))
-        yield f"{begin}: {'; '.join(said)}" if said else begin
+        said = "; ".join(_causes(port, groups, len(nodes), above))
+        yield f"{shown(state) or 'not served'} {where}{_at_endpoints(port, groups, said)}"
     if more := sum(
         len(group.nodes) for one in islice(found.values(), _STATES, None) for group in one
     ):
         yield f"otherwise on {more:,} more"
 
 
-def _at_endpoints(port: MergedPort, groups: Sequence[NodeGroup]) -> str:
-    """Return ``, at 2 of 4 endpoints``; empty unless the causes are about several endpoints."""
+def _at_endpoints(port: MergedPort, groups: Sequence[NodeGroup], said: str) -> str:
+    """Return ``, at 2 of 4 endpoints`` if the causes are about several, and what is ``said``."""
     members = [port.members[node] for group in groups for node in group.nodes]
     usable = [one for member in members for one in member.endpoints if one.is_usable]
     causes = {one.address: one.cause for one in usable if one.cause is not None}
     silent = {one.silent_endpoints: one.unanswered for one in members if one.silent_endpoints}
-    count = max((len(causes), *silent))
+    count, end = max((len(causes), *silent)), f": {said}" if said else ""
     about = {*causes, *(cause.get("at") for cause in silent.values() if cause is not None)}
-    if count < 2 or about.isdisjoint(c.get("at") for group in groups for c in group.causes):
-        return ""
-    total = plural(len({one.address for one in usable}), "endpoint")
+    stated = {c.get("at") for group in groups for c in group.causes}
+    if count < 2 or about.isdisjoint(stated):
+        return end
+    total = plural(len(addresses := {one.address for one in usable}), "endpoint")
+    if said and stated <= addresses == causes.keys():
+        # Naming one of several that fail alike would suggest that the others don't.
+        tried = [one.cause for one in usable if has_tried(one)]
+        texts = {_say(one, Form.SHORT_PREDICATE) for one in tried if one}
+        are_own = all(one and one.row.is_predicate and not one.get("client") for one in tried)
+        if are_own and len(texts) == 1:
+            return f": each of its {total} {texts.pop()}"
     are_alike = len({cause.code for cause in causes.values()}) < 2
-    return f", at {count:,} of {total}{'' if are_alike else ' for different reasons'}"
+    return f", at {count:,} of {total}{'' if are_alike else ' for different reasons'}{end}"
 
 
 def _causes(

@@ -80,7 +80,7 @@ def test_templates_of_texts_contain_only_known_placeholders(cause):
                 assert "outside" in column
             elif place == "ip":
                 assert ip_of(object_of(cause)), column
-            else:
+            elif place != "pod":
                 assert place in named, column
     for _, text, _ in texts_of(cause):
         assert not re.search(r"[{}]|  ", text)
@@ -166,6 +166,7 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
     [
         pytest.param(refuses("10.244.0.9:80"), "web-7", DESCRIBE, id="of-the-endpoint's-pod"),
         pytest.param(refuses("10.244.0.9:80"), "", SLICES, id="of-an-endpoint-without-a-pod"),
+        pytest.param(resets(POD), "web-7", "logs -n shop web-7", id="of-one-that-accepts"),
         pytest.param(refuses("10.244.0.9:80").replace(host=HOST), "", "", id="of-a-host"),
         pytest.param(node_silent("node-7"), "", "describe node node-7", id="of-the-row"),
         pytest.param(EMPTY, "", "get pods -n shop --show-labels", id="of-the-code"),

@@ -259,16 +259,6 @@ def test_all_failing_ports_of_an_ip_are_one_incident():
     assert set(incidents.ids(b).values()) == {one.id}
 
 
-def test_the_command_about_an_endpoint_shows_its_pod():
-    of_pods = {
-        "web-7": failing(seen(silent("10.244.7.1:80")), pod="web-7"),
-        "web-8": failing(seen(silent("10.244.7.1:81")), pod="web-8"),
-    }
-    for endpoints in ([of_pods["web-8"]], [of_pods["web-8"], of_pods["web-7"]]):
-        (one,) = Incidents(make_view(make_port(endpoints=(WELL, *endpoints)))).all()
-        assert one.command == f"kubectl {kubectl_words(one.cause, 'shop/web', 'web-8')}"
-
-
 def test_an_ip_without_a_route_is_one_incident_and_no_lost_node():
     ports = [
         make_port(f"{ip}-{n}", endpoints=(on("node-7", seen(no_route(f"{ip}:{n}"))), WELL))

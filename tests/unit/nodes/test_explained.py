@@ -10,6 +10,7 @@ from userspace_proxy.causes.endpoints import (
     no_host,
     node_silent,
     refuses,
+    resets,
     sends_nothing,
     silent,
     unreachable,
@@ -103,12 +104,21 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     )
     apart = explained(nodes(answer("node-1", lost), answer("node-2", sent)))
     assert apart.next.endswith("explain shop/web --node=node-1"), "the command isn't about the path"
-    gone = PathStep(Level.TROUBLE, SLICES, "web-1 is gone")
     words = kubectl_words(no_slice("shop/web", "", ""), "shop/web")
-    assert explained(all_nodes, pods=[gone]).next == f"kubectl {words}", "a deleted pod"
+    for level in (Level.TROUBLE, Level.ATTENTION):
+        gone = PathStep(level, SLICES, "web-1 is gone")
+        assert explained(all_nodes, pods=[gone]).next == f"kubectl {words}", "a deleted pod"
     late = explained(nodes(answer("node-1", web(A, refusing=(A,)), behind=("shop/web",))))
     assert late.next.endswith("explain shop/web --node=node-1"), "the late node isn't explained"
     assert "agent's log" in next(s.hint for s in last_part(late) if s.topic == "clients")
+
+
+def test_the_log_of_an_endpoint_that_accepts_connections_is_next():
+    cause = resets(A).replace(answers_others=True)
+    sick = make_port("web", endpoints=(failing(cause, pod="web-7"), make_endpoint(B)))
+    one = explained(nodes(answer("node-1", sick), answer("node-2", sick)))
+    assert one.next == "kubectl logs -n shop web-7"
+    assert [step.hint for step in last_part(one) if step.hint] == [remedy(cause, "-n shop web-7")]
 
 
 def test_the_next_command_about_unready_endpoints_reads_the_pods_unless_already_read():

@@ -23,6 +23,16 @@ def test_an_agents_text_is_truncated():
     assert len(format_finding(NodeFinding(Level.TROUBLE, cause), 0)) < 500
 
 
+def test_endpoints_are_said_to_fail_alike_only_if_each_fails_wherever_it_was_tried():
+    first, second = (failing(refuses(at)) for at in (POD, OTHER))
+    all_fail, some = web(first, second), (web(first, answering(OTHER)), web(answering(), second))
+    unlike = web(first, failing(silent(OTHER)))
+    for ways, is_each in (((all_fail,) * 2, 1), (some, 0), ((unlike,) * 2, 0)):
+        merged = merged_of(*map(answer_of, "ab", ways))
+        text = format_port(merged.ports[0], merged)
+        assert text.endswith(": each of its 2 endpoints refuses connections") is bool(is_each)
+
+
 def test_the_text_of_a_port_names_the_cause_of_its_neutral_mark():
     minute = LastMinuteFacts(connections=20, unanswered_requests=9, cause=owes_answers(POD))
     quiet = web(answering(OTHER), answering(POD), last_minute=minute)

@@ -205,6 +205,7 @@ def page() -> Iterator[str]:
     merged = merge(all_of(*(answer_of(f"node-{number}", wrong) for number in range(1, 4))))
     for one in merged.incidents:
         yield format_incident(one, NOW, len(merged.answered))
+    yield format_port(merged.ports[0], merged)
     yield ""
     yield "no answer:"
     yield from render_status(merge(all_of(without_answer("a")))).body.decode().splitlines()

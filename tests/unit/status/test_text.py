@@ -14,7 +14,7 @@ from userspace_proxy.facts import (
     SourceFacts,
     SteeringState,
 )
-from userspace_proxy.model import DataPath, Handling, Hold, Taken
+from userspace_proxy.model import DataPath, Taken
 from userspace_proxy.status.history import History
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top
@@ -261,17 +261,6 @@ def test_denied_clients_are_shown_in_the_line_of_a_served_port(changes, words):
     assert lines_of(make_view(port))[1].endswith(
         f"{words}; {say(denied)} (213 times, last 2 s ago)"
     )
-
-
-def test_a_problem_is_shown_with_the_mistake_that_may_cause_it():
-    notes = ("annotation x is unknown",)
-    handling = Handling(hold=Hold(5))
-    held = make_port(endpoints=(), reason="it has none", handling=handling, notes=notes)
-    shown = lines_of(make_view(held), columns=80)
-    assert " ".join(line.strip() for line in shown[1:]).endswith(
-        "for an endpoint for 5 s: it has none; also: annotation x is unknown"
-    )
-    assert max(map(len, shown)) <= 80
 
 
 DEAD = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 900, last_at=NOW - 2)
