@@ -164,3 +164,14 @@ def cut_off(node: str, is_lossy: bool = False) -> str:
     if is_lossy:
         return f"packets between {node} and other nodes are lost, as if an MTU were too large"
     return f"pods on {node} and other nodes don't reach each other"
+
+
+@cause(
+    CauseCode.NODES_DIFFER,
+    hint="Programs of several Services seldom fail at once: look first for what resets or drops "
+    "data between the nodes, or on {node}: a firewall or IDS (`nft list ruleset` there), or a "
+    "smaller MTU (`ping -M do -s 1472 {pod_ip}`); then at what the programs share, and their logs",
+)
+def not_answered(endpoints: int, node: str, pod_ip: str) -> str:
+    """Endpoints of several Services, one at ``pod_ip``, don't answer clients on other nodes."""
+    return f"{endpoints:,} endpoints on {node} don't answer connections that they accept"

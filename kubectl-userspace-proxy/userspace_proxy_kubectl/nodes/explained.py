@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode
 from userspace_proxy.causes.endpoints import dropped_here, node_silent
-from userspace_proxy.causes.nodes import cut_off, listed, path_fails
+from userspace_proxy.causes.nodes import cut_off, listed, not_answered, path_fails
 from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.causes.slices import no_slice
 from userspace_proxy.diagnosis.incidents import remedy_in
@@ -53,7 +53,7 @@ _GROUPS_SHOWN = 5
 _UNREACHED = (
     PortState.NOT_SERVED, PortState.PARTLY_SERVED, PortState.DROPPED, PortState.REFUSED,
 )  # fmt: skip
-_OF_NODES = (node_silent, path_fails, cut_off, dropped_here)
+_OF_NODES = (node_silent, path_fails, cut_off, not_answered, dropped_here)
 _OF_ALL = (CauseCode.FIREWALL_DROPS, CauseCode.NOT_LISTENING, CauseCode.SOURCE_AWAY)
 
 

@@ -6,12 +6,11 @@
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
 nodes' Service ports. A dead node is one incident, with the same id as on each node's page.
 Rule 2: if some nodes can't reach endpoints that others reach, the nodes are at fault, not the
-endpoints.
+endpoints. So is the endpoints' node if several programs on it fail other nodes' clients at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +18,25 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
-from userspace_proxy.causes.endpoints import denies, dropped_here, no_datagram
-from userspace_proxy.causes.nodes import cut_off, path_fails
+from userspace_proxy.causes.endpoints import (
+    denies,
+    dropped_here,
+    no_datagram,
+    resets,
+    sends_nothing,
+)
+from userspace_proxy.causes.nodes import cut_off, not_answered, path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
-from userspace_proxy.diagnosis.incidents import OF_ROUTES, Incidents, at_ports, seen_together
+from userspace_proxy.diagnosis.incidents import OF_ROUTES, Incidents, at_ports, id_of, seen_together
 from userspace_proxy.facts import (
+    LAST_MINUTE_S,
     WORST_FIRST,
     EndpointFacts,
     FirewallFacts,
     IncidentFacts,
     PortFacts,
     StatusFacts,
+    worst,
 )
 from userspace_proxy.facts.units import in_order
 from userspace_proxy.model import ip_of
@@ -55,6 +62,8 @@ _PATHS = 3
 # The number of them that must fail all clients of a node; others may fail only one client, or UDP.
 _PROVEN = 2
 _PLACES = 2
+_ACCEPT = (resets, sends_nothing)
+_FIGURES = ("ports", "waiting", "last_minute", "failed", "saved")
 _EXPLAIN = "kubectl userspace-proxy explain"
 
 
@@ -248,7 +257,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     reported = _failing(incident, seen.causes, places) or ((incident.cause, nodes),)
     named = str(reported[0][0].get("at"))
     total = seen_together([incident.cause])
-    counts = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
+    times = {name: getattr(total, name) for name in ("count", "first_at", "last_at")}
     ways = ((reach.lately[at], reach.failed[at] or failed) for at in incident.endpoints)
     extent = extent_of(
         # An endpoint that has answered since has no cause, but its lost packets show the path.
@@ -259,20 +268,12 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     )
     away = len({*answered} - places)
     reported = tuple((with_extent(cause, extent, away), of) for cause, of in reported)
-    facts = replace(incident, cause=reported[0][0].replace(**counts), ports=len(seen.ports))
-    return MergedIncident(
-        facts,
-        nodes,
-        len(tried),
-        len(answered),
-        away,
-        extent,
-        reach.left_out(incident.endpoints) if incident.endpoints else 0,
-        frozenset(seen.keys),
-        reported,
-        next((reach.pods[at] for at in (named, *incident.endpoints) if at in reach.pods), ""),
-        tuple(sorted(filter(None, places), key=in_order)),
-    )
+    facts = replace(incident, cause=reported[0][0].replace(**times), ports=len(seen.ports))
+    left_out = reach.left_out(incident.endpoints) if incident.endpoints else 0
+    pod = next((reach.pods[at] for at in (named, *incident.endpoints) if at in reach.pods), "")
+    counts, keys = (len(tried), len(answered), away), frozenset(seen.keys)
+    of = tuple(sorted(filter(None, places), key=in_order))
+    return MergedIncident(facts, nodes, *counts, extent, left_out, keys, reported, pod, of)
 
 
 def _failing(
@@ -297,29 +298,47 @@ def _failing(
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
     """Merge the incidents of _PATHS or more endpoints that one node, or the same nodes, explain."""
-    of_hubs: dict[tuple[str, ...], list[MergedIncident]] = defaultdict(list)
+    of_hubs: dict[tuple[bool, tuple[str, ...]], list[MergedIncident]] = defaultdict(list)
     for one in found:
+        accepts = one.cause.row in _ACCEPT
         for hub in _hubs(one):
-            of_hubs[hub].append(one)
+            of_hubs[accepts, hub].append(one)
     left, kept = {one.incident.id: one for one in found}, list[MergedIncident]()
     # If the failing node and the endpoints' node explain the same incidents, blame the latter.
-    for hub, members in sorted(
+    for (accepts, hub), members in sorted(
         of_hubs.items(),
-        key=lambda item: (-len(item[1]), not any(item[0] == one.places for one in item[1])),
+        key=lambda item: (-len(item[1]), not any(item[0][1] == one.places for one in item[1])),
     ):
         same = [one for one in members if one.incident.id in left]
         endpoints = list(dict.fromkeys(at for one in same for at in one.incident.endpoints))
         proven = {at for one in same if _is_proven(one) for at in one.incident.endpoints}
-        if len(endpoints) >= _PATHS and len(proven) >= _PROVEN:
+        are_enough = len(endpoints) >= _PATHS and len(proven) >= _PROVEN
+        if _began_together(same) if accepts else are_enough:
             kept.append(_path(hub, same, endpoints, reach))
             for one in same:
                 del left[one.incident.id]
     return [*left.values(), *kept]
 
 
+def _began_together(same: Sequence[MergedIncident]) -> bool:
+    """Return whether _PATHS or more programs, of different Services, began to fail at once."""
+    services: dict[str, set[str]] = defaultdict(set)
+    for one in same:
+        for at in one.incident.endpoints:
+            services[ip_of(at)].update(one.incident.services)
+    first = [one.cause.first_at for one in same]
+    is_at_once = 0 < max(first) <= min(first) + LAST_MINUTE_S
+    return is_at_once and len(set(map(frozenset, services.values()))) >= _PATHS
+
+
 def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     """Yield the nodes whose paths would explain an incident."""
     cause = one.cause
+    if cause.row in _ACCEPT and cause.when is not When.PAST:
+        # The way to a node doesn't explain that its own clients fail, or that others are answered.
+        if len(one.places) == 1 and one.places[0] not in one.nodes and not one.away:
+            yield one.places
+        return
     # An endpoint on the client's node can't deny the client because of the node's paths.
     is_denial = cause.row is denies and one.nodes != one.places
     is_supporting = is_denial or cause.row is no_datagram
@@ -346,7 +365,9 @@ def _path(
     is_own = places == [*hub] and not any(one.away for one in same)
     seen = seen_together([one.cause for one in same])
     is_lossy = all(one.cause.code is CauseCode.PACKETS_LOST for one in same if _is_proven(one))
-    if is_lossy or not (is_own or nodes == hub):
+    if accepts := same[0].cause.row in _ACCEPT:
+        row = not_answered(len(endpoints), shown(hub[0]), ip_of(min(endpoints)))
+    elif is_lossy or not (is_own or nodes == hub):
         row, places = cut_off(shown(hub[0]), is_lossy), [*hub]
     else:
         named = tuple(map(shown, places[:_PLACES]))
@@ -355,18 +376,13 @@ def _path(
     parts = [one.incident for one in same]
     services = sorted({name for one in parts for name in one.services})
     of_place = () if nodes == hub else hub
-    name = "\n".join(("path", *nodes, *of_place)).encode("utf-8", "surrogatepass")
     incident = IncidentFacts(
-        id=hashlib.blake2s(name, digest_size=6).hexdigest(),
-        level=min((one.level for one in parts), key=WORST_FIRST.index),
+        id=id_of(("data" if accepts else "path", *nodes, *of_place)),
+        level=worst(one.level for one in parts),
         cause=cause,
         services=services,
-        ports=max(one.ports for one in parts),
         endpoints=endpoints,
-        waiting=max(one.waiting for one in parts),
-        last_minute=max(one.last_minute for one in parts),
-        failed=max(one.failed for one in parts),
-        saved=max(one.saved for one in parts),
+        **{name: max(getattr(one, name) for one in parts) for name in _FIGURES},
     )
     answered = min(one.answered for one in same)
     # Only the hub's endpoints are known to answer no other node.

@@ -458,17 +458,8 @@ def _merged(
     groups = [_group(same) for same in found.values()]
     groups.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes), one.nodes))
     level = worst(group.level for group in groups)
-    return MergedPort(
-        key,
-        members,
-        level,
-        tuple(groups),
-        served + left_out,
-        tuple(neutral.most_common()),
-        left_out,
-        tuple(missing),
-        is_partly_known,
-    )
+    whys, counts = tuple(neutral.most_common()), (left_out, tuple(missing), is_partly_known)
+    return MergedPort(key, members, level, tuple(groups), served + left_out, whys, *counts)
 
 
 class _UnhealthyNode(NamedTuple):

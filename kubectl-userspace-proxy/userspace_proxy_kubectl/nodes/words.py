@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.endpoints import denies, denies_on, dropped_here
-from userspace_proxy.causes.nodes import listed, path_fails
+from userspace_proxy.causes.nodes import listed, not_answered, path_fails
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.dated import last_answer, times_of
 from userspace_proxy.facts import Level, PortFacts
@@ -141,7 +141,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
     services, endpoints = plural(len(facts.services), "Service"), len(facts.endpoints)
     services = shown(facts.services[0]) if len(facts.services) == 1 else services
     affected = facts.affected_of(services)
-    if one.cause.row is path_fails:
+    if one.cause.row in (path_fails, not_answered):
         what, affected = f"{_say(one.cause)} {on_nodes(one.nodes, total, 'from')}", services
     elif is_shared and one.cause.row is dropped_here:
         words = f"{_say(one.cause, Form.SHORT_PREDICATE)}, seen {on_nodes(one.nodes, total)}"

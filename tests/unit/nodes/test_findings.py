@@ -21,7 +21,6 @@ from userspace_proxy_kubectl.nodes.findings import (
     clock_of,
     findings_of,
     other_settings_of,
-    usual,
 )
 from userspace_proxy_kubectl.nodes.words import format_finding
 
@@ -186,9 +185,3 @@ def test_a_shared_clock_offset_of_most_nodes_is_attributed_to_this_machine(by, i
     right = answer_of("d")
     found = said(*nodes, right)
     assert found == [(clock_off(30, is_ahead=is_ahead), ("d",)), own]
-
-
-def test_a_setting_is_usual_if_more_than_half_of_the_nodes_have_it():
-    assert usual(["a", "a", "b"]) == "a"
-    assert usual(["a", "b"]) is None
-    assert usual([]) is None

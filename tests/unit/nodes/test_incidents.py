@@ -17,7 +17,7 @@ from userspace_proxy.causes.endpoints import (
     silent,
     unreachable,
 )
-from userspace_proxy.causes.nodes import cut_off, path_fails
+from userspace_proxy.causes.nodes import cut_off, not_answered, path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
@@ -106,24 +106,6 @@ def test_an_incident_of_a_service_includes_nodes_whose_endpoint_has_another_caus
     assert found["none_ready"] == ("a", "b")
 
 
-def test_an_answer_older_than_the_failures_does_not_blame_the_path():
-    old = answering(answered_at=NOW - 99, sent_at=NOW - 99)
-    sick = web(failing(silent(POD).replace(**SEEN)))
-    (one,) = incidents_of([{"a": sick, "b": web(old)}])
-    assert (one.tried, one.answered, one.extent) == (2, 0, Extent.ONE)
-    assert not one.cause.answers_nodes
-    (one,) = incidents_of([{"a": sick, "b": web(answering())}])
-    assert (one.answered, one.extent) == (1, Extent.PATH)
-    assert one.cause.answers_nodes, "the cause doesn't suspect the path"
-
-
-def test_a_node_with_a_summary_does_not_count_as_having_dialled():
-    members = {"a": web(failing(silent(POD))), "b": web(failing(silent(POD)))}
-    of_service = web(name="x", problem="in use")
-    found = incidents_of([members, {"c": of_service}], {"b", "c", "d"})
-    assert {one.extent: one.left_out for one in found} == {Extent.ENDPOINT: 2, Extent.NONE: 0}
-
-
 def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     ways = [
         {
@@ -154,7 +136,8 @@ def path_of(cause, where="node-2", by="node-1", **changes):
     """Return a Service port by node; its endpoint fails one node and answers its own node."""
     at = changes.pop("at", PODS[0])
     others = {"node-1", "node-2", "node-3"} - {by} if changes.pop("is_away", False) else {where}
-    port = web(failing(cause.replace(**SEEN), node=where), name=f"s{at[9]}", **changes)
+    seen = {**SEEN, "first_at": changes.pop("first_at", SEEN["first_at"])}
+    port = web(failing(cause.replace(**seen), node=where), name=f"s{at[9]}", **changes)
     return {by: port, **{n: web(answering(at, node=where), name=f"s{at[9]}") for n in others}}
 
 
@@ -169,6 +152,23 @@ def test_a_chain_that_takes_packets_to_several_endpoints_is_the_cause_on_its_own
     assert format_incident(one, NOW, 3).startswith(words)
     marks = {**dict.fromkeys(nodes, Level.OK), "node-1": Level.TROUBLE}
     assert {row.node: row.mark for row in merged.rows} == marks
+
+
+def test_several_programs_on_a_node_that_answer_no_other_node_are_one_incident():
+    """An intrusion detection system reset connections, and four programs were blamed."""
+    ways = [path_of(resets(at), at=at) for at in PODS[:3]]
+    (one,) = incidents_of([{"node-1": way["node-1"], "node-3": way["node-1"]} for way in ways])
+    assert one.cause.params == not_answered(3, "node-2", "10.244.3.1").params
+    assert (one.nodes, one.places) == (("node-1", "node-3"), ("node-2",))
+    words = "3 endpoints on node-2 don't answer connections that they accept from node-1"
+    assert format_incident(incidents_of(ways)[0], NOW, 3).startswith(words)
+    of_own = [{**way, "node-2": way["node-1"]} for way in ways]
+    away = [path_of(resets(at), at=at, is_away=True) for at in PODS[:3]]
+    later = path_of(resets(PODS[2]), at=PODS[2], first_at=NOW - 125)
+    sick = [failing(resets(at).replace(**SEEN), node="node-2") for at in PODS]
+    of_one = [{"node-1": web(*sick, name=name)} for name in "abc"]
+    for others in (of_own, away, ways[:2], [*ways[:2], later], of_one):
+        assert {one.cause.row for one in incidents_of(others)} == {resets}
 
 
 def test_failures_in_both_directions_between_a_node_and_others_are_one_incident():
