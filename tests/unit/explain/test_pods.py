@@ -48,7 +48,7 @@ def test_a_pod_in_a_slice_not_made_from_pods_must_have_the_address():
     for one, of, is_right in ((well, item, 1), (other, item, 0), (other, managed, 1)):
         for first, *others in (judge_pods(s, (), [one], [of]) for s in (WEB, service)):
             assert (first.level is Level.OK, len(others)) == (is_right, not is_right)
-    (_, step) = judge_pods(service, (), [pod("web-2")], [item])
+    (_, step) = judge_pods(service, (), [pod("web-2")], [managed, item])
     assert (step.level, "vm-sync" in step.what) == (Level.ATTENTION, True)
     assert foreign_slices(WEB, [item], has_pods=True) == []
 
