@@ -117,7 +117,7 @@ def test_the_log_of_an_endpoint_that_accepts_connections_is_next():
     cause = resets(A).replace(answers_others=True)
     sick = make_port("web", endpoints=(failing(cause, pod="web-7"), make_endpoint(B)))
     one = explained(nodes(answer("node-1", sick), answer("node-2", sick)))
-    assert one.next == "kubectl logs -n shop web-7"
+    assert one.next == f"kubectl {kubectl_words(cause, 'shop/web', 'web-7')}"
     assert [step.hint for step in last_part(one) if step.hint] == [remedy(cause, "-n shop web-7")]
 
 

@@ -18,7 +18,7 @@ from userspace_proxy.causes.endpoints import (
     unreachable,
 )
 from userspace_proxy.causes.nodes import cut_off, not_answered, path_fails
-from userspace_proxy.causes.say import kubectl_words
+from userspace_proxy.causes.say import kubectl_words, say
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.facts import LastMinuteFacts, Level
@@ -160,8 +160,8 @@ def test_several_programs_on_a_node_that_answer_no_other_node_are_one_incident()
     (one,) = incidents_of([{"node-1": way["node-1"], "node-3": way["node-1"]} for way in ways])
     assert one.cause.params == not_answered(3, "node-2", "10.244.3.1").params
     assert (one.nodes, one.places) == (("node-1", "node-3"), ("node-2",))
-    words = "3 endpoints on node-2 don't answer connections that they accept from node-1"
-    assert format_incident(incidents_of(ways)[0], NOW, 3).startswith(words)
+    said = format_incident(incidents_of(ways)[0], NOW, 3)
+    assert said.startswith(f"{say(one.cause)} from node-1")
     of_own = [{**way, "node-2": way["node-1"]} for way in ways]
     away = [path_of(resets(at), at=at, is_away=True) for at in PODS[:3]]
     later = path_of(resets(PODS[2]), at=PODS[2], first_at=NOW - 125)

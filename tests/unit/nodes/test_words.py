@@ -29,8 +29,8 @@ def test_endpoints_are_said_to_fail_alike_only_if_each_fails_wherever_it_was_tri
     unlike = web(first, failing(silent(OTHER)))
     for ways, is_each in (((all_fail,) * 2, 1), (some, 0), ((unlike,) * 2, 0)):
         merged = merged_of(*map(answer_of, "ab", ways))
-        text = format_port(merged.ports[0], merged)
-        assert text.endswith(": each of its 2 endpoints refuses connections") is bool(is_each)
+        words = f" 2 endpoints {say(refuses(POD), Form.SHORT_PREDICATE)}"
+        assert format_port(merged.ports[0], merged).endswith(words) is bool(is_each)
 
 
 def test_the_text_of_a_port_names_the_cause_of_its_neutral_mark():
