@@ -304,7 +304,18 @@ def _merged(
     answers = answers_since((one.cause for _, one in seen if one.cause is not None), answered)
     extent = extent_of(causes, len(causes), answers, fails_others=not lately.isdisjoint(answers))
     away = len({*answers} - {place})
-    failing = tuple((with_extent(one, extent, away), of) for one, of in by_cause(failed, [place]))
-    its = address, next(filter(None, hosts), ""), next(filter(None, pods), ""), place
-    sums, by = added(of_endpoint(one) for _, one in seen), tuple(tried)
-    return MergedEndpoint(*its, usable, by, answers, away, extent, failing, sums, left_out, doubts)
+    return MergedEndpoint(
+        address,
+        next(filter(None, hosts), ""),
+        next(filter(None, pods), ""),
+        place,
+        usable,
+        tuple(tried),
+        answers,
+        away,
+        extent,
+        tuple((with_extent(one, extent, away), nodes) for one, nodes in by_cause(failed, [place])),
+        added(of_endpoint(one) for _, one in seen),
+        left_out,
+        doubts,
+    )

@@ -271,9 +271,19 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     facts = replace(incident, cause=reported[0][0].replace(**times), ports=len(seen.ports))
     left_out = reach.left_out(incident.endpoints) if incident.endpoints else 0
     pod = next((reach.pods[at] for at in (named, *incident.endpoints) if at in reach.pods), "")
-    counts, keys = (len(tried), len(answered), away), frozenset(seen.keys)
-    of = tuple(sorted(filter(None, places), key=in_order))
-    return MergedIncident(facts, nodes, *counts, extent, left_out, keys, reported, pod, of)
+    return MergedIncident(
+        facts,
+        nodes,
+        len(tried),
+        len(answered),
+        away,
+        extent,
+        left_out,
+        frozenset(seen.keys),
+        reported,
+        pod,
+        tuple(sorted(filter(None, places), key=in_order)),
+    )
 
 
 def _failing(

@@ -458,8 +458,17 @@ def _merged(
     groups = [_group(same) for same in found.values()]
     groups.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes), one.nodes))
     level = worst(group.level for group in groups)
-    whys, counts = tuple(neutral.most_common()), (left_out, tuple(missing), is_partly_known)
-    return MergedPort(key, members, level, tuple(groups), served + left_out, whys, *counts)
+    return MergedPort(
+        key,
+        members,
+        level,
+        tuple(groups),
+        served + left_out,
+        tuple(neutral.most_common()),
+        left_out,
+        tuple(missing),
+        is_partly_known,
+    )
 
 
 class _UnhealthyNode(NamedTuple):
