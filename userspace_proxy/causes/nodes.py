@@ -166,12 +166,25 @@ def cut_off(node: str, is_lossy: bool = False) -> str:
     return f"pods on {node} and other nodes don't reach each other"
 
 
-@cause(
-    CauseCode.NODES_DIFFER,
-    hint="Programs of several Services seldom fail at once: look first for what resets or drops "
-    "data between the nodes, or on {node}: a firewall or IDS (`nft list ruleset` there), or a "
-    "smaller MTU (`ping -M do -s 1472 {pod_ip}`); then at what the programs share, and their logs",
-)
-def not_answered(endpoints: int, node: str, pod_ip: str) -> str:
-    """Endpoints of several Services, one at ``pod_ip``, don't answer clients on other nodes."""
-    return f"{endpoints:,} endpoints on {node} don't answer connections that they accept"
+def _not_answered_hint(node: str, pod_ip: str, accepts: bool, **_: object) -> str:
+    what = "resets or drops data" if accepts else "drops packets"
+    ip = shell_word(pod_ip)
+    path = f"a smaller MTU (`ping -M do -s 1472 {ip}`)"
+    if not accepts:
+        path = f"a BPF program (`bpftool net`, `tc filter`) or a route (`ip route get {ip}`)"
+    return (
+        f"Programs of several Services seldom fail at once: look first for what {what} between "
+        f"the nodes, or on {node}: a firewall or IDS (`nft list ruleset` there), or {path}; then "
+        "at what the programs share, and their logs"
+    )
+
+
+@cause(CauseCode.NODES_DIFFER, hint=_not_answered_hint)
+def not_answered(endpoints: int, node: str, pod_ip: str, *, accepts: bool = True) -> str:
+    """Endpoints of several Services, one at ``pod_ip``, don't answer clients on other nodes.
+
+    Args:
+        accepts: Whether they accept connections.
+    """
+    what = "connections that they accept" if accepts else "clients on other nodes"
+    return f"{endpoints:,} endpoints on {node} don't answer {what}"

@@ -24,6 +24,7 @@ from userspace_proxy.causes.endpoints import (
     no_datagram,
     resets,
     sends_nothing,
+    silent,
 )
 from userspace_proxy.causes.nodes import cut_off, not_answered, path_fails
 from userspace_proxy.causes.say import kubectl_words, on_node
@@ -63,6 +64,7 @@ _PATHS = 3
 _PROVEN = 2
 _PLACES = 2
 _ACCEPT = (resets, sends_nothing)
+_OF_DATA, _OF_DIALS, _OF_PATH = "data", "dials", "path"
 _FIGURES = ("ports", "waiting", "last_minute", "failed", "saved")
 _EXPLAIN = "kubectl userspace-proxy explain"
 
@@ -308,14 +310,13 @@ def _failing(
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
     """Merge the incidents of _PATHS or more endpoints that one node, or the same nodes, explain."""
-    of_hubs: dict[tuple[bool, tuple[str, ...]], list[MergedIncident]] = defaultdict(list)
+    of_hubs: dict[tuple[str, tuple[str, ...]], list[MergedIncident]] = defaultdict(list)
     for one in found:
-        accepts = one.cause.row in _ACCEPT
         for hub in _hubs(one):
-            of_hubs[accepts, hub].append(one)
+            of_hubs[_kind(one), hub].append(one)
     left, kept = {one.incident.id: one for one in found}, list[MergedIncident]()
     # If the failing node and the endpoints' node explain the same incidents, blame the latter.
-    for (accepts, hub), members in sorted(
+    for (kind, hub), members in sorted(
         of_hubs.items(),
         key=lambda item: (-len(item[1]), not any(item[0][1] == one.places for one in item[1])),
     ):
@@ -323,11 +324,19 @@ def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncide
         endpoints = list(dict.fromkeys(at for one in same for at in one.incident.endpoints))
         proven = {at for one in same if _is_proven(one) for at in one.incident.endpoints}
         are_enough = len(endpoints) >= _PATHS and len(proven) >= _PROVEN
-        if _began_together(same) if accepts else are_enough:
-            kept.append(_path(hub, same, endpoints, reach))
+        if are_enough if kind == _OF_PATH else _began_together(same):
+            kept.append(_path(kind, hub, same, endpoints, reach))
             for one in same:
                 del left[one.incident.id]
     return [*left.values(), *kept]
+
+
+def _kind(one: MergedIncident) -> str:
+    """Return what kind of failures an incident may be joined with: of data, of dials or a path."""
+    if one.cause.row in _ACCEPT:
+        return _OF_DATA
+    is_of_all = one.cause.row is silent and one.extent in (Extent.ENDPOINT, Extent.ONE)
+    return _OF_DIALS if is_of_all else _OF_PATH
 
 
 def _began_together(same: Sequence[MergedIncident]) -> bool:
@@ -344,7 +353,7 @@ def _began_together(same: Sequence[MergedIncident]) -> bool:
 def _hubs(one: MergedIncident) -> Iterator[tuple[str, ...]]:
     """Yield the nodes whose paths would explain an incident."""
     cause = one.cause
-    if cause.row in _ACCEPT and cause.when is not When.PAST:
+    if _kind(one) != _OF_PATH and cause.when is not When.PAST:
         # The way to a node doesn't explain that its own clients fail, or that others are answered.
         if len(one.places) == 1 and one.places[0] not in one.nodes and not one.away:
             yield one.places
@@ -368,15 +377,20 @@ def _is_proven(one: MergedIncident) -> bool:
 
 
 def _path(
-    hub: tuple[str, ...], same: Sequence[MergedIncident], endpoints: Sequence[str], reach: _Reach
+    kind: str,
+    hub: tuple[str, ...],
+    same: Sequence[MergedIncident],
+    endpoints: Sequence[str],
+    reach: _Reach,
 ) -> MergedIncident:
     nodes = tuple(sorted({node for one in same for node in one.nodes}, key=in_order))
     places = sorted({place for at in endpoints if (place := reach.places.get(at))})
     is_own = places == [*hub] and not any(one.away for one in same)
     seen = seen_together([one.cause for one in same])
     is_lossy = all(one.cause.code is CauseCode.PACKETS_LOST for one in same if _is_proven(one))
-    if accepts := same[0].cause.row in _ACCEPT:
-        row = not_answered(len(endpoints), shown(hub[0]), ip_of(min(endpoints)))
+    if kind != _OF_PATH:
+        at, accepts = ip_of(min(endpoints)), kind == _OF_DATA
+        row = not_answered(len(endpoints), shown(hub[0]), at, accepts=accepts)
     elif is_lossy or not (is_own or nodes == hub):
         row, places = cut_off(shown(hub[0]), is_lossy), [*hub]
     else:
@@ -387,7 +401,7 @@ def _path(
     services = sorted({name for one in parts for name in one.services})
     of_place = () if nodes == hub else hub
     incident = IncidentFacts(
-        id=id_of(("data" if accepts else "path", *nodes, *of_place)),
+        id=id_of((kind, *nodes, *of_place)),
         level=worst(one.level for one in parts),
         cause=cause,
         services=services,

@@ -293,6 +293,7 @@ SAMPLES = (
     nodes.path_fails(3, ("node-3",), 1, "10.244.3.9", is_own=True),
     *(nodes.cut_off("node-3", is_lossy=one) for one in (False, True)),
     nodes.not_answered(4, "node-3", "10.244.3.9"),
+    nodes.not_answered(4, "node-3", "10.244.3.9", accepts=False),
 )
 """Sample causes of all rows, in the order of the page."""
 

@@ -154,14 +154,22 @@ def test_a_chain_that_takes_packets_to_several_endpoints_is_the_cause_on_its_own
     assert {row.node: row.mark for row in merged.rows} == marks
 
 
+def test_several_silent_endpoints_of_a_node_that_answers_otherwise_are_one_incident():
+    """A BPF program dropped the packets of one IP family."""
+    ways = [path_of(silent(at), at=at)["node-1"] for at in PODS[:3]]
+    other = {"node-1": web(answering(OTHER, node="node-2"), name="other")}
+    (one,) = incidents_of([*({"node-1": way, "node-3": way} for way in ways), other])
+    assert one.cause.params == not_answered(3, "node-2", "10.244.3.1", accepts=False).params
+    assert {one.cause.row for one in incidents_of([{"node-1": ways[0]}, other])} == {silent}
+
+
 def test_several_programs_on_a_node_that_answer_no_other_node_are_one_incident():
     """An intrusion detection system reset connections, and four programs were blamed."""
     ways = [path_of(resets(at), at=at) for at in PODS[:3]]
     (one,) = incidents_of([{"node-1": way["node-1"], "node-3": way["node-1"]} for way in ways])
     assert one.cause.params == not_answered(3, "node-2", "10.244.3.1").params
     assert (one.nodes, one.places) == (("node-1", "node-3"), ("node-2",))
-    said = format_incident(incidents_of(ways)[0], NOW, 3)
-    assert said.startswith(f"{say(one.cause)} from node-1")
+    assert format_incident(one, NOW, 3).startswith(f"{say(one.cause)} from node-1")
     of_own = [{**way, "node-2": way["node-1"]} for way in ways]
     away = [path_of(resets(at), at=at, is_away=True) for at in PODS[:3]]
     later = path_of(resets(PODS[2]), at=PODS[2], first_at=NOW - 125)
