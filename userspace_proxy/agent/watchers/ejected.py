@@ -189,7 +189,9 @@ class EjectedEndpoints(Component):
         """Stop probing an endpoint that its group lacks; forget it after a minute."""
         one = self._followed[key]
         self._forget(key)
-        one.left_at = one.left_at or now
+        # The group remembers failures for a minute after the endpoint's last connection has ended.
+        if not one.left_at or one.group.find_counters(one.endpoint) is not None:
+            one.left_at = now
         if now - one.left_at < LAST_MINUTE_S:
             one.probed_for = None
             self._followed[key] = one

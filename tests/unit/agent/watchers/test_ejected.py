@@ -226,14 +226,16 @@ def test_an_endpoint_that_returns_within_a_minute_is_probed_until_it_answers(rig
     assert rig.wanted == [], "no worker has ejected it"
 
 
-def test_an_endpoint_that_returns_after_a_minute_is_not_probed(rig):
+@pytest.mark.parametrize("active", [0, 1])
+def test_after_a_minute_a_returned_endpoint_is_probed_only_if_it_had_connections(rig, active):
     rig.eject()
+    rig.group.counters_of(POD).active = active
     rig.plane.serve(rig.group, Serving((OTHER,)), {})
     rig.pass_(1)
     rig.pass_(60)
     rig.plane.serve(rig.group, Serving((POD, OTHER)), {})
     rig.pass_(QUIET_S)
-    assert rig.wanted == []
+    assert rig.wanted == [(POD, "shop/web")] * active
 
 
 def test_two_services_sharing_an_endpoint_both_readmit_it(rig):
