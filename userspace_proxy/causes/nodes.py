@@ -31,7 +31,8 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     CauseCode.SOURCE_AWAY,
     hint="What can't be read stays there as it was last read: see the node's way to the API "
     "server, the role of the agent's account, and its log; if its token is rejected, delete the "
-    "agent's pod: the next one gets a new token",
+    "agent's pod: the next one gets a new token; if too many files are open, raise its limit of "
+    "open files",
 )
 def source_fails(why: str) -> str:
     """The agent answers, but can't read all its inputs."""

@@ -330,7 +330,7 @@ def _seen(failing: NodesByCause, counts: _Counts, at: str, extent: Extent) -> st
     elif answered:
         parts.append(f"{those} {'is' if count == 1 else 'are'} answered")
     elif unknown:
-        parts.append(f"{those} {'has' if count == 1 else 'have'} got no answer since")
+        parts.append(f"{those} {'has' if count == 1 else 'have'} not tried since")
     return "; ".join(parts)
 
 
