@@ -256,7 +256,7 @@ class ControlPlane:
 
     def kubeconfig_for(self, user: str) -> Path:
         """Return the kubeconfig of a user with a token."""
-        # Clients interpret a colon as the end of a path.
+        # KUBECONFIG is a list of paths, separated by colons.
         return self.folder / f"{user.replace(':', '-')}.kubeconfig"
 
     def write_kubeconfig(self, path: Path, token: str, server: str | None = None) -> None:

@@ -116,7 +116,7 @@ class Network:
             self.trace.append((self.timeline.now, text))
 
     def draw(self, below: int) -> int:
-        """Return a random number from 0 to below the given one."""
+        """Return a random integer in [0, ``below``)."""
         return int(self._random() * below)
 
     def soon(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:

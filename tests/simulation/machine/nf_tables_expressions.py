@@ -94,10 +94,10 @@ class Packet:
 
 
 class Moment:
-    """The time and random numbers of an evaluation, and whether it changes sets.
+    """The time and random numbers of an evaluation, and whether it has side effects.
 
     Args:
-        draw: Returns a random number from 0 to below its argument.
+        draw: Returns a random integer in [0, n).
         has_effects: Whether counters are incremented and elements added to dynamic sets.
     """
 

@@ -123,7 +123,7 @@ class Packets:
     """Sends packets through the hooks of one network namespace.
 
     Args:
-        draw: Returns a random number from 0 to below its argument.
+        draw: Returns a random integer in [0, n).
         listens: As described at :data:`Listens`.
     """
 

@@ -94,7 +94,7 @@ class AgentRun:
             return 1
         self.is_started = True
         if self._stop.is_set():
-            # An agent ends only after it has started.
+            # A stop requested during the start takes effect only now.
             self.ends_since = world.timeline.now
         stopping = self.process.loop.create_task(self._stop.wait())
         failing = self.process.loop.create_task(agent.failed())

@@ -39,9 +39,8 @@ _ADDRESSES = (
 _AWAY_S = 0.6
 # The time within which a change of rules by another program is detected.
 _NOTICED_S = 2.5
-# After this time all changes are applied, so no pending change excuses a refused client.
 IN_FORCE_S = 2.5
-"""The time after which an undisturbed change is applied."""
+"""Seconds within which an undisturbed change is applied; later, it excuses no refused client."""
 # The last change is made this long before the run becomes calm: enough for one attempt.
 _LAST_S = 0.15
 

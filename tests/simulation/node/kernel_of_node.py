@@ -268,10 +268,10 @@ class NodeKernel:
         outcome = self.verdict(ip, at)
         if outcome.place is not None and outcome.place.port == LEFTOVER_PORT:
             return False
-        # If no rule applies, the network stack refuses clients of ports without a socket.
+        # The network stack refuses ports without a socket, so only another target shows a rule.
         is_by_stack = outcome.kind is Kind.REFUSED and outcome.place is not None
-        is_at_port = is_by_stack and outcome.place != Place(*at[:2])
-        return outcome.kind is not Kind.UNTOUCHED and (not is_by_stack or is_at_port)
+        is_redirected = is_by_stack and outcome.place != Place(*at[:2])
+        return outcome.kind is not Kind.UNTOUCHED and (not is_by_stack or is_redirected)
 
     def _is_local(self, ip: str) -> bool:
         return self.routes.is_local(ip)

@@ -92,7 +92,7 @@ def preference(item: Object) -> tuple[int, int]:
 
 
 def endpoints_of(item: Object) -> Iterator[Object]:
-    """Yield the endpoints of a slice, with its weight and priority; none for a headless Service."""
+    """Yield a slice's endpoints, with weight and priority unless default; headless: none."""
     if LABEL_HEADLESS in labels_of(item):
         return
     weight, priority = preference(item)

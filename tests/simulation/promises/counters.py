@@ -32,8 +32,8 @@ class Counters(Promise):
         for service in world.services:
             open_: Counter[SocketAddress | None]
             if service.is_udp:
-                # A flow without a client counts only if it has tried to send: memory may have been
-                # short.
+                # A flow's client is unknown until a datagram is sent. If memory was short for the
+                # first one, the product still counts the flow.
                 flows = [f for core, f in world.flows.open.items() if f.client or core.tries]
                 open_ = Counter(f.endpoint for f in flows if f.service is service)
             else:

@@ -10,7 +10,7 @@ from .promise import Promise
 if TYPE_CHECKING:
     from ..flows import Flow
 
-# Like conntrack's UDP timeouts: before a client has sent after an answer, and from then on.
+# conntrack's UDP timeouts: until a client sends again after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
 # A flow may expire this much before its timeout, because its last use is recorded once a second.
 _GRAIN_S = 1.1

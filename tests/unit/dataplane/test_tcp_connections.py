@@ -434,8 +434,9 @@ def test_delaying_acks_of_a_non_tcp_socket_is_not_an_error(stack, kind):
 
 PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
 
-# More than the proxy forwards to a reader that never reads, and more than any kernel accepts.
+# More than the proxy forwards to a reader that never reads.
 STALLING_BYTES = 4_000_000
+# More than any kernel accepts.
 MORE_THAN_IS_TAKEN = 20_000_000
 
 # More than the reader's window and a pipe hold, so the rest waits in the proxy's kernel, which
@@ -515,7 +516,7 @@ async def test_forwarded_bytes_count_as_progress_even_if_as_many_remain(timed, t
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     (waiting,) = timed.connections.late_resets.waiting.values()
     timers.advance(4.9)
-    # This simulates a reader that reads as much as arrives. The kernel never moves 64 bytes twice.
+    # Simulate a reader that reads exactly as much as arrives: bytes move, and as many are left.
     waiting.direction.bytes_moved += 64
     timers.advance(4.9)
     assert timed.connections.open
