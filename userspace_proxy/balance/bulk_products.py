@@ -81,7 +81,7 @@ def factor_of(product: int, number: int) -> int:
 
 
 def _repeat(number: int, count: int) -> int:
-    """Return ``count`` lanes that all contain a number of less than 128 bits."""
+    """Return ``count`` lanes that each contain ``number``, which must fit into a lane."""
     lanes, have = number, 1
     while have < count:
         more = min(have, count - have)

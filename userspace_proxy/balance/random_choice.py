@@ -24,7 +24,7 @@ class RandomNumbers(Protocol):
     """The methods of ``random.Random`` that are used here."""
 
     def randrange(self, stop: int, /) -> int:
-        """Return a uniformly distributed integer from 0 to below ``stop``."""
+        """Return a uniformly distributed integer in [0, ``stop``)."""
 
 
 def draw(

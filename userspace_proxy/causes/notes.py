@@ -1,4 +1,4 @@
-"""Rows of causes for settings of users that have no effect: fields, annotations, objects.
+"""Rows of causes for fields, annotations and objects that have no effect, or only part of it.
 
 Parsers report most of them as :class:`~userspace_proxy.model.notes.Note`; policy finds the rest.
 """

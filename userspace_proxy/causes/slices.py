@@ -273,7 +273,7 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...], node: str = "") ->
 
     Args:
         ended: The number of endpoints that terminate and no longer serve.
-        pods: The arguments for kubectl to list the pods; empty if the Service has no selector.
+        pods: The arguments after kubectl's verb that select the pods; empty without a selector.
         node: The node of all endpoints; empty if they are on several nodes, or it is unknown.
     """
     where = f",{' all' * (total > 1)} on node {node}," if node else ""

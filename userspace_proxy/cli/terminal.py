@@ -98,7 +98,7 @@ def fit(text: str, columns: int, lines: int) -> str:
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write a string, with colours if the stream supports them."""
+    """Write a string in printable form, and in colour if :func:`wants_colours`."""
     text = printable_lines(text)
     _unescaped(stream).write(add_colours(text) if wants_colours(stream) else text)
 

@@ -36,7 +36,7 @@ class Watch(Protocol):
 
 
 class ConnectionLog:
-    """The log of a random ``share`` of all ends; ``draw`` returns numbers from 0 to below 1."""
+    """The log of a random ``share`` of all ends; ``draw`` returns numbers in [0, 1)."""
 
     def __init__(
         self,

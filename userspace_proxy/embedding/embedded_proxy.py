@@ -316,7 +316,7 @@ class EmbeddedProxy(Agent):
                 await core.observation.ask()
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
-        """Send the next connection of a Service to one of its endpoints; applied on return.
+        """Send the next connection of each of a Service's ports to an endpoint; applied on return.
 
         If the endpoint is ejected, the first connection after the ejection is sent there. A client
         with session affinity stays with its endpoint.

@@ -294,7 +294,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
         return not is_plain or self.slow_s is not None or self.takes_all_kinds
 
     def takes_service(self, prefixes: Collection[str]) -> bool:
-        """Return whether a Service port with these names is selected."""
+        """Return whether a Service port is selected, by its :attr:`.ServicePortName.prefixes`."""
         return not self.service or self.service in prefixes
 
 

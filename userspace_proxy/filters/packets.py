@@ -220,7 +220,7 @@ def _flags(match: Match, packet: FirstPacket) -> bool:
     return all(flags & one.mask == one.value for one in match.bits)
 
 
-# Cost: a table, because each rule is checked for thousands of frontends.
+# Cost: a look-up in a table, because each rule is checked for thousands of frontends.
 _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.DIALLED_ADDRESS: _dialled_address,
     MatchField.DIALLED_PORT: lambda match, packet: (

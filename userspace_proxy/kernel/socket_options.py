@@ -81,7 +81,7 @@ def set_ip_option(sock: _socket.socket, ipv4: int, ipv6: int, value: int = 1) ->
 
 
 _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR)}
-# Struct sock_extended_err (linux/errqueue.h): errno, origin, type, code.
+# The start of struct sock_extended_err (linux/errqueue.h): errno, origin, type, code.
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}

@@ -132,7 +132,7 @@ def selector_text(service: Service, most: int | None = None) -> str:
 
 
 def _pods_of(service: Service) -> tuple[str, ...]:
-    """Return kubectl's arguments to list a Service's pods; all pods if the selector is too long."""
+    """Return arguments for kubectl: ``pods -n shop -l app=web``; no labels if these are long."""
     text = selector_text(service, _TEXT_MAX)
     labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
     return "pods", "-n", service.key.namespace, *labels

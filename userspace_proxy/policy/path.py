@@ -70,7 +70,7 @@ def choose_path(
         why = "its annotation asks for it" if asked else f"--path={path} is the default"
         return PathDecision(path, why, note)
     why = f"{needs} needs the proxy" if needs else no_kernel_path
-    # ``auto`` leaves the choice to the proxy, so no note is needed.
+    # Only a user who asked for the kernel path gets a note.
     if asked is DataPath.KERNEL:
         note = kernel_path_unused(why)
     return PathDecision(DataPath.USERSPACE, why, note)

@@ -21,7 +21,7 @@ from ..model import IPFamily, Protocol, ServiceKey, Side
 from ..model.addresses import TO, at_port, ip_of, is_ip, port_of
 from ..model.similar import did_you_mean
 
-# The maximum length of a search; a longer one is truncated. All names and addresses are shorter.
+# Longer searches are truncated. The longest name of a Service port fits, with ``service:`` (199).
 MAX_LENGTH = 200
 
 QUALIFIERS = {
