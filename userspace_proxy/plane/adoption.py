@@ -305,16 +305,13 @@ class _PreviousProcess:
     def _connect_again(self) -> None:
         self._timer = None
         try:
-            if self._name:
-                self._connect(abstract_sockets.connect(self._name))
-                return
-        except BlockingIOError:
-            self._try_later()
-            return
+            self._connect(abstract_sockets.connect(self._name))
+        except (ConnectionRefusedError, PermissionError):
+            # The worker has exited, or another process listens on its name.
+            self._stop()
         except OSError:
-            # The worker has exited, so stop waiting for it.
-            pass
-        self._stop()
+            # The worker's queue is full, or no descriptor is left.
+            self._try_later()
 
     def _try_later(self) -> None:
         after_s = _LATE_AGAIN_S if self.is_late else _AGAIN_S

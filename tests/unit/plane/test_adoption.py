@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.netns import Net
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
@@ -508,10 +509,17 @@ async def listening(idle):
         yield worker_socket, idle.keep(PreviousWorkers(loop, connect_to_workers(LABEL)))
 
 
-async def test_a_successor_reconnects_to_a_previous_worker_that_hangs_up(idle, listening):
+async def test_a_successor_reconnects_even_if_no_descriptor_was_left(idle, listening, monkeypatch):
     worker_socket, previous_workers = listening
+    (previous,) = previous_workers._workers
     adopting = asyncio.create_task(previous_workers.adopt(60.0))
+    monkeypatch.setattr(adoption, "_AGAIN_S", 3600.0)
     worker_socket.accept()[0].close()
+    await until(lambda: previous._timer)
+    monkeypatch.undo()
+    with descriptors_left(0):
+        previous._connect_again()
+    assert not previous.handed_over.done()
     worker = Compromised(idle.keep, previous_workers, await next_at(worker_socket))
     with socket.create_server(("127.0.0.1", 0)) as good:
         worker.hand_over(good, is_last=True)
