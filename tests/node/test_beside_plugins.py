@@ -138,11 +138,11 @@ def test_pytest_socket_works_with_the_documented_settings(run, arguments):
 @pytest.mark.parametrize(
     ("argument", "outcomes"),
     [
-        pytest.param("--disable-socket", {"errors": 2}, id="socket"),
-        pytest.param("--allow-hosts=127.0.0.1", {"failed": 2}, id="IPv6", marks=pytest.mark.long),
+        pytest.param("--disable-socket", {"errors": 2}, id="all-sockets"),
+        pytest.param("--allow-hosts=127.0.0.1", {"failed": 2}, id="ipv6", marks=pytest.mark.long),
     ],
 )
-def test_a_dial_forbidden_by_pytest_socket_is_an_error_with_the_remedy(run, argument, outcomes):
+def test_a_call_forbidden_by_pytest_socket_fails_with_the_remedy(run, argument, outcomes):
     result = run(TESTS, argument)
     result.assert_outcomes(**outcomes)
     result.stdout.fnmatch_lines(["*--allow-hosts=127.0.0.0/8,::1*"])

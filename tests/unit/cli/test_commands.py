@@ -170,7 +170,7 @@ def test_invalid_bytes_read_back_from_a_configured_stream_are_replaced(monkeypat
     assert stream.readline() == "\ufffd\n"
 
 
-def test_a_terminal_without_unicode_gets_ascii_replacements():
+def test_characters_that_stdout_cannot_encode_are_replaced_by_ascii():
     code = (
         "import sys; from userspace_proxy.cli import main; status = main(['--version']); "
         "print('✕ ✓ · … ☃'); sys.exit(status)"

@@ -126,7 +126,7 @@ def test_an_endpoint_name_that_no_flag_allows_is_not_looked_up(flags, tmp_path, 
     assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
 
 
-def test_explain_plans_an_endpoint_name_that_a_flag_allows(tmp_path, capsys):
+def test_explain_reports_an_allowed_endpoint_name_as_not_yet_looked_up(tmp_path, capsys):
     path = tmp_path / "db.yaml"
     path.write_text(DB)
     flags = [f"--manifests={path}", "--allow-endpoint-names=example.com"]
@@ -311,7 +311,7 @@ async def test_the_next_command_repeats_the_users_flags(api, capsys, monkeypatch
     )
 
 
-async def test_pods_are_read_only_with_the_pods_flag(api, capsys):
+async def test_pods_are_not_read_without_the_pods_flag(api, capsys):
     api.put(service(selector={"app": "web"}))
     api.put({"kind": "Pod", "metadata": {"name": "a", "labels": {"app": "wbe"}}})
     master = f"--master={api.url}"

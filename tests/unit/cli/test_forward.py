@@ -221,7 +221,7 @@ def test_the_address_flag_of_forward_accepts_only_ipv4_loopback_addresses():
 
 
 @pytest.mark.parametrize("port", ["8080:80", "8080", ":http", "web:80"])
-def test_a_local_port_in_the_arguments_of_forward_is_rejected(port, of_cart):
+def test_a_port_in_the_arguments_of_forward_is_rejected(port, of_cart):
     with pytest.raises(ConfigError, match=f"'{port}' is not a Service \\(all ports"):
         wanted_services(Given({}, ("web", port)), of_cart)
 

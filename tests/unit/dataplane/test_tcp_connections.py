@@ -293,7 +293,7 @@ async def test_a_server_that_sends_first_is_not_delayed(frozen):
 
 @FAMILIES
 @pytest.mark.parametrize("is_client", [True, False], ids=["client", "server"])
-async def test_a_side_writing_twice_waits_only_for_the_ack_delay(frozen, timers, ip, is_client):
+async def test_writing_twice_does_not_wait_for_the_kernels_ack_delay(frozen, timers, ip, is_client):
     pod = frozen.endpoint(ip)
     web = frozen.service(pod.address, at=ip)
     web.group.sends_at_once = True

@@ -168,7 +168,7 @@ def test_a_plain_with_block_raises_an_error_naming_both_alternatives():
         pass
 
 
-def test_a_missing_steering_mode_is_an_error_naming_the_expected_values():
+def test_none_as_the_steering_mode_is_an_error_with_an_example():
     with pytest.raises(TypeError, match="steering: expected a name such as 'none'"):
         Proxy(steering=None)
 

@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from userspace_proxy.model.fields import (
-    UNKNOWN_MAX,
-    FieldErrors,
-    convert_strictly,
-    join_errors,
-)
+from userspace_proxy.model.fields import UNKNOWN_MAX, FieldErrors, convert_strictly, join_errors
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, WireService
 
 
@@ -64,8 +59,9 @@ def test_an_object_with_known_fields_is_converted():
         (service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"]),
         (service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"]),
     ],
+    ids=["one", "several", "place", "unlike", "metadata", "quoted", "shortened"],
 )
-def test_unknown_fields_are_errors_with_suggestions(value, errors):
+def test_an_unknown_field_is_an_error_with_a_suggestion_if_a_known_field_is_similar(value, errors):
     assert errors_of(value) == errors
 
 
@@ -96,9 +92,7 @@ def test_the_number_of_reported_unknown_fields_is_bounded():
         ),
         (
             service(sessionAffinityConfig={"clientIP": {"timeoutSeconds": "60"}}),
-            [
-                "spec.sessionAffinityConfig.clientIP.timeoutSeconds: expected int, got str",
-            ],
+            ["spec.sessionAffinityConfig.clientIP.timeoutSeconds: expected int, got str"],
         ),
         (service(ports={}), ["spec.ports: expected list, got mapping"]),
         (

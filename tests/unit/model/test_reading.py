@@ -208,7 +208,7 @@ class TestSlice:
         item = a_slice(with_headless=True, metadata={"name": "x", "labels": labels})
         assert item.endpoints == (Endpoint("192.0.2.1"),)
 
-    def test_an_endpoints_hostname_is_read_only_for_dns(self):
+    def test_an_endpoints_hostname_is_skipped_unless_dns_needs_it(self):
         named = [{"addresses": ["192.0.2.1"], "hostname": name} for name in ("web-0", None)]
         for with_headless, expected in ((True, ["web-0", ""]), (False, ["", ""])):
             item = a_slice(with_headless=with_headless, endpoints=named)

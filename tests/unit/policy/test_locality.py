@@ -103,7 +103,7 @@ def test_containers_of_this_node_are_distinguished_from_other_clients():
     ("cluster", "place"),
     [
         pytest.param(("10.244.0.0/16",), ROUTED, id="in-the-range"),
-        pytest.param(("10.8.0.0/16",), OUTSIDE, id="beside-the-range"),
+        pytest.param(("10.8.0.0/16",), OUTSIDE, id="outside-the-range"),
         pytest.param(("fd00::/8",), ROUTED, id="other-family"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_veth_has_attached_addresses_and_a_bridge_has_attached_networks(kind, 
     assert find_networks([NodeLink(9, "second", kind)], routes, ())[network] == place
 
 
-def test_a_veth_with_a_network_has_no_attached_single_address():
+def test_a_single_address_is_not_attached_to_a_veth_that_also_has_a_network():
     links = [NodeLink(9, "second", "veth")]
     routes = (NodeRoute("10.9.0.0/24", 9), NodeRoute("10.9.0.7/32", 9))
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}

@@ -134,7 +134,7 @@ async def test_an_endpoint_failing_several_service_ports_is_one_event(rig):
     assert not event.lasts
 
 
-async def test_a_repeatedly_ejected_endpoint_counts_as_one_outage(rig):
+async def test_further_ejections_of_an_ejected_endpoint_are_the_same_outage(rig):
     for _ in range(5):
         rig.eject()
         await rig.timeline.look()

@@ -213,7 +213,7 @@ class Endless:
             yield part
 
 
-async def test_a_response_is_read_only_up_to_its_limit():
+async def test_an_endless_response_is_an_error_at_its_limit():
     endless = Endless()
     with pytest.raises(TransportError, match="a response is larger than 16 MiB"):
         await module._read(endless)

@@ -61,7 +61,7 @@ def test_kubeconfigs_accepted_by_kubectl_are_read(path, end):
     assert server_in(path) == "https://a.test"
 
 
-def test_a_kubeconfig_in_a_pipe_is_read_only_once(tmp_path):
+def test_a_kubeconfig_in_a_pipe_is_not_read_twice(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=(TEXT,), daemon=True)

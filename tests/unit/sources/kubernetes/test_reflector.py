@@ -547,7 +547,7 @@ async def test_an_invalid_object_is_skipped_and_the_watch_continues(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_without_bookmarks_for_too_long_is_closed(api):
+async def test_a_watch_that_is_silent_for_too_long_after_a_bookmark_is_restarted(api):
     async with reflecting(api, Timing(silence_s=0.05)) as reflection:
         await reflection.watching()
         api.bookmark()

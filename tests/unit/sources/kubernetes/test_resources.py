@@ -150,9 +150,7 @@ def test_a_problem_names_the_affected_service(store, services):
     ("resource", "count"),
     [pytest.param(SLICES, 0, id="without"), pytest.param(slices(with_headless=True), 1, id="with")],
 )
-def test_endpoints_of_slices_with_the_headless_label_are_read_only_on_request(
-    store, resource, count
-):
+def test_endpoints_of_slices_with_the_headless_label_are_skipped_by_default(store, resource, count):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""

@@ -119,7 +119,7 @@ async def test_an_edit_takes_effect_without_waiting_for_the_next_poll(web):
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
 
 
-async def test_a_file_being_written_is_read_only_after_it_is_complete(web):
+async def test_a_file_being_written_is_not_read_before_it_is_complete(web):
     source = ManifestSource(web, poll_s=0.002, quiet_poll_s=0.002, settle_s=0.001)
     async with running(source) as published:
         await published.first()
