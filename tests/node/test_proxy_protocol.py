@@ -158,7 +158,7 @@ def test_a_load_balancer_without_the_header_is_reset_and_counted(world):
     with pytest.raises(ConnectionResetError):
         sock.recv(1)
     assert sum(port["bad_headers"] for port in world.shown("web")) == before + 1
-    line = f"of {world.ip('laptop')}, no valid PROXY header: it begins with other bytes"
+    line = f"from {world.ip('laptop')} without a valid PROXY header: it begins with other bytes"
     wait_for("the line in the log", lambda: line in world.agent.log())
 
     def is_shown():

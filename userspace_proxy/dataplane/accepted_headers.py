@@ -115,7 +115,8 @@ class AcceptedHeaders:
         group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
         if self._log_limit.take(now):
             _log.warning(
-                "%(service)s: reset a connection of %(client)s, no valid PROXY header: %(cause)s",
+                "%(service)s: reset a connection from %(client)s without a valid PROXY header: "
+                "%(cause)s",
                 extra={
                     "service": group.label,
                     "client": connection.client_ip,

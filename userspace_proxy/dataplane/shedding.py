@@ -68,7 +68,8 @@ class Shedding:
         if eviction is None:
             return False
         self._engine.descriptors.shed(now)
-        self._log(eviction, now)
+        if self._log_limit.take(now):
+            self._log(eviction)
         if eviction.held > eviction.share:
             self._pressing, self.pressing_until = eviction[:2], now + _PRESSING_S
         self._is_for_memory = self._engine.memory.state.is_short
@@ -110,15 +111,13 @@ class Shedding:
         evict(connection, for_memory=self._is_for_memory)
         return False
 
-    def _log(self, eviction: Eviction[TcpConnection], now: float) -> None:
-        if not self._log_limit.take(now):
-            return
+    def _log(self, eviction: Eviction[TcpConnection]) -> None:
         memory = self._engine.memory.state
         limit = {"limit": self._engine.descriptors.limit}
-        text = "descriptor limit reached, resetting idle connections of %(holder)s"
+        text = "descriptor limit reached, resetting longest-idle connections of %(holder)s"
         if memory.is_short:
             limit = {"limit_mib": memory.limit_bytes >> 20}
-            text = "memory limit nearly reached, resetting idle connections of %(holder)s"
+            text = "memory limit nearly reached, resetting longest-idle connections of %(holder)s"
         service = eviction.victims[0].group.label if eviction.group is not None else ""
         holder = eviction.client or "several clients"
         _log.warning(

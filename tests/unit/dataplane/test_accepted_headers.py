@@ -93,7 +93,7 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")
     (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert warning.getMessage().startswith(
-        f"shop/web:http: reset a connection of 127.0.0.2, no valid PROXY header: {cause} (send "
+        f"shop/web:http: reset a connection from {PEER} without a valid PROXY header: {cause} ("
     )
 
 

@@ -49,7 +49,7 @@ class AtTheLimit:
 
 
 def resets_in(caplog):
-    return [record for record in caplog.records if "resetting idle" in record.getMessage()]
+    return [record for record in caplog.records if "resetting longest-idle" in record.getMessage()]
 
 
 @pytest.fixture
@@ -147,9 +147,8 @@ async def test_a_service_with_many_small_clients_makes_room_for_another_service(
     await at_the_limit.stall()
     assert await (await pod.accept()).read() == b"me too"
     (line,) = resets_in(caplog)
-    assert line.getMessage() == (
-        "descriptor limit reached, resetting idle connections of several clients at shop/web:http"
-    )
+    start = "descriptor limit reached, resetting longest-idle connections of"
+    assert line.getMessage() == f"{start} several clients at shop/web:http"
     assert (line.client, line.service, line.limit) == ("", "shop/web:http", 60)
 
 
