@@ -37,7 +37,7 @@ from .shares import SHARE_BYTES, ObjectShares
 _log = FieldLogger("userspace_proxy.sources")
 
 _SERVER = "cannot read cluster state: %(cause)s", "API server problems resolved"
-_OBJECTS = "cannot use objects: %(cause)s", "object problems resolved"
+_OBJECTS = "object not applied: %(cause)s", "object problems resolved"
 OBJECT_PROBLEMS_MAX = 20
 """The maximum number of unreadable objects that are reported one by one; others are counted."""
 

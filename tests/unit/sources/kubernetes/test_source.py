@@ -204,7 +204,7 @@ async def test_an_unreadable_object_is_logged_and_other_objects_are_served(api, 
         api.put(service("bad"))
         await published.until(lambda s: len(s.services) == 2)
         assert source.status().problems == ()
-    assert caplog.messages == [f"cannot use objects: {problem}", "object problems resolved"]
+    assert caplog.messages == [f"object not applied: {problem}", "object problems resolved"]
 
 
 async def test_many_unreadable_objects_are_counted(api, source_of):
