@@ -236,7 +236,7 @@ class Agent:
             self._core.served_ports.close()
         if self._plane is not None and (reset := await self._plane.drain(last_s)):
             _log.warning(
-                "open connections were reset at the end of the drain", extra={"count": reset}
+                "open connections were reset at the end of the drain", extra={"connections": reset}
             )
         steering, self._steering = self._steering, None
         if steering is not None and not await remove_steering(steering):
@@ -253,7 +253,7 @@ class Agent:
         ):
             _log.error(
                 "previous workers did not obey the order to exit in time, leaving them running",
-                extra={"count": left},
+                extra={"workers": left},
             )
 
     async def _stop_client_addresses(self) -> None:

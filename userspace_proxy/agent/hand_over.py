@@ -110,35 +110,35 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     until = Clocks.monotonic() + _ANSWER_S
     while found := connect_to_holder(proxy_name):
         sock, pid = found
+        proxy = f"userspace-proxy (pid {pid})" if pid else "userspace-proxy"
         if not name_proofs.can_prove():
             # Don't send the request: a proxy would refuse it, and any process may be the holder.
             sock.close()
-            raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
+            raise _cannot_prove(proxy, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
             answer = await _request(sock, until - Clocks.monotonic())
         except TimeoutError as exc:
             raise LockHeld(
-                f"cannot take over: userspace-proxy (pid {pid}) does not answer",
+                f"cannot take over: {proxy} does not answer",
                 hint="see its log; kill it to take over its workers",
             ) from exc
         except OSError as exc:
-            raise _cannot_prove(pid, exc) from exc
+            raise _cannot_prove(proxy, exc) from exc
         if isinstance(answer, socket.socket):
             return TakenOver(pid, answer)
         if answer:
             raise LockHeld(
-                f"cannot take over from userspace-proxy (pid {pid}): {answer}",
+                f"cannot take over from {proxy}: {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
-        # The holder disconnected because others filled its queue before this process answered, so
-        # connect again.
+        # Connect again: others filled the holder's queue before this process answered.
         await pause(_PAUSE_S)
     return None
 
 
-def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
+def _cannot_prove(proxy: str, cause: OSError) -> LockHeld:
     return LockHeld(
-        f"cannot prove CAP_NET_ADMIN to userspace-proxy (pid {pid}): {cause.strerror}",
+        f"cannot prove CAP_NET_ADMIN to {proxy}: {cause.strerror}",
         hint=_PROOF_HINTS.get(cause.errno or 0, "see its log"),
     )
 
@@ -236,7 +236,7 @@ async def end_workers(label: str) -> bool:
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:
             if Clocks.monotonic() > until:
-                extra = {"count": len(socks)}
+                extra = {"workers": len(socks)}
                 _log.error(
                     "previous workers did not exit in time, leaving them running", extra=extra
                 )

@@ -79,7 +79,7 @@ def run_agent(
     Raises:
         UserspaceProxyError: The agent can't start or continue; the message contains the cause.
     """
-    runs = {"version": __version__, "commit": own_commit(), "given": settings.as_given()}
+    runs = {"version": __version__, "commit": own_commit(), "settings": settings.as_given()}
     _log.info("starting", extra=runs)
     for warning in warnings:
         _log.warning("settings: %(cause)s", extra={"cause": warning})
@@ -145,9 +145,8 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     finally:
         await background.stop()
         if await agent.is_awaited():
-            _log.info(
-                "handing the node back to the previous process while workers continue to serve"
-            )
+            text = "handing the node back to the previous process while workers continue to serve"
+            _log.info(text)
         else:
             await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
@@ -172,7 +171,8 @@ async def _make_way(
         await _await_api_server(settings)
     taken = await ask_to_hand_over(settings.service_proxy_name or None)
     if taken is not None:
-        _log.info("the running proxy has handed over the node", extra={"pid": taken.pid})
+        fields = {"pid": taken.pid} if taken.pid else {}
+        _log.info("the running proxy has handed over the node", extra=fields)
     return taken
 
 

@@ -100,7 +100,7 @@ class _Handler(logging.Handler):
                 "levelno": logging.WARNING,
                 "levelname": "WARNING",
                 "msg": "log lines were dropped: stderr was not read, or could not be written",
-                "count": count,
+                "lines": count,
             }
         )
         return self.format(record)

@@ -317,6 +317,6 @@ class WorkerMain:
         if self._dropped_lines:
             count, self._dropped_lines = self._dropped_lines, 0
             text = "log lines of a worker were dropped: the control process did not read them"
-            fields = {"worker": self._index, "count": count}
+            fields = {"worker": self._index, "lines": count}
             self._channel.send(Logged(_log.name, logging.WARNING, line.created, text, fields, ""))
         self._channel.send(line)

@@ -197,4 +197,4 @@ def test_the_first_log_line_names_the_build_and_the_settings(caplog):
         run_agent(replace(settings, steering="none"), ["a warning"], lambda *_: None)
     first = caplog.records[0]
     assert (first.message, first.version, first.commit) == ("starting", __version__, own_commit())
-    assert first.given == "--manifests=/nowhere --v=2"
+    assert first.settings == "--manifests=/nowhere --v=2"

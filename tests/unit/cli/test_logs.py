@@ -208,9 +208,9 @@ def test_dropped_lines_are_counted_in_the_logs_format(form, clean_logging):
         text = os.read(ours, 65536).decode()
     said = text.splitlines()[-1]
     if form == "json":
-        assert json.loads(said)["count"] == log.dropped
+        assert json.loads(said)["lines"] == log.dropped
     else:
-        assert said.endswith(f"count={log.dropped}")
+        assert said.endswith(f"lines={log.dropped}")
     os.close(ours)
     os.close(theirs)
 

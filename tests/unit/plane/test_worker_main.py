@@ -75,7 +75,7 @@ async def test_log_lines_are_dropped_and_counted_while_the_control_process_is_bu
     log.warning("room again")
     await until(lambda: len(control.said(Logged)) == told + 2, "both lines")
     counted, again = control.said(Logged)[-2:]
-    assert counted.fields["count"] == 100 - told
+    assert counted.fields["lines"] == 100 - told
     assert again.message == "room again"
 
 
