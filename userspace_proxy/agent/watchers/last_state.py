@@ -216,7 +216,7 @@ class LastState(Component):
             await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
             text = "timed out writing the saved state, so %(path)s may be outdated"
-            _log.warning(text, extra={"path": file.path})
+            _log.warning(text, extra={"path": str(file.path)})
 
     def _write(self, file: StateFile, snapshot: Snapshot, current_at: float) -> bytes:
         data = encode_state(snapshot, self._owner)
