@@ -309,7 +309,7 @@ async def pour(peer: Peer, count: int, seed: int) -> str:
     return digest.hexdigest()
 
 
-async def drink(peer: Peer) -> str:
+async def read_digest(peer: Peer) -> str:
     """Return the digest of everything up to the FIN."""
     digest = hashlib.sha256()
     while piece := await peer.read(MIB):

@@ -23,7 +23,7 @@ from userspace_proxy.dataplane.tuning import BUFFER_BYTES, BULK_BYTES, ROUNDS, S
 from userspace_proxy.model.serving import Serving
 
 from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
-from .peers import MIB, drink, pour
+from .peers import MIB, pour, read_digest
 from .rig import SIDES, Rig
 from .waiting import until
 
@@ -198,7 +198,7 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
     async def carry(seed):
         rig = Rig()
         client, server = await rig.both_ends()
-        digests = await asyncio.gather(pour(client, 30 * MIB, seed), drink(server))
+        digests = await asyncio.gather(pour(client, 30 * MIB, seed), read_digest(server))
         rig.close()
         return digests
 
@@ -484,7 +484,7 @@ async def bulk_rig(build, request):
 @SIDES
 async def test_bulk_data_arrives_unchanged_and_its_pipes_are_returned(bulk_rig, first):
     sends, hears = await bulk_rig.both_ends(first)
-    sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
+    sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), read_digest(hears))
     assert sent == heard
     pipes = bulk_rig.engine.pipes
     assert len(pipes._free) == pipes.open_pipes

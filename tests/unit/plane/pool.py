@@ -60,7 +60,7 @@ class Pool(Rig):
     def restarts(self):
         return [worker.restarts for worker in self.plane.state().workers]
 
-    async def is_restarted(self, worker, times):
+    async def wait_for_restarts(self, worker, times):
         """Wait until a worker has been restarted this many times and is running."""
         await until(lambda: self.restarts[worker] == times and self.pids[worker])
         await self.all_run()

@@ -112,7 +112,7 @@ async def test_a_hung_worker_is_killed_and_replaced(make, caplog):
         os.kill(hung, signal.SIGSTOP)
         clients = [await pool.client(web) for _ in range(20)]
         await until(lambda hung=hung: is_gone(hung))
-        await pool.is_restarted(0, times=times)
+        await pool.wait_for_restarts(0, times=times)
         for _ in clients:
             await (await pod.accept()).send(b"hello")
         assert [await client.read() for client in clients] == [b"hello"] * 20

@@ -72,7 +72,7 @@ async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool)
         server = await pod.accept()
         await server.send(b"hello")
     assert [await client.read() for client in clients] == [b"hello"] * 20
-    await pool.is_restarted(0, times=1)
+    await pool.wait_for_restarts(0, times=1)
     await until(lambda: not pool.plane._listeners._substitutes._by_missing, "the substitute's end")
 
 
@@ -82,7 +82,7 @@ async def test_a_restarted_workers_sockets_and_other_workers_affinity_entries_ar
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}
     sockets = inodes(web)
     os.kill(pool.pids[0], signal.SIGKILL)
-    await pool.is_restarted(0, times=1)
+    await pool.wait_for_restarts(0, times=1)
     assert inodes(web) == sockets
     by_other = [client for client in CLIENTS if int(client.rpartition(".")[2]) % 2]
     assert {client: await pool.place_of(web, pods, client) for client in by_other} == {
@@ -100,7 +100,7 @@ async def test_open_connections_of_other_workers_continue(pool):
     web = pool.serve([pod], at="127.0.0.1")
     dead, alive = [await pool.connect_by(worker, web, pod) for worker in (0, 1)]
     os.kill(pool.pids[0], signal.SIGKILL)
-    await pool.is_restarted(0, times=1)
+    await pool.wait_for_restarts(0, times=1)
     connections = await pool.open_connections()
     assert connections == [0, web.group.totals().active]
     with contextlib.suppress(ConnectionResetError):
@@ -116,7 +116,7 @@ async def test_a_workers_death_is_logged_and_shown_in_the_state(pool, caplog):
     await until(lambda: pool.restarts == [0, 1])
     cause = "worker 1 exited (signal 9), restarting it"
     assert pool.plane.state().problems == (cause,)
-    await pool.is_restarted(1, times=1)
+    await pool.wait_for_restarts(1, times=1)
     assert pool.plane.state().problems == ()
     said = [(r.getMessage(), r.worker) for r in caplog.records if "worker" in vars(r)]
     assert said == [(cause, 1), ("worker started", 1)]
@@ -145,13 +145,13 @@ async def test_udp_is_refused_even_if_a_worker_is_killed_before_closing_its_sock
 async def test_after_repeated_early_exits_the_pause_before_a_restart_doubles(pool):
     await dies_of_its_start(pool, 1)
     for times, pause_s in enumerate((0.1, 0.2, 0.4), start=2):
-        await pool.is_restarted(0, times - 1)
+        await pool.wait_for_restarts(0, times - 1)
         await dies_of_its_start(pool, times)
         assert pool.pids[0] == 0
         pool.timers.jump(pause_s - 0.01)
         assert pool.pids[0] == 0
         pool.timers.jump(0.01)
-    await pool.is_restarted(0, times)
+    await pool.wait_for_restarts(0, times)
 
 
 async def dies_of_its_start(pool, times):
@@ -163,7 +163,7 @@ async def test_a_worker_that_ran_for_half_a_second_is_restarted_immediately(pool
     for times in (1, 2):
         pool.timers.jump(slots._SOUND_S)
         os.kill(pool.pids[0], signal.SIGKILL)
-        await pool.is_restarted(0, times)
+        await pool.wait_for_restarts(0, times)
 
 
 async def test_a_worker_that_cannot_be_started_is_retried_after_a_pause(pool, monkeypatch):
@@ -174,7 +174,7 @@ async def test_a_worker_that_cannot_be_started_is_retried_after_a_pause(pool, mo
     assert pool.plane.state().problems == ("cannot start worker 0: No such file or directory",)
     monkeypatch.setattr(child, "RUNNING_INTERPRETER", interpreter)
     pool.timers.jump(0.1)
-    await pool.is_restarted(0, times=1)
+    await pool.wait_for_restarts(0, times=1)
     assert pool.plane.state().problems == ()
 
 
@@ -206,7 +206,7 @@ async def test_a_refresh_does_not_wait_for_a_dying_worker(pool):
     await until(lambda: pool.workers[0].asked)
     os.kill(pid, signal.SIGKILL)
     await refreshing
-    await pool.is_restarted(0, times=1)
+    await pool.wait_for_restarts(0, times=1)
     # The pool expects no report any more: the replacement would never send the killed worker's.
     await until(lambda: pool.workers[0].asked == {})
 

@@ -145,7 +145,7 @@ def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
     """Reduce answers that don't fit to summaries; return all answers, and how many were reduced."""
     cut: dict[str, AgentAnswer] = {}
     left = PORTS_MAX
-    for one in sorted(all_nodes.answers, key=lambda one: not _is_ill(one)):
+    for one in sorted(all_nodes.answers, key=lambda one: not _has_problem(one)):
         left -= len(one.status.ports) if one.status else 0
         if left < 0 and one.status is not None and not one.is_summary:
             cut[one.node] = replace(one, status=one.status.summarised(), is_summary=True)
@@ -155,11 +155,11 @@ def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
 
 def _agents(all_nodes: AllNodes) -> list[ForwardTarget]:
     """Return all agents; agents of nodes with problems come first."""
-    order = sorted(all_nodes.answers, key=lambda one: not _is_ill(one))
+    order = sorted(all_nodes.answers, key=lambda one: not _has_problem(one))
     return [agent for one in order for agent in one.agents]
 
 
-def _is_ill(answer: AgentAnswer) -> bool:
+def _has_problem(answer: AgentAnswer) -> bool:
     status = answer.status
     return status is None or status.level is not Level.OK or bool(answer.behind)
 
