@@ -79,18 +79,23 @@ def find_firewalls(
         is_out = base.hook in WAY_OUT
         only = family if len(base.table.families) == 1 else None
         found: dict[Protocol, tuple[Drop | None, Drop | None]] = {}
-        parts: list[FirstPacket] = []
+        parts: dict[Protocol, Sequence[FirstPacket]] = {}
         for one in Protocol:
             first, reply = _packets_at(base, steering, ports, Frontend(ANY_IP[family], 0, one))
-            parts += reply if is_out else first
+            parts[one] = reply if is_out else first
             whose = _TO_PODS if is_out else _OF_PODS
             dropped = _drop_at_all_ports(base, chains, first, pods, whose)
             answers = _drop_at_all_ports(base, chains, reply, pods, whose)
             if dropped or answers:
                 found[one] = dropped, answers
         if not found:
-            some = find_partial_drop(base, chains, parts, pods)
-            return some and Firewall(str(base), str(some), hint_of_part(some), only, False, is_out)
+            partial = {one: find_partial_drop(base, chains, parts[one], pods) for one in parts}
+            of = [(one, drop) for one, drop in partial.items() if drop is not None]
+            if not of:
+                return None
+            protocol, some = of[0] if len(of) == 1 else (None, of[0][1])
+            hint = hint_of_part(some)
+            return Firewall(str(base), str(some), hint, only, False, is_out, protocol)
         dropped, answers = next(iter(found.values()))
         protocol = next(iter(found)) if len(found) == 1 else None
         drop = dropped or answers

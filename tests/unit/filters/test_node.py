@@ -165,6 +165,7 @@ def test_a_chain_that_drops_packets_of_some_pods_is_found(rules, policy, expecte
         (["numgen/hash: accept", "drop"], ", for some packets"),
         (["iifname cali1 limit: drop"], ", for packets beyond a limit"),
         (["ct state new limit: accept", "ct state new: drop"], ", for packets beyond a limit"),
+        (["meta l4proto tcp limit: drop"], ", for packets beyond a limit"),
         (["tcp dport 22 limit: accept", "tcp dport 22: drop"], None),
     ],
 )
@@ -173,6 +174,8 @@ def test_a_chain_that_drops_packets_at_random_or_at_a_limit_is_found(rules, expe
     assert [(one.why.partition("drop")[2], one.is_for_all) for one in found] == (
         [(expected, False)] if expected else []
     )
+    is_tcp = rules[0].startswith("meta l4proto tcp")
+    assert all(one.protocol is (Protocol.TCP if is_tcp else None) for one in found)
 
 
 @pytest.mark.parametrize(
