@@ -142,11 +142,11 @@ _RETRANSMITTED = struct.Struct("=100xI")
 _DEAD_S = 10.0
 
 
-class Flow:
-    """A connection on which a thread exchanges messages with an echo server within its block.
+class EchoConnection:
+    """A TCP connection on which a thread exchanges messages with an echo server.
 
     Args:
-        sock: A connected socket; closed when the block ends.
+        sock: A connected socket; closed when the ``with`` block ends.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -161,7 +161,7 @@ class Flow:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def until_it_flows(self, *, count: int = 20) -> None:
+    def wait_for_answers(self, *, count: int = 20) -> None:
         """Wait for this many further answers, or for the end of the connection."""
         wanted = self._answers + count
         wait_for("answers", lambda: bool(self.broken) or self._answers >= wanted)
@@ -181,7 +181,7 @@ class Flow:
         except OSError as exc:
             self.broken = str(exc) or type(exc).__name__
 
-    def __enter__(self) -> Flow:
+    def __enter__(self) -> EchoConnection:
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 
 import pytest
-from load import Flow
+from load import EchoConnection
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import http_get
@@ -87,15 +87,17 @@ NEED_OWNER = {
 def test_a_firewall_restart_ends_no_connection_and_new_connections_are_admitted(testbed, restart):
     clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
-        flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]
-        for flow in flows:
-            flow.until_it_flows()
+        connections = [
+            stack.enter_context(EchoConnection(client.dial(ECHO.address))) for client in clients
+        ]
+        for one in connections:
+            one.wait_for_answers()
         testbed.shell(restart)
         wait_for("new connections", lambda: all(map(is_served, clients)))
-        for flow in flows:
-            flow.until_it_flows()
-    assert [flow.broken for flow in flows] == [""] * len(flows)
-    assert [flow.retransmitted for flow in flows] == [0] * len(flows)
+        for one in connections:
+            one.wait_for_answers()
+    assert [one.broken for one in connections] == [""] * len(connections)
+    assert [one.retransmitted for one in connections] == [0] * len(connections)
 
 
 def is_served(client):

@@ -12,7 +12,7 @@ from . import plan as plans
 from .actors import Step
 from .plan import Event, Plan
 
-# The number of the first added client; drawn clients have lower numbers.
+# Added clients have higher numbers than this, and drawn clients lower ones.
 _FIRST_CLIENT = 200
 
 

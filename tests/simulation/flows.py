@@ -4,7 +4,7 @@
            ◀──────────────────────────────────
 
 Payloads are unique, so each datagram can be recognized at each hop. A flow is a socket of the node
-that is connected to an endpoint; the first client's datagram on it identifies the client.
+that is connected to an endpoint; the first datagram sent on it identifies the client.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def read_areas(text: str) -> list[Area]:
 
 
 def count_lines(areas: Iterable[Area], texts: Mapping[str, str]) -> Counter[str]:
-    """Return the number of lines of each area, and for modules outside all areas, of "no area"."""
+    """Return the number of lines of each area; modules outside all areas count as "no area"."""
     owners = {folder: area.name for area in areas for folder in area.folders}
     lines = Counter[str]()
     for path, text in texts.items():

@@ -43,7 +43,7 @@ class _UsedSlot(NamedTuple):
 
 
 class HostQueue:
-    """The names of one proxy that wait for a lookup, or are being looked up."""
+    """The host names of one proxy that wait for a lookup, or are being looked up."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()

@@ -54,7 +54,7 @@ class _Host:
 
 
 class HostTable:
-    """The names of one proxy; the caller passes the time, and looks up the names."""
+    """The host names that one proxy resolves; the caller passes the time, and does the lookups."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
@@ -64,7 +64,7 @@ class HostTable:
         return host in self._hosts
 
     def want(self, host: str, families: Iterable[IPFamily], namespaces: Iterable[str]) -> None:
-        """Look up a name from now on, for the given families and namespaces. Idempotent."""
+        """Schedule lookups of a name from now on, for families and namespaces. Idempotent."""
         known = self._hosts.setdefault(host, _Host())
         wanted, users = tuple(sorted(families)), tuple(sorted(namespaces))
         has_more = bool(set(wanted) - set(known.families))

@@ -4,20 +4,20 @@
                 │ translate, or drop                            │ drop
 
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
-nftables steering have priority -110, before chains of docker, firewalld, iptables and kube-proxy
-(-100 and above); iptables steering uses the legacy tables' own chains, at -100. Of chains with the
-same priority, the one that was added last comes first (Linux 6.18), and the kernel shows only the
-order of their tables. So only a nat chain at or before this priority matters, and ordinary nodes
-have none before -100. All nat chains are evaluated at -100, so earlier filter chains see a
-frontend's address, and later filter chains the proxy port. With local steering, packets keep the
-frontend's address up to the socket: all nat chains come first, and all filter chains on the way in
-see it.
+nftables steering have priority -110 (the kernel path: -111), before chains of docker, firewalld,
+iptables and kube-proxy (-100 and above); iptables steering uses the legacy tables' own chains, at
+-100. Of chains with the same priority, the one that was added last comes first (Linux 6.18), and
+the kernel shows only the order of their tables. So only a nat chain at or before the proxy's
+priority matters, and ordinary nodes have none before -100. All nat chains are evaluated at -100, so
+earlier filter chains see a frontend's address, and later filter chains the proxy port. With local
+steering, packets keep the frontend's address up to the socket: all nat chains come first, and all
+filter chains on the way in see it.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, or, by a rule
 that names the frontend or its port, for all pods of this node: a firewall may deny some clients.
 Rule 2: rules that may drop or translate packets are listed as not followed. If such a rule names a
-frontend, it is unknown whether its clients are answered. If a chain takes all packets from other
-hosts to a frontend, or from some pods, this may be intended, so it is also unknown for them.
+frontend, it is unknown whether its clients are answered. If a chain takes all packets to a
+frontend that come from other hosts, or from some pods, it is also unknown: it may be intended.
 Rule 3: chains on the way out are followed with the answers to clients. Until the kernel translates
 their source back to the frontend's address, at postrouting, it is the proxy port.
 

@@ -12,7 +12,7 @@ from .port_ranges import DialledRange
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The workers' input for a Service port: part of its plan, and of messages to workers."""
+    """The workers' input for one family and side of a Service port; part of its plan."""
 
     endpoints: tuple[SocketAddress, ...] = ()
     """Usable endpoints, in round-robin order."""

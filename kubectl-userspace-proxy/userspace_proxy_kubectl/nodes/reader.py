@@ -116,7 +116,7 @@ class NodesReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An error of the caller isn't passed to the task group, because no task has failed.
+        # Don't pass the caller's error to the task group, which would raise it in a group.
         await self._stack.aclose()
 
     @property

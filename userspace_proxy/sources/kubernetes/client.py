@@ -63,7 +63,8 @@ _TURNS_TO_CLOSE = 50
 # The size of aiohttp's buffer. In one step, aiohttp reads twice this size, decompresses this size,
 # or processes a chunk per 16 bytes of this size: 4,096 chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
-# Socket options that detect within a minute that a peer is gone, even while nothing is sent.
+# Socket options that detect within a minute that the peer of a silent connection is gone. While
+# sent bytes are unacknowledged, the kernel sends no probes; requests have their own timeouts.
 _KEEPALIVE = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (

@@ -229,8 +229,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # The watch itself reports other errors, such as a missing permission. Other servers may not
-        # have this error, so ask again after the watch.
+        # The watch itself reports other errors, such as a missing permission. Another API server
+        # may not return this one, so the state is checked again with the next watch.
         return None, response.code == 200
 
     async def _list(self) -> RequestFailure | None:

@@ -200,7 +200,7 @@ class OpenGuard(LocalGuard):
 
 
 class NftGuard(OpenGuard):
-    """One proxy's routes, and the table that guards their addresses; may raise a SteeringError."""
+    """One proxy's routes, and the table that guards their addresses."""
 
     needs_transparent = True
 

@@ -296,8 +296,8 @@ class NftablesProgrammer(NatProgrammer):
         if target is None and frontend not in (self._applied or {}):
             return self._ended.get(frontend, ())
         if target is None or (frontend.protocol is Protocol.TCP and not target.is_on):
-            # For TCP, no endpoint is allowed: open connections stay anyway, and unanswered SYNs are
-            # steered to the proxy.
+            # The proxy serves these clients, so no conntrack entry may lead to an endpoint. Open
+            # TCP connections stay anyway.
             return ()
         return target.choices
 

@@ -221,7 +221,7 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_responds(no
     await until(lambda: node.mtime() == NOW + 60)
     node.source.current = SourceStatus(is_synced=True)
     count = len(node.pauses)
-    # The pending confirmation is over.
+    # A confirmation may be in progress, so wait until it has ended.
     await until(lambda: node.pauses[count + 2 :])
     node.now += 60
     count = len(node.pauses)
