@@ -167,7 +167,7 @@ def test_cleanup_after_a_crash_restores_rules_routes_and_sockets(story):
 
 
 def test_cleanup_reports_only_existing_state(story):
-    assert "INFO removed leftover " in story.cleanup.stderr
+    assert "INFO cleaned up leftover " in story.cleanup.stderr
     assert "INFO nothing to clean up" in story.cleanup_again.stderr
     assert story.cleanup_again.stderr.count("\n") == 1
 

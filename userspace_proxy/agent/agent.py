@@ -246,13 +246,13 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait up to LAST_ANSWER_S until previous workers answer the order to drain or exit."""
+        """Wait up to LAST_ANSWER_S until previous workers have handed over their sockets."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)
         ):
             _log.error(
-                "previous workers did not obey the order to exit in time, leaving them running",
+                "previous workers did not hand over their sockets in time, leaving them running",
                 extra={"workers": left},
             )
 

@@ -67,7 +67,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
             await _clean_up_steering("local", label, removed)
         if not proxy_name:
             removed.note(remove_local_routes(), part="routes")
-        removed.note(_put_back_timeouts(state_dir, labels), part="conntrack timeout")
+        removed.note(_put_back_timeouts(state_dir, labels), part="changed conntrack timeout")
         # Look for routes even without a table: the kernel removes a table when its owner exits.
         for label in sorted(labels & replies) if replies else [proxy_name]:
             with_replies = await _clean_up(ReplyRouting(label))
@@ -97,7 +97,7 @@ class _Removed:
         if was_there:
             self.count += 1
             fields = {name: text for name, text in fields.items() if text}
-            _log.info("removed leftover %(part)s", extra={"part": part, **fields})
+            _log.info("cleaned up leftover %(part)s", extra={"part": part, **fields})
 
 
 async def _labels_of_chains() -> list[str]:

@@ -126,7 +126,7 @@ class Shedding:
                 "holder": f"{holder} at {service}" if service else holder,
                 "client": eviction.client,
                 "service": service,
-                "connections": eviction.held,
+                "held": eviction.held,
                 "share": eviction.share,
                 **limit,
             },

@@ -48,7 +48,7 @@ def test_a_fault_without_its_required_parameter_is_rejected(toxic):
         check_given(toxic, {})
 
 
-def test_a_fault_parameter_may_be_zero_if_given_explicitly():
+def test_a_given_fault_parameter_may_be_zero_and_an_optional_one_missing():
     check_given(Latency(), {"jitter": 0})
     check_given(Bandwidth(), {"rate": 0})
     check_given(ResetPeer(), {})

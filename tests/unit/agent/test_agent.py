@@ -139,7 +139,7 @@ async def test_previous_workers_are_ended_only_after_steering_has_been_applied(
         await agent.stop()
         assert had_ended == [False]
         assert has_ended(theirs)
-    assert ("previous workers did not obey" in caplog.text) is is_late
+    assert ("previous workers did not hand over" in caplog.text) is is_late
 
 
 @pytest.mark.parametrize("has_workers", [False, True])

@@ -53,7 +53,7 @@ def test_cleanup_removes_and_logs_the_state_left_by_a_crash(node, steering, capl
     assert (routes_and_rules(node), list_tables()) != before
     assert cleanup(Settings()) == 0
     parts = {"reply routing", f"{steering} steering"}
-    assert {*caplog.messages} == {f"removed leftover {part}" for part in parts}
+    assert {*caplog.messages} == {f"cleaned up leftover {part}" for part in parts}
     assert "10.96.0.10" not in routes_and_rules(node)
     assert "UPROXY" not in routes_and_rules(node)
     assert "11800" not in routes_and_rules(node)

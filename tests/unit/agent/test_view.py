@@ -350,7 +350,7 @@ def test_the_remedy_of_resets_names_the_proxy_header_if_one_is_sent(version, is_
     assert hint.startswith(EXPECTS_NO_HEADER) is is_named
 
 
-async def test_a_reset_names_the_proxy_header_and_the_next_view_states_that_many_failed(plane):
+async def test_failures_by_resets_name_the_proxy_header_and_the_next_view_that_many_failed(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))

@@ -78,7 +78,7 @@ async def test_idle_connections_of_one_client_make_room_for_another_service(at_t
     assert [line.cause for line in connection_lines(caplog)] == ["evicted"] * 8
     (line,) = resets_in(caplog)
     assert line.holder == "127.0.0.1 at shop/web:http"
-    assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
+    assert (line.client, line.service, line.held) == ("127.0.0.1", "shop/web:http", 27)
 
 
 async def test_a_flooding_client_does_not_make_other_clients_wait(at_the_limit):
@@ -131,7 +131,7 @@ async def test_among_small_clients_the_largest_loses_a_connection(at_the_limit, 
     (line,) = resets_in(caplog)
     assert line.holder == "127.0.0.2"
     # The other clients have two connections each.
-    assert (line.client, line.service, line.connections) == ("127.0.0.2", "", 3)
+    assert (line.client, line.service, line.held) == ("127.0.0.2", "", 3)
 
 
 async def test_a_service_with_many_small_clients_makes_room_for_another_service(

@@ -187,7 +187,7 @@ def test_failures_that_no_present_endpoint_explains_are_attributed_to_removed_en
         ),
         pytest.param(
             MinuteCounts(60, refused=5), (returned(5.0), returned(8.0, address=OTHER)),
-            MinuteCounts(refused=9), MinuteCounts(refused=2), (POD, 5), id="dials-of-fewer-clients",
+            MinuteCounts(refused=9), MinuteCounts(refused=2), (POD, 5), id="fewer-clients",
         ),
         pytest.param(
             MinuteCounts(60, late=7),
@@ -197,7 +197,7 @@ def test_failures_that_no_present_endpoint_explains_are_attributed_to_removed_en
         ),
         pytest.param(
             MinuteCounts(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
-            MinuteCounts(), MinuteCounts(), (OTHER, 18), id="unknown",
+            MinuteCounts(), MinuteCounts(), (OTHER, 18), id="unknown-counts",
         ),
         pytest.param(
             MinuteCounts(60, unanswered=18), (ended(-55.0), ended(8.0, address=OTHER)),

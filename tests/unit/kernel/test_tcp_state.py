@@ -306,8 +306,9 @@ def test_an_unacknowledged_fin_does_not_count_as_packet_loss(made):
         ("endpoint", errno.ECONNRESET, ("reset", EndedBy.ENDPOINT)),
         ("both", None, ("reset", EndedBy.CLIENT)),
     ],
+    ids=["reset-by-client", "client-timed-out", "reset-by-endpoint", "reset-by-both"],
 )
-def test_a_reset_is_attributed_to_its_sender_and_resets_by_both_sides_to_the_client(
+def test_a_lost_connection_is_attributed_to_the_side_that_ended_it_or_the_client_if_both_did(
     made, gone, number, shown
 ):
     client, endpoint = made

@@ -48,7 +48,7 @@ class NodeNow(Component):
             fields=lambda cause: {"cause": say(cause)},
         )
         self._no_node_ports = LoggedCondition[str](
-            _log, "node ports are not served: %(cause)s", "node ports are served again"
+            _log, "node ports are not served: %(cause)s", "node ports are served now"
         )
 
     async def start(self, supervisor: Supervisor) -> None:

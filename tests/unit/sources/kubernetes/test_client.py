@@ -366,7 +366,7 @@ async def test_an_invalid_ca_certificate_is_an_error(tmp_path, monkeypatch):
         await ApiClient(Credentials(service_account=tmp_path)).open()
 
 
-async def test_a_rotated_certificate_is_used_for_new_connections(api, tmp_path, monkeypatch):
+async def test_a_changed_ca_file_is_loaded_at_the_next_request(api, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     (tmp_path / "token").write_text("secret")
