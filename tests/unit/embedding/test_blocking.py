@@ -150,7 +150,7 @@ def test_help_shows_the_arguments_and_result_of_a_call():
     assert re.search(r"add_service\( ?self, name: str, \*, port: int, ", shown)
     assert "-> BlockingService" in shown
     assert "choose_next(self, service: ServiceKey, endpoint: EndpointAddress)" in shown
-    assert "Send the next connection of a Service to one of its endpoints" in shown
+    assert "Send the next connection of each" in shown
 
 
 def test_the_documented_program_prints_the_documented_output():
