@@ -34,7 +34,7 @@ from ..facts.port import ClauseFacts
 from ..model import DataPath, Taken
 from .clauses import Clause, joined, texts_of
 from .incidents import remedy_in
-from .rules import PortVerdict, decide, denied, present_first
+from .rules import PortVerdict, chains_in_doubt, decide, denied, present_first
 
 Judge = Callable[[PortFacts], StateFacts]
 _Key = tuple[str, str, str, str, str]
@@ -73,6 +73,7 @@ def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
+    others += tuple(chains_in_doubt(port))
     known: dict[object, Cause] = {}
     # Skip duplicates: a note may equal a cause that is already shown.
     for cause in (*verdict.causes, *others):

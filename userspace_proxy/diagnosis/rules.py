@@ -623,12 +623,15 @@ def about_to_lose_all(case: Case) -> PortVerdict | None:
 
 def may_be_taken(case: Case) -> PortVerdict | None:
     """Report a rule of another program that names the Service, and may take clients' packets."""
-    taken = case.port.perhaps_taken
-    if taken is None:
-        return None
-    cause = not_listening(taken.what, taken.hint, taken.chain)
-    clauses = (*served_clauses(case.port), stated(cause))
-    return PortVerdict(Level.OK, PortState.UNKNOWN, clauses, (cause,))
+    causes = chains_in_doubt(case.port)
+    clauses = (*served_clauses(case.port), *map(stated, causes))
+    return PortVerdict(Level.OK, PortState.UNKNOWN, clauses, causes) if causes else None
+
+
+def chains_in_doubt(port: PortFacts) -> Sequence[Cause]:
+    """Return the cause for a chain that may take clients' packets; empty if none is known."""
+    taken = port.perhaps_taken
+    return () if taken is None else (not_listening(taken.what, taken.hint, taken.chain),)
 
 
 def served(case: Case) -> PortVerdict | None:

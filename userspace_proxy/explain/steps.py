@@ -203,6 +203,7 @@ def port_steps(
             yield PathStep(Level.TROUBLE, ADDRESS, what, causes=tuple(causes))
         else:
             is_proven = _mark(port) is not None and port.state.word is not PortState.REFUSED
+            is_proven = is_proven and not any(cause.get("chain") for cause in port.state.causes)
             level = Level.OK if is_proven else None
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, ADDRESS, what)

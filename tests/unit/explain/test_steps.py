@@ -207,6 +207,15 @@ def test_a_chain_that_may_drop_packets_has_a_neutral_step_and_is_in_the_sentence
     assert [step.hint for step in steps_of(again, "firewall")] == ["insert a rule"]
 
 
+def test_a_chain_that_may_drop_packets_has_a_step_beside_a_failing_endpoint():
+    doubt = Taken("x may take packets", "look", "ip x pre", is_certain=False)
+    dead = make_port("web", endpoints=(make_dead_endpoint("10.244.1.7:80"),), perhaps_taken=doubt)
+    explanation = explain(make_subject(dead))
+    assert [step.what for step in steps_of(explanation, "note")] == [doubt.what]
+    assert steps_of(explanation, "firewall") == [], "no chain is known to drop packets"
+    assert {step.level for step in steps_of(explanation, "address")} == {None}
+
+
 def dials(**results):
     number = errno.ECONNREFUSED
     return {
