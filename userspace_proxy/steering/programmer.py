@@ -404,8 +404,11 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         self._legacy = {at: tables[at] for at in tables if rules[at] <= _LEGACY_MAX}
 
     def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol) -> str:
-        link = read_link_to(endpoint.ip)
-        return dropping_chain(self._filters, endpoint, protocol, link, read_client_links)
+        # Without a descriptor, the kernel can't be queried, so no chain is certain.
+        with contextlib.suppress(SteeringError):
+            link = read_link_to(endpoint.ip)
+            return dropping_chain(self._filters, endpoint, protocol, link, read_client_links)
+        return ""
 
     async def clean_up(self) -> None:
         await self._do(lambda programmer: programmer.clean_up())

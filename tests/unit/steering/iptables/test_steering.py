@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol, SocketAddress
@@ -51,6 +52,8 @@ async def test_other_programs_chains_are_named_that_drop_packets_at_a_proxy_port
     endpoints = [SocketAddress(f"10.244.0.{number}", 80) for number in (7, 8)]
     dropping = [steering.dropping_chain(one, Protocol.TCP) for one in endpoints]
     assert [bool(chain) for chain in dropping] == [True, False]
+    with descriptors_left(0):
+        assert steering.dropping_chain(endpoints[0], Protocol.TCP) == "", "a chain without a query"
 
 
 async def test_rules_outlive_the_helpers_and_are_recovered_and_removed_later(node, steering):
