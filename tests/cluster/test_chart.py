@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -484,7 +485,10 @@ def test_the_startup_probe_connects_to_the_agents_own_ready_socket() -> None:
     program = container["startupProbe"]["exec"]["command"][-1]
     (flag,) = (flag for flag in container["args"] if flag.startswith("--ready-socket="))
     path = flag.partition("=")[2]
-    assert f'connect("{path}")' in program
+    assert f'connect_ex("{path}")' in program
+    run = [sys.executable, "-ISc", program]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr[:15]) == (1, "this pod serves")
 
 
 def test_a_standby_serves_its_probes_on_its_own_ports(tmp_path: Path) -> None:
