@@ -37,7 +37,7 @@ from .credentials import (
 )
 from .waiting import wait_for
 
-KUBECTL_DEADLINE_S = 110.0
+KUBECTL_DEADLINE_S = 210.0
 """The timeout of one kubectl command, which usually takes 0.1 s."""
 NAMESPACE_PORT = 6443
 """The API server's usual port, used in a network namespace, where it is free."""

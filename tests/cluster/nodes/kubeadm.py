@@ -47,7 +47,7 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
     wait_for_rollout(cluster, "kube-proxy")
 
 
-def wait_for_rollout(cluster: Cluster, daemon_set: str, within_s: int = 100) -> None:
+def wait_for_rollout(cluster: Cluster, daemon_set: str, within_s: int = 200) -> None:
     """Wait until the newest pods of a DaemonSet in kube-system are ready on every node."""
     rollout = ("rollout", "status", "daemonset", daemon_set, f"--timeout={within_s}s")
     cluster.kubectl("-n", NAMESPACE, *rollout)
