@@ -119,14 +119,17 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 
 
+# The command that shows whether a node, and each of its interfaces, forwards packets.
+_FORWARDS = "(`sysctl -ar forward`)"
+
+
 def _path_hint(endpoints: int, places: tuple[str, ...], count: int, ip: str, is_own: bool) -> str:
-    forwards = "(`sysctl -ar forward`)"
     what = (
-        f"on their own node whether it forwards {forwards}, its FORWARD chains (`nft list "
+        f"on their own node whether it forwards {_FORWARDS}, its FORWARD chains (`nft list "
         "ruleset`) and NetworkPolicies"
         if is_own
         else "whether something in between drops or rejects packets: a firewall, a NetworkPolicy, "
-        f"the overlay network, or a node that doesn't forward {forwards}"
+        f"the overlay network, or a node that doesn't forward {_FORWARDS}"
     )
     route = f"`ip route get {shell_word(ip)}` shows the right route"
     return f"See whether {route} on the nodes that can't reach them, then {what}"
@@ -154,7 +157,7 @@ def _cut_off_hint(node: str, is_lossy: bool) -> str:
     return (
         f"See the routes between {node} and the other nodes, on both sides and on routers (`ip "
         f"route get` with a pod's address), and the overlay network; then whether {node} forwards "
-        "(`sysctl -ar forward`), its FORWARD chains (`nft list ruleset`), "
+        f"{_FORWARDS}, its FORWARD chains (`nft list ruleset`), "
         "and NetworkPolicies"
     )
 
